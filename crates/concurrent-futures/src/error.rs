@@ -1,0 +1,311 @@
+//! What can go wrong, one type for each thing.
+
+use crate::future::FutureId;
+use std::any::Any;
+use std::backtrace::Backtrace;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Why a future has no value: the counterpart of the exception that `result`
+/// raises in Python.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{TaskError, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let port = pool.submit_fallible(str::parse::<u16>, "eighty")?;
+/// match port.result() {
+///     Err(TaskError::Failed(cause)) => assert!(cause.is::<std::num::ParseIntError>()),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// The future was cancelled before a worker took the task.
+    #[error("the task was cancelled before it started")]
+    Cancelled,
+    /// The task panicked.
+    #[error(transparent)]
+    Panicked(Arc<TaskPanic>),
+    /// The task returned this error.
+    #[error("the task failed: {0}")]
+    Failed(#[source] Arc<dyn Error + Send + Sync>),
+    /// The executor broke before it could run the task.
+    #[error(transparent)]
+    Broken(#[from] BrokenExecutor),
+    /// Waiting would never end: tasks wait for each other in a cycle.
+    #[error(transparent)]
+    Deadlock(#[from] Deadlock),
+    /// The time limit of the call passed first. The future is as it was.
+    #[error("the time limit passed before the task was done")]
+    Timeout,
+    /// The result was taken before.
+    #[error("the result of this future was taken before")]
+    Taken,
+    /// The promise was dropped without a result.
+    #[error("the promise was dropped without a result")]
+    Abandoned,
+    /// The executor did not accept the task; for iterators that submit as they go.
+    #[error("the task was not accepted: {0}")]
+    Rejected(#[source] SubmitError),
+}
+
+impl TaskError {
+    /// Wraps the error value of a task.
+    pub(crate) fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(Arc::from(error.into()))
+    }
+}
+
+/// A panic of a task: its message, and where it happened.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{TaskError, ThreadPoolExecutor};
+///
+/// # std::panic::set_hook(Box::new(|_| ()));
+/// let pool = ThreadPoolExecutor::new()?;
+/// let error = pool.spawn(|| panic!("no luck"))?.result().unwrap_err();
+/// let TaskError::Panicked(panic) = error else { panic!("{error:?}") };
+/// assert_eq!(panic.message(), "no luck");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct TaskPanic {
+    message: String,
+    location: Option<PanicLocation>,
+    backtrace: Backtrace,
+}
+
+/// A place in the source code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PanicLocation {
+    /// The file, as the compiler was given it.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The column, from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for PanicLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+impl TaskPanic {
+    pub(crate) fn new(
+        payload: &(dyn Any + Send),
+        location: Option<PanicLocation>,
+        backtrace: Backtrace,
+    ) -> Self {
+        let message = if let Some(message) = payload.downcast_ref::<&str>() {
+            (*message).to_owned()
+        } else if let Some(message) = payload.downcast_ref::<String>() {
+            message.clone()
+        } else {
+            String::from("a value that is not a string")
+        };
+        Self {
+            message,
+            location,
+            backtrace,
+        }
+    }
+
+    /// The panic's message.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Where the panic happened. `None` when the program has replaced the panic
+    /// hook since the executor was made, or resumed an earlier panic.
+    #[must_use]
+    pub fn location(&self) -> Option<&PanicLocation> {
+        self.location.as_ref()
+    }
+
+    /// The worker's stack at the panic; disabled where `location` is `None`.
+    #[must_use]
+    pub fn backtrace(&self) -> &Backtrace {
+        &self.backtrace
+    }
+}
+
+impl fmt::Display for TaskPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the task panicked: {}", self.message)?;
+        match &self.location {
+            Some(location) => write!(f, ", at {location}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for TaskPanic {}
+
+/// Tasks that wait for each other in a cycle.
+///
+/// [`Display`](fmt::Display) names the tasks in the order in which they wait.
+#[derive(Clone, Debug)]
+pub struct Deadlock {
+    pub(crate) tasks: Arc<[(FutureId, &'static str)]>,
+}
+
+impl Deadlock {
+    /// The futures of the cycle, each waiting for the next, the last for the
+    /// first, unless it waits for a worker.
+    pub fn futures(&self) -> impl ExactSizeIterator<Item = FutureId> {
+        self.tasks.iter().map(|(id, _)| *id)
+    }
+}
+
+impl fmt::Display for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("waiting would never end: ")?;
+        for (index, (id, name)) in self.tasks.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" waits for ")?;
+            }
+            write!(f, "{id} ({name})")?;
+        }
+        match self.tasks.first() {
+            Some((id, _)) => write!(f, " waits for {id}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Deadlock {}
+
+/// The executor broke: its initializer failed in a worker.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the executor is broken: its initializer failed: {cause}")]
+pub struct BrokenExecutor {
+    #[source]
+    pub(crate) cause: Arc<dyn Error + Send + Sync>,
+}
+
+impl BrokenExecutor {
+    /// What the initializer returned, or its [`TaskPanic`].
+    #[must_use]
+    pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.cause
+    }
+}
+
+/// Why a task was not accepted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The executor was shut down.
+    #[error("cannot submit to an executor that was shut down")]
+    Shutdown,
+    /// The executor broke.
+    #[error(transparent)]
+    Broken(#[from] BrokenExecutor),
+    /// As many tasks are pending as the executor may hold; only from the calls
+    /// that do not wait for room.
+    #[error("as many tasks are pending as the executor may hold")]
+    Full,
+    /// There is no worker, and the system refuses to start one.
+    #[error("no worker could be started: {0}")]
+    NoWorker(#[source] Arc<io::Error>),
+}
+
+/// A task that was not accepted, given back.
+pub struct Rejected<F> {
+    error: SubmitError,
+    task: F,
+}
+
+impl<F> Rejected<F> {
+    pub(crate) fn new(error: SubmitError, task: F) -> Self {
+        Self { error, task }
+    }
+
+    /// Why it was not accepted.
+    pub fn error(&self) -> &SubmitError {
+        &self.error
+    }
+
+    /// The task.
+    pub fn into_task(self) -> F {
+        self.task
+    }
+}
+
+impl<F> fmt::Debug for Rejected<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Display for Rejected<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<F> Error for Rejected<F> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Why an executor could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// `max_workers` was zero.
+    #[error("max_workers must be greater than 0")]
+    ZeroWorkers,
+    /// `max_workers` was above what the executor can count.
+    #[error("max_workers is {0}, but may be at most {max}", max = crate::thread::MAX_WORKERS)]
+    TooManyWorkers(usize),
+    /// `max_pending` was zero: nothing could ever be submitted.
+    #[error("max_pending must be greater than 0")]
+    ZeroPending,
+    /// The thread name prefix holds a zero byte, which no thread name can.
+    #[error("thread_name_prefix {0:?} holds a zero byte")]
+    InvalidThreadName(String),
+}
+
+/// The time limit of a call passed; nothing is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the time limit passed: {unfinished} of {total} futures unfinished")]
+pub struct TimeoutError {
+    pub(crate) unfinished: usize,
+    pub(crate) total: usize,
+}
+
+impl TimeoutError {
+    /// How many futures were not done.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    /// Of how many.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}
+
+/// The outcome of a promise was set when there was one already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the future is {state} already")]
+pub struct InvalidStateError {
+    pub(crate) state: &'static str,
+}
+

@@ -1,0 +1,356 @@
+//! The state machine, the handle, and the functions over many futures.
+
+mod as_completed;
+pub(crate) mod blocking;
+mod callback;
+mod id;
+mod promise;
+mod ready;
+pub(crate) mod state;
+pub(crate) mod task;
+mod wait;
+mod waker;
+
+pub use as_completed::{AsCompleted, AsCompletedTimeout, as_completed};
+pub use id::FutureId;
+pub use promise::{Promise, promise};
+pub use wait::{DoneAndNotDone, ReturnWhen, Waitable, wait};
+
+pub(crate) use state::Phase;
+pub(crate) use task::{Call, Outcome, TaskRef};
+
+use crate::error::{TaskError, TimeoutError};
+use crate::sync::deadline_after;
+use blocking::wait_until_done;
+use state::Cancel;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use waker::Awaiting;
+
+/// The result of a task that may not have run yet.
+///
+/// Made by an executor's `submit` and `spawn`, or by [`promise`]. A future is
+/// *pending* until a worker starts its task, then *running*, then *finished*; one
+/// that is pending can be *cancelled*. It belongs to one handle, which gives the
+/// value away; [`peek`](Self::peek) looks at it. Dropping the handle does not
+/// cancel the task.
+///
+/// It is also a [`std::future::Future`], for any runtime.
+///
+/// Source of the semantics: [`concurrent.futures.Future`][python]. In Rust, a
+/// future counts as done only after its callbacks have run.
+///
+/// [python]: https://docs.python.org/3/library/concurrent.futures.html#future-objects
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::ThreadPoolExecutor;
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let hello = pool.spawn(|| "hello")?;
+/// assert_eq!(hello.result()?, "hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a future does nothing for you unless you ask it for its result"]
+pub struct Future<T> {
+    task: TaskRef,
+    awaiting: Awaiting,
+    output: PhantomData<T>,
+}
+
+// SAFETY: the handle reads, moves and drops a `T` made on another thread, and
+// runs callbacks that were checked to be `Send`.
+unsafe impl<T: Send> Send for Future<T> {}
+// SAFETY: a shared handle gives out `&T` only.
+unsafe impl<T: Send + Sync> Sync for Future<T> {}
+
+impl<T> Unpin for Future<T> {}
+
+/// What a cancelled future has for an outcome.
+static CANCELLED: TaskError = TaskError::Cancelled;
+static TAKEN: TaskError = TaskError::Taken;
+
+impl<T> Future<T> {
+    /// # Safety
+    /// The task's output is a `T`, and this is its only handle.
+    pub(crate) unsafe fn new(task: TaskRef) -> Self {
+        Self {
+            task,
+            awaiting: Awaiting::default(),
+            output: PhantomData,
+        }
+    }
+
+    pub(crate) fn task(&self) -> &TaskRef {
+        &self.task
+    }
+
+    /// The number of this future.
+    #[must_use]
+    pub fn id(&self) -> FutureId {
+        self.task.id()
+    }
+
+    /// Tries to cancel the task: works while it is pending.
+    ///
+    /// Returns whether the future is cancelled now; false means that the task runs
+    /// or has run. Callbacks run in the calling thread.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{TaskError, promise};
+    ///
+    /// let (promise, future) = promise::<u32>();
+    /// assert!(future.cancel());
+    /// assert!(!promise.set_running_or_notify_cancel());
+    /// assert!(matches!(future.result(), Err(TaskError::Cancelled)));
+    /// ```
+    pub fn cancel(&self) -> bool {
+        self.task.cancel() != Cancel::TooLate
+    }
+
+    /// Whether the future was cancelled.
+    #[must_use]
+    pub fn cancelled(&self) -> bool {
+        matches!(
+            self.task.state().phase(),
+            Phase::Cancelling | Phase::Cancelled
+        )
+    }
+
+    /// Whether the task is being run.
+    #[must_use]
+    pub fn running(&self) -> bool {
+        matches!(
+            self.task.state().phase(),
+            Phase::Running | Phase::Setting | Phase::Finishing
+        )
+    }
+
+    /// Whether the future is finished or cancelled, and its callbacks have run.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.task.state().is_done()
+    }
+
+    /// Waits for the task, and returns what it returned.
+    ///
+    /// On a worker thread, a task that is pending in that worker's own pool is run
+    /// in place, so that a pool cannot block itself by waiting.
+    ///
+    /// # Errors
+    /// What kept the task from returning a value; [`TaskError::Deadlock`] if the
+    /// calling task and the one it waits for wait for each other.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let power = pool.submit(|exponent| 2_u64.pow(exponent), 10)?;
+    /// assert_eq!(power.result()?, 1024);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn result(mut self) -> Result<T, TaskError> {
+        wait_until_done(&self.task, None)?;
+        self.take()
+    }
+
+    /// Waits for the task up to `timeout`, and returns what it returned.
+    ///
+    /// # Errors
+    /// [`TaskError::Timeout`] when the time has passed: the future is as it was,
+    /// and can be asked again. Otherwise as [`result`](Self::result);
+    /// [`TaskError::Taken`] if the value was returned before.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{TaskError, promise};
+    /// use std::time::Duration;
+    ///
+    /// let (promise, mut future) = promise();
+    /// let early = future.result_timeout(Duration::from_millis(1));
+    /// assert!(matches!(early, Err(TaskError::Timeout)));
+    /// promise.set_result(7)?;
+    /// assert_eq!(future.result_timeout(Duration::ZERO)?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn result_timeout(&mut self, timeout: Duration) -> Result<T, TaskError> {
+        self.result_until(deadline_after(timeout))
+    }
+
+    pub(crate) fn result_until(&mut self, deadline: Option<Instant>) -> Result<T, TaskError> {
+        if wait_until_done(&self.task, deadline)? {
+            self.take()
+        } else {
+            Err(TaskError::Timeout)
+        }
+    }
+
+    /// Waits for the task, and tells what kept it from returning a value, if
+    /// anything did.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let page = pool.submit_fallible(std::fs::read, "/no/such/page")?;
+    /// assert!(page.exception().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn exception(&self) -> Option<TaskError> {
+        match wait_until_done(&self.task, None) {
+            Ok(_) => self.look().err().cloned(),
+            Err(deadlock) => Some(TaskError::Deadlock(deadlock)),
+        }
+    }
+
+    /// Waits for the task up to `timeout`, and tells what kept it from returning a
+    /// value, if anything did.
+    ///
+    /// # Errors
+    /// [`TimeoutError`] when the time has passed.
+    pub fn exception_timeout(&self, timeout: Duration) -> Result<Option<TaskError>, TimeoutError> {
+        match wait_until_done(&self.task, deadline_after(timeout)) {
+            Ok(true) => Ok(self.look().err().cloned()),
+            Ok(false) => Err(TimeoutError {
+                unfinished: 1,
+                total: 1,
+            }),
+            Err(deadlock) => Ok(Some(TaskError::Deadlock(deadlock))),
+        }
+    }
+
+    /// Looks at the outcome without taking it. `None` while the future is not
+    /// done; never blocks.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::promise;
+    ///
+    /// let (promise, future) = promise();
+    /// assert!(future.peek().is_none());
+    /// promise.set_result(String::from("here"))?;
+    /// assert_eq!(future.peek().unwrap().unwrap(), "here");
+    /// assert_eq!(future.result()?, "here");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn peek(&self) -> Option<Result<&T, &TaskError>> {
+        self.done().then(|| self.look())
+    }
+
+    /// Has `callback` called with the outcome when the task has finished or was
+    /// cancelled, or now if it has.
+    ///
+    /// Callbacks run in the order in which they were added, in the thread that
+    /// completes the future, and before anyone who waits for it goes on; one that
+    /// panics is logged (by `tracing`) and does not stop the next. A callback that
+    /// waits for what happens after this future is done waits forever.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    /// use std::sync::mpsc;
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let (sender, pages) = mpsc::channel();
+    /// let page = pool.spawn(|| "<html></html>")?;
+    /// page.add_done_callback(move |page| sender.send(page.unwrap().len()).unwrap());
+    /// assert_eq!(pages.recv()?, 13);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_done_callback<F>(&self, callback: F)
+    where
+        F: FnOnce(Result<&T, &TaskError>) + Send + 'static,
+    {
+        callback::add(self, callback);
+    }
+
+    /// The outcome.
+    ///
+    /// The future is done, or its callbacks are running.
+    fn look(&self) -> Result<&T, &TaskError> {
+        if self.cancelled() {
+            return Err(&CANCELLED);
+        }
+        if self.task.taken() {
+            return Err(&TAKEN);
+        }
+        // SAFETY: the outcome is written, and only this handle can take it away,
+        // for which it must not be borrowed.
+        unsafe { (*self.task.outcome::<T>()).as_ref() }
+    }
+
+    /// Moves the outcome out of a future that is done.
+    fn take(&mut self) -> Outcome<T> {
+        if self.task.state().phase() == Phase::Cancelled {
+            return Err(TaskError::Cancelled);
+        }
+        if self.task.taken() {
+            return Err(TaskError::Taken);
+        }
+        self.task.set_taken();
+        // SAFETY: the outcome is there, ours, and marked as gone.
+        unsafe { ptr::read(self.task.outcome::<T>()) }
+    }
+}
+
+impl<T> Drop for Future<T> {
+    fn drop(&mut self) {
+        self.awaiting.stop(self.task.state());
+        let is_done = self.task.state().detach();
+        if is_done && self.task.state().phase() == Phase::Finished && !self.task.taken() {
+            // SAFETY: the outcome is there and ours.
+            unsafe { self.task.drop_outcome() };
+        }
+    }
+}
+
+impl<T> std::future::Future for Future<T> {
+    type Output = Result<T, TaskError>;
+
+    /// As [`result`](Future::result), but never runs a task in place.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if this.awaiting.poll(this.task.state(), context.waker()) {
+            Poll::Ready(this.take())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl<T> PartialEq for Future<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl<T> Eq for Future<T> {}
+
+impl<T> Hash for Future<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl<T> fmt::Debug for Future<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = self.task.state().phase();
+        let state = match phase {
+            Phase::Pending => "pending",
+            Phase::Running | Phase::Setting | Phase::Finishing => "running",
+            Phase::Cancelling | Phase::Cancelled => "cancelled",
+            Phase::Finished if self.task.taken() => "finished, result taken",
+            Phase::Finished if self.look().is_err() => "finished with an error",
+            Phase::Finished => "finished",
+        };
+        write!(f, "<Future {} state={state}>", self.id())
+    }
+}

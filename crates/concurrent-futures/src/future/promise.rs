@@ -1,0 +1,135 @@
+//! The other side of a future, for those who write executors.
+
+use super::state::Phase;
+use super::task::{Call, Outcome, TaskRef};
+use super::Future;
+use crate::error::{InvalidStateError, TaskError};
+use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr;
+
+/// Makes a pending future, and the promise that sets its outcome.
+///
+/// # Examples
+/// ```
+/// let (promise, future) = concurrent_futures::promise();
+/// std::thread::spawn(move || promise.set_result(42));
+/// assert_eq!(future.result()?, 42);
+/// # Ok::<(), concurrent_futures::TaskError>(())
+/// ```
+pub fn promise<T>() -> (Promise<T>, Future<T>) {
+    let (ours, handle) = TaskRef::pair(Promised(PhantomData::<T>), ptr::null());
+    let promise = Promise {
+        task: ours,
+        output: PhantomData,
+    };
+    // SAFETY: the call's output is `T`, and this is the task's only handle.
+    (promise, unsafe { Future::new(handle) })
+}
+
+/// Stands for the call of a task that someone else carries out.
+struct Promised<T>(PhantomData<T>);
+
+impl<T> Call for Promised<T> {
+    type Output = T;
+
+    fn call(self) -> Outcome<T> {
+        Err(TaskError::Abandoned)
+    }
+
+    fn name() -> &'static str {
+        "promise"
+    }
+}
+
+/// Sets the outcome of the [`Future`] it was made with, once.
+///
+/// Its methods are those that Python's `Future` has for executors. A promise that
+/// is dropped without an outcome fails the future with [`TaskError::Abandoned`].
+pub struct Promise<T> {
+    task: TaskRef,
+    output: PhantomData<T>,
+}
+
+// SAFETY: the promise moves a `T` to the thread that takes it, and with `&self`
+// from any thread: one setter wins.
+unsafe impl<T: Send> Send for Promise<T> {}
+// SAFETY: as above; it never gives out a reference to the value.
+unsafe impl<T: Send> Sync for Promise<T> {}
+
+impl<T> Promise<T> {
+    /// Says that the work begins, so that it cannot be cancelled any more.
+    ///
+    /// Returns false when the future was cancelled, and there is nothing to do;
+    /// also when it was running or finished before.
+    ///
+    /// # Examples
+    /// ```
+    /// let (promise, future) = concurrent_futures::promise::<u32>();
+    /// assert!(promise.set_running_or_notify_cancel());
+    /// assert!(future.running());
+    /// assert!(!future.cancel());
+    /// ```
+    #[must_use = "work that was cancelled should not be done"]
+    pub fn set_running_or_notify_cancel(&self) -> bool {
+        self.task.state().start()
+    }
+
+    /// Gives the future its value.
+    ///
+    /// # Errors
+    /// [`InvalidStateError`] when the future was cancelled, or has an outcome.
+    ///
+    /// # Examples
+    /// ```
+    /// let (promise, future) = concurrent_futures::promise();
+    /// promise.set_result(1)?;
+    /// assert!(promise.set_result(2).is_err());
+    /// assert_eq!(future.result()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_result(&self, value: T) -> Result<(), InvalidStateError> {
+        self.set_outcome(Ok(value))
+    }
+
+    /// Fails the future with [`TaskError::Failed`] and this cause.
+    ///
+    /// # Errors
+    /// As for [`set_result`](Self::set_result).
+    pub fn set_exception<E>(&self, error: E) -> Result<(), InvalidStateError>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.set_outcome(Err(TaskError::failed(error)))
+    }
+
+    pub(crate) fn set_outcome(&self, outcome: Outcome<T>) -> Result<(), InvalidStateError> {
+        self.task
+            .state()
+            .claim()
+            .map_err(|phase| InvalidStateError {
+                state: match phase {
+                    Phase::Cancelling | Phase::Cancelled => "cancelled",
+                    _ => "finished",
+                },
+            })?;
+        // SAFETY: claimed; the call's type is that of `promise`.
+        unsafe { self.task.set_outcome::<Promised<T>>(outcome) };
+        Ok(())
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        // Without an outcome the future would never be done. With one, this is
+        // refused, and there is nothing to do.
+        let _ = self.set_outcome(Err(TaskError::Abandoned));
+    }
+}
+
+impl<T> fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<Promise {}>", self.task.id())
+    }
+}

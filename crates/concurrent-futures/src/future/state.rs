@@ -1,0 +1,459 @@
+//! The state machine of a future: one atomic word decides every race.
+//!
+//! The word holds the phase (3 bits), two flags, and in its upper bits the head
+//! of a list of [`Node`]s: threads, wakers and sets that wait for the future,
+//! and callbacks.
+//!
+//! # Phases
+//!
+//! | phase        | meaning                                     | next                              |
+//! |--------------|---------------------------------------------|-----------------------------------|
+//! | `Pending`    | nobody has begun                            | `Running`, `Setting`, `Cancelling`|
+//! | `Running`    | a worker runs the task                      | `Finishing`, `Finished`, `Setting`|
+//! | `Setting`    | one setter of a promise writes the outcome  | `Finishing`, `Finished`           |
+//! | `Finishing`  | outcome written, callbacks look at it       | `Finished`                        |
+//! | `Cancelling` | cancelled, callbacks are told               | `Cancelled`                       |
+//! | `Finished`   | outcome written, callbacks have run         | –                                 |
+//! | `Cancelled`  | cancelled, callbacks have run               | –                                 |
+//!
+//! # Transitions
+//!
+//! | call          | from                  | to                        | who may call                |
+//! |---------------|-----------------------|---------------------------|-----------------------------|
+//! | [`start`]     | `Pending`             | `Running`                 | anybody; one succeeds       |
+//! | [`claim`]     | `Pending`, `Running`  | `Setting`                 | anybody; one succeeds       |
+//! | [`finish`]    | `Running`, `Setting`  | `Finishing` → `Finished`  | who started or claimed      |
+//! | [`cancel`]    | `Pending`             | `Cancelling` → `Cancelled`| anybody; one succeeds       |
+//! | [`register`]  | not done              | same, node in the list    | anybody                     |
+//! | [`unregister`]| not done              | same, node not in the list| who registered              |
+//! | [`detach`]    | not done              | same, flag `DETACHED`     | the handle, as it is dropped|
+//!
+//! `Finishing` and `Cancelling` are skipped over when there are no callbacks.
+//! *Done* means `Finished` or `Cancelled`: whoever waits for a future goes on
+//! after its callbacks have run, so that they look at an outcome that nobody
+//! can take away meanwhile.
+//!
+//! # Invariants
+//!
+//! 1. A phase is left at most once, by one compare-exchange: of `start`, `claim`
+//!    and `cancel` exactly one wins.
+//! 2. While `LOCKED` is set, only the thread that set it writes the word or
+//!    touches the `next` of a registered node. It is held for the unlinking of
+//!    nodes only, never while foreign code runs. Registering, starting and
+//!    finishing without callbacks take no lock.
+//! 3. A registered node is in the list exactly as long as the phase is not done.
+//!    The transition to done takes the whole list, and its thread notifies each
+//!    node once and never touches it again. So `unregister` either removes the
+//!    node (nobody will notify it) or reports that its notification is coming.
+//! 4. When a handle is dropped before the future is done, `detach` wins against
+//!    the transition to done or loses: if it wins, the finishing thread drops
+//!    the outcome before the future is done; if it loses, the handle does.
+//!
+//! The models at the end of this file check these under loom.
+//!
+//! [`start`]: State::start
+//! [`claim`]: State::claim
+//! [`finish`]: State::finish
+//! [`cancel`]: State::cancel
+//! [`register`]: State::register
+//! [`unregister`]: State::unregister
+//! [`detach`]: State::detach
+
+use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::{Backoff, UnsafeCell};
+use std::ptr::{self, NonNull};
+
+/// Where a future is in its life; see the module's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Pending,
+    Running,
+    Setting,
+    Finishing,
+    Cancelling,
+    Finished,
+    Cancelled,
+}
+
+impl Phase {
+    pub(crate) fn is_done(self) -> bool {
+        matches!(self, Phase::Finished | Phase::Cancelled)
+    }
+}
+
+const PHASE_MASK: usize = 0b111;
+/// The list is being changed by one thread.
+const LOCKED: usize = 0b1000;
+/// The handle is gone.
+const DETACHED: usize = 0b1_0000;
+const TAG_MASK: usize = 0b1_1111;
+
+/// One value of the word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word(*mut Node);
+
+impl Word {
+    fn new(phase: Phase) -> Self {
+        Self(ptr::without_provenance_mut(phase as usize))
+    }
+
+    fn phase(self) -> Phase {
+        match self.0.addr() & PHASE_MASK {
+            0 => Phase::Pending,
+            1 => Phase::Running,
+            2 => Phase::Setting,
+            3 => Phase::Finishing,
+            4 => Phase::Cancelling,
+            5 => Phase::Finished,
+            _ => Phase::Cancelled,
+        }
+    }
+
+    fn is_locked(self) -> bool {
+        self.0.addr() & LOCKED != 0
+    }
+
+    fn is_detached(self) -> bool {
+        self.0.addr() & DETACHED != 0
+    }
+
+    fn list(self) -> *mut Node {
+        self.0.map_addr(|word| word & !TAG_MASK)
+    }
+
+    fn with_phase(self, phase: Phase) -> Self {
+        Self(self.0.map_addr(|word| word & !PHASE_MASK | phase as usize))
+    }
+
+    fn with_list(self, list: *mut Node) -> Self {
+        let tag = self.0.addr() & TAG_MASK;
+        Self(list.map_addr(|list| list | tag))
+    }
+
+    fn locked(self) -> Self {
+        Self(self.0.map_addr(|word| word | LOCKED))
+    }
+
+    fn unlocked(self) -> Self {
+        Self(self.0.map_addr(|word| word & !LOCKED))
+    }
+
+    fn detached(self) -> Self {
+        Self(self.0.map_addr(|word| word | DETACHED))
+    }
+}
+
+/// What is done with a node when the future is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Action {
+    /// Called once the future is done, in no particular order.
+    Notify(unsafe fn(NonNull<Node>)),
+    /// Called before that, in the order of registration, with a pointer to the
+    /// outcome: null when the future was cancelled.
+    Callback(unsafe fn(NonNull<Node>, *const ())),
+}
+
+/// An entry of a future's list; the first field of whatever waits.
+#[repr(align(32))]
+#[derive(Debug)]
+pub(crate) struct Node {
+    next: UnsafeCell<*mut Node>,
+    action: Action,
+}
+
+impl Node {
+    pub(crate) fn new(action: Action) -> Self {
+        Self {
+            next: UnsafeCell::new(ptr::null_mut()),
+            action,
+        }
+    }
+
+    /// # Safety
+    /// The caller has the list that the node is in to itself.
+    unsafe fn next(&self) -> *mut Node {
+        // SAFETY: promised by the caller.
+        self.next.with(|next| unsafe { *next })
+    }
+
+    /// Links the node; also for lists that a node joins after its notification.
+    ///
+    /// # Safety
+    /// The caller has the node to itself.
+    pub(crate) unsafe fn set_next(&self, node: *mut Node) {
+        // SAFETY: promised by the caller.
+        self.next.with_mut(|next| unsafe { *next = node });
+    }
+
+    /// Takes the node's link.
+    ///
+    /// # Safety
+    /// The caller has the node to itself.
+    pub(crate) unsafe fn take_next(&self) -> *mut Node {
+        // SAFETY: promised by the caller.
+        self.next
+            .with_mut(|next| unsafe { ptr::replace(next, ptr::null_mut()) })
+    }
+}
+
+/// The answer to a request to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cancel {
+    /// This call cancelled the future.
+    Now,
+    /// It was cancelled before.
+    Before,
+    /// Too late: it runs or has finished.
+    TooLate,
+}
+
+/// The word, and the list in it.
+#[derive(Debug)]
+pub(crate) struct State {
+    word: AtomicPtr<Node>,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self {
+            word: AtomicPtr::new(Word::new(Phase::Pending).0),
+        }
+    }
+
+    fn load(&self) -> Word {
+        // ORDERING: Acquire, so that whoever sees a phase sees what was written
+        // before it was entered: the outcome.
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    fn exchange(&self, current: Word, new: Word) -> bool {
+        // ORDERING: Release publishes the outcome and a node's fields; Acquire
+        // lets the thread that takes the list see the fields of its nodes.
+        self.word
+            .compare_exchange_weak(current.0, new.0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Changes the word by `change` once no one holds the lock. Returns the word
+    /// it changed, or the one for which `change` answered `None`.
+    fn update(&self, change: impl Fn(Word) -> Option<Word>) -> Result<Word, Word> {
+        let mut backoff = Backoff::default();
+        loop {
+            let current = self.load();
+            let Some(new) = change(current) else {
+                return Err(current);
+            };
+            if current.is_locked() {
+                backoff.snooze();
+            } else if self.exchange(current, new) {
+                return Ok(current);
+            }
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.load().phase()
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.phase().is_done()
+    }
+
+    /// `Pending` to `Running`. False when someone else was first.
+    pub(crate) fn start(&self) -> bool {
+        self.update(|word| match word.phase() {
+            Phase::Pending => Some(word.with_phase(Phase::Running)),
+            _ => None,
+        })
+        .is_ok()
+    }
+
+    /// `Pending` or `Running` to `Setting`: the caller may write the outcome and
+    /// must then `finish`. Otherwise tells the phase that forbids it.
+    pub(crate) fn claim(&self) -> Result<(), Phase> {
+        self.update(|word| match word.phase() {
+            Phase::Pending | Phase::Running => Some(word.with_phase(Phase::Setting)),
+            _ => None,
+        })
+        .map(drop)
+        .map_err(Word::phase)
+    }
+
+    /// Runs the callbacks, then makes the future `Finished` and notifies all who
+    /// wait. If the handle is gone by then, `drop_outcome` is called first.
+    ///
+    /// # Safety
+    /// The caller is the one who started or claimed, `outcome` is written and is
+    /// what the registered callbacks expect.
+    pub(crate) unsafe fn finish(&self, outcome: *const (), drop_outcome: impl FnOnce()) {
+        let running = Word::new(Phase::Running);
+        // Mostly nobody waits yet, and nothing but the phase has to change.
+        if self.exchange(running, Word::new(Phase::Finished)) {
+            return;
+        }
+        let word = self.load();
+        if !(word.is_detached() && word.list().is_null()) {
+            let finishing = |word: Word| Some(word.with_phase(Phase::Finishing).locked());
+            if let Ok(before) = self.update(finishing) {
+                // SAFETY: we hold the lock, and the outcome is as promised.
+                unsafe { self.run_callbacks(before.with_phase(Phase::Finishing), outcome) };
+            }
+        }
+        // No callback can be added any more.
+        if !self.complete_unless_detached(Phase::Finished) {
+            drop_outcome();
+            self.complete(Phase::Finished);
+        }
+    }
+
+    /// `Pending` to `Cancelled`: runs the callbacks, calls `drop_call` to drop what
+    /// the task was made of, and notifies all who wait.
+    pub(crate) fn cancel(&self, drop_call: impl FnOnce()) -> Cancel {
+        let cancelling = |word: Word| match word.phase() {
+            Phase::Pending => Some(word.with_phase(Phase::Cancelling).locked()),
+            _ => None,
+        };
+        match self.update(cancelling) {
+            Ok(before) => {
+                // SAFETY: we hold the lock; null is what callbacks expect here.
+                unsafe { self.run_callbacks(before.with_phase(Phase::Cancelling), ptr::null()) };
+                drop_call();
+                self.complete(Phase::Cancelled);
+                Cancel::Now
+            }
+            Err(word) => match word.phase() {
+                Phase::Cancelling | Phase::Cancelled => Cancel::Before,
+                _ => Cancel::TooLate,
+            },
+        }
+    }
+
+    /// Unlinks the callbacks, unlocks, and runs them in the order they came.
+    ///
+    /// # Safety
+    /// The caller has locked the word, which is `word` but for the lock.
+    unsafe fn run_callbacks(&self, word: Word, outcome: *const ()) {
+        let (mut callbacks, mut waiters) = (ptr::null_mut(), ptr::null_mut());
+        let mut rest = word.list();
+        // Walking from the newest to the oldest turns both lists around, which
+        // leaves the callbacks in the order in which they were added.
+        while let Some(node) = NonNull::new(rest) {
+            // SAFETY: the lock gives us the list; a node in it is alive.
+            unsafe {
+                let node = node.as_ref();
+                rest = node.next();
+                let list = match node.action {
+                    Action::Callback(_) => &mut callbacks,
+                    Action::Notify(_) => &mut waiters,
+                };
+                node.set_next(*list);
+                *list = ptr::from_ref(node).cast_mut();
+            }
+        }
+        // ORDERING: Release hands the changed list on. Nobody else writes a
+        // locked word, so that a plain store loses nothing.
+        self.word
+            .store(word.unlocked().with_list(waiters).0, Ordering::Release);
+        while let Some(node) = NonNull::new(callbacks) {
+            // SAFETY: the callbacks are ours now; `next` is read before the
+            // callback frees its node.
+            unsafe {
+                callbacks = node.as_ref().take_next();
+                if let Action::Callback(run) = node.as_ref().action {
+                    run(node, outcome);
+                }
+            }
+        }
+    }
+
+    /// The last transition: takes the list and notifies each node.
+    fn complete(&self, phase: Phase) {
+        if let Ok(before) = self.update(|_| Some(Word::new(phase))) {
+            notify_all(before.list());
+        }
+    }
+
+    /// The same, unless the handle has gone: then false.
+    fn complete_unless_detached(&self, phase: Phase) -> bool {
+        match self.update(|word| (!word.is_detached()).then(|| Word::new(phase))) {
+            Ok(before) => {
+                notify_all(before.list());
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Puts a node into the list, unless it is too late: then false. That is
+    /// when the future is done, and for a callback, when callbacks are running.
+    ///
+    /// # Safety
+    /// The node is in no list. After true it stays where it is, alive, until it
+    /// is notified or unregistered.
+    pub(crate) unsafe fn register(&self, node: NonNull<Node>) -> bool {
+        // SAFETY: the caller's node is alive.
+        let is_callback = matches!(unsafe { node.as_ref() }.action, Action::Callback(_));
+        self.update(|word| {
+            let too_late = match word.phase() {
+                Phase::Finished | Phase::Cancelled => true,
+                Phase::Finishing | Phase::Cancelling => is_callback,
+                Phase::Pending | Phase::Running | Phase::Setting => false,
+            };
+            if too_late {
+                return None;
+            }
+            // SAFETY: the node is the caller's until it is in the list.
+            unsafe { node.as_ref().set_next(word.list()) };
+            Some(word.with_list(node.as_ptr()))
+        })
+        .is_ok()
+    }
+
+    /// Takes a node out of the list. False when it is too late for that: then it
+    /// has been notified or will be at once, and must be kept until then.
+    ///
+    /// # Safety
+    /// The node was registered here, and has not been unregistered since.
+    pub(crate) unsafe fn unregister(&self, node: NonNull<Node>) -> bool {
+        let lock = |word: Word| (!word.phase().is_done()).then(|| word.locked());
+        let Ok(word) = self.update(lock) else {
+            return false;
+        };
+        let mut list = word.list();
+        // SAFETY: the lock gives us the list, and the node is in it.
+        unsafe {
+            if list == node.as_ptr() {
+                list = node.as_ref().take_next();
+            } else {
+                let mut before = list;
+                while (*before).next() != node.as_ptr() {
+                    before = (*before).next();
+                }
+                (*before).set_next(node.as_ref().take_next());
+            }
+        }
+        // ORDERING: Release hands the changed list on.
+        self.word.store(word.with_list(list).0, Ordering::Release);
+        true
+    }
+
+    /// The handle goes. True when the future is done, so that the outcome, if
+    /// there is one, is the handle's to drop; otherwise the finishing thread's.
+    pub(crate) fn detach(&self) -> bool {
+        self.update(|word| (!word.phase().is_done()).then(|| word.detached()))
+            .is_err()
+    }
+}
+
+fn notify_all(mut list: *mut Node) {
+    while let Some(node) = NonNull::new(list) {
+        // SAFETY: the whole list is ours, and a node stays alive until notified;
+        // `next` is read before.
+        unsafe {
+            list = node.as_ref().take_next();
+            if let Action::Notify(notify) = node.as_ref().action {
+                notify(node);
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! `wait`: blocks until some or all of many futures are done.
+
+use super::Future;
+use super::blocking::wait_until_done;
+use super::ready::Watched;
+use super::state::Phase;
+use super::task::TaskRef;
+use crate::current;
+use crate::deadlock::{self, Futures, Need};
+use crate::sync::deadline_after;
+use std::time::{Duration, Instant};
+
+/// What [`wait`] waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReturnWhen {
+    /// All futures are done.
+    AllCompleted,
+    /// At least one future is done.
+    FirstCompleted,
+    /// At least one task has failed, or all futures are done.
+    FirstException,
+}
+
+/// What [`wait`] was given, divided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoneAndNotDone<F> {
+    /// Finished or cancelled, in the order in which they were given.
+    pub done: Vec<F>,
+    /// The others, in the order in which they were given.
+    pub not_done: Vec<F>,
+}
+
+mod sealed {
+    use crate::future::TaskRef;
+
+    pub trait HasTask {
+        fn task(&self) -> &TaskRef;
+    }
+}
+pub(super) use sealed::HasTask;
+
+/// What [`wait`] and [`as_completed`](super::as_completed) accept: a [`Future`], a
+/// reference to one, a pair of anything and one of these, or a box of any.
+///
+/// Futures of different types can be waited for together as
+/// `Box<dyn Waitable>` or `&dyn Waitable`.
+pub trait Waitable: HasTask {}
+
+impl<F: HasTask + ?Sized> Waitable for F {}
+
+impl<T> HasTask for Future<T> {
+    fn task(&self) -> &TaskRef {
+        Future::task(self)
+    }
+}
+
+impl<F: HasTask + ?Sized> HasTask for &F {
+    fn task(&self) -> &TaskRef {
+        (**self).task()
+    }
+}
+
+impl<F: HasTask + ?Sized> HasTask for &mut F {
+    fn task(&self) -> &TaskRef {
+        (**self).task()
+    }
+}
+
+impl<F: HasTask + ?Sized> HasTask for Box<F> {
+    fn task(&self) -> &TaskRef {
+        (**self).task()
+    }
+}
+
+impl<K, F: HasTask> HasTask for (K, F) {
+    fn task(&self) -> &TaskRef {
+        self.1.task()
+    }
+}
+
+/// Waits for futures, of any executors, until `return_when` holds or `timeout`
+/// passes, and divides them into those that are done and the others.
+///
+/// A call that finds what it waits for does nothing but divide. The futures may
+/// be given by value or by reference, alone or as pairs with a key.
+///
+/// On a worker thread, futures that are pending in its own pool are run in place
+/// (not with a time limit); if the futures can never be done because they wait for
+/// the calling task, the call returns at once, and asking such a future for its
+/// result tells the cycle.
+///
+/// Source of the semantics: [`concurrent.futures.wait`][python].
+///
+/// [python]: https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.wait
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{ReturnWhen, ThreadPoolExecutor, promise, wait};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let (_promise, never) = promise();
+/// let soon = pool.spawn(|| 1)?;
+/// let divided = wait([&never, &soon], None, ReturnWhen::FirstCompleted);
+/// assert_eq!(divided.done, [&soon]);
+/// assert_eq!(divided.not_done, [&never]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn wait<I>(
+    futures: I,
+    timeout: Option<Duration>,
+    return_when: ReturnWhen,
+) -> DoneAndNotDone<I::Item>
+where
+    I: IntoIterator,
+    I::Item: Waitable,
+{
+    let deadline = timeout.and_then(deadline_after);
+    match return_when {
+        ReturnWhen::AllCompleted => {
+            let futures: Vec<_> = futures.into_iter().collect();
+            // One after the other: each is registered with only if it is reached
+            // before it is done.
+            for future in &futures {
+                match wait_until_done(future.task(), deadline) {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => break,
+                }
+            }
+            divide(futures)
+        }
+        ReturnWhen::FirstCompleted => wait_first(divide(futures), deadline, |_| true),
+        ReturnWhen::FirstException => wait_first(divide(futures), deadline, has_failed),
+    }
+}
+
+fn divide<I>(futures: I) -> DoneAndNotDone<I::Item>
+where
+    I: IntoIterator,
+    I::Item: Waitable,
+{
+    let futures = futures.into_iter();
+    let mut done = Vec::new();
+    let mut not_done = Vec::with_capacity(futures.size_hint().0);
+    for future in futures {
+        if future.task().state().is_done() {
+            done.push(future);
+        } else {
+            not_done.push(future);
+        }
+    }
+    DoneAndNotDone { done, not_done }
+}
+
+/// Whether a future that is done has an error; cancelled is none.
+fn has_failed(task: &TaskRef) -> bool {
+    // SAFETY: finished; the handle is shared while we look, so it takes nothing.
+    task.state().phase() == Phase::Finished && !task.taken() && unsafe { task.failed() }
+}
+
+/// Waits until one of the futures is done for which `enough` holds, or all are.
+fn wait_first<F: Waitable>(
+    divided: DoneAndNotDone<F>,
+    deadline: Option<Instant>,
+    enough: impl Fn(&TaskRef) -> bool,
+) -> DoneAndNotDone<F> {
+    if divided.not_done.is_empty() || divided.done.iter().any(|done| enough(done.task())) {
+        return divided;
+    }
+    let pending = &divided.not_done;
+    if run_first_in_place(pending, deadline, &enough) {
+        return divide_further(divided);
+    }
+    let mut watched = Watched::new();
+    let mut found = false;
+    let mut left = pending.len();
+    watched.add(0, pending.iter().map(HasTask::task), |index| {
+        left -= 1;
+        found |= enough(pending[index].task());
+    });
+    while left > 0 && !found {
+        let needed: &Futures<'_> = &|f| pending.iter().any(|future| f(future.task()));
+        let Some(index) = next_ready(&mut watched, deadline, needed) else {
+            break;
+        };
+        left -= 1;
+        found = enough(pending[index].task());
+    }
+    drop(watched);
+    divide_further(divided)
+}
+
+/// On a worker thread, runs those that are pending in its pool, up to the first
+/// that is enough. Returns whether there was one.
+fn run_first_in_place<F: Waitable>(
+    futures: &[F],
+    deadline: Option<Instant>,
+    enough: impl Fn(&TaskRef) -> bool,
+) -> bool {
+    deadline.is_none()
+        && current::with_worker(|worker| {
+            worker.is_some_and(|worker| {
+                futures.iter().any(|future| {
+                    let task = future.task();
+                    (worker.run_in_place(task) || task.state().is_done()) && enough(task)
+                })
+            })
+        })
+}
+
+/// The next watched future that is done; `None` when the deadline passed, or
+/// when a worker could wait forever, for none of `needed` will finish.
+pub(super) fn next_ready(
+    watched: &mut Watched,
+    deadline: Option<Instant>,
+    needed: &Futures<'_>,
+) -> Option<usize> {
+    let blocked = current::with_worker(|worker| match worker {
+        Some(worker) if deadline.is_none() && !watched.has_ready() => {
+            deadlock::block(worker, Need::Any, needed).map(Some)
+        }
+        _ => Ok(None),
+    });
+    // A deadlock ends the wait; whoever asks one of the futures learns the cycle.
+    let _blocked = blocked.ok()?;
+    watched.next(deadline)
+}
+
+/// Moves what has become done, keeping the order in which futures were given
+/// among those that were found together.
+fn divide_further<F: Waitable>(divided: DoneAndNotDone<F>) -> DoneAndNotDone<F> {
+    let DoneAndNotDone { mut done, not_done } = divided;
+    let more = divide(not_done);
+    done.extend(more.done);
+    DoneAndNotDone {
+        done,
+        not_done: more.not_done,
+    }
+}

@@ -1,0 +1,83 @@
+//! Python's `concurrent.futures` for Rust: launch parallel tasks, and hold a
+//! [`Future`] of each.
+//!
+//! # A tour
+//! An [`Executor`] runs tasks on workers. [`ThreadPoolExecutor`] has threads:
+//!
+//! ```
+//! use concurrent_futures::{ThreadPoolExecutor, as_completed};
+//!
+//! # fn load(url: &str) -> std::io::Result<Vec<u8>> { Ok(url.as_bytes().to_vec()) }
+//! let pool = ThreadPoolExecutor::builder().max_workers(3).build()?;
+//!
+//! // `submit` returns a future at once,
+//! let page = pool.submit_fallible(load, "http://localhost/")?;
+//! // which can be asked for its result.
+//! println!("{} bytes", page.result()?.len());
+//!
+//! // Many futures: the first to finish first.
+//! let mut pages = Vec::new();
+//! for url in ["http://localhost/a", "http://localhost/b"] {
+//!     pages.push((url, pool.spawn_fallible(move || load(url))?));
+//! }
+//! for (url, page) in as_completed(pages) {
+//!     match page.result() {
+//!         Ok(page) => println!("{url} is {} bytes", page.len()),
+//!         Err(error) => println!("{url}: {error}"),
+//!     }
+//! }
+//!
+//! // Or all results in the order of the items.
+//! for square in pool.map(|n: u32| n * n, 1..=3)? {
+//!     println!("{}", square?);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | submit a call of a function, or a closure | [`submit`](ThreadPoolExecutor::submit), [`spawn`](ThreadPoolExecutor::spawn); [`submit_fallible`](ThreadPoolExecutor::submit_fallible), [`spawn_fallible`](ThreadPoolExecutor::spawn_fallible) for those that return a `Result` |
+//! | call a function for each item | [`map`](ThreadPoolExecutor::map), [`map_buffered`](ThreadPoolExecutor::map_buffered) |
+//! | borrow from the caller | [`scope`](ThreadPoolExecutor::scope) |
+//! | wait for one future | [`result`](Future::result), [`result_timeout`](Future::result_timeout), `.await` |
+//! | wait for many | [`wait`], [`as_completed`] |
+//! | be told | [`add_done_callback`](Future::add_done_callback) |
+//! | write an executor | [`promise`], [`Executor`] |
+//!
+//! # What it promises
+//! - A task runs at most once, and its future is done exactly once, with a value or
+//!   a [`TaskError`] that keeps the cause.
+//! - A task that panics fails its future; the worker lives on.
+//! - A task may wait for others of its own pool: one that is pending is run in
+//!   place, and tasks that wait for each other in a cycle get an error.
+//! - Nothing is printed. What nobody can be told (a callback that panicked) is
+//!   logged by [`tracing`].
+//!
+//! The map of the code, and the protocols, are in the repository's
+//! `ARCHITECTURE.md`.
+
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+mod current;
+mod deadlock;
+mod error;
+mod executor;
+mod future;
+mod map;
+mod observer;
+mod panic;
+mod sync;
+mod thread;
+
+pub use error::{
+    BrokenExecutor, BuildError, Deadlock, InvalidStateError, PanicLocation, Rejected, SubmitError,
+    TaskError, TaskPanic, TimeoutError,
+};
+pub use executor::{Executor, Function, Value};
+pub use future::{
+    AsCompleted, AsCompletedTimeout, DoneAndNotDone, Future, FutureId, Promise, ReturnWhen,
+    Waitable, as_completed, promise, wait,
+};
+pub use map::{BufferedMap, Map, MapOptions};
+pub use observer::Observer;
+pub use thread::{InitializerOutcome, Scope, ThreadPoolExecutor, ThreadPoolExecutorBuilder};

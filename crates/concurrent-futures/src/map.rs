@@ -1,0 +1,374 @@
+//! The iterators of `map`.
+
+use crate::error::{SubmitError, TaskError};
+use crate::future::Future;
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+use std::vec;
+
+/// How `map` submits.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{MapOptions, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let options = MapOptions::new().chunksize(100);
+/// let squares = pool.map_with(options, |n: u64| n * n, 0..1000)?;
+/// assert_eq!(squares.map(Result::unwrap).sum::<u64>(), 332_833_500);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MapOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) chunksize: Option<NonZeroUsize>,
+}
+
+impl MapOptions {
+    /// One item a task on threads, a number chosen by the executor on processes; no
+    /// time limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Limits the time for all results, counted from the call of `map`.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Makes one task of each `chunksize` items, which run one after the other; 0 is
+    /// the executor's choice. Each item still has its own result.
+    #[must_use]
+    pub fn chunksize(mut self, chunksize: usize) -> Self {
+        self.chunksize = NonZeroUsize::new(chunksize);
+        self
+    }
+}
+
+/// The results of `map`, in the order of the items.
+///
+/// An item is the error of a task whose turn it is; the others are not affected.
+/// Dropping the iterator cancels what has not started.
+#[must_use = "the results are lost unless they are asked for"]
+pub struct Map<T> {
+    futures: Futures<T>,
+    started: Instant,
+    deadline: Option<Instant>,
+}
+
+enum Futures<T> {
+    Single(vec::IntoIter<Future<T>>),
+    Chunks(Chunks<T>),
+}
+
+struct Chunks<T> {
+    futures: vec::IntoIter<Future<Chunk<T>>>,
+    /// The chunk being yielded.
+    current: vec::IntoIter<Result<T, TaskError>>,
+    /// Why the chunk being yielded has no results, and for how many items more.
+    failed: Option<(TaskError, usize)>,
+    chunksize: usize,
+    /// Items that are not yielded yet.
+    left: usize,
+}
+
+/// The results of the items of one task.
+pub(crate) type Chunk<T> = Vec<Result<T, TaskError>>;
+
+impl<T> Map<T> {
+    /// Submits all items; if one is refused, cancels the others.
+    pub(crate) fn submit<A>(
+        timeout: Option<Duration>,
+        items: impl Iterator<Item = A>,
+        mut submit: impl FnMut(A) -> Result<Future<T>, SubmitError>,
+    ) -> Result<Self, SubmitError> {
+        let started = Instant::now();
+        let mut futures = Vec::with_capacity(items.size_hint().0);
+        for item in items {
+            match submit(item) {
+                Ok(future) => futures.push(future),
+                Err(error) => {
+                    cancel_all(&futures);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Self::new(started, timeout, Futures::Single(futures.into_iter())))
+    }
+
+    /// The same with several items a task.
+    pub(crate) fn submit_chunks<A>(
+        timeout: Option<Duration>,
+        chunksize: NonZeroUsize,
+        mut items: impl Iterator<Item = A>,
+        mut submit: impl FnMut(Vec<A>) -> Result<Future<Chunk<T>>, SubmitError>,
+    ) -> Result<Self, SubmitError> {
+        let started = Instant::now();
+        let mut futures = Vec::new();
+        let mut left = 0;
+        loop {
+            let chunk: Vec<A> = items.by_ref().take(chunksize.get()).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            left += chunk.len();
+            match submit(chunk) {
+                Ok(future) => futures.push(future),
+                Err(error) => {
+                    cancel_all(&futures);
+                    return Err(error);
+                }
+            }
+        }
+        let chunks = Chunks {
+            futures: futures.into_iter(),
+            current: Vec::new().into_iter(),
+            failed: None,
+            chunksize: chunksize.get(),
+            left,
+        };
+        Ok(Self::new(started, timeout, Futures::Chunks(chunks)))
+    }
+
+    fn new(started: Instant, timeout: Option<Duration>, futures: Futures<T>) -> Self {
+        Self {
+            futures,
+            started,
+            deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
+        }
+    }
+
+    /// Limits the time for all results, counted from the call of `map`. When it
+    /// passes, the item whose turn it is is [`TaskError::Timeout`], and the last; what
+    /// has not started is cancelled.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = self.started.checked_add(timeout);
+        self
+    }
+
+    /// Cancels what has not started, and forgets the rest.
+    fn stop(&mut self) {
+        match &mut self.futures {
+            Futures::Single(futures) => {
+                cancel_all(futures.as_slice());
+                *futures = Vec::new().into_iter();
+            }
+            Futures::Chunks(chunks) => {
+                cancel_all(chunks.futures.as_slice());
+                chunks.futures = Vec::new().into_iter();
+                chunks.left = 0;
+            }
+        }
+    }
+}
+
+/// Cancels the futures from the last to the first, so that no worker comes for
+/// one that would be cancelled a moment later.
+fn cancel_all<'a, T: 'a>(
+    futures: impl IntoIterator<Item = &'a Future<T>, IntoIter: DoubleEndedIterator>,
+) {
+    for future in futures.into_iter().rev() {
+        future.cancel();
+    }
+}
+
+impl<T> Chunks<T> {
+    fn next(&mut self, deadline: Option<Instant>) -> Option<Result<T, TaskError>> {
+        loop {
+            if let Some(result) = self.current.next() {
+                self.left -= 1;
+                return Some(result);
+            }
+            if let Some((error, items)) = &mut self.failed {
+                if *items > 0 {
+                    *items -= 1;
+                    self.left -= 1;
+                    return Some(Err(error.clone()));
+                }
+                self.failed = None;
+            }
+            let mut future = self.futures.next()?;
+            match future.result_until(deadline) {
+                Ok(results) => self.current = results.into_iter(),
+                Err(TaskError::Timeout) => return Some(Err(TaskError::Timeout)),
+                Err(error) => self.failed = Some((error, self.chunksize.min(self.left))),
+            }
+        }
+    }
+}
+
+impl<T> Iterator for Map<T> {
+    type Item = Result<T, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let result = match &mut self.futures {
+            Futures::Single(futures) => {
+                let mut future = futures.next()?;
+                let result = future.result_until(self.deadline);
+                if matches!(result, Err(TaskError::Timeout)) {
+                    future.cancel();
+                }
+                result
+            }
+            Futures::Chunks(chunks) => chunks.next(self.deadline)?,
+        };
+        if matches!(result, Err(TaskError::Timeout)) {
+            self.stop();
+        }
+        Some(result)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = match &self.futures {
+            Futures::Single(futures) => futures.len(),
+            Futures::Chunks(chunks) => chunks.left,
+        };
+        (left, Some(left))
+    }
+}
+
+impl<T> ExactSizeIterator for Map<T> {}
+
+impl<T> FusedIterator for Map<T> {}
+
+impl<T> Drop for Map<T> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<T> fmt::Debug for Map<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map")
+            .field("left", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The results of `map_buffered`, in the order of the items; takes a further item
+/// and submits it for each result that it yields.
+///
+/// Dropping the iterator cancels what has not started.
+#[must_use = "the results are lost unless they are asked for"]
+pub struct BufferedMap<'a, I: Iterator, T> {
+    items: I,
+    submit: Box<dyn FnMut(I::Item) -> Result<Future<T>, SubmitError> + 'a>,
+    futures: VecDeque<Future<T>>,
+    /// The error of a submit that failed; the last item.
+    refused: Option<SubmitError>,
+    started: Instant,
+    deadline: Option<Instant>,
+    ended: bool,
+}
+
+impl<'a, I: Iterator, T> BufferedMap<'a, I, T> {
+    pub(crate) fn new(
+        buffersize: usize,
+        items: I,
+        submit: impl FnMut(I::Item) -> Result<Future<T>, SubmitError> + 'a,
+    ) -> Result<Self, SubmitError> {
+        let mut this = Self {
+            items,
+            submit: Box::new(submit),
+            futures: VecDeque::new(),
+            refused: None,
+            started: Instant::now(),
+            deadline: None,
+            ended: false,
+        };
+        // With less than one task ahead nothing would ever run.
+        for _ in 0..buffersize.max(1) {
+            if !this.submit_next() {
+                break;
+            }
+        }
+        match this.refused.take() {
+            Some(error) => Err(error),
+            None => Ok(this),
+        }
+    }
+
+    fn submit_next(&mut self) -> bool {
+        if self.ended {
+            return false;
+        }
+        let Some(item) = self.items.next() else {
+            self.ended = true;
+            return false;
+        };
+        match (self.submit)(item) {
+            Ok(future) => self.futures.push_back(future),
+            Err(error) => {
+                self.refused = Some(error);
+                self.ended = true;
+            }
+        }
+        !self.ended
+    }
+
+    /// Limits the time for all results, counted from the call of `map_buffered`, as
+    /// [`Map::timeout`] does.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = self.started.checked_add(timeout);
+        self
+    }
+
+    fn stop(&mut self) {
+        cancel_all(&self.futures);
+        self.futures.clear();
+        self.refused = None;
+        self.ended = true;
+    }
+}
+
+impl<I: Iterator, T> Iterator for BufferedMap<'_, I, T> {
+    type Item = Result<T, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some(mut future) = self.futures.pop_front() else {
+            return self.refused.take().map(|error| Err(TaskError::Rejected(error)));
+        };
+        let result = future.result_until(self.deadline);
+        if matches!(result, Err(TaskError::Timeout)) {
+            future.cancel();
+            self.stop();
+        } else {
+            self.submit_next();
+        }
+        Some(result)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let ahead = self.futures.len() + usize::from(self.refused.is_some());
+        if self.ended {
+            return (ahead, Some(ahead));
+        }
+        let (low, high) = self.items.size_hint();
+        (
+            low.saturating_add(ahead),
+            high.and_then(|high| high.checked_add(ahead)),
+        )
+    }
+}
+
+impl<I: ExactSizeIterator, T> ExactSizeIterator for BufferedMap<'_, I, T> {}
+
+impl<I: Iterator, T> Drop for BufferedMap<'_, I, T> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<I: Iterator, T> fmt::Debug for BufferedMap<'_, I, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferedMap")
+            .field("ahead", &self.futures.len())
+            .finish_non_exhaustive()
+    }
+}

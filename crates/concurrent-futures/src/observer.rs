@@ -1,0 +1,69 @@
+//! The seam for whoever wants to see what an executor is doing.
+
+use crate::future::FutureId;
+use std::sync::Arc;
+
+/// Is told what becomes of each task of an executor; for time lines, counters
+/// and progress reports.
+///
+/// The calls come on the thread that submits or runs the task, so they should
+/// be quick. A task that never runs (cancelled, or failed by a broken executor)
+/// is not reported as started.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{FutureId, Observer, ThreadPoolExecutor};
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// #[derive(Default)]
+/// struct Running(AtomicUsize);
+///
+/// impl Observer for Running {
+///     fn started(&self, _: FutureId) {
+///         self.0.fetch_add(1, Ordering::Relaxed);
+///     }
+///     fn finished(&self, _: FutureId) {
+///         self.0.fetch_sub(1, Ordering::Relaxed);
+///     }
+/// }
+///
+/// let running = Arc::new(Running::default());
+/// let pool = ThreadPoolExecutor::builder().observer(Arc::clone(&running)).build()?;
+/// let answer = pool.spawn({
+///     let running = Arc::clone(&running);
+///     move || running.0.load(Ordering::Relaxed)
+/// })?;
+/// assert_eq!(answer.result()?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Observer: Send + Sync {
+    /// A task was submitted.
+    fn submitted(&self, future: FutureId) {
+        let _ = future;
+    }
+
+    /// A worker started the task.
+    fn started(&self, future: FutureId) {
+        let _ = future;
+    }
+
+    /// The task has finished, its callbacks have run.
+    fn finished(&self, future: FutureId) {
+        let _ = future;
+    }
+}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn submitted(&self, future: FutureId) {
+        (**self).submitted(future);
+    }
+
+    fn started(&self, future: FutureId) {
+        (**self).started(future);
+    }
+
+    fn finished(&self, future: FutureId) {
+        (**self).finished(future);
+    }
+}

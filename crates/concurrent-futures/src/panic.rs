@@ -1,0 +1,92 @@
+//! Panics of tasks: caught, with what the panic hook knows about them.
+
+use crate::current;
+use crate::error::{PanicLocation, TaskPanic};
+use crate::future::FutureId;
+use std::any::Any;
+use std::backtrace::Backtrace;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::{Arc, Once};
+
+struct Captured {
+    /// The task that was running.
+    task: FutureId,
+    location: Option<PanicLocation>,
+    backtrace: Backtrace,
+}
+
+thread_local! {
+    static LAST: RefCell<Option<Captured>> = const { RefCell::new(None) };
+}
+
+/// Puts a hook in front of the program's panic hook that notes where a task
+/// panics; the program's own is called afterwards, as for any thread.
+pub(crate) fn install_hook() {
+    static INSTALLED: Once = Once::new();
+    if std::thread::panicking() {
+        // The hook cannot be changed now; the next executor will.
+        return;
+    }
+    INSTALLED.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            capture(info);
+            previous(info);
+        }));
+    });
+}
+
+fn capture(info: &PanicHookInfo<'_>) {
+    let Some(task) = current::task() else {
+        return;
+    };
+    let captured = Captured {
+        task,
+        location: info.location().map(|location| PanicLocation {
+            file: location.file().to_owned(),
+            line: location.line(),
+            column: location.column(),
+        }),
+        // Symbols are looked up when it is printed, so that this is cheap.
+        backtrace: Backtrace::force_capture(),
+    };
+    // Without access (the thread ends), the panic is reported without a place.
+    let _ = LAST.try_with(|last| last.replace(Some(captured)));
+}
+
+/// Calls `f`, and returns its panic as a value.
+pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Arc<TaskPanic>> {
+    panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| Arc::new(into_task_panic(payload)))
+}
+
+#[cold]
+fn into_task_panic(payload: Box<dyn Any + Send>) -> TaskPanic {
+    let captured = LAST.with(RefCell::take);
+    // One that is not of this task was caught by the task that it is of.
+    let captured = captured.filter(|captured| Some(captured.task) == current::task());
+    let (location, backtrace) = match captured {
+        Some(captured) => (captured.location, captured.backtrace),
+        None => (None, Backtrace::disabled()),
+    };
+    let panic = TaskPanic::new(&*payload, location, backtrace);
+    drop_quietly(|| drop(payload));
+    panic
+}
+
+/// Drops something; a panic of its destructor is logged and goes no further.
+pub(crate) fn drop_quietly(f: impl FnOnce()) {
+    log_panic("a destructor panicked", f);
+}
+
+/// Calls `f`; a panic is logged with `message` and goes no further.
+pub(crate) fn log_panic(message: &str, f: impl FnOnce()) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) {
+        let panic = TaskPanic::new(&*payload, None, Backtrace::disabled());
+        tracing::error!(panic = panic.message(), "{message}");
+        // Its destructor has no one left to tell.
+        if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
+    }
+}

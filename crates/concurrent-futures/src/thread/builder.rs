@@ -1,0 +1,181 @@
+//! How a thread pool is made.
+
+use super::ThreadPoolExecutor;
+use super::idle::{Idle, MAX_THREADS};
+use super::limit::PendingLimit;
+use super::pool::{Initializer, Pool, Threads};
+use super::queue::Queue;
+use crate::error::BuildError;
+use crate::observer::Observer;
+use crate::panic;
+use std::error::Error;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+/// What an initializer may return: `()`, or a `Result` whose `Err` breaks the pool.
+pub trait InitializerOutcome {
+    /// The outcome as a `Result`.
+    ///
+    /// # Errors
+    /// Whatever the initializer returned as one.
+    fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>>;
+}
+
+impl InitializerOutcome for () {
+    fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> InitializerOutcome for Result<(), E> {
+    fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.map_err(Into::into)
+    }
+}
+
+/// Makes a [`ThreadPoolExecutor`]; see [`ThreadPoolExecutor::builder`].
+#[derive(Default)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ThreadPoolExecutorBuilder {
+    max_workers: Option<usize>,
+    thread_name_prefix: Option<String>,
+    stack_size: Option<usize>,
+    initializer: Option<Initializer>,
+    keep_alive: Option<Duration>,
+    max_pending: Option<usize>,
+    observer: Option<Box<dyn Observer>>,
+}
+
+impl ThreadPoolExecutorBuilder {
+    /// The number of threads that the pool may have; by default 4 more than the CPUs
+    /// that the process may use, and at most 32.
+    pub fn max_workers(mut self, max_workers: usize) -> Self {
+        self.max_workers = Some(max_workers);
+        self
+    }
+
+    /// What the threads' names begin with; an underscore and a number follow. By default
+    /// `ThreadPoolExecutor-` and the number of the pool. (Linux shows 15 bytes of it.)
+    pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.thread_name_prefix = Some(prefix.into());
+        self
+    }
+
+    /// The size of each thread's stack in bytes; by default that of
+    /// [`std::thread`].
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Has each worker call `initializer` before its first task.
+    ///
+    /// If it returns an error or panics, the pool is broken: pending futures fail with
+    /// [`TaskError::Broken`](crate::TaskError::Broken), and so does `submit`.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{TaskError, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::builder()
+    ///     .initializer(|| Err::<(), _>("no database"))
+    ///     .build()?;
+    /// let error = pool.spawn(|| ())?.result().unwrap_err();
+    /// assert!(matches!(error, TaskError::Broken(_)));
+    /// assert!(error.to_string().ends_with("no database"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn initializer<F, R>(mut self, initializer: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: InitializerOutcome,
+    {
+        self.initializer = Some(Box::new(move || initializer().into_result()));
+        self
+    }
+
+    /// Ends threads that had nothing to do for this long; by default they stay.
+    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        self.keep_alive = Some(keep_alive);
+        self
+    }
+
+    /// Bounds the number of pending tasks: `submit` and `spawn` wait for room, and
+    /// [`try_spawn`](ThreadPoolExecutor::try_spawn) gives the task back. The pool's own
+    /// tasks may exceed the bound, as they would wait for themselves. By default there is
+    /// no bound.
+    pub fn max_pending(mut self, max_pending: usize) -> Self {
+        self.max_pending = Some(max_pending);
+        self
+    }
+
+    /// Has `observer` told what becomes of each task.
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Makes the executor. Its threads are started when there are tasks.
+    ///
+    /// # Errors
+    /// [`BuildError`] when a setting makes no sense.
+    pub fn build(self) -> Result<ThreadPoolExecutor, BuildError> {
+        let max_workers = self.max_workers.unwrap_or_else(default_max_workers);
+        if max_workers == 0 {
+            return Err(BuildError::ZeroWorkers);
+        }
+        if max_workers > MAX_THREADS {
+            return Err(BuildError::TooManyWorkers(max_workers));
+        }
+        if self.max_pending == Some(0) {
+            return Err(BuildError::ZeroPending);
+        }
+        let thread_name_prefix = self.thread_name_prefix.unwrap_or_else(next_name);
+        if thread_name_prefix.contains('\0') {
+            return Err(BuildError::InvalidThreadName(thread_name_prefix));
+        }
+        panic::install_hook();
+        Ok(ThreadPoolExecutor::from_pool(Arc::new(Pool {
+            queue: Queue::new(),
+            idle: Idle::new(max_workers),
+            max_workers,
+            thread_name_prefix,
+            stack_size: self.stack_size,
+            initializer: self.initializer,
+            keep_alive: self.keep_alive,
+            limit: self.max_pending.map(PendingLimit::new),
+            observer: self.observer,
+            threads: Mutex::new(Threads::default()),
+            ended: Condvar::new(),
+            broken: OnceLock::new(),
+        })))
+    }
+}
+
+fn default_max_workers() -> usize {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    (cpus + 4).min(32)
+}
+
+fn next_name() -> String {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    format!(
+        "ThreadPoolExecutor-{}",
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+impl fmt::Debug for ThreadPoolExecutorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPoolExecutorBuilder")
+            .field("max_workers", &self.max_workers)
+            .field("thread_name_prefix", &self.thread_name_prefix)
+            .field("stack_size", &self.stack_size)
+            .field("keep_alive", &self.keep_alive)
+            .field("max_pending", &self.max_pending)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+//! The queue of pending tasks: many submitters, many workers, first in, first
+//! out, no allocation.
+//!
+//! # Protocol
+//! A linked list through the tasks themselves (`queue_next`). A submitter puts its
+//! task in the place of `tail`, then links the one that was there to it; a worker
+//! takes from `head`, under a lock among workers. A *stub*, for which null stands,
+//! is the whole list while the queue is empty.
+//!
+//! `tail` also decides submit against shutdown: [`close`](Queue::close) sets its
+//! lowest bit, and nothing is pushed from then on.
+//!
+//! # Invariants
+//! 1. The list from `head` to `tail` holds what was pushed and not taken, in order.
+//!    Every node but `tail` has a link to the next, or will have it as soon as the
+//!    submitter of the next takes its second step.
+//! 2. A node is taken when it has a link, so that no submitter will touch it, or by
+//!    putting the stub in its place in `tail`, so that none can.
+//! 3. The queue is empty exactly when `tail` is the stub.
+//! 4. After `close`, the queue only becomes shorter.
+//!
+//! The scheme is that of Vyukov's intrusive queue, but for the lock and the bit.
+
+use crate::future::TaskRef;
+use crate::future::task::Header;
+use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::{Backoff, Mutex, lock};
+use std::ptr::{self, NonNull};
+
+const CLOSED: usize = 1;
+
+/// Keeps what submitters write apart from what workers write.
+#[repr(align(128))]
+struct Padded<T>(T);
+
+/// The oldest node, or null for the stub.
+struct Head(*mut Header);
+
+// SAFETY: the pointer stands for a `TaskRef`, which is `Send`.
+unsafe impl Send for Head {}
+
+pub(crate) struct Queue {
+    /// The newest node, or null for the stub; and the `CLOSED` bit.
+    tail: Padded<AtomicPtr<Header>>,
+    head: Padded<Mutex<Head>>,
+    /// The stub's link.
+    stub_next: AtomicPtr<Header>,
+}
+
+fn node(tail: *mut Header) -> *mut Header {
+    tail.map_addr(|address| address & !CLOSED)
+}
+
+fn is_closed(tail: *mut Header) -> bool {
+    tail.addr() & CLOSED != 0
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        Self {
+            tail: Padded(AtomicPtr::new(ptr::null_mut())),
+            head: Padded(Mutex::new(Head(ptr::null_mut()))),
+            stub_next: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// The link of a node.
+    ///
+    /// # Safety
+    /// The node is the stub, or in the queue, or was and has got no link yet.
+    unsafe fn link(&self, node: *mut Header) -> &AtomicPtr<Header> {
+        // SAFETY: promised by the caller.
+        unsafe { node.as_ref() }.map_or(&self.stub_next, |node| &node.queue_next)
+    }
+
+    /// Appends a task. Gives it back when the queue is closed.
+    pub(crate) fn push(&self, task: TaskRef) -> Result<(), TaskRef> {
+        let new = task.into_raw();
+        let mut tail = self.tail.0.load(Ordering::Relaxed);
+        loop {
+            if is_closed(tail) {
+                // SAFETY: into_raw above.
+                return Err(unsafe { TaskRef::from_raw(new) });
+            }
+            // ORDERING: SeqCst, for the order against the counts of idle workers;
+            // see `idle`. Release publishes the task.
+            match self.tail.0.compare_exchange_weak(
+                tail,
+                new.as_ptr(),
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => tail = now,
+            }
+        }
+        // SAFETY: the node that was last is not taken before it has its link.
+        let link = unsafe { self.link(tail) };
+        // ORDERING: Release publishes the task to the worker that follows the link.
+        link.store(new.as_ptr(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes the oldest task.
+    pub(crate) fn pop(&self) -> Option<TaskRef> {
+        let mut head = lock(&self.head.0);
+        if head.0.is_null() {
+            if self.is_empty() {
+                return None;
+            }
+            head.0 = self.wait_for_link(ptr::null_mut());
+        }
+        let taken = NonNull::new(head.0)?;
+        // SAFETY: the node is in the queue.
+        let next = unsafe { self.link(head.0) }.load(Ordering::Acquire);
+        head.0 = if !next.is_null() {
+            next
+        } else if self.take_last(taken.as_ptr()) {
+            ptr::null_mut()
+        } else {
+            self.wait_for_link(taken.as_ptr())
+        };
+        // SAFETY: pushed with `into_raw`, and taken once.
+        Some(unsafe { TaskRef::from_raw(taken) })
+    }
+
+    /// Puts the stub in the place of the last node, unless it is not the last.
+    fn take_last(&self, last: *mut Header) -> bool {
+        // ORDERING: Relaxed, published by the exchange below. The submitter that
+        // wrote it before has been overtaken long since.
+        self.stub_next.store(ptr::null_mut(), Ordering::Relaxed);
+        let mut tail = self.tail.0.load(Ordering::Acquire);
+        while node(tail) == last {
+            let stub = ptr::without_provenance_mut(tail.addr() & CLOSED);
+            // ORDERING: AcqRel: the next submitter writes to the stub's link after
+            // us. A failure is `close` or a submitter.
+            match self.tail.0.compare_exchange_weak(
+                tail,
+                stub,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return true,
+                Err(now) => tail = now,
+            }
+        }
+        false
+    }
+
+    /// The node behind one that is not the last; its link is there or on the way.
+    fn wait_for_link(&self, before: *mut Header) -> *mut Header {
+        let mut backoff = Backoff::default();
+        loop {
+            // SAFETY: the node is the stub or in the queue.
+            // ORDERING: Acquire pairs with the Release in `push`.
+            let next = unsafe { self.link(before) }.load(Ordering::Acquire);
+            if !next.is_null() {
+                return next;
+            }
+            backoff.snooze();
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        // ORDERING: SeqCst, for the order against the counts of idle workers.
+        node(self.tail.0.load(Ordering::SeqCst)).is_null()
+    }
+
+    /// Refuses all further tasks.
+    pub(crate) fn close(&self) {
+        let mut tail = self.tail.0.load(Ordering::Relaxed);
+        while let Err(now) = self.tail.0.compare_exchange_weak(
+            tail,
+            tail.map_addr(|address| address | CLOSED),
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        ) {
+            tail = now;
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        is_closed(self.tail.0.load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Only tasks that were cancelled are left: the last worker has run the
+        // others, or they were never accepted.
+        while let Some(task) = self.pop() {
+            task.cancel();
+        }
+    }
+}

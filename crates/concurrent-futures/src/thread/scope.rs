@@ -1,0 +1,114 @@
+//! Tasks that borrow from the caller's stack.
+
+use super::ThreadPoolExecutor;
+use super::call::{Fallible, Plain};
+use super::limit::WhenFull;
+use crate::error::SubmitError;
+use crate::future::blocking::{wait_parked, wait_until_done};
+use crate::future::{Call, Future, TaskRef};
+use crate::sync::{Mutex, lock};
+use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// Submits tasks that may borrow; see [`ThreadPoolExecutor::scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    executor: &'scope ThreadPoolExecutor,
+    tasks: Mutex<Tasks>,
+    // Invariant in both, as for `std::thread::Scope`.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+/// The tasks that were not done when they were last looked at.
+struct Tasks {
+    list: Vec<TaskRef>,
+    /// When the list is this long, those that are done are removed.
+    clean_at: usize,
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Submits a closure, which may borrow what outlives the scope.
+    ///
+    /// # Errors
+    /// As for [`ThreadPoolExecutor::spawn`].
+    pub fn spawn<F, T>(&'scope self, f: F) -> Result<Future<T>, SubmitError>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        self.submit_call(Plain(f))
+    }
+
+    /// Submits a closure whose `Err` becomes the future's error.
+    ///
+    /// # Errors
+    /// As for [`ThreadPoolExecutor::spawn`].
+    pub fn spawn_fallible<F, T, E>(&'scope self, f: F) -> Result<Future<T>, SubmitError>
+    where
+        F: FnOnce() -> Result<T, E> + Send + 'scope,
+        T: Send + 'scope,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.submit_call(Fallible(f))
+    }
+
+    fn submit_call<C>(&'scope self, call: C) -> Result<Future<C::Output>, SubmitError>
+    where
+        C: Call + Send + 'scope,
+        C::Output: Send + 'scope,
+    {
+        // SAFETY: `wait` keeps the borrowed alive until the task is done. By then its
+        // call is gone, and its output is the handle's, which cannot outlive 'scope, or
+        // gone as well.
+        let future = unsafe { self.executor.submit_call(call, WhenFull::Wait) }
+            .map_err(|(error, _)| error)?;
+        let mut tasks = lock(&self.tasks);
+        if tasks.list.len() >= tasks.clean_at {
+            tasks.list.retain(|task| !task.state().is_done());
+            tasks.clean_at = (tasks.list.len() * 2).max(64);
+        }
+        tasks.list.push(future.task().clone());
+        Ok(future)
+    }
+
+    /// Waits for all tasks, also those that tasks submit meanwhile.
+    fn wait(&self) {
+        loop {
+            let task = lock(&self.tasks).list.pop();
+            let Some(task) = task else { return };
+            if wait_until_done(&task, None).is_err() {
+                // A cycle that only another of its tasks can break.
+                wait_parked(task.state(), None);
+            }
+        }
+    }
+}
+
+/// Calls `f` with a scope, and returns when all its tasks are done.
+pub(super) fn scope<'env, F, R>(executor: &ThreadPoolExecutor, f: F) -> R
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+{
+    let scope = Scope {
+        executor,
+        tasks: Mutex::new(Tasks {
+            list: Vec::new(),
+            clean_at: 64,
+        }),
+        scope: PhantomData,
+        env: PhantomData,
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    scope.wait();
+    result.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("executor", &self.executor)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,26 @@
+//! A site of pages, for the programs that load and parse some.
+
+use crate::server::{Reply, Server};
+use hyper::StatusCode;
+use std::io;
+
+/// Starts a server that has the pages `/page/1` to `/page/9`, each larger than the one before.
+///
+/// # Errors
+/// If the system gives no port or no thread.
+pub fn serve() -> io::Result<Server> {
+    Server::start(|path| {
+        let number = path.strip_prefix("/page/").map(str::parse);
+        match number {
+            Some(Ok(number @ 1..=9)) => Reply::ok("text/html", page(number)),
+            _ => Reply::status(StatusCode::NOT_FOUND),
+        }
+    })
+}
+
+/// The text of a page.
+#[must_use]
+pub fn page(number: usize) -> String {
+    let paragraphs = "<p>All work and no play makes Jack a dull boy.</p>\n".repeat(number);
+    format!("<!doctype html>\n<title>Page {number}</title>\n{paragraphs}")
+}
