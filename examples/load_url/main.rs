@@ -9,7 +9,9 @@ use concurrent_futures::{ThreadPoolExecutor, as_completed};
 use std::error::Error;
 use std::time::Duration;
 
-fn load_url(url: &str, timeout: Duration) -> Result<Vec<u8>, ureq::Error> {
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+fn load_url((url, timeout): (String, Duration)) -> Result<Vec<u8>, ureq::Error> {
     let request = ureq::get(url).config().proxy(None);
     let mut response = request.timeout_global(Some(timeout)).build().call()?;
     response.body_mut().read_to_vec()
@@ -22,12 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = ThreadPoolExecutor::builder().max_workers(3).build()?;
     let mut pages = Vec::new();
     for url in urls {
+        let page = pool.submit_fallible(load_url, (url.clone(), TIMEOUT))?;
         // Each future goes with its URL.
-        let task = {
-            let url = url.clone();
-            move || load_url(&url, Duration::from_secs(60))
-        };
-        pages.push((url, pool.spawn_fallible(task)?));
+        pages.push((url, page));
     }
     for (url, page) in as_completed(pages) {
         match page.result() {

@@ -22,8 +22,8 @@ use crate::error::Deadlock;
 use crate::future::{FutureId, Phase, TaskRef};
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::{mem, ptr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{mem, ptr};
 
 /// How many of the futures a worker needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

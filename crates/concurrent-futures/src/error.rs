@@ -33,8 +33,8 @@ pub enum TaskError {
     #[error(transparent)]
     Panicked(Arc<TaskPanic>),
     /// The task returned this error.
-    #[error("the task failed: {0}")]
-    Failed(#[source] Arc<dyn Error + Send + Sync>),
+    #[error(transparent)]
+    Failed(Arc<dyn Error + Send + Sync>),
     /// The executor broke before it could run the task.
     #[error(transparent)]
     Broken(#[from] BrokenExecutor),
@@ -51,8 +51,8 @@ pub enum TaskError {
     #[error("the promise was dropped without a result")]
     Abandoned,
     /// The executor did not accept the task; for iterators that submit as they go.
-    #[error("the task was not accepted: {0}")]
-    Rejected(#[source] SubmitError),
+    #[error(transparent)]
+    Rejected(SubmitError),
 }
 
 impl TaskError {
@@ -187,7 +187,7 @@ impl Error for Deadlock {}
 
 /// The executor broke: its initializer failed in a worker.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the executor is broken: its initializer failed: {cause}")]
+#[error("the executor is broken: its initializer failed")]
 pub struct BrokenExecutor {
     #[source]
     pub(crate) cause: Arc<dyn Error + Send + Sync>,
@@ -216,7 +216,7 @@ pub enum SubmitError {
     #[error("as many tasks are pending as the executor may hold")]
     Full,
     /// There is no worker, and the system refuses to start one.
-    #[error("no worker could be started: {0}")]
+    #[error("no worker could be started")]
     NoWorker(#[source] Arc<io::Error>),
 }
 
@@ -308,4 +308,3 @@ impl TimeoutError {
 pub struct InvalidStateError {
     pub(crate) state: &'static str,
 }
-

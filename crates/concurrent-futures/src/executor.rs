@@ -90,12 +90,7 @@ pub trait Executor {
     ///
     /// # Errors
     /// As for [`submit`](Self::submit); nothing is left pending then.
-    fn map_with<F, I, T>(
-        &self,
-        options: MapOptions,
-        f: F,
-        items: I,
-    ) -> Result<Map<T>, SubmitError>
+    fn map_with<F, I, T>(&self, options: MapOptions, f: F, items: I) -> Result<Map<T>, SubmitError>
     where
         F: Fn(I::Item) -> T + Function,
         I: IntoIterator<Item: Value>,

@@ -99,7 +99,11 @@ impl<T> Map<T> {
                 }
             }
         }
-        Ok(Self::new(started, timeout, Futures::Single(futures.into_iter())))
+        Ok(Self::new(
+            started,
+            timeout,
+            Futures::Single(futures.into_iter()),
+        ))
     }
 
     /// The same with several items a task.
@@ -332,7 +336,10 @@ impl<I: Iterator, T> Iterator for BufferedMap<'_, I, T> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let Some(mut future) = self.futures.pop_front() else {
-            return self.refused.take().map(|error| Err(TaskError::Rejected(error)));
+            return self
+                .refused
+                .take()
+                .map(|error| Err(TaskError::Rejected(error)));
         };
         let result = future.result_until(self.deadline);
         if matches!(result, Err(TaskError::Timeout)) {

@@ -4,18 +4,18 @@
 #[cfg(loom_models)]
 pub(crate) use loom::{
     hint::spin_loop,
-    sync::{Arc, Condvar, Mutex, MutexGuard},
-    sync::atomic,
+    sync::{Condvar, Mutex, MutexGuard, atomic},
     thread::{self, Thread},
 };
 #[cfg(not(loom_models))]
 pub(crate) use std::{
     hint::spin_loop,
-    sync::atomic,
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::{Condvar, Mutex, MutexGuard, atomic},
     thread::{self, Thread},
 };
 
+/// The counts of an `Arc` are no part of the protocols.
+pub(crate) use std::sync::Arc;
 use std::time::Instant;
 
 /// Locks a mutex, whatever happened to the thread that held it last.
@@ -178,7 +178,7 @@ pub(crate) fn park(deadline: Option<Instant>) -> bool {
     #[cfg(loom_models)]
     {
         // Loom has no clock: in the models every deadline has passed.
-        drop(left);
+        let _ = left;
         false
     }
     #[cfg(not(loom_models))]

@@ -76,14 +76,14 @@ impl fmt::Display for Report {
             writeln!(f, "{line}")?;
         }
         if self.interrupted > 0 {
-            writeln!(f, "interrupted: {} not downloaded", self.interrupted)?;
+            writeln!(f, "interrupted, not downloaded: {}", self.interrupted)?;
         }
         write!(
             f,
-            "{} files, {} ({} bytes), {} failures, {:.2} s",
+            "files: {}, bytes: {} ({}), failures: {}, time: {:.2} s",
             self.saved.len(),
-            HumanBytes(self.bytes()),
             HumanCount(self.bytes()),
+            HumanBytes(self.bytes()),
             self.failures.len(),
             self.elapsed.as_secs_f64(),
         )

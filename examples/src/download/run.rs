@@ -27,7 +27,7 @@ pub enum PoolError {
 pub fn one_after_another(downloader: &Downloader, jobs: &[Job]) -> Report {
     let started = Instant::now();
     let mut report = Report::default();
-    for (job, index) in jobs.iter().progress_with_style(style()).zip(0..) {
+    for (index, job) in jobs.iter().progress_with_style(style()).enumerate() {
         match downloader.fetch(job) {
             Err(Failure::Interrupted) => {
                 report.interrupted = jobs.len() - index;
@@ -69,7 +69,7 @@ pub fn with_pool(
 
     let mut report = Report::default();
     let completed = completed.take(jobs.len());
-    for ((job, download), index) in completed.progress_with_style(style()).zip(0..) {
+    for (index, (job, download)) in completed.progress_with_style(style()).enumerate() {
         let outcome = download.result().map_err(Failure::from).flatten();
         match (job, outcome) {
             (None, _) | (_, Err(Failure::Interrupted)) => {

@@ -65,7 +65,7 @@ fn while_no_answer_comes() {
     assert!(
         ended
             .stdout
-            .starts_with("interrupted: 10 not downloaded\n0 files")
+            .starts_with("interrupted, not downloaded: 10\nfiles: 0,")
     );
     assert!(names(&place.folder()).is_empty());
     // The others were not even begun.
@@ -106,7 +106,7 @@ fn complete_files_stay() {
     assert!(
         ended
             .stdout
-            .starts_with("interrupted: 9 not downloaded\n1 files")
+            .starts_with("interrupted, not downloaded: 9\nfiles: 1,")
     );
     assert_eq!(names(&place.folder()), ["0"]);
     assert_eq!(

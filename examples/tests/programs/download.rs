@@ -5,8 +5,8 @@ use examples::download::gallery;
 use examples::server::{Reply, Server};
 use hyper::StatusCode;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -66,7 +66,7 @@ fn saves_all_files_and_nothing_else() {
     assert!(
         ended
             .stdout
-            .starts_with("3 files, 6 B (6 bytes), 0 failures, ")
+            .starts_with("files: 3, bytes: 6 (6 B), failures: 0, time: ")
     );
     assert_eq!(ended.stderr, "");
     assert_eq!(names(&place.folder()), ["a", "b", "c"]);
@@ -92,8 +92,8 @@ fn replaces_a_file_only_when_the_new_one_is_complete() {
 
 #[test]
 fn failures_leave_no_half_file_and_stop_nobody() {
-    let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let refused = format!("http://{}/refused", refused.local_addr().unwrap());
+    // A port that nobody listens on, and that the system gives nobody by chance.
+    let refused = String::from("http://127.0.0.1:1/refused");
     let server = Server::start(|path| match path {
         "/missing" => Reply::status(StatusCode::NOT_FOUND),
         "/half" => text("0123456789").broken_off(),
@@ -123,7 +123,7 @@ fn failures_leave_no_half_file_and_stop_nobody() {
         format!("failed: {refused}: "),
         String::from("failed: line 3, \"no url\": not a URL: "),
         String::from("failed: line 6, \"ftp://127.0.0.1/file\": neither http nor https, but ftp\n"),
-        String::from("1 files, 5 B (5 bytes), 5 failures, "),
+        String::from("files: 1, bytes: 5 (5 B), failures: 5, time: "),
     ] {
         assert!(
             ended.stdout.contains(&failure),
@@ -153,15 +153,12 @@ fn tries_again_after_a_transient_failure_only() {
 #[test]
 fn a_later_try_can_succeed() {
     let (again, first) = (text("at last"), StatusCode::SERVICE_UNAVAILABLE);
-    let tries = std::sync::atomic::AtomicUsize::new(0);
-    let (server, paths) =
-        observed(
-            move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-                0 => Reply::status(first),
-                1 => again.clone().broken_off(),
-                _ => again.clone(),
-            },
-        );
+    let tries = AtomicUsize::new(0);
+    let (server, paths) = observed(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::status(first),
+        1 => again.clone().broken_off(),
+        _ => again.clone(),
+    });
     let place = Place::new(&[server.url("/file")]);
     let ended = place.download(&["--retries=2"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -236,7 +233,7 @@ fn an_empty_list_is_no_failure() {
     let place = Place::new(&[]);
     let ended = place.download(&[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.starts_with("0 files"));
+    assert!(ended.stdout.starts_with("files: 0, "));
     assert!(names(&place.folder()).is_empty());
 }
 
@@ -274,7 +271,7 @@ fn wrong_usage_is_told() {
     for arguments in wrong {
         let ended = run(DOWNLOAD, arguments);
         assert_eq!(ended.code, Some(2), "{arguments:?}");
-        assert!(ended.stderr.contains("Usage"), "{ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{ended:?}");
     }
     assert!(!Path::new("folder").exists());
 }

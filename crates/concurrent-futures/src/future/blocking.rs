@@ -17,10 +17,7 @@ use std::time::Instant;
 ///
 /// # Errors
 /// `Deadlock`, if what the future waits for is the calling task.
-pub(crate) fn wait_until_done(
-    task: &TaskRef,
-    deadline: Option<Instant>,
-) -> Result<bool, Deadlock> {
+pub(crate) fn wait_until_done(task: &TaskRef, deadline: Option<Instant>) -> Result<bool, Deadlock> {
     if task.state().is_done() {
         return Ok(true);
     }

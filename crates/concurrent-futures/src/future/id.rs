@@ -19,22 +19,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct FutureId(u64);
 
 /// Threads take numbers in blocks, so that they seldom share the counter.
-const BLOCK: u64 = 1 << 12;
+const BLOCK: u64 = 64;
 
 impl FutureId {
     pub(crate) fn next() -> Self {
-        static NEXT_BLOCK: AtomicU64 = AtomicU64::new(1);
+        static BLOCKS: AtomicU64 = AtomicU64::new(0);
         thread_local! {
-            static NEXT: Cell<u64> = const { Cell::new(0) };
+            static USED: Cell<u64> = const { Cell::new(0) };
         }
-        NEXT.with(|next| {
-            let mut id = next.get();
-            if id % BLOCK == 0 {
+        USED.with(|used| {
+            let mut last = used.get();
+            if last % BLOCK == 0 {
                 // ORDERING: Relaxed, as only the counter itself matters.
-                id = NEXT_BLOCK.fetch_add(1, Ordering::Relaxed) * BLOCK;
+                last = BLOCKS.fetch_add(1, Ordering::Relaxed) * BLOCK;
             }
-            next.set(id + 1);
-            Self(id)
+            used.set(last + 1);
+            Self(last + 1)
         })
     }
 }

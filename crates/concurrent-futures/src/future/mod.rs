@@ -4,6 +4,8 @@ mod as_completed;
 pub(crate) mod blocking;
 mod callback;
 mod id;
+#[cfg(all(test, loom_models))]
+mod models;
 mod promise;
 mod ready;
 pub(crate) mod state;

@@ -1,8 +1,8 @@
 //! The other side of a future, for those who write executors.
 
+use super::Future;
 use super::state::Phase;
 use super::task::{Call, Outcome, TaskRef};
-use super::Future;
 use crate::error::{InvalidStateError, TaskError};
 use std::error::Error;
 use std::fmt;

@@ -231,7 +231,12 @@ impl Drop for Watched {
                 (*node.cast::<Entry>().as_ptr()).registered = false;
             }
         }
-        for entry in self.blocks.iter().flatten().filter(|entry| entry.registered) {
+        for entry in self
+            .blocks
+            .iter()
+            .flatten()
+            .filter(|entry| entry.registered)
+        {
             // SAFETY: registered, and neither taken nor unregistered since.
             if !unsafe { entry.task.state().unregister(NonNull::from(entry).cast()) } {
                 coming += 1;

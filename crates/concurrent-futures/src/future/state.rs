@@ -49,7 +49,7 @@
 //!    the transition to done or loses: if it wins, the finishing thread drops
 //!    the outcome before the future is done; if it loses, the handle does.
 //!
-//! The models at the end of this file check these under loom.
+//! The models in `models.rs` check these under loom.
 //!
 //! [`start`]: State::start
 //! [`claim`]: State::claim
@@ -226,27 +226,34 @@ impl State {
         Word(self.word.load(Ordering::Acquire))
     }
 
-    fn exchange(&self, current: Word, new: Word) -> bool {
+    /// Changes the word if it is `current`; otherwise tells what it is.
+    fn exchange(&self, current: Word, new: Word) -> Result<(), Word> {
         // ORDERING: Release publishes the outcome and a node's fields; Acquire
-        // lets the thread that takes the list see the fields of its nodes.
+        // lets the thread that takes the list see the fields of its nodes, and
+        // who is too late, the outcome.
         self.word
-            .compare_exchange_weak(current.0, new.0, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+            .compare_exchange_weak(current.0, new.0, Ordering::AcqRel, Ordering::Acquire)
+            .map(drop)
+            .map_err(Word)
     }
 
     /// Changes the word by `change` once no one holds the lock. Returns the word
     /// it changed, or the one for which `change` answered `None`.
     fn update(&self, change: impl Fn(Word) -> Option<Word>) -> Result<Word, Word> {
         let mut backoff = Backoff::default();
+        let mut current = self.load();
         loop {
-            let current = self.load();
             let Some(new) = change(current) else {
                 return Err(current);
             };
             if current.is_locked() {
                 backoff.snooze();
-            } else if self.exchange(current, new) {
-                return Ok(current);
+                current = self.load();
+            } else {
+                match self.exchange(current, new) {
+                    Ok(()) => return Ok(current),
+                    Err(now) => current = now,
+                }
             }
         }
     }
@@ -288,7 +295,7 @@ impl State {
     pub(crate) unsafe fn finish(&self, outcome: *const (), drop_outcome: impl FnOnce()) {
         let running = Word::new(Phase::Running);
         // Mostly nobody waits yet, and nothing but the phase has to change.
-        if self.exchange(running, Word::new(Phase::Finished)) {
+        if self.exchange(running, Word::new(Phase::Finished)).is_ok() {
             return;
         }
         let word = self.load();

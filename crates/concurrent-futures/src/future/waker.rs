@@ -79,7 +79,9 @@ impl Awaiting {
         // is ours to give back; otherwise the notification does.
         unsafe {
             if state.unregister(node) {
-                drop(Arc::from_raw(node.cast::<WakerNode>().as_ptr().cast_const()));
+                drop(Arc::from_raw(
+                    node.cast::<WakerNode>().as_ptr().cast_const(),
+                ));
             }
         }
     }

@@ -8,10 +8,11 @@ use super::queue::Queue;
 use crate::error::BuildError;
 use crate::observer::Observer;
 use crate::panic;
+use crate::sync::{Arc, Condvar, Mutex};
 use std::error::Error;
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -83,9 +84,12 @@ impl ThreadPoolExecutorBuilder {
     /// let pool = ThreadPoolExecutor::builder()
     ///     .initializer(|| Err::<(), _>("no database"))
     ///     .build()?;
-    /// let error = pool.spawn(|| ())?.result().unwrap_err();
-    /// assert!(matches!(error, TaskError::Broken(_)));
-    /// assert!(error.to_string().ends_with("no database"));
+    /// match pool.spawn(|| ())?.result() {
+    ///     Err(TaskError::Broken(broken)) => {
+    ///         assert_eq!(broken.cause().to_string(), "no database");
+    ///     }
+    ///     other => panic!("{other:?}"),
+    /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn initializer<F, R>(mut self, initializer: F) -> Self

@@ -255,18 +255,14 @@ impl ThreadPoolExecutor {
                 Map::submit_chunks(options.timeout, chunksize, items, |chunk| {
                     let f = f.clone();
                     self.submit_static(Plain(move || {
-                        let call = |item| {
-                            panic::catch(|| f.get()(item)).map_err(TaskError::Panicked)
-                        };
+                        let call =
+                            |item| panic::catch(|| f.get()(item)).map_err(TaskError::Panicked);
                         chunk.into_iter().map(call).collect()
                     }))
                 })
             }
             _ => Map::submit(options.timeout, items, |item| {
-                self.submit_static(MapItem {
-                    f: f.clone(),
-                    item,
-                })
+                self.submit_static(MapItem { f: f.clone(), item })
             }),
         }
     }
@@ -301,10 +297,7 @@ impl ThreadPoolExecutor {
     {
         let f = SharedFn::new(f);
         BufferedMap::new(buffersize, items.into_iter(), move |item| {
-            self.submit_static(MapItem {
-                f: f.clone(),
-                item,
-            })
+            self.submit_static(MapItem { f: f.clone(), item })
         })
     }
 

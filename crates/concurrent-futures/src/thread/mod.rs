@@ -5,6 +5,8 @@ mod call;
 mod executor;
 mod idle;
 mod limit;
+#[cfg(all(test, loom_models))]
+mod models;
 mod pool;
 mod queue;
 mod scope;

@@ -4,19 +4,21 @@ use super::idle::{Call as WorkerCall, Idle};
 use super::limit::PendingLimit;
 use super::queue::Queue;
 use super::worker;
+use crate::current;
 use crate::error::{BrokenExecutor, SubmitError, TaskError};
 use crate::future::{Call, Future, TaskRef};
 use crate::observer::Observer;
 use crate::panic::log_panic;
-use crate::{current, sync};
+use crate::sync::{self, Arc, Condvar, Mutex, MutexGuard};
 use std::error::Error;
 use std::ptr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Called first in each worker.
-pub(super) type Initializer = Box<dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
+pub(super) type Initializer =
+    Box<dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 pub(crate) struct Pool {
     pub(super) queue: Queue,
@@ -174,7 +176,9 @@ impl Pool {
         if !self.queue.is_closed() {
             // Nobody will join it.
             let this = thread::current().id();
-            threads.handles.retain(|handle| handle.thread().id() != this);
+            threads
+                .handles
+                .retain(|handle| handle.thread().id() != this);
         }
         drop(threads);
         self.ended.notify_all();
@@ -241,4 +245,3 @@ impl Pool {
         sync::lock(&self.threads).alive
     }
 }
-

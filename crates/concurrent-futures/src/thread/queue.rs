@@ -134,12 +134,11 @@ impl Queue {
             let stub = ptr::without_provenance_mut(tail.addr() & CLOSED);
             // ORDERING: AcqRel: the next submitter writes to the stub's link after
             // us. A failure is `close` or a submitter.
-            match self.tail.0.compare_exchange_weak(
-                tail,
-                stub,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
+            match self
+                .tail
+                .0
+                .compare_exchange_weak(tail, stub, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return true,
                 Err(now) => tail = now,
             }
@@ -164,6 +163,12 @@ impl Queue {
     pub(crate) fn is_empty(&self) -> bool {
         // ORDERING: SeqCst, for the order against the counts of idle workers.
         node(self.tail.0.load(Ordering::SeqCst)).is_null()
+    }
+
+    /// Whether there is nothing, and never will be.
+    pub(crate) fn is_finished(&self) -> bool {
+        // One look at both: of two, a push and the close could come between.
+        self.tail.0.load(Ordering::Acquire).addr() == CLOSED
     }
 
     /// Refuses all further tasks.

@@ -1,7 +1,7 @@
 //! The life of a worker thread.
 
-use super::pool::Pool;
 use super::idle::Awake;
+use super::pool::Pool;
 use crate::current::Worker;
 use crate::error::{BrokenExecutor, TaskError};
 use crate::future::TaskRef;
@@ -56,7 +56,7 @@ fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
             run_task(pool, worker, task);
             continue;
         }
-        if pool.queue.is_closed() {
+        if pool.queue.is_finished() {
             // Nothing can come any more.
             if searching {
                 pool.idle.stop_searching();

@@ -1,0 +1,366 @@
+//! Models of the state machine and of the ready list, checked by loom: every
+//! interleaving of a few threads, with the weak memory of the language.
+
+use super::blocking::wait_parked;
+use super::ready::Watched;
+use super::state::{Action, Cancel, Node, Phase, State};
+use super::task::TaskRef;
+use super::{Future, promise};
+use crate::error::TaskError;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, UnsafeCell, thread};
+use std::ptr::NonNull;
+
+/// For models with more steps than can be tried in all orders: those with at most
+/// two preemptions, which is where faults have been found to show.
+fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(model);
+}
+
+/// A state with an outcome beside it, as a task has it. Loom reports unordered
+/// accesses to the outcome.
+struct Cell {
+    state: State,
+    outcome: UnsafeCell<u32>,
+    started: AtomicUsize,
+    dropped: AtomicUsize,
+}
+
+// SAFETY: what the models check.
+unsafe impl Send for Cell {}
+// SAFETY: what the models check.
+unsafe impl Sync for Cell {}
+
+impl Cell {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: State::new(),
+            outcome: UnsafeCell::new(0),
+            started: AtomicUsize::new(0),
+            dropped: AtomicUsize::new(0),
+        })
+    }
+
+    /// What a worker does.
+    fn run(&self) -> bool {
+        let started = self.state.start();
+        if started {
+            self.started.fetch_add(1, Ordering::Relaxed);
+            self.finish();
+        }
+        started
+    }
+
+    fn finish(&self) {
+        let drop_outcome = || {
+            self.outcome.with_mut(|outcome| unsafe { *outcome = 0 });
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        };
+        // SAFETY: started or claimed; nobody else writes.
+        unsafe {
+            self.outcome.with_mut(|outcome| *outcome = 42);
+            let outcome = self.outcome.with(|outcome| outcome);
+            self.state.finish(outcome.cast(), drop_outcome);
+        }
+    }
+
+    /// What a handle does with a future that is done.
+    fn take(&self) -> u32 {
+        self.outcome
+            .with_mut(|outcome| unsafe { std::mem::take(&mut *outcome) })
+    }
+}
+
+#[test]
+fn start_against_cancel_has_one_winner() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || cell.run()
+        });
+        let dropped = std::cell::Cell::new(false);
+        let cancelled = cell.state.cancel(|| dropped.set(true)) == Cancel::Now;
+        assert_eq!(dropped.get(), cancelled);
+        wait_parked(&cell.state, None);
+        let ran = worker.join().unwrap();
+        assert!(ran != cancelled);
+        assert_eq!(cell.state.phase() == Phase::Cancelled, cancelled);
+    });
+}
+
+#[test]
+fn two_claims_have_one_winner() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let set = |cell: &Cell| cell.state.claim().map(|()| cell.finish()).is_ok();
+        let other = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || set(&cell)
+        });
+        let ours = set(&cell);
+        assert!(other.join().unwrap() != ours);
+        assert_eq!(cell.take(), 42);
+    });
+}
+
+#[test]
+fn finish_against_a_late_waiter() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || cell.run()
+        });
+        assert!(wait_parked(&cell.state, None));
+        assert_eq!(cell.take(), 42);
+        worker.join().unwrap();
+    });
+}
+
+#[test]
+fn finish_against_two_waiters() {
+    check_bounded(|| {
+        let cell = Cell::new();
+        let threads = [(); 2].map(|()| {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || wait_parked(&cell.state, None))
+        });
+        cell.run();
+        for thread in threads {
+            assert!(thread.join().unwrap());
+        }
+    });
+}
+
+/// In the models, every deadline has passed: the waiter gives up at once.
+fn passed() -> Option<std::time::Instant> {
+    Some(std::time::Instant::now())
+}
+
+#[test]
+fn finish_against_a_time_limit() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || cell.run()
+        });
+        if !wait_parked(&cell.state, passed()) {
+            // Nothing is lost: asked again, it is there.
+            assert!(wait_parked(&cell.state, None));
+        }
+        assert_eq!(cell.take(), 42);
+        worker.join().unwrap();
+    });
+}
+
+#[test]
+fn two_time_limits_against_each_other_and_finish() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let other = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || wait_parked(&cell.state, passed())
+        });
+        wait_parked(&cell.state, passed());
+        assert!(cell.run());
+        other.join().unwrap();
+        assert!(cell.state.is_done());
+    });
+}
+
+#[repr(C)]
+struct CountingCallback {
+    node: Node,
+    calls: Arc<AtomicUsize>,
+    expected: usize,
+}
+
+impl CountingCallback {
+    /// Counts the call, and checks its place in the order and its outcome.
+    unsafe fn run(node: NonNull<Node>, outcome: *const ()) {
+        // SAFETY: leaked in `add`.
+        let callback = unsafe { Box::from_raw(node.cast::<Self>().as_ptr()) };
+        let before = callback.calls.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(before, callback.expected);
+        if !outcome.is_null() {
+            // SAFETY: the outcome of a `Cell`.
+            assert_eq!(unsafe { *outcome.cast::<u32>() }, 42);
+        }
+    }
+
+    fn add(cell: &Cell, calls: &Arc<AtomicUsize>, expected: usize) -> bool {
+        let callback = Box::new(Self {
+            node: Node::new(Action::Callback(Self::run)),
+            calls: Arc::clone(calls),
+            expected,
+        });
+        let node = NonNull::from(Box::leak(callback)).cast::<Node>();
+        // SAFETY: leaked.
+        let added = unsafe { cell.state.register(node) };
+        if !added {
+            // SAFETY: not registered.
+            drop(unsafe { Box::from_raw(node.cast::<Self>().as_ptr()) });
+        }
+        added
+    }
+}
+
+#[test]
+fn callbacks_added_while_finishing_run_once_in_order_before_done() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || cell.run()
+        });
+        let mut added = 0;
+        for _ in 0..2 {
+            added += usize::from(CountingCallback::add(&cell, &calls, added));
+        }
+        assert!(wait_parked(&cell.state, None));
+        assert_eq!(calls.load(Ordering::Relaxed), added);
+        assert_eq!(cell.take(), 42);
+        worker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_callback_added_while_cancelling_runs_once() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let other = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || cell.state.cancel(|| {})
+        });
+        let added = CountingCallback::add(&cell, &calls, 0);
+        assert!(wait_parked(&cell.state, None));
+        assert_eq!(calls.load(Ordering::Relaxed), usize::from(added));
+        assert_eq!(other.join().unwrap(), Cancel::Now);
+    });
+}
+
+#[test]
+fn the_outcome_of_a_dropped_handle_is_dropped_once() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || cell.run()
+        });
+        if cell.state.detach() {
+            assert_eq!(cell.take(), 42);
+            cell.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        worker.join().unwrap();
+        assert_eq!(cell.dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn the_last_handle_is_dropped_while_running() {
+    loom::model(|| {
+        let value = Arc::new(());
+        let (promise, future) = promise::<Arc<()>>();
+        assert!(promise.set_running_or_notify_cancel());
+        let worker = thread::spawn({
+            let value = Arc::clone(&value);
+            move || promise.set_result(value).unwrap()
+        });
+        drop(future);
+        worker.join().unwrap();
+        assert_eq!(Arc::strong_count(&value), 1);
+    });
+}
+
+#[test]
+fn a_dropped_promise_wakes_the_waiter() {
+    loom::model(|| {
+        let (promise, future) = promise::<u32>();
+        let worker = thread::spawn(move || drop(promise));
+        assert!(matches!(future.result(), Err(TaskError::Abandoned)));
+        worker.join().unwrap();
+    });
+}
+
+/// Counts the wake-ups of an asynchronous task.
+struct CountWakes(AtomicUsize);
+
+impl std::task::Wake for CountWakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn finish_against_a_poll_and_a_changed_waker() {
+    loom::model(|| {
+        let (promise, mut future) = promise::<u32>();
+        let worker = thread::spawn(move || promise.set_result(42).unwrap());
+        let mut poll = |wakes: &Arc<CountWakes>| {
+            let waker = Arc::clone(wakes).into();
+            let mut context = std::task::Context::from_waker(&waker);
+            std::future::Future::poll(std::pin::Pin::new(&mut future), &mut context)
+        };
+        let (first, second) = (
+            Arc::new(CountWakes(AtomicUsize::new(0))),
+            Arc::new(CountWakes(AtomicUsize::new(0))),
+        );
+        let mut ready = poll(&first).is_ready();
+        ready = ready || poll(&second).is_ready();
+        worker.join().unwrap();
+        // Not ready with the second waker, that one was woken.
+        assert!(ready || second.0.load(Ordering::Relaxed) == 1);
+    });
+}
+
+fn promised(value: u32, promise: super::Promise<u32>) -> thread::JoinHandle<()> {
+    thread::spawn(move || promise.set_result(value).unwrap())
+}
+
+fn task(future: &Future<u32>) -> &TaskRef {
+    future.task()
+}
+
+#[test]
+fn each_watched_future_is_reported_once() {
+    check_bounded(|| {
+        let (first, one) = promise();
+        let (second, two) = promise();
+        let mut watched = Watched::new();
+        let mut done = Vec::new();
+        let thread = promised(1, first);
+        watched.add(0, [task(&one), task(&two)].into_iter(), |index| {
+            done.push(index);
+        });
+        let other = promised(2, second);
+        while done.len() < 2 {
+            done.extend(watched.next(None));
+        }
+        done.sort_unstable();
+        assert_eq!(done, [0, 1]);
+        thread.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_watch_is_dropped_while_its_futures_finish() {
+    check_bounded(|| {
+        let (first, one) = promise();
+        let (second, two) = promise();
+        let mut watched = Watched::new();
+        watched.add(0, [task(&one), task(&two)].into_iter(), |_| {});
+        let thread = promised(1, first);
+        let other = promised(2, second);
+        drop(watched);
+        thread.join().unwrap();
+        other.join().unwrap();
+        assert!(one.done() && two.done());
+    });
+}
