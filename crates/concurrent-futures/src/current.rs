@@ -64,17 +64,28 @@ impl<'pool> Worker<'pool> {
     /// # Safety
     /// The caller has started it.
     pub(crate) unsafe fn run(&self, task: &TaskRef) {
+        // SAFETY: promised by the caller.
+        unsafe { self.run_and_finish(task, || task.finish()) };
+    }
+
+    /// Calls the task's call, and then `finish` to make the future done.
+    ///
+    /// # Safety
+    /// The caller has started the task.
+    pub(crate) unsafe fn run_and_finish<R>(&self, task: &TaskRef, finish: impl FnOnce() -> R) -> R {
         let below = self.top.get();
         let frame = Frame { task, below };
         self.top.set(&raw const frame);
         self.depth.set(self.depth.get() + 1);
         self.observe(|observer| observer.started(task.id()));
-        // SAFETY: promised by the caller. It catches panics, so that the frame is
-        // removed below in any case.
-        unsafe { task.run() };
+        // SAFETY: promised by the caller. Neither this nor `finish` panics, so that
+        // the frame is removed in any case.
+        unsafe { task.execute() };
+        let result = finish();
         self.observe(|observer| observer.finished(task.id()));
         self.depth.set(self.depth.get() - 1);
         self.top.set(below);
+        result
     }
 
     fn observe(&self, f: impl FnOnce(&dyn Observer)) {

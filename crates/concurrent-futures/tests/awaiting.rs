@@ -175,8 +175,14 @@ fn only_the_last_waker_is_woken_once() {
     assert!(poll_with(&mut future, &second).is_pending());
     promise.set_result(1).unwrap();
     assert_eq!((first.count(), second.count()), (0, 1));
-    assert!(matches!(poll_with(&mut future, &second), Poll::Ready(Ok(1))));
-    assert!(matches!(poll_with(&mut future, &second), Poll::Ready(Err(TaskError::Taken))));
+    assert!(matches!(
+        poll_with(&mut future, &second),
+        Poll::Ready(Ok(1))
+    ));
+    assert!(matches!(
+        poll_with(&mut future, &second),
+        Poll::Ready(Err(TaskError::Taken))
+    ));
     assert_eq!(second.count(), 1);
 }
 
@@ -207,9 +213,15 @@ fn a_dropped_future_lets_its_waker_go() {
 fn a_future_can_be_awaited_after_waiting_with_a_limit_and_the_other_way_round() {
     let (promise, mut future) = promise();
     let wakes = Arc::<Wakes>::default();
-    assert!(matches!(future.result_timeout(SHORT), Err(TaskError::Timeout)));
+    assert!(matches!(
+        future.result_timeout(SHORT),
+        Err(TaskError::Timeout)
+    ));
     assert!(poll_with(&mut future, &wakes).is_pending());
-    assert!(matches!(future.result_timeout(SHORT), Err(TaskError::Timeout)));
+    assert!(matches!(
+        future.result_timeout(SHORT),
+        Err(TaskError::Timeout)
+    ));
     promise.set_result(1).unwrap();
     assert_eq!(wakes.count(), 1);
     assert_eq!(future.result().unwrap(), 1);

@@ -64,7 +64,11 @@ fn a_callback_that_is_added_to_a_done_future_runs_at_once_in_the_caller() {
     assert!(future.exception().is_none());
     let (sender, seen) = mpsc::channel();
     let thread_of = sender.clone();
-    future.add_done_callback(move |n| thread_of.send((thread::current().id(), *n.unwrap())).unwrap());
+    future.add_done_callback(move |n| {
+        thread_of
+            .send((thread::current().id(), *n.unwrap()))
+            .unwrap()
+    });
     assert_eq!(seen.try_recv().unwrap(), (thread::current().id(), 4));
 
     future.add_done_callback(|_| panic!("a callback panics in the caller"));
@@ -132,7 +136,9 @@ fn on_cancel_callbacks_get_cancelled_in_the_cancelling_thread() {
     for n in 0..3 {
         let sender = sender.clone();
         future.add_done_callback(move |result| {
-            sender.send((n, owned(result), thread::current().id())).unwrap();
+            sender
+                .send((n, owned(result), thread::current().id()))
+                .unwrap();
         });
     }
     assert!(future.cancel());
@@ -146,7 +152,9 @@ fn on_cancel_callbacks_get_cancelled_in_the_cancelling_thread() {
     assert!(seen.try_recv().is_err(), "called twice");
     future.add_done_callback(move |result| {
         assert!(matches!(result, Err(TaskError::Cancelled)));
-        sender.send((9, Err(TaskError::Cancelled), thread::current().id())).unwrap();
+        sender
+            .send((9, Err(TaskError::Cancelled), thread::current().id()))
+            .unwrap();
     });
     assert_eq!(seen.try_recv().unwrap().0, 9);
 }
@@ -189,7 +197,9 @@ fn a_callback_on_a_worker_can_wait_for_another_task_of_the_pool() {
         let executor = Arc::downgrade(&pool);
         future.add_done_callback(move |_| {
             let pool = executor.upgrade().unwrap();
-            sender.send(pool.spawn(|| 2).unwrap().result().unwrap()).unwrap();
+            sender
+                .send(pool.spawn(|| 2).unwrap().result().unwrap())
+                .unwrap();
         });
         hold.release();
         assert_eq!(receive(&seen), 2);

@@ -84,13 +84,17 @@ fn submitting_after_shutdown_is_an_error_value() {
         pool.submit_fallible(str::parse::<u8>, "1").map(drop),
         pool.spawn_fallible(|| "1".parse::<u8>()).map(drop),
         pool.map(|n: u8| n, [1]).map(drop),
-        pool.map_with(MapOptions::new().chunksize(2), |n: u8| n, [1]).map(drop),
+        pool.map_with(MapOptions::new().chunksize(2), |n: u8| n, [1])
+            .map(drop),
         pool.map_buffered(|n: u8| n, [1], 1).map(drop),
     ];
     for error in errors {
         let error = error.unwrap_err();
         assert!(matches!(error, SubmitError::Shutdown));
-        assert_eq!(error.to_string(), "cannot submit to an executor that was shut down");
+        assert_eq!(
+            error.to_string(),
+            "cannot submit to an executor that was shut down"
+        );
     }
     let rejected = pool.try_spawn(|| 5).unwrap_err();
     assert!(matches!(rejected.error(), SubmitError::Shutdown));
@@ -225,7 +229,10 @@ fn shutdown_during_submission(wait: bool, cancel_futures: bool) {
         let mut accepted: Vec<_> = accepted.into_iter().flatten().collect();
         for future in &mut accepted {
             let done = wait || future.exception_timeout(LONG).is_ok();
-            assert!(done, "an accepted future is never done: {future:?}, round {round}");
+            assert!(
+                done,
+                "an accepted future is never done: {future:?}, round {round}"
+            );
         }
         pool.shutdown(true, false);
         assert!(accepted.iter().all(Future::done));

@@ -141,7 +141,10 @@ fn of_many_cancellations_at_the_same_time_all_agree() {
             threads.into_iter().map(|t| t.join().unwrap()).collect()
         });
         let cancelled = future.result().is_err();
-        assert!(answers.iter().all(|&answer| answer == cancelled), "{answers:?}");
+        assert!(
+            answers.iter().all(|&answer| answer == cancelled),
+            "{answers:?}"
+        );
     }
 }
 
@@ -157,7 +160,10 @@ fn result_waits_for_the_task() {
 fn a_time_limit_that_passes_loses_nothing() {
     let (promise, mut future) = promise();
     for limit in [Duration::ZERO, SHORT, SHORT] {
-        assert!(matches!(future.result_timeout(limit), Err(TaskError::Timeout)));
+        assert!(matches!(
+            future.result_timeout(limit),
+            Err(TaskError::Timeout)
+        ));
         assert!(!future.done());
     }
     promise.set_result(String::from("late")).unwrap();
@@ -270,7 +276,10 @@ fn waiting_with_limits_and_cancelling_at_the_same_time_hurts_nobody() {
             for n in 0..3 {
                 let future = &future;
                 scope.spawn(move || {
-                    while future.exception_timeout(Duration::from_micros(n * 7)).is_err() {}
+                    while future
+                        .exception_timeout(Duration::from_micros(n * 7))
+                        .is_err()
+                    {}
                 });
             }
             scope.spawn(|| {
@@ -308,7 +317,10 @@ fn ids_are_unique_across_threads() {
                 })
             })
             .collect();
-        threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect()
     });
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 20_000);
     assert!(ids[0].to_string().starts_with('#'));
@@ -330,17 +342,29 @@ fn futures_are_equal_and_hash_by_id() {
 fn debug_names_the_future_and_its_state() {
     let (promise_of_value, future) = promise::<u8>();
     let id = future.id();
-    assert_eq!(format!("{future:?}"), format!("<Future {id} state=pending>"));
+    assert_eq!(
+        format!("{future:?}"),
+        format!("<Future {id} state=pending>")
+    );
     assert!(promise_of_value.set_running_or_notify_cancel());
-    assert_eq!(format!("{future:?}"), format!("<Future {id} state=running>"));
+    assert_eq!(
+        format!("{future:?}"),
+        format!("<Future {id} state=running>")
+    );
     promise_of_value.set_result(1).unwrap();
-    assert_eq!(format!("{future:?}"), format!("<Future {id} state=finished>"));
+    assert_eq!(
+        format!("{future:?}"),
+        format!("<Future {id} state=finished>")
+    );
     assert_eq!(format!("{promise_of_value:?}"), format!("<Promise {id}>"));
 
     let (_promise, future) = promise::<u8>();
     future.cancel();
     let id = future.id();
-    assert_eq!(format!("{future:?}"), format!("<Future {id} state=cancelled>"));
+    assert_eq!(
+        format!("{future:?}"),
+        format!("<Future {id} state=cancelled>")
+    );
 
     let (promise, mut future) = promise::<u8>();
     promise.set_exception("no").unwrap();

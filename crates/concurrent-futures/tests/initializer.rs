@@ -76,7 +76,10 @@ fn it_may_return_a_result_that_is_ok() {
         })
         .build()
         .unwrap();
-    assert_eq!(pool.spawn(|| INITIALIZED.get()).unwrap().result().unwrap(), 1);
+    assert_eq!(
+        pool.spawn(|| INITIALIZED.get()).unwrap().result().unwrap(),
+        1
+    );
 }
 
 #[test]
@@ -127,8 +130,14 @@ fn submitting_to_a_broken_pool_is_an_error_with_the_cause() {
         panic!("accepted")
     };
     assert_eq!(cause.cause().to_string(), "no licence");
-    assert!(matches!(pool.submit(|n: u8| n, 1), Err(SubmitError::Broken(_))));
-    assert!(matches!(pool.map(|n: u8| n, [1]), Err(SubmitError::Broken(_))));
+    assert!(matches!(
+        pool.submit(|n: u8| n, 1),
+        Err(SubmitError::Broken(_))
+    ));
+    assert!(matches!(
+        pool.map(|n: u8| n, [1]),
+        Err(SubmitError::Broken(_))
+    ));
     let rejected = pool.try_spawn(|| 3).unwrap_err();
     assert!(matches!(rejected.error(), SubmitError::Broken(_)));
     assert_eq!(rejected.into_task()(), 3);
@@ -159,7 +168,10 @@ fn the_cause_of_a_panic_is_its_task_panic_with_its_place() {
         .unwrap();
     let broken = broken(pool.spawn(|| ()).unwrap().result().unwrap_err());
     // "What the initializer returned, or its `TaskPanic`".
-    let panic = broken.cause().downcast_ref::<TaskPanic>().expect("a TaskPanic");
+    let panic = broken
+        .cause()
+        .downcast_ref::<TaskPanic>()
+        .expect("a TaskPanic");
     assert_eq!(panic.message(), "no graphics card");
     let location = panic.location().expect("a place");
     assert_eq!((location.file.as_str(), location.line), (file!(), line));

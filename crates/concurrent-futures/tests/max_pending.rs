@@ -48,7 +48,10 @@ fn try_spawn_gives_the_closure_back() {
     let pending = pool.spawn(|| 1).unwrap();
     let text = String::from("moved in");
     let rejected = pool.try_spawn(move || text).unwrap_err();
-    assert_eq!(rejected.to_string(), "as many tasks are pending as the executor may hold");
+    assert_eq!(
+        rejected.to_string(),
+        "as many tasks are pending as the executor may hold"
+    );
     assert!(format!("{rejected:?}").contains("Full"));
     let task = rejected.into_task();
     hold.release();
@@ -59,7 +62,10 @@ fn try_spawn_gives_the_closure_back() {
 /// Submits in a thread, and tells when that is done.
 fn submit_in_thread(
     pool: &Arc<ThreadPoolExecutor>,
-) -> (mpsc::Receiver<Result<Future<u8>, SubmitError>>, thread::JoinHandle<()>) {
+) -> (
+    mpsc::Receiver<Result<Future<u8>, SubmitError>>,
+    thread::JoinHandle<()>,
+) {
     let (sender, submitted) = mpsc::channel();
     let pool = Arc::clone(pool);
     let submitter = thread::spawn(move || sender.send(pool.submit(|n| n, 7)).unwrap());
@@ -126,7 +132,10 @@ fn the_pools_own_tasks_may_exceed_the_bound() {
             let pool = weak.upgrade().unwrap();
             let futures: Vec<_> = (0..20).map(|n| pool.spawn(move || n).unwrap()).collect();
             assert_eq!(pool.try_spawn(|| 100).unwrap().result().unwrap(), 100);
-            futures.into_iter().map(|n| n.result().unwrap()).sum::<i32>()
+            futures
+                .into_iter()
+                .map(|n| n.result().unwrap())
+                .sum::<i32>()
         });
         assert_eq!(sum.unwrap().result().unwrap(), 190);
         assert!(!is_full(&pool));
@@ -197,7 +206,9 @@ fn a_callback_in_the_worker_may_submit_to_a_full_pool() {
         let pending = pool.spawn(|| 1).unwrap();
         hold.future().add_done_callback(move |_| {
             // The pending task takes the only place.
-            sender.send(weak.upgrade().unwrap().spawn(|| 2).unwrap()).unwrap();
+            sender
+                .send(weak.upgrade().unwrap().spawn(|| 2).unwrap())
+                .unwrap();
         });
         hold.release();
         assert_eq!(receive(&receiver).result().unwrap(), 2);
@@ -215,7 +226,9 @@ fn a_callback_on_cancellation_may_submit_in_the_place_that_became_free() {
         let (sender, receiver) = mpsc::channel();
         pending.add_done_callback(move |result| {
             assert!(matches!(result, Err(TaskError::Cancelled)));
-            sender.send(weak.upgrade().unwrap().spawn(|| 2).unwrap()).unwrap();
+            sender
+                .send(weak.upgrade().unwrap().spawn(|| 2).unwrap())
+                .unwrap();
         });
         assert!(pending.cancel());
         hold.release();

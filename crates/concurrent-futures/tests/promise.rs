@@ -29,10 +29,15 @@ fn an_outcome_can_be_set_without_having_been_running() {
 #[test]
 fn an_exception_keeps_its_cause() {
     let (promise, future) = promise::<()>();
-    promise.set_exception(std::io::Error::other("disk")).unwrap();
+    promise
+        .set_exception(std::io::Error::other("disk"))
+        .unwrap();
     match future.result() {
         Err(TaskError::Failed(cause)) => {
-            assert_eq!(cause.downcast_ref::<std::io::Error>().unwrap().to_string(), "disk");
+            assert_eq!(
+                cause.downcast_ref::<std::io::Error>().unwrap().to_string(),
+                "disk"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -112,7 +117,10 @@ fn of_many_setters_one_wins() {
                 })
                 .collect();
             let won = setters.into_iter().map(|setter| setter.join().unwrap());
-            won.enumerate().filter(|(_, won)| *won).map(|(n, _)| n).collect()
+            won.enumerate()
+                .filter(|(_, won)| *won)
+                .map(|(n, _)| n)
+                .collect()
         });
         assert_eq!(wins, [future.result().unwrap()]);
     }

@@ -112,7 +112,11 @@ fn a_panicking_task_fails_its_future_only() {
     pool.scope(|scope| {
         let panics = scope.spawn(|| panic!("borrowing {}", fine.load(Ordering::Relaxed)));
         let panics: concurrent_futures::Future<()> = panics.unwrap();
-        drop(scope.spawn(|| fine.fetch_add(1, Ordering::Relaxed)).unwrap());
+        drop(
+            scope
+                .spawn(|| fine.fetch_add(1, Ordering::Relaxed))
+                .unwrap(),
+        );
         assert!(matches!(panics.result(), Err(TaskError::Panicked(_))));
     });
     assert_eq!(fine.load(Ordering::Relaxed), 1);
@@ -263,7 +267,11 @@ fn a_bounded_pool_has_scopes_larger_than_its_bound() {
     let count = AtomicUsize::new(0);
     pool.scope(|scope| {
         for _ in 0..100 {
-            drop(scope.spawn(|| count.fetch_add(1, Ordering::Relaxed)).unwrap());
+            drop(
+                scope
+                    .spawn(|| count.fetch_add(1, Ordering::Relaxed))
+                    .unwrap(),
+            );
         }
     });
     assert_eq!(count.load(Ordering::Relaxed), 100);
@@ -275,7 +283,11 @@ fn many_tasks_in_one_scope() {
     let count = AtomicUsize::new(0);
     pool.scope(|scope| {
         for _ in 0..20_000 {
-            drop(scope.spawn(|| count.fetch_add(1, Ordering::Relaxed)).unwrap());
+            drop(
+                scope
+                    .spawn(|| count.fetch_add(1, Ordering::Relaxed))
+                    .unwrap(),
+            );
         }
         assert!(format!("{scope:?}").starts_with("Scope"));
     });

@@ -22,14 +22,24 @@ fn the_default_number_of_workers_is_that_of_python() {
 
 #[test]
 fn settings_that_make_no_sense_are_errors() {
-    let build = |max_workers| ThreadPoolExecutor::builder().max_workers(max_workers).build();
+    let build = |max_workers| {
+        ThreadPoolExecutor::builder()
+            .max_workers(max_workers)
+            .build()
+    };
     let error = build(0).unwrap_err();
     assert!(matches!(error, BuildError::ZeroWorkers));
     assert_eq!(error.to_string(), "max_workers must be greater than 0");
-    assert!(matches!(build(usize::MAX), Err(BuildError::TooManyWorkers(usize::MAX))));
+    assert!(matches!(
+        build(usize::MAX),
+        Err(BuildError::TooManyWorkers(usize::MAX))
+    ));
 
     let builder = ThreadPoolExecutor::builder();
-    assert!(matches!(builder.max_pending(0).build(), Err(BuildError::ZeroPending)));
+    assert!(matches!(
+        builder.max_pending(0).build(),
+        Err(BuildError::ZeroPending)
+    ));
     let builder = ThreadPoolExecutor::builder();
     let error = builder.thread_name_prefix("a\0b").build().unwrap_err();
     assert!(matches!(error, BuildError::InvalidThreadName(name) if name == "a\0b"));
@@ -53,7 +63,10 @@ fn workers_are_named_and_numbered() {
             .unwrap()
         })
         .collect();
-    let mut names: Vec<_> = names.into_iter().map(|name| name.result().unwrap()).collect();
+    let mut names: Vec<_> = names
+        .into_iter()
+        .map(|name| name.result().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["load_0", "load_1", "load_2"]);
 }
@@ -73,7 +86,11 @@ fn pools_have_different_names_by_default() {
 fn the_stack_size_is_that_of_the_workers() {
     fn deep(levels: usize) -> usize {
         let block = std::hint::black_box([levels; 128]);
-        if levels == 0 { block[0] } else { deep(levels - 1) + usize::from(block[1] > 0) }
+        if levels == 0 {
+            block[0]
+        } else {
+            deep(levels - 1) + usize::from(block[1] > 0)
+        }
     }
     let pool = ThreadPoolExecutor::builder()
         .max_workers(1)
@@ -81,7 +98,10 @@ fn the_stack_size_is_that_of_the_workers() {
         .build()
         .unwrap();
     // At least 100 MiB.
-    assert_eq!(pool.submit(deep, 100_000).unwrap().result().unwrap(), 100_000);
+    assert_eq!(
+        pool.submit(deep, 100_000).unwrap().result().unwrap(),
+        100_000
+    );
 }
 
 #[test]
@@ -95,7 +115,10 @@ fn threads_start_on_demand_up_to_the_maximum() {
     }
     let more: Vec<_> = (0..10).map(|_| pool.spawn(|| ()).unwrap()).collect();
     assert_eq!(pool.workers(), 3);
-    assert!(more.iter().all(|future| !future.running() && !future.done()));
+    assert!(
+        more.iter()
+            .all(|future| !future.running() && !future.done())
+    );
     holds.into_iter().for_each(Hold::release);
     for future in more {
         future.result().unwrap();
@@ -161,7 +184,10 @@ fn one_worker_starts_tasks_in_the_order_they_were_submitted() {
     }
     hold.release();
     drop(sender);
-    assert_eq!(started.into_iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+    assert_eq!(
+        started.into_iter().collect::<Vec<_>>(),
+        (0..100).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -171,7 +197,13 @@ fn every_form_of_submission_calls_the_function_once() {
     assert_eq!(pool.submit(|n: u8| n + 1, 1).unwrap().result().unwrap(), 2);
     assert_eq!(pool.spawn(move || text.len()).unwrap().result().unwrap(), 8);
     assert_eq!(pool.try_spawn(|| 3).unwrap().result().unwrap(), 3);
-    assert_eq!(pool.submit_fallible(str::parse::<u8>, "4").unwrap().result().unwrap(), 4);
+    assert_eq!(
+        pool.submit_fallible(str::parse::<u8>, "4")
+            .unwrap()
+            .result()
+            .unwrap(),
+        4
+    );
     let fallible = pool.spawn_fallible(|| "5".parse::<u8>()).unwrap();
     assert_eq!(fallible.result().unwrap(), 5);
 }
@@ -181,21 +213,32 @@ fn a_tasks_error_arrives_with_its_type() {
     let pool = pool(1);
     let parse = pool.submit_fallible(str::parse::<u8>, "x").unwrap();
     let error = parse.result().unwrap_err();
-    assert_eq!(error.to_string(), "the task failed: invalid digit found in string");
+    assert_eq!(
+        error.to_string(),
+        "the task failed: invalid digit found in string"
+    );
     assert!(std::error::Error::source(&error).is_some());
     let TaskError::Failed(cause) = error else {
         panic!("{error:?}")
     };
     assert!(cause.is::<std::num::ParseIntError>());
 
-    let boxed = pool.spawn_fallible(|| Err::<(), Box<dyn std::error::Error + Send + Sync>>("text".into()));
-    assert_eq!(boxed.unwrap().result().unwrap_err().to_string(), "the task failed: text");
+    let boxed =
+        pool.spawn_fallible(|| Err::<(), Box<dyn std::error::Error + Send + Sync>>("text".into()));
+    assert_eq!(
+        boxed.unwrap().result().unwrap_err().to_string(),
+        "the task failed: text"
+    );
 }
 
 #[test]
 fn a_panicking_task_tells_message_place_and_backtrace_and_its_worker_lives_on() {
     let pool = pool(1);
-    let worker = pool.spawn(|| thread::current().id()).unwrap().result().unwrap();
+    let worker = pool
+        .spawn(|| thread::current().id())
+        .unwrap()
+        .result()
+        .unwrap();
     let line = line!() + 1;
     let future: Future<()> = pool.spawn(|| panic!("no {}", "luck")).unwrap();
     let Err(TaskError::Panicked(panic)) = future.result() else {
@@ -205,9 +248,16 @@ fn a_panicking_task_tells_message_place_and_backtrace_and_its_worker_lives_on() 
     let location = panic.location().unwrap();
     assert_eq!((location.file.as_str(), location.line), (file!(), line));
     assert_eq!(panic.backtrace().status(), BacktraceStatus::Captured);
-    assert_eq!(panic.to_string(), format!("the task panicked: no luck, at {location}"));
+    assert_eq!(
+        panic.to_string(),
+        format!("the task panicked: no luck, at {location}")
+    );
 
-    let later = pool.spawn(|| thread::current().id()).unwrap().result().unwrap();
+    let later = pool
+        .spawn(|| thread::current().id())
+        .unwrap()
+        .result()
+        .unwrap();
     assert_eq!(later, worker);
 }
 
@@ -220,11 +270,22 @@ fn panics_with_other_values_are_caught_as_well() {
     };
     let number = pool.spawn(|| std::panic::panic_any(5)).unwrap();
     assert_eq!(message(number), "a value that is not a string");
-    let text = pool.spawn(|| std::panic::panic_any(String::from("own"))).unwrap();
+    let text = pool
+        .spawn(|| std::panic::panic_any(String::from("own")))
+        .unwrap();
     assert_eq!(message(text), "own");
-    let resumed = pool.spawn(|| std::panic::resume_unwind(Box::new("again"))).unwrap();
+    let resumed = pool
+        .spawn(|| std::panic::resume_unwind(Box::new("again")))
+        .unwrap();
     assert_eq!(message(resumed), "again");
-    let checked = pool.submit(|n: usize| { let _ = [1, 2][n]; }, 2).unwrap();
+    let checked = pool
+        .submit(
+            |n: usize| {
+                let _ = [1, 2][n];
+            },
+            2,
+        )
+        .unwrap();
     assert!(message(checked).contains("out of bounds"));
 }
 
@@ -241,7 +302,11 @@ fn a_task_inside_another_keeps_its_own_panic() {
     let Err(TaskError::Panicked(panic)) = outer.result() else {
         panic!("not a panic")
     };
-    assert!(panic.message().starts_with("outer after the task panicked: inner, at "));
+    assert!(
+        panic
+            .message()
+            .starts_with("outer after the task panicked: inner, at ")
+    );
     assert!(panic.location().is_some());
 }
 
@@ -253,7 +318,9 @@ fn idle_threads_end_after_keep_alive_and_the_pool_works_on() {
         .build()
         .unwrap();
     for round in 0..3 {
-        Hold::all_workers_of(&pool).into_iter().for_each(Hold::release);
+        Hold::all_workers_of(&pool)
+            .into_iter()
+            .for_each(Hold::release);
         eventually("the threads end", || pool.workers() == 0);
         assert_eq!(pool.spawn(move || round).unwrap().result().unwrap(), round);
     }
@@ -296,7 +363,10 @@ fn threads_that_end_and_return_do_not_exceed_the_maximum() {
             .collect();
         for mut future in futures {
             let now = future.result_timeout(LONG).unwrap();
-            assert_eq!(now, 1, "two tasks at the same time on one worker, round {round}");
+            assert_eq!(
+                now, 1,
+                "two tasks at the same time on one worker, round {round}"
+            );
         }
         for _ in 0..round % 64 * 32 {
             std::hint::spin_loop();
@@ -307,7 +377,9 @@ fn threads_that_end_and_return_do_not_exceed_the_maximum() {
 #[test]
 fn without_keep_alive_threads_stay() {
     let pool = pool(2);
-    Hold::all_workers_of(&pool).into_iter().for_each(Hold::release);
+    Hold::all_workers_of(&pool)
+        .into_iter()
+        .for_each(Hold::release);
     assert_eq!(pool.workers(), 2);
     pool.shutdown(true, false);
     assert_eq!(pool.workers(), 0);
@@ -334,7 +406,12 @@ fn results_of_every_size_and_alignment_arrive() {
         let wide = pool.spawn(move || [n; 5_000]).unwrap();
         let aligned = pool.submit(|a| a, Aligned(n)).unwrap();
         let nothing = pool.spawn(|| ()).unwrap();
-        assert_eq!(aligned.peek().map_or(0, |a| std::ptr::from_ref(a.unwrap()).addr() % 256), 0);
+        assert_eq!(
+            aligned
+                .peek()
+                .map_or(0, |a| std::ptr::from_ref(a.unwrap()).addr() % 256),
+            0
+        );
         assert_eq!(wide.result().unwrap(), [n; 5_000]);
         assert_eq!(aligned.result().unwrap(), Aligned(n));
         nothing.result().unwrap();
@@ -381,8 +458,15 @@ fn an_observer_sees_each_task_submitted_started_and_finished() {
         ("finished", task.id()),
     ];
     let log = log.0.lock().unwrap();
-    assert_eq!(log.iter().collect::<HashSet<_>>(), expected.iter().collect());
-    let of_task: Vec<_> = log.iter().filter(|(_, id)| *id == task.id()).map(|(what, _)| *what).collect();
+    assert_eq!(
+        log.iter().collect::<HashSet<_>>(),
+        expected.iter().collect()
+    );
+    let of_task: Vec<_> = log
+        .iter()
+        .filter(|(_, id)| *id == task.id())
+        .map(|(what, _)| *what)
+        .collect();
     assert_eq!(of_task, ["submitted", "started", "finished"]);
 }
 
@@ -400,7 +484,11 @@ fn a_panicking_observer_hurts_nobody() {
             panic!("finished");
         }
     }
-    let pool = ThreadPoolExecutor::builder().max_workers(1).observer(Panics).build().unwrap();
+    let pool = ThreadPoolExecutor::builder()
+        .max_workers(1)
+        .observer(Panics)
+        .build()
+        .unwrap();
     for n in 0..3 {
         assert_eq!(pool.spawn(move || n).unwrap().result().unwrap(), n);
     }
@@ -432,7 +520,10 @@ fn many_threads_can_submit_to_one_pool() {
 fn debug_shows_the_workers() {
     let pool = pool(2);
     let _hold = Hold::worker_of(&pool);
-    assert_eq!(format!("{pool:?}"), "ThreadPoolExecutor { max_workers: 2, workers: 1, .. }");
+    assert_eq!(
+        format!("{pool:?}"),
+        "ThreadPoolExecutor { max_workers: 2, workers: 1, .. }"
+    );
 }
 
 #[test]
@@ -450,5 +541,8 @@ fn a_tasks_thread_local_values_stay_with_the_worker() {
         }));
     }
     gate.open();
-    assert_eq!([receive(&calls), receive(&calls), receive(&calls)], [1, 2, 3]);
+    assert_eq!(
+        [receive(&calls), receive(&calls), receive(&calls)],
+        [1, 2, 3]
+    );
 }

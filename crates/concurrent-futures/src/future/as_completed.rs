@@ -51,7 +51,8 @@ where
     this.left = this.futures.len();
     let futures = this.futures.iter().flatten().map(HasTask::task);
     let done = &mut this.done;
-    this.watched.add(0, futures, |index| done.push_back(index));
+    // SAFETY: futures are kept until they were reported, see `next_until`.
+    unsafe { this.watched.add(0, futures, |index| done.push_back(index)) };
     this
 }
 
@@ -89,7 +90,8 @@ impl<F: Waitable> AsCompleted<F> {
         let index = self.futures.len();
         let done = &mut self.done;
         let task = std::iter::once(future.task());
-        self.watched.add(index, task, |index| done.push_back(index));
+        // SAFETY: as in `as_completed`.
+        unsafe { self.watched.add(index, task, |index| done.push_back(index)) };
         self.futures.push(Some(future));
         self.left += 1;
     }
@@ -136,7 +138,7 @@ impl<F: Waitable> AsCompleted<F> {
                 Some(index) => index,
                 None => self.wait(deadline)?,
             };
-            // One that was yielded because of a deadlock may be done later.
+            // One that was yielded because of a deadlock may be reported later.
             if let Some(future) = self.futures[index].take() {
                 self.left -= 1;
                 return Some(future);
@@ -160,7 +162,9 @@ impl<F: Waitable> AsCompleted<F> {
         let next = next_ready(&mut self.watched, deadline, needed);
         if next.is_none() && deadline.is_none() {
             // A deadlock: any of those left tells the cycle when it is asked.
-            return futures.iter().position(Option::is_some);
+            let index = futures.iter().position(Option::is_some)?;
+            self.watched.forget(index);
+            return Some(index);
         }
         next
     }

@@ -76,7 +76,7 @@ impl Waiter {
 /// Parks the calling thread until the future is done or the deadline passes.
 pub(crate) fn wait_parked(state: &State, deadline: Option<Instant>) -> bool {
     let waiter = Waiter {
-        node: Node::new(Action::Notify(Waiter::notify)),
+        node: Node::new(&Action::Notify(Waiter::notify)),
         thread: UnsafeCell::new(Some(thread::current())),
         notified: AtomicBool::new(false),
     };

@@ -39,7 +39,7 @@ where
     F: FnOnce(Result<&T, &TaskError>) + Send + 'static,
 {
     let callback = Box::new(Callback {
-        node: Node::new(Action::Callback(Callback::<F>::run::<T>)),
+        node: Node::new(const { &Action::Callback(Callback::<F>::run::<T>) }),
         f,
     });
     let node = NonNull::from(Box::leak(callback)).cast::<Node>();

@@ -194,7 +194,7 @@ impl CountingCallback {
 
     fn add(cell: &Cell, calls: &Arc<AtomicUsize>, expected: usize) -> bool {
         let callback = Box::new(Self {
-            node: Node::new(Action::Callback(Self::run)),
+            node: Node::new(&Action::Callback(Self::run)),
             calls: Arc::clone(calls),
             expected,
         });
@@ -335,9 +335,9 @@ fn each_watched_future_is_reported_once() {
         let mut watched = Watched::new();
         let mut done = Vec::new();
         let thread = promised(1, first);
-        watched.add(0, [task(&one), task(&two)].into_iter(), |index| {
-            done.push(index);
-        });
+        let tasks = [task(&one), task(&two)].into_iter();
+        // SAFETY: the futures outlive it.
+        unsafe { watched.add(0, tasks, |index| done.push(index)) };
         let other = promised(2, second);
         while done.len() < 2 {
             done.extend(watched.next(None));
@@ -355,7 +355,9 @@ fn a_watch_is_dropped_while_its_futures_finish() {
         let (first, one) = promise();
         let (second, two) = promise();
         let mut watched = Watched::new();
-        watched.add(0, [task(&one), task(&two)].into_iter(), |_| {});
+        let tasks = [task(&one), task(&two)].into_iter();
+        // SAFETY: the futures outlive it.
+        unsafe { watched.add(0, tasks, |_| {}) };
         let thread = promised(1, first);
         let other = promised(2, second);
         drop(watched);

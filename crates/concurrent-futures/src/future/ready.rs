@@ -15,11 +15,10 @@
 //! 2. The watching thread keeps watch and entries until each entry was taken from
 //!    the ready list or unregistered.
 
-use super::state::{Action, Node};
+use super::state::{Action, Node, State};
 use super::task::TaskRef;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::{Arc, Signal, spin_until};
-use std::pin::Pin;
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
@@ -27,10 +26,11 @@ use std::time::Instant;
 #[repr(C)]
 pub(super) struct Entry {
     node: Node,
-    watch: *const Watch,
-    task: TaskRef,
-    pub(super) index: usize,
-    /// Whether the entry may still be pushed; the watching thread's.
+    watch: NonNull<Watch>,
+    /// The future's, which is kept as long as this is there.
+    state: Option<NonNull<State>>,
+    index: usize,
+    /// Whether the entry is or may come to be in the ready list.
     registered: bool,
 }
 
@@ -49,7 +49,10 @@ impl Entry {
     unsafe fn push(node: NonNull<Node>) {
         // SAFETY: the node is the first field of an entry; entry and watch are kept
         // until the entry was pushed.
-        let (node_ref, watch) = unsafe { (node.as_ref(), &*node.cast::<Self>().as_ref().watch) };
+        let (node_ref, watch) = unsafe {
+            let watch = (*node.cast::<Self>().as_ptr()).watch;
+            (node.as_ref(), watch.as_ref())
+        };
         // ORDERING: Acquire, to see the signal's preparation before `PARKED`.
         let mut head = watch.head.load(Ordering::Acquire);
         loop {
@@ -136,70 +139,100 @@ impl Watch {
 }
 
 /// The futures that one thread watches.
+///
+/// Watch and entries are held by raw pointers, as other threads access them too.
 pub(super) struct Watched {
-    watch: Pin<Box<Watch>>,
+    watch: NonNull<Watch>,
     /// In blocks, so that entries stay where they are when others come.
-    blocks: Vec<Box<[Entry]>>,
+    blocks: Vec<NonNull<[Entry]>>,
     /// Taken from the ready list, and not yet handed out.
     ready: *mut Node,
 }
 
-// SAFETY: the raw pointers point into what this owns; entries are touched by
-// other threads under the protocol only.
+// SAFETY: the pointers are to what this owns; entries are touched by other threads
+// under the protocol only.
 unsafe impl Send for Watched {}
-// SAFETY: `&Watched` gives access to nothing.
+// SAFETY: `&Watched` gives access to the head of the ready list only.
 unsafe impl Sync for Watched {}
 
 impl Watched {
     pub(super) fn new() -> Self {
         Self {
-            watch: Box::pin(Watch::new()),
+            watch: NonNull::from(Box::leak(Box::new(Watch::new()))),
             blocks: Vec::new(),
             ready: ptr::null_mut(),
         }
     }
 
+    fn watch(&self) -> &Watch {
+        // SAFETY: freed when this is dropped.
+        unsafe { self.watch.as_ref() }
+    }
+
     /// Watches futures, under consecutive numbers from `first`. Those that are
     /// done already are told to `done` at once.
-    pub(super) fn add<'a>(
+    ///
+    /// # Safety
+    /// Each task is kept until it was reported, or [`forget`](Self::forget) was
+    /// called for it, or this was dropped.
+    pub(super) unsafe fn add<'a>(
         &mut self,
         first: usize,
         tasks: impl Iterator<Item = &'a TaskRef>,
         mut done: impl FnMut(usize),
     ) {
-        let mut block: Box<[Entry]> = tasks
-            .zip(first..)
-            .map(|(task, index)| Entry {
-                node: Node::new(Action::Notify(Entry::push)),
-                watch: &raw const *self.watch,
-                task: task.clone(),
-                index,
-                registered: false,
-            })
-            .collect();
-        let entries = block.as_mut_ptr();
-        for offset in 0..block.len() {
-            // SAFETY: inside the block. The entry is written before it is
-            // registered, and from then on only read.
+        let mut block = Vec::new();
+        for (task, index) in tasks.zip(first..) {
+            if task.state().is_done() {
+                done(index);
+            } else {
+                block.push(Entry {
+                    node: Node::new(&Action::Notify(Entry::push)),
+                    watch: self.watch,
+                    state: Some(NonNull::from(task.state())),
+                    index,
+                    registered: true,
+                });
+            }
+        }
+        if block.is_empty() {
+            return;
+        }
+        let block = NonNull::from(Box::leak(block.into_boxed_slice()));
+        self.blocks.push(block);
+        for entry in entries(block) {
+            // SAFETY: once it is registered, only the watching thread writes to the
+            // entry, and other threads to its node's link.
             unsafe {
-                let entry = entries.add(offset);
-                (*entry).registered = true;
-                let node = NonNull::new_unchecked(entry).cast::<Node>();
-                if !(*entry).task.state().register(node) {
-                    (*entry).registered = false;
-                    done((*entry).index);
+                let Some(state) = (*entry.as_ptr()).state else {
+                    continue;
+                };
+                if !state.as_ref().register(entry.cast()) {
+                    (*entry.as_ptr()).registered = false;
+                    done((*entry.as_ptr()).index);
                 }
             }
         }
-        self.blocks.push(block);
+    }
+
+    /// Stops watching the future with this number. Its number may still be
+    /// reported, if it is done at this moment.
+    pub(super) fn forget(&mut self, index: usize) {
+        for entry in self.blocks.iter().copied().flat_map(entries) {
+            // SAFETY: only this thread writes to the entry.
+            let entry_mut = unsafe { &mut *entry.as_ptr() };
+            if entry_mut.index == index {
+                entry_mut.unregister(entry);
+            }
+        }
     }
 
     /// Waits for the next watched future that is done, and returns its number;
     /// `None` when the deadline passed first.
     pub(super) fn next(&mut self, deadline: Option<Instant>) -> Option<usize> {
         while self.ready.is_null() {
-            self.ready = self.watch.take();
-            if self.ready.is_null() && !self.watch.sleep(deadline) {
+            self.ready = self.watch().take();
+            if self.ready.is_null() && !self.watch().sleep(deadline) {
                 return None;
             }
         }
@@ -215,35 +248,52 @@ impl Watched {
 
     /// Whether a future is known to be done without waiting.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_null() || !self.watch.head.load(Ordering::Relaxed).is_null()
+        !self.ready.is_null() || !self.watch().head.load(Ordering::Relaxed).is_null()
+    }
+}
+
+fn entries(block: NonNull<[Entry]>) -> impl Iterator<Item = NonNull<Entry>> {
+    let first = block.cast::<Entry>();
+    // SAFETY: inside the block.
+    (0..block.len()).map(move |offset| unsafe { first.add(offset) })
+}
+
+impl Entry {
+    /// Takes the entry out of the future's list, if it is there. If it stays
+    /// registered, it is in the ready list or on its way.
+    fn unregister(&mut self, this: NonNull<Self>) {
+        let Some(state) = self.state.take().filter(|_| self.registered) else {
+            return;
+        };
+        // SAFETY: registered, and neither taken nor unregistered since; the future
+        // is kept until now.
+        self.registered = !unsafe { state.as_ref().unregister(this.cast()) };
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        while !self.ready.is_null() {
+            self.next(None);
+        }
+        let mut coming = 0_usize;
+        for entry in self.blocks.iter().copied().flat_map(entries) {
+            // SAFETY: only this thread writes to the entry.
+            let entry_mut = unsafe { &mut *entry.as_ptr() };
+            entry_mut.unregister(entry);
+            coming += usize::from(entry_mut.registered);
+        }
         // Those whose notification is on its way must have arrived before the
         // entries go.
-        let mut coming = 0_usize;
-        while let Some(node) = NonNull::new(self.ready) {
-            // SAFETY: taken from the ready list, the entry is ours.
-            unsafe {
-                self.ready = node.as_ref().take_next();
-                (*node.cast::<Entry>().as_ptr()).registered = false;
-            }
+        for _ in 0..coming {
+            self.next(None);
         }
-        for entry in self
-            .blocks
-            .iter()
-            .flatten()
-            .filter(|entry| entry.registered)
-        {
-            // SAFETY: registered, and neither taken nor unregistered since.
-            if !unsafe { entry.task.state().unregister(NonNull::from(entry).cast()) } {
-                coming += 1;
+        // SAFETY: allocated in `add` and `new`; nobody refers to them any more.
+        unsafe {
+            for block in self.blocks.drain(..) {
+                drop(Box::from_raw(block.as_ptr()));
             }
-        }
-        while coming > 0 && self.next(None).is_some() {
-            coming -= 1;
+            drop(Box::from_raw(self.watch.as_ptr()));
         }
     }
 }

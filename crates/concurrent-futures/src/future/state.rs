@@ -1,8 +1,8 @@
 //! The state machine of a future: one atomic word decides every race.
 //!
-//! The word holds the phase (3 bits), two flags, and in its upper bits the head
-//! of a list of [`Node`]s: threads, wakers and sets that wait for the future,
-//! and callbacks.
+//! The word holds the phase (3 bits), a flag, and in its upper bits the head of a
+//! list of [`Node`]s: threads, wakers and sets that wait for the future, and
+//! callbacks. A head that is no address says that the list is locked.
 //!
 //! # Phases
 //!
@@ -37,8 +37,8 @@
 //!
 //! 1. A phase is left at most once, by one compare-exchange: of `start`, `claim`
 //!    and `cancel` exactly one wins.
-//! 2. While `LOCKED` is set, only the thread that set it writes the word or
-//!    touches the `next` of a registered node. It is held for the unlinking of
+//! 2. While the list is locked, only the thread that locked it writes the word or
+//!    touches the `next` of a registered node. It is locked for the unlinking of
 //!    nodes only, never while foreign code runs. Registering, starting and
 //!    finishing without callbacks take no lock.
 //! 3. A registered node is in the list exactly as long as the phase is not done.
@@ -81,12 +81,12 @@ impl Phase {
     }
 }
 
-const PHASE_MASK: usize = 0b111;
-/// The list is being changed by one thread.
-const LOCKED: usize = 0b1000;
+const PHASE_MASK: usize = 0b0111;
 /// The handle is gone.
-const DETACHED: usize = 0b1_0000;
-const TAG_MASK: usize = 0b1_1111;
+const DETACHED: usize = 0b1000;
+const TAG_MASK: usize = 0b1111;
+/// Stands for the list while one thread changes it; no node has this address.
+const LOCKED: usize = 0b1_0000;
 
 /// One value of the word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Word {
     }
 
     fn is_locked(self) -> bool {
-        self.0.addr() & LOCKED != 0
+        self.0.addr() & !TAG_MASK == LOCKED
     }
 
     fn is_detached(self) -> bool {
@@ -131,11 +131,7 @@ impl Word {
     }
 
     fn locked(self) -> Self {
-        Self(self.0.map_addr(|word| word | LOCKED))
-    }
-
-    fn unlocked(self) -> Self {
-        Self(self.0.map_addr(|word| word & !LOCKED))
+        self.with_list(ptr::without_provenance_mut(LOCKED))
     }
 
     fn detached(self) -> Self {
@@ -144,7 +140,7 @@ impl Word {
 }
 
 /// What is done with a node when the future is done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Action {
     /// Called once the future is done, in no particular order.
     Notify(unsafe fn(NonNull<Node>)),
@@ -154,15 +150,15 @@ pub(crate) enum Action {
 }
 
 /// An entry of a future's list; the first field of whatever waits.
-#[repr(align(32))]
+#[repr(align(16))]
 #[derive(Debug)]
 pub(crate) struct Node {
     next: UnsafeCell<*mut Node>,
-    action: Action,
+    action: &'static Action,
 }
 
 impl Node {
-    pub(crate) fn new(action: Action) -> Self {
+    pub(crate) fn new(action: &'static Action) -> Self {
         Self {
             next: UnsafeCell::new(ptr::null_mut()),
             action,
@@ -286,6 +282,15 @@ impl State {
         .map_err(Word::phase)
     }
 
+    /// Makes a running future `Finished` if nothing but the phase has to change:
+    /// there is a handle, and nobody waits yet.
+    ///
+    /// As `finish`, only for who started.
+    pub(crate) fn finish_unobserved(&self) -> bool {
+        let (running, finished) = (Word::new(Phase::Running), Word::new(Phase::Finished));
+        self.exchange(running, finished).is_ok()
+    }
+
     /// Runs the callbacks, then makes the future `Finished` and notifies all who
     /// wait. If the handle is gone by then, `drop_outcome` is called first.
     ///
@@ -293,9 +298,7 @@ impl State {
     /// The caller is the one who started or claimed, `outcome` is written and is
     /// what the registered callbacks expect.
     pub(crate) unsafe fn finish(&self, outcome: *const (), drop_outcome: impl FnOnce()) {
-        let running = Word::new(Phase::Running);
-        // Mostly nobody waits yet, and nothing but the phase has to change.
-        if self.exchange(running, Word::new(Phase::Finished)).is_ok() {
+        if self.finish_unobserved() {
             return;
         }
         let word = self.load();
@@ -360,7 +363,7 @@ impl State {
         // ORDERING: Release hands the changed list on. Nobody else writes a
         // locked word, so that a plain store loses nothing.
         self.word
-            .store(word.unlocked().with_list(waiters).0, Ordering::Release);
+            .store(word.with_list(waiters).0, Ordering::Release);
         while let Some(node) = NonNull::new(callbacks) {
             // SAFETY: the callbacks are ours now; `next` is read before the
             // callback frees its node.

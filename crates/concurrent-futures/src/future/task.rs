@@ -21,7 +21,7 @@ use crate::panic;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering, fence};
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
-use std::mem::{ManuallyDrop, offset_of};
+use std::mem::{self, ManuallyDrop, offset_of};
 use std::ptr::{self, NonNull};
 
 /// What a task comes to.
@@ -39,10 +39,10 @@ pub(crate) trait Call {
 
 /// The operations that depend on the types of the call and of its output.
 pub(crate) struct VTable {
-    run: unsafe fn(NonNull<Header>),
+    execute: unsafe fn(NonNull<Header>),
     drop_call: unsafe fn(NonNull<Header>),
     drop_outcome: unsafe fn(NonNull<Header>),
-    fail: unsafe fn(NonNull<Header>, TaskError),
+    set_error: unsafe fn(NonNull<Header>, TaskError),
     failed: unsafe fn(NonNull<Header>) -> bool,
     free: unsafe fn(NonNull<Header>),
     name: fn() -> &'static str,
@@ -77,10 +77,10 @@ struct Task<C: Call> {
 
 impl<C: Call> Task<C> {
     const VTABLE: VTable = VTable {
-        run: Self::run,
+        execute: Self::execute,
         drop_call: Self::drop_call,
         drop_outcome: Self::drop_outcome,
-        fail: Self::fail,
+        set_error: Self::set_error,
         failed: Self::failed,
         free: Self::free,
         name: C::name,
@@ -92,38 +92,34 @@ impl<C: Call> Task<C> {
         unsafe { header.cast::<Self>().as_ref().body.get() }
     }
 
+    /// Calls the call, and writes the outcome.
+    ///
     /// # Safety
     /// The caller has started the task.
-    unsafe fn run(header: NonNull<Header>) {
+    unsafe fn execute(header: NonNull<Header>) {
         // SAFETY: who has started the task takes the call, once.
         unsafe {
             let call = ptr::read(&raw const (*Self::body(header)).call);
             let outcome = panic::catch(|| ManuallyDrop::into_inner(call).call())
                 .unwrap_or_else(|panic| Err(TaskError::Panicked(panic)));
-            Self::finish(header, outcome);
+            Self::set_outcome(header, outcome);
         }
     }
 
     /// # Safety
     /// The caller has started or claimed the task and taken the call.
-    unsafe fn finish(header: NonNull<Header>, outcome: Outcome<C::Output>) {
-        // SAFETY: the body is the caller's until `finish`, and holds no call.
-        unsafe {
-            let body = Self::body(header);
-            (*body).outcome = ManuallyDrop::new(outcome);
-            let drop_outcome = || Self::drop_outcome(header);
-            let state = &header.as_ref().state;
-            state.finish(body.cast_const().cast(), drop_outcome);
-        }
+    unsafe fn set_outcome(header: NonNull<Header>, outcome: Outcome<C::Output>) {
+        // SAFETY: the body is the caller's, and holds no call.
+        unsafe { (*Self::body(header)).outcome = ManuallyDrop::new(outcome) };
     }
 
     /// # Safety
     /// The caller has started the task.
-    unsafe fn fail(header: NonNull<Header>, error: TaskError) {
-        // SAFETY: who has started the task may drop the call, once, and finish.
+    unsafe fn set_error(header: NonNull<Header>, error: TaskError) {
+        // SAFETY: who has started the task may drop the call, once.
         unsafe {
             Self::drop_call(header);
-            Self::finish(header, Err(error));
+            Self::set_outcome(header, Err(error));
         }
     }
 
@@ -225,13 +221,25 @@ impl TaskRef {
         (self.header().vtable.name)()
     }
 
-    /// Runs the task to its end.
+    /// Calls the task's call; `finish` must follow.
     ///
     /// # Safety
     /// The caller has started it.
-    pub(crate) unsafe fn run(&self) {
+    pub(crate) unsafe fn execute(&self) {
         // SAFETY: promised by the caller.
-        unsafe { (self.header().vtable.run)(self.0) }
+        unsafe { (self.header().vtable.execute)(self.0) }
+    }
+
+    /// Makes the future done.
+    ///
+    /// # Safety
+    /// The caller has started or claimed the task, and the outcome is written.
+    pub(crate) unsafe fn finish(&self) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let drop_outcome = || (self.header().vtable.drop_outcome)(self.0);
+            self.state().finish(self.body(), drop_outcome);
+        }
     }
 
     /// Finishes the task with an error instead of running it.
@@ -240,7 +248,10 @@ impl TaskRef {
     /// The caller has started it.
     pub(crate) unsafe fn fail(&self, error: TaskError) {
         // SAFETY: promised by the caller.
-        unsafe { (self.header().vtable.fail)(self.0, error) }
+        unsafe {
+            (self.header().vtable.set_error)(self.0, error);
+            self.finish();
+        }
     }
 
     /// Finishes a claimed promise.
@@ -249,9 +260,12 @@ impl TaskRef {
     /// The caller has claimed the task, and `C` is its call's type, which needs
     /// no drop.
     pub(crate) unsafe fn set_outcome<C: Call>(&self, outcome: Outcome<C::Output>) {
-        const { assert!(!std::mem::needs_drop::<C>()) };
+        const { assert!(!mem::needs_drop::<C>()) };
         // SAFETY: promised by the caller.
-        unsafe { Task::<C>::finish(self.0, outcome) }
+        unsafe {
+            Task::<C>::set_outcome(self.0, outcome);
+            self.finish();
+        }
     }
 
     pub(crate) fn cancel(&self) -> Cancel {
@@ -276,13 +290,13 @@ impl TaskRef {
 
     /// Where the outcome is, or will be.
     pub(crate) fn outcome<T>(&self) -> *mut Outcome<T> {
+        self.body().cast_mut().cast()
+    }
+
+    fn body(&self) -> *const () {
         // SAFETY: the offset stays inside the allocation.
-        unsafe {
-            self.0
-                .byte_add(self.header().vtable.body_offset)
-                .cast()
-                .as_ptr()
-        }
+        let body = unsafe { self.0.byte_add(self.header().vtable.body_offset) };
+        body.as_ptr().cast_const().cast()
     }
 
     /// Whether the outcome is an error.

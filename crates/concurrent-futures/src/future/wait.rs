@@ -173,10 +173,12 @@ fn wait_first<F: Waitable>(
     let mut watched = Watched::new();
     let mut found = false;
     let mut left = pending.len();
-    watched.add(0, pending.iter().map(HasTask::task), |index| {
+    let report = |index: usize| {
         left -= 1;
         found |= enough(pending[index].task());
-    });
+    };
+    // SAFETY: dropped below, while the futures are borrowed.
+    unsafe { watched.add(0, pending.iter().map(HasTask::task), report) };
     while left > 0 && !found {
         let needed: &Futures<'_> = &|f| pending.iter().any(|future| f(future.task()));
         let Some(index) = next_ready(&mut watched, deadline, needed) else {

@@ -52,7 +52,7 @@ impl Awaiting {
             return state.is_done();
         }
         let entry = Arc::new(WakerNode {
-            node: Node::new(Action::Notify(WakerNode::notify)),
+            node: Node::new(&Action::Notify(WakerNode::notify)),
             waker: Mutex::new(Some(waker.clone())),
         });
         let node = node_of(&entry);

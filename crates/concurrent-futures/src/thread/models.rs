@@ -37,7 +37,10 @@ fn task(count: &Arc<AtomicUsize>) -> TaskRef {
 fn run(task: &TaskRef) {
     assert!(task.state().start());
     // SAFETY: just started.
-    unsafe { task.run() };
+    unsafe {
+        task.execute();
+        task.finish();
+    }
 }
 
 #[test]

@@ -47,13 +47,9 @@ fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
     loop {
         if let Some(task) = pool.queue.pop() {
             if searching {
-                searching = false;
-                if pool.idle.stop_searching() && !pool.queue.is_empty() {
-                    // Without another, this worker and those that are busy do it all.
-                    drop(pool.call_worker(None));
-                }
+                stop_searching(pool);
             }
-            run_task(pool, worker, task);
+            searching = run_task(pool, worker, &task);
             continue;
         }
         if pool.queue.is_finished() {
@@ -81,14 +77,44 @@ fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
     }
 }
 
-fn run_task(pool: &Pool, worker: &Worker<'_>, task: TaskRef) {
-    if task.state().start() {
-        if let Some(broken) = pool.broken() {
-            // SAFETY: just started.
-            unsafe { task.fail(TaskError::Broken(broken)) };
-        } else {
-            // SAFETY: just started.
-            unsafe { worker.run(&task) };
+/// Runs a task, unless it was cancelled. Returns whether the worker is searching
+/// afterwards.
+fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
+    if !task.state().start() {
+        return false;
+    }
+    if let Some(broken) = pool.broken() {
+        // SAFETY: just started.
+        unsafe { task.fail(TaskError::Broken(broken)) };
+        return false;
+    }
+    // SAFETY: just started; `finish` finishes it.
+    unsafe { worker.run_and_finish(task, || finish(pool, task)) }
+}
+
+/// Makes the future done. If there is nothing else to do, the worker searches from
+/// before that moment: whoever is waiting for the result often submits the next task
+/// at once, and must not find that nobody is searching, and wake another worker.
+///
+/// # Safety
+/// The task was started and executed.
+unsafe fn finish(pool: &Arc<Pool>, task: &TaskRef) -> bool {
+    if pool.queue.is_empty() && pool.idle.start_searching() {
+        if task.state().finish_unobserved() {
+            return true;
         }
+        // There are callbacks, or others to notify: no searching meanwhile.
+        stop_searching(pool);
+    }
+    // SAFETY: promised by the caller.
+    unsafe { task.finish() };
+    false
+}
+
+/// The worker has found something to do.
+fn stop_searching(pool: &Arc<Pool>) {
+    if pool.idle.stop_searching() && !pool.queue.is_empty() {
+        // Without another, this worker and those that are busy do it all.
+        let _ = pool.call_worker(None);
     }
 }
