@@ -22,8 +22,8 @@ use crate::error::Deadlock;
 use crate::future::{FutureId, Phase, TaskRef};
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{mem, ptr};
 
 /// How many of the futures a worker needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,6 @@ pub(crate) fn block<'a>(
     let mut registry = registry();
     let number = registry.next_number;
     registry.next_number += 1;
-    let futures = ptr::from_ref(futures);
     registry.blocked.push(Blocked {
         number,
         tasks: worker.tasks().collect(),
@@ -109,7 +108,7 @@ pub(crate) fn block<'a>(
         max_workers: worker.max_workers,
         need,
         // SAFETY: only the lifetime changes; the guard ends before it does.
-        futures: unsafe { mem::transmute::<*const Futures<'a>, *const Futures<'static>>(futures) },
+        futures: unsafe { forget_lifetime(futures) },
     });
     let analysis = Analysis::new(&registry.blocked);
     let new = registry.blocked.len() - 1;
@@ -122,6 +121,13 @@ pub(crate) fn block<'a>(
     let tasks = analysis.cycle(new).into();
     registry.blocked.pop();
     Err(Deadlock { tasks })
+}
+
+/// # Safety
+/// The pointer is not used after `'a`.
+unsafe fn forget_lifetime<'a>(futures: &'a Futures<'a>) -> *const Futures<'static> {
+    // SAFETY: references differ in their lifetime only.
+    unsafe { mem::transmute::<&'a Futures<'a>, &'static Futures<'static>>(futures) }
 }
 
 /// Which of the blocked workers will go on.
@@ -211,15 +217,12 @@ impl<'a> Analysis<'a> {
             let Some(future) = future else {
                 break;
             };
-            let next = match self.stack_of.get(&future.id()) {
-                Some(&index) => Some(index),
-                None => {
-                    // Pending: it waits for a worker, and the first of its pool's
-                    // workers for something else.
-                    steps.push((future.id(), future.name()));
-                    self.stuck_workers(future.home())
-                }
-            };
+            let next = self.stack_of.get(&future.id()).copied().or_else(|| {
+                // Pending: it waits for a worker, and the first of its pool's workers
+                // for something else.
+                steps.push((future.id(), future.name()));
+                self.stuck_workers(future.home())
+            });
             through = next.and_then(|index| {
                 at = index;
                 let tasks = &self.blocked[index].tasks;

@@ -133,7 +133,6 @@ impl TaskPanic {
     }
 
     /// The worker's stack at the panic; disabled where `location` is `None`.
-    #[must_use]
     pub fn backtrace(&self) -> &Backtrace {
         &self.backtrace
     }

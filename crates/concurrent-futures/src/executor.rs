@@ -102,12 +102,12 @@ pub trait Executor {
     /// # Errors
     /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
     /// item of the iterator, [`TaskError::Rejected`](crate::TaskError::Rejected).
-    fn map_buffered<'a, F, I, T>(
-        &'a self,
+    fn map_buffered<F, I, T>(
+        &self,
         f: F,
         items: I,
         buffersize: usize,
-    ) -> Result<BufferedMap<'a, I::IntoIter, T>, SubmitError>
+    ) -> Result<BufferedMap<'_, I::IntoIter, T>, SubmitError>
     where
         F: Fn(I::Item) -> T + Function,
         I: IntoIterator<Item: Value>,

@@ -262,7 +262,7 @@ impl<T> fmt::Debug for Map<T> {
 #[must_use = "the results are lost unless they are asked for"]
 pub struct BufferedMap<'a, I: Iterator, T> {
     items: I,
-    submit: Box<dyn FnMut(I::Item) -> Result<Future<T>, SubmitError> + 'a>,
+    submit: Box<Submit<'a, I::Item, T>>,
     futures: VecDeque<Future<T>>,
     /// The error of a submit that failed; the last item.
     refused: Option<SubmitError>,
@@ -270,6 +270,9 @@ pub struct BufferedMap<'a, I: Iterator, T> {
     deadline: Option<Instant>,
     ended: bool,
 }
+
+/// Submits one item.
+type Submit<'a, A, T> = dyn FnMut(A) -> Result<Future<T>, SubmitError> + 'a;
 
 impl<'a, I: Iterator, T> BufferedMap<'a, I, T> {
     pub(crate) fn new(

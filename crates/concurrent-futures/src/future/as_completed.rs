@@ -227,7 +227,7 @@ impl<F: Waitable> Iterator for AsCompletedTimeout<F> {
         }
         let next = self.futures.next_until(self.deadline);
         self.expired = next.is_none();
-        Some(next.ok_or_else(|| TimeoutError {
+        Some(next.ok_or(TimeoutError {
             unfinished: self.futures.left,
             total: self.futures.futures.len(),
         }))

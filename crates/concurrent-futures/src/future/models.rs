@@ -55,7 +55,7 @@ impl Cell {
 
     fn finish(&self) {
         let drop_outcome = || {
-            self.outcome.with_mut(|outcome| unsafe { *outcome = 0 });
+            self.take();
             self.dropped.fetch_add(1, Ordering::Relaxed);
         };
         // SAFETY: started or claimed; nobody else writes.
@@ -68,8 +68,10 @@ impl Cell {
 
     /// What a handle does with a future that is done.
     fn take(&self) -> u32 {
-        self.outcome
-            .with_mut(|outcome| unsafe { std::mem::take(&mut *outcome) })
+        self.outcome.with_mut(|outcome| {
+            // SAFETY: what the models check.
+            unsafe { std::mem::take(&mut *outcome) }
+        })
     }
 }
 
@@ -136,8 +138,8 @@ fn finish_against_two_waiters() {
 }
 
 /// In the models, every deadline has passed: the waiter gives up at once.
-fn passed() -> Option<std::time::Instant> {
-    Some(std::time::Instant::now())
+fn wait_in_vain(state: &State) -> bool {
+    wait_parked(state, Some(std::time::Instant::now()))
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn finish_against_a_time_limit() {
             let cell = Arc::clone(&cell);
             move || cell.run()
         });
-        if !wait_parked(&cell.state, passed()) {
+        if !wait_in_vain(&cell.state) {
             // Nothing is lost: asked again, it is there.
             assert!(wait_parked(&cell.state, None));
         }
@@ -163,9 +165,9 @@ fn two_time_limits_against_each_other_and_finish() {
         let cell = Cell::new();
         let other = thread::spawn({
             let cell = Arc::clone(&cell);
-            move || wait_parked(&cell.state, passed())
+            move || wait_in_vain(&cell.state)
         });
-        wait_parked(&cell.state, passed());
+        wait_in_vain(&cell.state);
         assert!(cell.run());
         other.join().unwrap();
         assert!(cell.state.is_done());

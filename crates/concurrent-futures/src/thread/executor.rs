@@ -284,12 +284,12 @@ impl ThreadPoolExecutor {
     /// assert_eq!(first?, [0, 1, 4, 9, 16]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn map_buffered<'a, F, I, T>(
-        &'a self,
+    pub fn map_buffered<F, I, T>(
+        &self,
         f: F,
         items: I,
         buffersize: usize,
-    ) -> Result<BufferedMap<'a, I::IntoIter, T>, SubmitError>
+    ) -> Result<BufferedMap<'_, I::IntoIter, T>, SubmitError>
     where
         F: Fn(I::Item) -> T + Send + Sync + 'static,
         I: IntoIterator<Item: Send + 'static>,

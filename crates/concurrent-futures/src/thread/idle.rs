@@ -17,7 +17,7 @@
 //! 1. While a task is in the queue, and a worker sleeps or could be started, some
 //!    worker is searching, or a submitter is between its push and its call, or a
 //!    worker between its announcement and its second look. Because: the push and
-//!    the counts are in one total order (SeqCst). Either the submitter reads the
+//!    the counts are in one total order (`SeqCst`). Either the submitter reads the
 //!    announcement, or the announcing worker's second look finds the task.
 //! 2. A sleeping worker is woken by whoever took it off the list of sleepers, which
 //!    counts it as searching from then on: no two submitters wake for one searcher.
@@ -36,10 +36,10 @@ struct Counts(u64);
 const ONE_SEARCHING: u64 = 1;
 const ONE_SLEEPING: u64 = 1 << 20;
 const ONE_THREAD: u64 = 1 << 40;
-const COUNT_MASK: u64 = (1 << 20) - 1;
+const COUNT_MASK: u64 = MAX_THREADS as u64;
 
 /// What a count can hold.
-pub(crate) const MAX_THREADS: usize = COUNT_MASK as usize;
+pub(crate) const MAX_THREADS: usize = (1 << 20) - 1;
 
 impl Counts {
     fn searching(self) -> u64 {

@@ -17,8 +17,7 @@ pub struct Scope<'scope, 'env: 'scope> {
     executor: &'scope ThreadPoolExecutor,
     tasks: Mutex<Tasks>,
     // Invariant in both, as for `std::thread::Scope`.
-    scope: PhantomData<&'scope mut &'scope ()>,
-    env: PhantomData<&'env mut &'env ()>,
+    lifetimes: PhantomData<(&'scope mut &'scope (), &'env mut &'env ())>,
 }
 
 /// The tasks that were not done when they were last looked at.
@@ -97,8 +96,7 @@ where
             list: Vec::new(),
             clean_at: 64,
         }),
-        scope: PhantomData,
-        env: PhantomData,
+        lifetimes: PhantomData,
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     scope.wait();
