@@ -141,14 +141,9 @@ fn what_is_there_in_time_is_yielded_before_the_timeout() {
         let options = MapOptions::new().chunksize(chunksize);
         let results = pool.map_with(options, stop_at, 0..10).unwrap();
         let mut results = results.timeout(Duration::from_millis(300));
-        for n in 0..4 {
-            match results.next().unwrap() {
-                Ok(value) => assert_eq!(value, n),
-                // A machine that is too slow for the limit.
-                Err(error) => assert!(matches!(error, TaskError::Timeout)),
-            }
-        }
-        assert!(!matches!(results.next(), Some(Ok(_))));
+        // Fewer on a machine that is too slow for the limit.
+        let values: Vec<_> = results.by_ref().map_while(Result::ok).collect();
+        assert!([0, 1, 2, 3].starts_with(&values), "{values:?}");
         assert!(results.next().is_none());
         gate.open();
     }
