@@ -134,6 +134,11 @@ pub(crate) fn is_worker_of(home: *const ()) -> bool {
     with_worker(|worker| worker.is_some_and(|worker| worker.home == home))
 }
 
+/// Whether the calling thread is a worker.
+pub(crate) fn is_worker() -> bool {
+    with_worker(|worker| worker.is_some())
+}
+
 /// The task that the calling thread is running.
 pub(crate) fn task() -> Option<FutureId> {
     with_worker(|worker| Some(worker?.tasks().next()?.0))

@@ -14,16 +14,19 @@
 //! Both facts only become true by tasks that are not blocked, so a worker that
 //! will not go on never does. The last one to close the circle finds it, and gets
 //! the error instead of blocking; the others are released by what it does next.
+//! The end of a scope cannot be refused: it blocks, and another worker of the
+//! circle is woken with the error in its place.
 //!
 //! All under one lock, which is taken only by workers that are about to sleep.
 
 use crate::current::Worker;
 use crate::error::Deadlock;
 use crate::future::{FutureId, Phase, TaskRef};
+use crate::sync::{Arc, Signal, Thread};
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// How many of the futures a worker needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ struct Blocked {
     need: Need,
     /// On the blocked worker's stack, which stays as it is while this is noted.
     futures: *const Futures<'static>,
+    /// How to end its wait; none for one that cannot fail.
+    interrupt: Option<Arc<Interrupt>>,
 }
 
 // SAFETY: `home` is compared, never followed; `futures` is called under the
@@ -75,13 +80,44 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Ends the wait of a blocked worker with an error.
+struct Interrupt {
+    deadlock: OnceLock<Deadlock>,
+    wake: Wake,
+}
+
+/// Wakes a blocked worker.
+pub(crate) enum Wake {
+    Unpark(Thread),
+    Signal(Arc<Signal>),
+}
+
+impl Interrupt {
+    fn interrupt(&self, deadlock: Deadlock) {
+        // A second one has the same effect.
+        let _ = self.deadlock.set(deadlock);
+        match &self.wake {
+            Wake::Unpark(thread) => thread.unpark(),
+            Wake::Signal(signal) => signal.notify(),
+        }
+    }
+}
+
 /// Keeps a worker noted as blocked.
-pub(crate) struct BlockedGuard<'a> {
+pub(crate) struct Blocking<'a> {
     number: u64,
+    interrupt: Option<Arc<Interrupt>>,
     futures: PhantomData<&'a ()>,
 }
 
-impl Drop for BlockedGuard<'_> {
+impl Blocking<'_> {
+    /// The error with which the wait must end, if it must.
+    pub(crate) fn interrupted(&self) -> Option<&Deadlock> {
+        self.interrupt.as_ref()?.deadlock.get()
+    }
+}
+
+impl Drop for Blocking<'_> {
     fn drop(&mut self) {
         registry()
             .blocked
@@ -89,7 +125,8 @@ impl Drop for BlockedGuard<'_> {
     }
 }
 
-/// Notes that `worker` is about to block until `futures` are done.
+/// Notes that `worker` is about to block until `futures` are done. It must look at
+/// [`Blocking::interrupted`] whenever it wakes up, for which `wake` is used.
 ///
 /// # Errors
 /// `Deadlock` if it would never go on; nothing is noted then.
@@ -97,37 +134,86 @@ pub(crate) fn block<'a>(
     worker: &Worker<'_>,
     need: Need,
     futures: &'a Futures<'a>,
-) -> Result<BlockedGuard<'a>, Deadlock> {
+    wake: Wake,
+) -> Result<Blocking<'a>, Deadlock> {
+    let interrupt = Interrupt {
+        deadlock: OnceLock::new(),
+        wake,
+    };
     let mut registry = registry();
-    let number = registry.next_number;
-    registry.next_number += 1;
-    registry.blocked.push(Blocked {
-        number,
-        tasks: worker.tasks().collect(),
-        home: worker.home,
-        max_workers: worker.max_workers,
-        need,
-        // SAFETY: only the lifetime changes; the guard ends before it does.
-        futures: unsafe { forget_lifetime(futures) },
-    });
+    let new = registry.add(worker, need, futures, Some(Arc::new(interrupt)));
     let analysis = Analysis::new(&registry.blocked);
-    let new = registry.blocked.len() - 1;
     if analysis.goes_on[new] {
-        return Ok(BlockedGuard {
-            number,
-            futures: PhantomData,
-        });
+        return Ok(registry.blocking(new));
     }
-    let tasks = analysis.cycle(new).into();
+    let deadlock = analysis.cycle(new).into();
     registry.blocked.pop();
-    Err(Deadlock { tasks })
+    Err(deadlock)
+}
+
+/// The same for a wait that must not fail. If it would never end, another worker
+/// gets the error.
+pub(crate) fn block_always<'a>(
+    worker: &Worker<'_>,
+    need: Need,
+    futures: &'a Futures<'a>,
+) -> Blocking<'a> {
+    let mut registry = registry();
+    let new = registry.add(worker, need, futures, None);
+    let analysis = Analysis::new(&registry.blocked);
+    if !analysis.goes_on[new] {
+        let cycle = analysis.cycle(new);
+        let interrupt = cycle.workers.iter().find_map(|&index| {
+            let blocked = &registry.blocked[index];
+            blocked.interrupt.as_ref()
+        });
+        // Without one, all of the cycle are scopes: there is nobody to tell.
+        if let Some(interrupt) = interrupt {
+            interrupt.interrupt((&cycle).into());
+        }
+    }
+    registry.blocking(new)
+}
+
+impl Registry {
+    /// Notes a worker, and returns its place.
+    fn add(
+        &mut self,
+        worker: &Worker<'_>,
+        need: Need,
+        futures: &Futures<'_>,
+        interrupt: Option<Arc<Interrupt>>,
+    ) -> usize {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.blocked.push(Blocked {
+            number,
+            tasks: worker.tasks().collect(),
+            home: worker.home,
+            max_workers: worker.max_workers,
+            need,
+            // SAFETY: `Blocking`, which removes this entry, keeps the lifetime.
+            futures: unsafe { forget_lifetime(futures) },
+            interrupt,
+        });
+        self.blocked.len() - 1
+    }
+
+    fn blocking<'a>(&self, index: usize) -> Blocking<'a> {
+        let blocked = &self.blocked[index];
+        Blocking {
+            number: blocked.number,
+            interrupt: blocked.interrupt.clone(),
+            futures: PhantomData,
+        }
+    }
 }
 
 /// # Safety
-/// The pointer is not used after `'a`.
-unsafe fn forget_lifetime<'a>(futures: &'a Futures<'a>) -> *const Futures<'static> {
+/// The pointer is not used after the reference's lifetime.
+unsafe fn forget_lifetime(futures: &Futures<'_>) -> *const Futures<'static> {
     // SAFETY: references differ in their lifetime only.
-    unsafe { mem::transmute::<&'a Futures<'a>, &'static Futures<'static>>(futures) }
+    unsafe { mem::transmute::<&Futures<'_>, &'static Futures<'static>>(futures) }
 }
 
 /// Which of the blocked workers will go on.
@@ -195,41 +281,93 @@ impl<'a> Analysis<'a> {
         stuck.then_some(first)
     }
 
-    /// Follows what the worker waits for until it comes around.
-    fn cycle(&self, start: usize) -> Vec<(FutureId, &'static str)> {
-        let mut steps: Vec<(FutureId, &'static str)> = Vec::new();
+    /// Follows what a worker waits for until it comes around.
+    fn cycle(&self, start: usize) -> Cycle {
+        let mut cycle = Cycle::default();
+        let mut visits: Vec<Visit> = Vec::new();
         let mut at = start;
-        // The task through which the walk came to a worker: at first its
-        // innermost, the one that waits.
-        let mut through = self.blocked[start].tasks.first().copied();
-        while let Some(task) = through {
-            if let Some(seen) = steps.iter().position(|(id, _)| *id == task.0) {
-                // What led to the cycle is not part of it.
-                return steps.split_off(seen);
+        // How many of the worker's tasks, from the innermost, are part of it: those
+        // up to the one that is waited for.
+        let mut depth = 1;
+        loop {
+            let blocked = &self.blocked[at];
+            if let Some(visit) = visits.iter().find(|visit| visit.worker == at) {
+                // It has come around. What led there is not part of the cycle; tasks
+                // further out on this worker than at first are.
+                let before = visit.first_step + visit.depth.saturating_sub(depth);
+                let further_out = blocked.tasks.get(visit.depth..depth).unwrap_or_default();
+                let further_out = further_out.iter().rev().copied();
+                cycle.tasks.splice(..before, further_out);
+                return cycle;
             }
-            steps.push(task);
-            let mut future = None;
-            self.blocked[at].any_future(|candidate| {
-                let stuck = !self.will_finish(candidate);
-                future = stuck.then(|| candidate.clone());
-                stuck
+            visits.push(Visit {
+                worker: at,
+                depth,
+                first_step: cycle.tasks.len(),
             });
-            let Some(future) = future else {
-                break;
+            cycle.workers.push(at);
+            // Each waits for the one that it runs in place.
+            let tasks = blocked.tasks.iter().take(depth).rev();
+            cycle.tasks.extend(tasks.copied());
+            let Some(future) = self.stuck_future(blocked) else {
+                return cycle;
             };
             let next = self.stack_of.get(&future.id()).copied().or_else(|| {
                 // Pending: it waits for a worker, and the first of its pool's workers
                 // for something else.
-                steps.push((future.id(), future.name()));
+                cycle.tasks.push((future.id(), future.name()));
                 self.stuck_workers(future.home())
             });
-            through = next.and_then(|index| {
-                at = index;
-                let tasks = &self.blocked[index].tasks;
-                let same = tasks.iter().find(|(id, _)| *id == future.id());
-                same.or(tasks.first()).copied()
-            });
+            let Some(next) = next else {
+                return cycle;
+            };
+            at = next;
+            let tasks = &self.blocked[next].tasks;
+            let place = tasks.iter().position(|(id, _)| *id == future.id());
+            depth = place.map_or(tasks.len(), |place| place + 1);
         }
-        steps
+    }
+
+    /// A future for which a worker waits in vain.
+    fn stuck_future(&self, blocked: &Blocked) -> Option<TaskRef> {
+        let mut future = None;
+        blocked.any_future(|candidate| {
+            let stuck = !self.will_finish(candidate);
+            future = stuck.then(|| candidate.clone());
+            stuck
+        });
+        future
+    }
+}
+
+/// A worker that the walk along a cycle has come to.
+struct Visit {
+    worker: usize,
+    depth: usize,
+    /// The place in the cycle of the first of its tasks.
+    first_step: usize,
+}
+
+/// A task of a cycle.
+type Step = (FutureId, &'static str);
+
+/// Tasks that wait for each other, and the workers they are on.
+#[derive(Default)]
+struct Cycle {
+    tasks: Vec<Step>,
+    workers: Vec<usize>,
+}
+
+impl From<&Cycle> for Deadlock {
+    fn from(cycle: &Cycle) -> Self {
+        Self {
+            tasks: cycle.tasks.as_slice().into(),
+        }
+    }
+}
+
+impl From<Cycle> for Deadlock {
+    fn from(cycle: Cycle) -> Self {
+        (&cycle).into()
     }
 }

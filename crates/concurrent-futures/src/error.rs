@@ -185,10 +185,8 @@ impl fmt::Display for Deadlock {
 impl Error for Deadlock {}
 
 /// The executor broke: its initializer failed in a worker.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the executor is broken: its initializer failed")]
+#[derive(Clone, Debug)]
 pub struct BrokenExecutor {
-    #[source]
     pub(crate) cause: Arc<dyn Error + Send + Sync>,
 }
 
@@ -197,6 +195,20 @@ impl BrokenExecutor {
     #[must_use]
     pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.cause
+    }
+}
+
+impl fmt::Display for BrokenExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = &self.cause;
+        write!(f, "the executor is broken: its initializer failed: {cause}")
+    }
+}
+
+impl Error for BrokenExecutor {
+    /// What is behind the cause, which is part of the message.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
     }
 }
 
@@ -215,8 +227,8 @@ pub enum SubmitError {
     #[error("as many tasks are pending as the executor may hold")]
     Full,
     /// There is no worker, and the system refuses to start one.
-    #[error("no worker could be started")]
-    NoWorker(#[source] Arc<io::Error>),
+    #[error("no worker could be started: {0}")]
+    NoWorker(Arc<io::Error>),
 }
 
 /// A task that was not accepted, given back.

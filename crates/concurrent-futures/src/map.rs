@@ -200,7 +200,10 @@ impl<T> Chunks<T> {
             let mut future = self.futures.next()?;
             match future.result_until(deadline) {
                 Ok(results) => self.current = results.into_iter(),
-                Err(TaskError::Timeout) => return Some(Err(TaskError::Timeout)),
+                Err(TaskError::Timeout) => {
+                    future.cancel();
+                    return Some(Err(TaskError::Timeout));
+                }
                 Err(error) => self.failed = Some((error, self.chunksize.min(self.left))),
             }
         }

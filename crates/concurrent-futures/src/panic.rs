@@ -10,8 +10,8 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{Arc, Once};
 
 struct Captured {
-    /// The task that was running.
-    task: FutureId,
+    /// The task that was running; none in an initializer.
+    task: Option<FutureId>,
     location: Option<PanicLocation>,
     backtrace: Backtrace,
 }
@@ -38,11 +38,11 @@ pub(crate) fn install_hook() {
 }
 
 fn capture(info: &PanicHookInfo<'_>) {
-    let Some(task) = current::task() else {
+    if !current::is_worker() {
         return;
-    };
+    }
     let captured = Captured {
-        task,
+        task: current::task(),
         location: info.location().map(|location| PanicLocation {
             file: location.file().to_owned(),
             line: location.line(),
@@ -64,7 +64,7 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Arc<TaskPanic>> {
 fn into_task_panic(payload: Box<dyn Any + Send>) -> TaskPanic {
     let captured = LAST.with(RefCell::take);
     // One that is not of this task was caught by the task that it is of.
-    let captured = captured.filter(|captured| Some(captured.task) == current::task());
+    let captured = captured.filter(|captured| captured.task == current::task());
     let (location, backtrace) = match captured {
         Some(captured) => (captured.location, captured.backtrace),
         None => (None, Backtrace::disabled()),

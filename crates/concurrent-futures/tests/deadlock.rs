@@ -111,11 +111,17 @@ fn the_message_tells_who_waits_for_whom() {
 fn longer_cycles_and_those_through_several_pools_are_found() {
     within_limit(|| {
         for _ in 0..50 {
-            assert_eq!(count_deadlocks(&cycle(&[&pool(3)], 3, Future::exception)), 1);
+            assert_eq!(
+                count_deadlocks(&cycle(&[&pool(3)], 3, Future::exception)),
+                1
+            );
             let (a, b) = (pool(1), pool(1));
             assert_eq!(count_deadlocks(&cycle(&[&a, &b], 2, Future::exception)), 1);
             let (a, b, c) = (pool(1), pool(2), pool(3));
-            assert_eq!(count_deadlocks(&cycle(&[&a, &b, &c], 3, Future::exception)), 1);
+            assert_eq!(
+                count_deadlocks(&cycle(&[&a, &b, &c], 3, Future::exception)),
+                1
+            );
         }
     });
 }
@@ -192,10 +198,7 @@ fn a_cycle_with_a_time_limit_times_out_without_an_error() {
                 let other = other.get().unwrap();
                 match n {
                     // The limit ends this wait, and with it the cycle.
-                    0 => match other.exception_timeout(SHORT) {
-                        Ok(error) => error,
-                        Err(_) => None,
-                    },
+                    0 => other.exception_timeout(SHORT).unwrap_or_default(),
                     _ => other.exception(),
                 }
             };
@@ -340,7 +343,9 @@ fn tasks_of_several_pools_that_wait_for_each_others_tasks_are_no_deadlock() {
         let pools = [pool(1), pool(2), pool(3)];
         let mut before: Vec<Arc<Future<u32>>> = Vec::new();
         for n in 0..2_000_u32 {
-            let needed = before.get(before.len().wrapping_sub(1 + n as usize % 10)).cloned();
+            let needed = before
+                .get(before.len().wrapping_sub(1 + n as usize % 10))
+                .cloned();
             let task = move || {
                 let error = needed.and_then(|future| future.exception());
                 assert!(error.is_none(), "{error:?}");

@@ -14,13 +14,17 @@ struct Page {
     length: usize,
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what an executor calls takes its argument"
+)]
+fn parse(text: String) -> Result<u32, std::num::ParseIntError> {
+    text.parse()
+}
+
 fn load(url: String) -> Page {
     let length = url.len();
     Page { url, length }
-}
-
-fn parse(text: String) -> Result<u32, std::num::ParseIntError> {
-    text.parse()
 }
 
 /// What can be written against the interface.
@@ -269,7 +273,9 @@ fn a_task_accepted_in_the_moment_of_shutdown_is_done_without_further_calls() {
         let go = std::sync::atomic::AtomicBool::new(false);
         let accepted = thread::scope(|scope| {
             let submitter = scope.spawn(|| {
-                while !go.load(std::sync::atomic::Ordering::Acquire) {}
+                while !go.load(std::sync::atomic::Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
                 for _ in 0..round % 50 {
                     std::hint::spin_loop();
                 }

@@ -328,6 +328,7 @@ fn ids_are_unique_across_threads() {
 }
 
 #[test]
+#[allow(clippy::mutable_key_type, reason = "the hash is that of the id")]
 fn futures_are_equal_and_hash_by_id() {
     let (_a, a) = promise::<u8>();
     let (_b, b) = promise::<u8>();

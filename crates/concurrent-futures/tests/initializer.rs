@@ -111,9 +111,11 @@ fn an_error_fails_all_pending_futures_with_that_cause_and_none_of_them_runs() {
     may_fail.open();
     for future in futures {
         let error = future.result().unwrap_err();
-        let expected = "the executor is broken: its initializer failed: no database";
-        assert_eq!(error.to_string(), expected);
-        assert!(broken(error).cause().is::<io::Error>());
+        let text = error.to_string();
+        assert!(text.starts_with("the executor is broken"), "{text}");
+        let broken = broken(error);
+        assert!(broken.cause().is::<io::Error>());
+        assert_eq!(broken.cause().to_string(), "no database");
     }
     assert!(matches!(cancelled.result(), Err(TaskError::Cancelled)));
     pool.shutdown(true, false);
@@ -153,8 +155,8 @@ fn a_panic_breaks_the_pool_as_well() {
         .build()
         .unwrap();
     let error = pool.spawn(|| ()).unwrap().result().unwrap_err();
-    assert!(error.to_string().contains("no graphics card"), "{error}");
-    broken(error);
+    let cause = broken(error).cause().to_string();
+    assert!(cause.contains("no graphics card"), "{cause}");
     assert!(matches!(pool.spawn(|| 2), Err(SubmitError::Broken(_))));
 }
 

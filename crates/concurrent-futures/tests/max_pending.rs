@@ -68,8 +68,8 @@ fn submit_in_thread(
 ) {
     let (sender, submitted) = mpsc::channel();
     let pool = Arc::clone(pool);
-    let submitter = thread::spawn(move || sender.send(pool.submit(|n| n, 7)).unwrap());
-    (submitted, submitter)
+    let thread = thread::spawn(move || sender.send(pool.submit(|n| n, 7)).unwrap());
+    (submitted, thread)
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn submit_waits_until_a_worker_takes_a_pending_task() {
             move || gate.wait()
         })
         .unwrap();
-    let (submitted, submitter) = submit_in_thread(&pool);
+    let (submitted, thread) = submit_in_thread(&pool);
     // It may not even have begun; but it cannot be through.
     assert!(submitted.recv_timeout(common::SHORT).is_err());
     hold.release();
@@ -91,7 +91,7 @@ fn submit_waits_until_a_worker_takes_a_pending_task() {
     gate.open();
     assert_eq!(future.result().unwrap(), 7);
     pending.result().unwrap();
-    submitter.join().unwrap();
+    thread.join().unwrap();
 }
 
 #[test]
@@ -99,11 +99,11 @@ fn cancelling_a_pending_task_makes_room() {
     let pool = Arc::new(bounded(1, 1));
     let hold = Hold::worker_of(&pool);
     let pending = pool.spawn(|| ()).unwrap();
-    let (submitted, submitter) = submit_in_thread(&pool);
+    let (submitted, thread) = submit_in_thread(&pool);
     assert!(submitted.recv_timeout(common::SHORT).is_err());
     assert!(pending.cancel());
     let future = receive(&submitted).unwrap();
-    submitter.join().unwrap();
+    thread.join().unwrap();
     assert!(!future.done());
     hold.release();
     assert_eq!(future.result().unwrap(), 7);
@@ -114,11 +114,11 @@ fn shutting_down_refuses_who_waits_for_room() {
     let pool = Arc::new(bounded(1, 1));
     let hold = Hold::worker_of(&pool);
     let pending = pool.spawn(|| 5).unwrap();
-    let (submitted, submitter) = submit_in_thread(&pool);
+    let (submitted, thread) = submit_in_thread(&pool);
     assert!(submitted.recv_timeout(common::SHORT).is_err());
     pool.shutdown(false, false);
     assert!(matches!(receive(&submitted), Err(SubmitError::Shutdown)));
-    submitter.join().unwrap();
+    thread.join().unwrap();
     hold.release();
     assert_eq!(pending.result().unwrap(), 5);
 }

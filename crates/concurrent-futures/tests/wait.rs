@@ -72,9 +72,9 @@ fn first_exception_goes_past_results_and_cancellations() {
         good.set_result(1).unwrap();
         bad.set_exception("no").unwrap();
     });
-    let canceller = &cancelled;
+    let to_cancel = &cancelled;
     let divided = thread::scope(|scope| {
-        scope.spawn(|| canceller.cancel());
+        scope.spawn(|| to_cancel.cancel());
         wait([&never, &fine, &cancelled, &failed], None, FirstException)
     });
     assert!(divided.done.contains(&&failed));

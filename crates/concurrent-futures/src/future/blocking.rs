@@ -2,8 +2,8 @@
 
 use super::state::{Action, Node, State};
 use super::task::TaskRef;
-use crate::current;
-use crate::deadlock::{self, Futures, Need};
+use crate::current::{self, Worker};
+use crate::deadlock::{self, Futures, Need, Wake};
 use crate::error::Deadlock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Thread, UnsafeCell, park, spin_until, thread};
@@ -18,25 +18,44 @@ use std::time::Instant;
 /// # Errors
 /// `Deadlock`, if what the future waits for is the calling task.
 pub(crate) fn wait_until_done(task: &TaskRef, deadline: Option<Instant>) -> Result<bool, Deadlock> {
-    if task.state().is_done() {
-        return Ok(true);
-    }
     current::with_worker(|worker| {
-        if deadline.is_none() && worker.is_some_and(|worker| worker.run_in_place(task)) {
+        if is_done_soon(task, worker.filter(|_| deadline.is_none())) {
             return Ok(true);
         }
-        if spin_until(|| task.state().is_done()) {
+        let (Some(worker), None) = (worker, deadline) else {
+            return Ok(wait_parked(task.state(), deadline, || false));
+        };
+        let futures: &Futures<'_> = &|f| f(task);
+        let wake = Wake::Unpark(thread::current());
+        let blocking = deadlock::block(worker, Need::All, futures, wake)?;
+        if wait_parked(task.state(), None, || blocking.interrupted().is_some()) {
             return Ok(true);
+        }
+        blocking
+            .interrupted()
+            .map_or(Ok(false), |deadlock| Err(deadlock.clone()))
+    })
+}
+
+/// Waits until the future is done, whatever happens; runs it in place if that can
+/// be. Should the calling task be what it waits for, another task gets the error.
+pub(crate) fn wait_always(task: &TaskRef) {
+    current::with_worker(|worker| {
+        if is_done_soon(task, worker) {
+            return;
         }
         let futures: &Futures<'_> = &|f| f(task);
-        let _blocked = match worker {
-            Some(worker) if deadline.is_none() => {
-                Some(deadlock::block(worker, Need::All, futures)?)
-            }
-            _ => None,
-        };
-        Ok(wait_parked(task.state(), deadline))
-    })
+        let _blocking = worker.map(|worker| deadlock::block_always(worker, Need::All, futures));
+        wait_parked(task.state(), None, || false);
+    });
+}
+
+/// Whether the future is done, can be run in place by `worker`, or is done before a
+/// sleep and a wake-up would be over.
+fn is_done_soon(task: &TaskRef, worker: Option<&Worker<'_>>) -> bool {
+    task.state().is_done()
+        || worker.is_some_and(|worker| worker.run_in_place(task))
+        || spin_until(|| task.state().is_done())
 }
 
 /// A thread's entry in the list of the future it waits for.
@@ -62,10 +81,10 @@ impl Waiter {
         }
     }
 
-    fn wait(&self, deadline: Option<Instant>) -> bool {
+    fn wait(&self, deadline: Option<Instant>, is_interrupted: impl Fn() -> bool) -> bool {
         // ORDERING: Acquire pairs with the Release in `notify`.
         while !self.notified.load(Ordering::Acquire) {
-            if !park(deadline) {
+            if is_interrupted() || !park(deadline) {
                 return false;
             }
         }
@@ -73,8 +92,13 @@ impl Waiter {
     }
 }
 
-/// Parks the calling thread until the future is done or the deadline passes.
-pub(crate) fn wait_parked(state: &State, deadline: Option<Instant>) -> bool {
+/// Parks the calling thread until the future is done. Returns false when the deadline
+/// passed first, or `is_interrupted` when the thread was unparked.
+pub(crate) fn wait_parked(
+    state: &State,
+    deadline: Option<Instant>,
+    is_interrupted: impl Fn() -> bool,
+) -> bool {
     let waiter = Waiter {
         node: Node::new(&Action::Notify(Waiter::notify)),
         thread: UnsafeCell::new(Some(thread::current())),
@@ -82,7 +106,7 @@ pub(crate) fn wait_parked(state: &State, deadline: Option<Instant>) -> bool {
     };
     let node = NonNull::from(&waiter).cast::<Node>();
     // SAFETY: the waiter stays where it is until it was notified or unregistered.
-    if !unsafe { state.register(node) } || waiter.wait(deadline) {
+    if !unsafe { state.register(node) } || waiter.wait(deadline, is_interrupted) {
         return true;
     }
     // SAFETY: registered above.
@@ -90,5 +114,5 @@ pub(crate) fn wait_parked(state: &State, deadline: Option<Instant>) -> bool {
         return false;
     }
     // Done after all; the notification is on its way.
-    waiter.wait(None)
+    waiter.wait(None, || false)
 }

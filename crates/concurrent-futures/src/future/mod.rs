@@ -274,9 +274,7 @@ impl<T> Future<T> {
         callback::add(self, callback);
     }
 
-    /// The outcome.
-    ///
-    /// The future is done, or its callbacks are running.
+    /// The outcome of a future that is done.
     fn look(&self) -> Result<&T, &TaskError> {
         if self.cancelled() {
             return Err(&CANCELLED);

@@ -86,7 +86,7 @@ fn start_against_cancel_has_one_winner() {
         let dropped = std::cell::Cell::new(false);
         let cancelled = cell.state.cancel(|| dropped.set(true)) == Cancel::Now;
         assert_eq!(dropped.get(), cancelled);
-        wait_parked(&cell.state, None);
+        wait_parked(&cell.state, None, || false);
         let ran = worker.join().unwrap();
         assert!(ran != cancelled);
         assert_eq!(cell.state.phase() == Phase::Cancelled, cancelled);
@@ -116,7 +116,7 @@ fn finish_against_a_late_waiter() {
             let cell = Arc::clone(&cell);
             move || cell.run()
         });
-        assert!(wait_parked(&cell.state, None));
+        assert!(wait_parked(&cell.state, None, || false));
         assert_eq!(cell.take(), 42);
         worker.join().unwrap();
     });
@@ -128,7 +128,7 @@ fn finish_against_two_waiters() {
         let cell = Cell::new();
         let threads = [(); 2].map(|()| {
             let cell = Arc::clone(&cell);
-            thread::spawn(move || wait_parked(&cell.state, None))
+            thread::spawn(move || wait_parked(&cell.state, None, || false))
         });
         cell.run();
         for thread in threads {
@@ -139,7 +139,7 @@ fn finish_against_two_waiters() {
 
 /// In the models, every deadline has passed: the waiter gives up at once.
 fn wait_in_vain(state: &State) -> bool {
-    wait_parked(state, Some(std::time::Instant::now()))
+    wait_parked(state, Some(std::time::Instant::now()), || false)
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn finish_against_a_time_limit() {
         });
         if !wait_in_vain(&cell.state) {
             // Nothing is lost: asked again, it is there.
-            assert!(wait_parked(&cell.state, None));
+            assert!(wait_parked(&cell.state, None, || false));
         }
         assert_eq!(cell.take(), 42);
         worker.join().unwrap();
@@ -224,7 +224,7 @@ fn callbacks_added_while_finishing_run_once_in_order_before_done() {
         for _ in 0..2 {
             added += usize::from(CountingCallback::add(&cell, &calls, added));
         }
-        assert!(wait_parked(&cell.state, None));
+        assert!(wait_parked(&cell.state, None, || false));
         assert_eq!(calls.load(Ordering::Relaxed), added);
         assert_eq!(cell.take(), 42);
         worker.join().unwrap();
@@ -241,7 +241,7 @@ fn a_callback_added_while_cancelling_runs_once() {
             move || cell.state.cancel(|| {})
         });
         let added = CountingCallback::add(&cell, &calls, 0);
-        assert!(wait_parked(&cell.state, None));
+        assert!(wait_parked(&cell.state, None, || false));
         assert_eq!(calls.load(Ordering::Relaxed), usize::from(added));
         assert_eq!(other.join().unwrap(), Cancel::Now);
     });
@@ -342,7 +342,7 @@ fn each_watched_future_is_reported_once() {
         unsafe { watched.add(0, tasks, |index| done.push(index)) };
         let other = promised(2, second);
         while done.len() < 2 {
-            done.extend(watched.next(None));
+            done.extend(watched.next(None, || false));
         }
         done.sort_unstable();
         assert_eq!(done, [0, 1]);

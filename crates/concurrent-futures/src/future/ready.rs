@@ -17,6 +17,7 @@
 
 use super::state::{Action, Node, State};
 use super::task::TaskRef;
+use crate::deadlock::Wake;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::{Arc, Signal, spin_until};
 use std::ptr::{self, NonNull};
@@ -107,8 +108,9 @@ impl Watch {
         chain
     }
 
-    /// Sleeps until there is a ready entry. False when the deadline passed first.
-    fn sleep(&self, deadline: Option<Instant>) -> bool {
+    /// Sleeps until there is a ready entry. False when the deadline passed first, or
+    /// `is_interrupted` when the signal came.
+    fn sleep(&self, deadline: Option<Instant>, is_interrupted: impl Fn() -> bool) -> bool {
         let is_empty = || self.head.load(Ordering::Relaxed).is_null();
         if spin_until(|| !is_empty()) {
             return true;
@@ -121,7 +123,7 @@ impl Watch {
             Ordering::Acquire,
         );
         while parking.is_ok() && self.head.load(Ordering::Relaxed) == parked() {
-            if !self.signal.wait(deadline) {
+            if is_interrupted() || !self.signal.wait(deadline) {
                 // Unless an entry comes at this very moment, nobody has come.
                 return self
                     .head
@@ -227,12 +229,16 @@ impl Watched {
         }
     }
 
-    /// Waits for the next watched future that is done, and returns its number;
-    /// `None` when the deadline passed first.
-    pub(super) fn next(&mut self, deadline: Option<Instant>) -> Option<usize> {
+    /// Waits for the next watched future that is done, and returns its number; `None`
+    /// when the deadline passed first, or `is_interrupted` when it was [woken](Self::wake).
+    pub(super) fn next(
+        &mut self,
+        deadline: Option<Instant>,
+        is_interrupted: impl Fn() -> bool,
+    ) -> Option<usize> {
         while self.ready.is_null() {
             self.ready = self.watch().take();
-            if self.ready.is_null() && !self.watch().sleep(deadline) {
+            if self.ready.is_null() && !self.watch().sleep(deadline, &is_interrupted) {
                 return None;
             }
         }
@@ -244,6 +250,11 @@ impl Watched {
             (*entry).registered = false;
             Some((*entry).index)
         }
+    }
+
+    /// How to wake the thread that waits in `next`.
+    pub(super) fn wake(&self) -> Wake {
+        Wake::Signal(Arc::clone(&self.watch().signal))
     }
 
     /// Whether a future is known to be done without waiting.
@@ -274,7 +285,7 @@ impl Entry {
 impl Drop for Watched {
     fn drop(&mut self) {
         while !self.ready.is_null() {
-            self.next(None);
+            self.next(None, || false);
         }
         let mut coming = 0_usize;
         for entry in self.blocks.iter().copied().flat_map(entries) {
@@ -286,7 +297,7 @@ impl Drop for Watched {
         // Those whose notification is on its way must have arrived before the
         // entries go.
         for _ in 0..coming {
-            self.next(None);
+            self.next(None, || false);
         }
         // SAFETY: allocated in `add` and `new`; nobody refers to them any more.
         unsafe {

@@ -292,7 +292,7 @@ impl State {
     }
 
     /// Runs the callbacks, then makes the future `Finished` and notifies all who
-    /// wait. If the handle is gone by then, `drop_outcome` is called first.
+    /// wait. If the handle is gone, `drop_outcome` is called before that.
     ///
     /// # Safety
     /// The caller is the one who started or claimed, `outcome` is written and is
@@ -301,34 +301,24 @@ impl State {
         if self.finish_unobserved() {
             return;
         }
-        let word = self.load();
-        if !(word.is_detached() && word.list().is_null()) {
-            let finishing = |word: Word| Some(word.with_phase(Phase::Finishing).locked());
-            if let Ok(before) = self.update(finishing) {
-                // SAFETY: we hold the lock, and the outcome is as promised.
-                unsafe { self.run_callbacks(before.with_phase(Phase::Finishing), outcome) };
-            }
-        }
-        // No callback can be added any more.
-        if !self.complete_unless_detached(Phase::Finished) {
-            drop_outcome();
-            self.complete(Phase::Finished);
-        }
+        // SAFETY: promised by the caller.
+        unsafe { self.complete(Phase::Finishing, Phase::Finished, outcome, drop_outcome) };
     }
 
-    /// `Pending` to `Cancelled`: runs the callbacks, calls `drop_call` to drop what
-    /// the task was made of, and notifies all who wait.
+    /// `Pending` to `Cancelled`: calls `drop_call` to drop what the task was made of,
+    /// runs the callbacks, and notifies all who wait.
     pub(crate) fn cancel(&self, drop_call: impl FnOnce()) -> Cancel {
         let cancelling = |word: Word| match word.phase() {
-            Phase::Pending => Some(word.with_phase(Phase::Cancelling).locked()),
+            Phase::Pending => Some(word.with_phase(Phase::Cancelling)),
             _ => None,
         };
         match self.update(cancelling) {
-            Ok(before) => {
-                // SAFETY: we hold the lock; null is what callbacks expect here.
-                unsafe { self.run_callbacks(before.with_phase(Phase::Cancelling), ptr::null()) };
+            Ok(_) => {
                 drop_call();
-                self.complete(Phase::Cancelled);
+                // SAFETY: ours is the cancellation; null is what callbacks expect.
+                unsafe {
+                    self.complete(Phase::Cancelling, Phase::Cancelled, ptr::null(), || {});
+                }
                 Cancel::Now
             }
             Err(word) => match word.phase() {
@@ -338,78 +328,57 @@ impl State {
         }
     }
 
-    /// Unlinks the callbacks, unlocks, and runs them in the order they came.
+    /// The way to done: runs the callbacks, also those that are added meanwhile,
+    /// until there are none; then notifies all who wait. If the handle is gone, so
+    /// that no callback can be added any more, calls `if_detached` before.
     ///
     /// # Safety
-    /// The caller has locked the word, which is `word` but for the lock.
-    unsafe fn run_callbacks(&self, word: Word, outcome: *const ()) {
-        let (mut callbacks, mut waiters) = (ptr::null_mut(), ptr::null_mut());
-        let mut rest = word.list();
-        // Walking from the newest to the oldest turns both lists around, which
-        // leaves the callbacks in the order in which they were added.
-        while let Some(node) = NonNull::new(rest) {
-            // SAFETY: the lock gives us the list; a node in it is alive.
-            unsafe {
-                let node = node.as_ref();
-                rest = node.next();
-                let list = match node.action {
-                    Action::Callback(_) => &mut callbacks,
-                    Action::Notify(_) => &mut waiters,
-                };
-                node.set_next(*list);
-                *list = ptr::from_ref(node).cast_mut();
-            }
-        }
-        // ORDERING: Release hands the changed list on. Nobody else writes a
-        // locked word, so that a plain store loses nothing.
-        self.word
-            .store(word.with_list(waiters).0, Ordering::Release);
-        while let Some(node) = NonNull::new(callbacks) {
-            // SAFETY: the callbacks are ours now; `next` is read before the
-            // callback frees its node.
-            unsafe {
-                callbacks = node.as_ref().take_next();
-                if let Action::Callback(run) = node.as_ref().action {
-                    run(node, outcome);
-                }
+    /// The caller has won the right to complete the future, and the callbacks take
+    /// `outcome`.
+    unsafe fn complete(
+        &self,
+        via: Phase,
+        to: Phase,
+        outcome: *const (),
+        if_detached: impl FnOnce(),
+    ) {
+        loop {
+            let lock = |word: Word| Some(word.with_phase(via).locked());
+            let (Ok(before) | Err(before)) = self.update(lock);
+            // SAFETY: the lock gives us the list.
+            let (callbacks, waiters) = unsafe { divide(before.list()) };
+            let word = before.with_phase(via).with_list(waiters);
+            if !callbacks.is_null() {
+                self.unlock(word);
+                // SAFETY: the callbacks are ours, and take the outcome.
+                unsafe { run_callbacks(callbacks, outcome) };
+            } else if word.is_detached() {
+                self.unlock(word);
+                if_detached();
+                let (Ok(before) | Err(before)) = self.update(|_| Some(Word::new(to)));
+                return notify_all(before.list());
+            } else {
+                self.unlock(Word::new(to));
+                return notify_all(waiters);
             }
         }
     }
 
-    /// The last transition: takes the list and notifies each node.
-    fn complete(&self, phase: Phase) {
-        if let Ok(before) = self.update(|_| Some(Word::new(phase))) {
-            notify_all(before.list());
-        }
+    /// Gives the word back that the caller has locked.
+    fn unlock(&self, word: Word) {
+        // ORDERING: Release hands on the list, and what was written before. Nobody
+        // else writes a locked word, so that a plain store loses nothing.
+        self.word.store(word.0, Ordering::Release);
     }
 
-    /// The same, unless the handle has gone: then false.
-    fn complete_unless_detached(&self, phase: Phase) -> bool {
-        match self.update(|word| (!word.is_detached()).then(|| Word::new(phase))) {
-            Ok(before) => {
-                notify_all(before.list());
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Puts a node into the list, unless it is too late: then false. That is
-    /// when the future is done, and for a callback, when callbacks are running.
+    /// Puts a node into the list, unless the future is done: then false.
     ///
     /// # Safety
     /// The node is in no list. After true it stays where it is, alive, until it
     /// is notified or unregistered.
     pub(crate) unsafe fn register(&self, node: NonNull<Node>) -> bool {
-        // SAFETY: the caller's node is alive.
-        let is_callback = matches!(unsafe { node.as_ref() }.action, Action::Callback(_));
         self.update(|word| {
-            let too_late = match word.phase() {
-                Phase::Finished | Phase::Cancelled => true,
-                Phase::Finishing | Phase::Cancelling => is_callback,
-                Phase::Pending | Phase::Running | Phase::Setting => false,
-            };
-            if too_late {
+            if word.phase().is_done() {
                 return None;
             }
             // SAFETY: the node is the caller's until it is in the list.
@@ -442,8 +411,7 @@ impl State {
                 (*before).set_next(node.as_ref().take_next());
             }
         }
-        // ORDERING: Release hands the changed list on.
-        self.word.store(word.with_list(list).0, Ordering::Release);
+        self.unlock(word.with_list(list));
         true
     }
 
@@ -452,6 +420,44 @@ impl State {
     pub(crate) fn detach(&self) -> bool {
         self.update(|word| (!word.phase().is_done()).then(|| word.detached()))
             .is_err()
+    }
+}
+
+/// Divides a list into callbacks and others, each in the order in which they were
+/// registered.
+///
+/// # Safety
+/// The caller has the list to itself.
+unsafe fn divide(mut list: *mut Node) -> (*mut Node, *mut Node) {
+    let (mut callbacks, mut waiters) = (ptr::null_mut(), ptr::null_mut());
+    // Walking from the newest to the oldest turns both around.
+    while let Some(node) = NonNull::new(list) {
+        // SAFETY: promised by the caller; a node in the list is alive.
+        unsafe {
+            list = node.as_ref().next();
+            let half = match node.as_ref().action {
+                Action::Callback(_) => &mut callbacks,
+                Action::Notify(_) => &mut waiters,
+            };
+            node.as_ref().set_next(*half);
+            *half = node.as_ptr();
+        }
+    }
+    (callbacks, waiters)
+}
+
+/// # Safety
+/// The list is the caller's, and its callbacks take `outcome`.
+unsafe fn run_callbacks(mut list: *mut Node, outcome: *const ()) {
+    while let Some(node) = NonNull::new(list) {
+        // SAFETY: promised by the caller; `next` is read before the callback frees
+        // its node.
+        unsafe {
+            list = node.as_ref().take_next();
+            if let Action::Callback(run) = node.as_ref().action {
+                run(node, outcome);
+            }
+        }
     }
 }
 

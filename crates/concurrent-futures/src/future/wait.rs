@@ -8,6 +8,7 @@ use super::task::TaskRef;
 use crate::current;
 use crate::deadlock::{self, Futures, Need};
 use crate::sync::deadline_after;
+use std::iter::zip;
 use std::time::{Duration, Instant};
 
 /// What [`wait`] waits for.
@@ -118,6 +119,8 @@ where
     match return_when {
         ReturnWhen::AllCompleted => {
             let futures: Vec<_> = futures.into_iter().collect();
+            // What others may need from this worker comes first.
+            run_first_in_place(&futures, deadline, |_| false);
             // One after the other: each is registered with only if it is reached
             // before it is done.
             for future in &futures {
@@ -173,17 +176,23 @@ fn wait_first<F: Waitable>(
     let mut watched = Watched::new();
     let mut found = false;
     let mut left = pending.len();
+    let mut reported = vec![false; pending.len()];
     let report = |index: usize| {
+        reported[index] = true;
         left -= 1;
         found |= enough(pending[index].task());
     };
     // SAFETY: dropped below, while the futures are borrowed.
     unsafe { watched.add(0, pending.iter().map(HasTask::task), report) };
     while left > 0 && !found {
-        let needed: &Futures<'_> = &|f| pending.iter().any(|future| f(future.task()));
+        let needed: &Futures<'_> = &|f| {
+            let mut needed = zip(pending, &reported).filter(|(_, reported)| !**reported);
+            needed.any(|(future, _)| f(future.task()))
+        };
         let Some(index) = next_ready(&mut watched, deadline, needed) else {
             break;
         };
+        reported[index] = true;
         left -= 1;
         found = enough(pending[index].task());
     }
@@ -216,15 +225,14 @@ pub(super) fn next_ready(
     deadline: Option<Instant>,
     needed: &Futures<'_>,
 ) -> Option<usize> {
-    let blocked = current::with_worker(|worker| match worker {
+    current::with_worker(|worker| match worker {
         Some(worker) if deadline.is_none() && !watched.has_ready() => {
-            deadlock::block(worker, Need::Any, needed).map(Some)
+            // A deadlock ends the wait; whoever asks one of the futures learns the cycle.
+            let blocking = deadlock::block(worker, Need::Any, needed, watched.wake()).ok()?;
+            watched.next(None, || blocking.interrupted().is_some())
         }
-        _ => Ok(None),
-    });
-    // A deadlock ends the wait; whoever asks one of the futures learns the cycle.
-    let _blocked = blocked.ok()?;
-    watched.next(deadline)
+        _ => watched.next(deadline, || false),
+    })
 }
 
 /// Moves what has become done, keeping the order in which futures were given

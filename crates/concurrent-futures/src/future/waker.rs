@@ -1,6 +1,7 @@
 //! An asynchronous task that waits for a future.
 
 use super::state::{Action, Node, State};
+use crate::panic::log_panic;
 use crate::sync::{Arc, Mutex, lock};
 use std::ptr::NonNull;
 use std::task::Waker;
@@ -25,7 +26,8 @@ impl WakerNode {
         let this = unsafe { Arc::from_raw(node.cast::<Self>().as_ptr().cast_const()) };
         let waker = lock(&this.waker).take();
         if let Some(waker) = waker {
-            waker.wake();
+            // Foreign code; others of the list have yet to be notified.
+            log_panic("a waker panicked", || waker.wake());
         }
     }
 }
@@ -42,12 +44,13 @@ impl Awaiting {
             return true;
         }
         if let Some(entry) = &self.0 {
-            let mut registered = lock(&entry.waker);
-            match &mut *registered {
-                Some(registered) if registered.will_wake(waker) => {}
-                registered => *registered = Some(waker.clone()),
+            let same = |other: &Waker| other.will_wake(waker);
+            if !lock(&entry.waker).as_ref().is_some_and(same) {
+                // Cloned and dropped outside the lock, as foreign code does both.
+                let new = waker.clone();
+                let old = lock(&entry.waker).replace(new);
+                drop(old);
             }
-            drop(registered);
             // Notified between the two looks, it has taken the old waker.
             return state.is_done();
         }

@@ -187,7 +187,7 @@ fn a_sleeping_worker_is_woken_for_a_task() {
         let (task, handle) = TaskRef::pair(Count(Arc::clone(&count)), ptr::null());
         assert!(queue.push(task).is_ok());
         assert_eq!(idle.call(), Call::Nothing);
-        crate::future::blocking::wait_parked(handle.state(), None);
+        crate::future::blocking::wait_parked(handle.state(), None, || false);
         queue.close();
         idle.wake_all();
         worker.join().unwrap();
@@ -225,7 +225,7 @@ fn tasks_that_wait_for_each_other_get_two_workers() {
                     called = idle.call() == Call::StartThread;
                 }
                 if blocked.fetch_add(1, Ordering::AcqRel) == 0 && !called {
-                    crate::future::blocking::wait_parked(other_of(&task).state(), None);
+                    crate::future::blocking::wait_parked(other_of(&task).state(), None, || false);
                 }
                 run(&task);
                 called

@@ -4,7 +4,7 @@ use super::ThreadPoolExecutor;
 use super::call::{Fallible, Plain};
 use super::limit::WhenFull;
 use crate::error::SubmitError;
-use crate::future::blocking::{wait_parked, wait_until_done};
+use crate::future::blocking::wait_always;
 use crate::future::{Call, Future, TaskRef};
 use crate::sync::{Mutex, lock};
 use std::error::Error;
@@ -77,10 +77,7 @@ impl<'scope> Scope<'scope, '_> {
         loop {
             let task = lock(&self.tasks).list.pop();
             let Some(task) = task else { return };
-            if wait_until_done(&task, None).is_err() {
-                // A cycle that only another of its tasks can break.
-                wait_parked(task.state(), None);
-            }
+            wait_always(&task);
         }
     }
 }

@@ -31,15 +31,10 @@ fn initialize(pool: &Pool) -> Result<(), BrokenExecutor> {
     let cause = match panic::catch(initializer) {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => Arc::from(error),
-        Err(panic) => Arc::new(PanicCause(panic)) as _,
+        Err(panic) => panic as _,
     };
     Err(BrokenExecutor { cause })
 }
-
-/// A panic as the cause of a broken executor.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct PanicCause(Arc<crate::error::TaskPanic>);
 
 fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
     let signal = Arc::new(Signal::new());

@@ -1,0 +1,83 @@
+//! Threads that end when they have nothing to do.
+
+mod common;
+
+use common::{Counter, Hold, LONG, eventually, pool};
+use concurrent_futures::ThreadPoolExecutor;
+use std::thread;
+use std::time::Duration;
+
+#[test]
+fn idle_threads_end_after_keep_alive_and_the_pool_works_on() {
+    let pool = ThreadPoolExecutor::builder()
+        .max_workers(3)
+        .keep_alive(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    for round in 0..3 {
+        Hold::all_workers_of(&pool)
+            .into_iter()
+            .for_each(Hold::release);
+        eventually("the threads end", || pool.workers() == 0);
+        assert_eq!(pool.spawn(move || round).unwrap().result().unwrap(), round);
+    }
+}
+
+#[test]
+fn with_keep_alive_zero_no_task_is_lost() {
+    let pool = ThreadPoolExecutor::builder()
+        .max_workers(2)
+        .keep_alive(Duration::ZERO)
+        .build()
+        .unwrap();
+    for n in 0..500 {
+        let mut future = pool.spawn(move || n).unwrap();
+        assert_eq!(future.result_timeout(LONG).unwrap(), n);
+    }
+    eventually("the threads end", || pool.workers() == 0);
+}
+
+#[test]
+fn threads_that_end_and_return_do_not_exceed_the_maximum() {
+    let pool = ThreadPoolExecutor::builder()
+        .max_workers(1)
+        .keep_alive(Duration::from_micros(1))
+        .build()
+        .unwrap();
+    let running = Counter::new();
+    for round in 0..3_000_u32 {
+        let futures: Vec<_> = (0..2)
+            .map(|_| {
+                let running = running.clone();
+                pool.spawn(move || {
+                    let now = running.add();
+                    thread::yield_now();
+                    running.subtract();
+                    now
+                })
+                .unwrap()
+            })
+            .collect();
+        for mut future in futures {
+            let now = future.result_timeout(LONG).unwrap();
+            assert_eq!(
+                now, 1,
+                "two tasks at the same time on one worker, round {round}"
+            );
+        }
+        for _ in 0..round % 64 * 32 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+#[test]
+fn without_keep_alive_threads_stay() {
+    let pool = pool(2);
+    Hold::all_workers_of(&pool)
+        .into_iter()
+        .for_each(Hold::release);
+    assert_eq!(pool.workers(), 2);
+    pool.shutdown(true, false);
+    assert_eq!(pool.workers(), 0);
+}
