@@ -28,6 +28,15 @@ pub(crate) fn run(settings: &Settings) -> Section {
         "std::thread::spawn, 1,000 threads at once",
         threads,
     ));
+    contestants.push(Contestant::shown(
+        "the floor: ten sleeps in one thread; 100 threads started and joined, of ten sleeps each",
+        || {
+            vec![
+                milliseconds(ten_sleeps()),
+                milliseconds(ten_sleeps_in_each()),
+            ]
+        },
+    ));
     let table = Table::new(
         &["warm, ms", "cold, ms"],
         measure(settings.rounds, contestants),
@@ -46,7 +55,7 @@ pub(crate) fn run(settings: &Settings) -> Section {
         "1,000 sleeps of 10 ms on 100 workers",
         "Ideal: 100 ms. Warm: every worker has already run a task. Cold: the time includes building the pool, with its \
          threads. A task of `tokio spawn` must not block. A thread for each task is no pool of 100 workers: it needs one \
-         sleep, not ten.",
+         sleep, not ten. The floor has no pool and no queue: it tells what sleeps and threads alone cost.",
         vec![table],
     );
     Section {
@@ -76,6 +85,23 @@ fn cold<P: Pool>() -> f64 {
     let pool = P::new(WORKERS);
     sleep_all(&pool);
     milliseconds(start.elapsed())
+}
+
+/// What the system takes for a sleep of 10 ms, ten times over.
+fn ten_sleeps() -> Duration {
+    let start = Instant::now();
+    (0..TASKS / WORKERS).for_each(|_| thread::sleep(SLEEP));
+    start.elapsed()
+}
+
+fn ten_sleeps_in_each() -> Duration {
+    let start = Instant::now();
+    let threads: Vec<_> = (0..WORKERS).map(|_| thread::spawn(ten_sleeps)).collect();
+    for thread in threads {
+        // A thread that only sleeps does not panic.
+        let _ = thread.join();
+    }
+    start.elapsed()
 }
 
 fn sleep_all<P: Pool>(pool: &P) {

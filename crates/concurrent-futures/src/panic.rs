@@ -70,7 +70,7 @@ fn into_task_panic(payload: Box<dyn Any + Send>) -> TaskPanic {
         None => (None, Backtrace::disabled()),
     };
     let panic = TaskPanic::new(&*payload, location, backtrace);
-    drop_quietly(|| drop(payload));
+    drop_payload(payload);
     panic
 }
 
@@ -84,9 +84,18 @@ pub(crate) fn log_panic(message: &str, f: impl FnOnce()) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) {
         let panic = TaskPanic::new(&*payload, None, Backtrace::disabled());
         tracing::error!(panic = panic.message(), "{message}");
-        // Its destructor has no one left to tell.
-        if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            std::mem::forget(again);
+        drop_payload(payload);
+    }
+}
+
+/// Drops the value of a panic, whose destructor may panic as well, and so on. That has
+/// no one left to tell.
+fn drop_payload(mut payload: Box<dyn Any + Send>) {
+    for _ in 0..8 {
+        match panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            Ok(()) => return,
+            Err(again) => payload = again,
         }
     }
+    std::mem::forget(payload);
 }

@@ -6,7 +6,7 @@ use crate::current::{self, Worker};
 use crate::deadlock::{self, Futures, Need, Wake};
 use crate::error::Deadlock;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Thread, UnsafeCell, park, spin_until, thread};
+use crate::sync::{Thread, UnsafeCell, park, spin_until, thread, time_left};
 use std::ptr::NonNull;
 use std::time::Instant;
 
@@ -18,6 +18,12 @@ use std::time::Instant;
 /// # Errors
 /// `Deadlock`, if what the future waits for is the calling task.
 pub(crate) fn wait_until_done(task: &TaskRef, deadline: Option<Instant>) -> Result<bool, Deadlock> {
+    if task.state().is_done() {
+        return Ok(true);
+    }
+    if deadline.is_some_and(|deadline| time_left(deadline).is_none()) {
+        return Ok(false);
+    }
     current::with_worker(|worker| {
         if is_done_soon(task, worker.filter(|_| deadline.is_none())) {
             return Ok(true);

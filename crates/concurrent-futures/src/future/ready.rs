@@ -20,6 +20,7 @@ use super::task::TaskRef;
 use crate::deadlock::Wake;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::{Arc, Signal, spin_until};
+use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
@@ -29,10 +30,10 @@ pub(super) struct Entry {
     node: Node,
     watch: NonNull<Watch>,
     /// The future's, which is kept as long as this is there.
-    state: Option<NonNull<State>>,
+    state: Cell<Option<NonNull<State>>>,
     index: usize,
     /// Whether the entry is or may come to be in the ready list.
-    registered: bool,
+    registered: Cell<bool>,
 }
 
 /// The ready list.
@@ -51,7 +52,7 @@ impl Entry {
         // SAFETY: the node is the first field of an entry; entry and watch are kept
         // until the entry was pushed.
         let (node_ref, watch) = unsafe {
-            let watch = (*node.cast::<Self>().as_ptr()).watch;
+            let watch = node.cast::<Self>().as_ref().watch;
             (node.as_ref(), watch.as_ref())
         };
         // ORDERING: Acquire, to see the signal's preparation before `PARKED`.
@@ -191,9 +192,9 @@ impl Watched {
                 block.push(Entry {
                     node: Node::new(&Action::Notify(Entry::push)),
                     watch: self.watch,
-                    state: Some(NonNull::from(task.state())),
+                    state: Cell::new(Some(NonNull::from(task.state()))),
                     index,
-                    registered: true,
+                    registered: Cell::new(true),
                 });
             }
         }
@@ -203,15 +204,13 @@ impl Watched {
         let block = NonNull::from(Box::leak(block.into_boxed_slice()));
         self.blocks.push(block);
         for entry in entries(block) {
-            // SAFETY: once it is registered, only the watching thread writes to the
-            // entry, and other threads to its node's link.
+            // SAFETY: it stays until this is dropped, and the task until then.
             unsafe {
-                let Some(state) = (*entry.as_ptr()).state else {
-                    continue;
-                };
-                if !state.as_ref().register(entry.cast()) {
-                    (*entry.as_ptr()).registered = false;
-                    done((*entry.as_ptr()).index);
+                let (node, entry) = (entry.cast(), entry.as_ref());
+                let state = entry.state.get();
+                if state.is_some_and(|state| !state.as_ref().register(node)) {
+                    entry.registered.set(false);
+                    done(entry.index);
                 }
             }
         }
@@ -220,13 +219,16 @@ impl Watched {
     /// Stops watching the future with this number. Its number may still be
     /// reported, if it is done at this moment.
     pub(super) fn forget(&mut self, index: usize) {
-        for entry in self.blocks.iter().copied().flat_map(entries) {
-            // SAFETY: only this thread writes to the entry.
-            let entry_mut = unsafe { &mut *entry.as_ptr() };
-            if entry_mut.index == index {
-                entry_mut.unregister(entry);
-            }
-        }
+        self.entries()
+            .filter(|(_, entry)| entry.index == index)
+            .for_each(|(pointer, entry)| entry.unregister(pointer));
+    }
+
+    /// All entries, with the pointers under which they are registered.
+    fn entries(&self) -> impl Iterator<Item = (NonNull<Entry>, &Entry)> {
+        let pointers = self.blocks.iter().copied().flat_map(entries);
+        // SAFETY: freed when this is dropped.
+        pointers.map(|entry| (entry, unsafe { entry.as_ref() }))
     }
 
     /// Waits for the next watched future that is done, and returns its number; `None`
@@ -246,9 +248,9 @@ impl Watched {
         // SAFETY: taken from the ready list, the entry is ours.
         unsafe {
             self.ready = node.as_ref().take_next();
-            let entry = node.cast::<Entry>().as_ptr();
-            (*entry).registered = false;
-            Some((*entry).index)
+            let entry = node.cast::<Entry>().as_ref();
+            entry.registered.set(false);
+            Some(entry.index)
         }
     }
 
@@ -272,13 +274,14 @@ fn entries(block: NonNull<[Entry]>) -> impl Iterator<Item = NonNull<Entry>> {
 impl Entry {
     /// Takes the entry out of the future's list, if it is there. If it stays
     /// registered, it is in the ready list or on its way.
-    fn unregister(&mut self, this: NonNull<Self>) {
-        let Some(state) = self.state.take().filter(|_| self.registered) else {
+    fn unregister(&self, this: NonNull<Self>) {
+        let Some(state) = self.state.take().filter(|_| self.registered.get()) else {
             return;
         };
         // SAFETY: registered, and neither taken nor unregistered since; the future
         // is kept until now.
-        self.registered = !unsafe { state.as_ref().unregister(this.cast()) };
+        let unregistered = unsafe { state.as_ref().unregister(this.cast()) };
+        self.registered.set(!unregistered);
     }
 }
 
@@ -288,11 +291,9 @@ impl Drop for Watched {
             self.next(None, || false);
         }
         let mut coming = 0_usize;
-        for entry in self.blocks.iter().copied().flat_map(entries) {
-            // SAFETY: only this thread writes to the entry.
-            let entry_mut = unsafe { &mut *entry.as_ptr() };
-            entry_mut.unregister(entry);
-            coming += usize::from(entry_mut.registered);
+        for (pointer, entry) in self.entries() {
+            entry.unregister(pointer);
+            coming += usize::from(entry.registered.get());
         }
         // Those whose notification is on its way must have arrived before the
         // entries go.

@@ -94,7 +94,9 @@ fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
 /// # Safety
 /// The task was started and executed.
 unsafe fn finish(pool: &Arc<Pool>, task: &TaskRef) -> bool {
-    if pool.queue.is_empty() && pool.idle.start_searching() {
+    // An observer is still to be called, which is foreign code.
+    let nothing_else = pool.queue.is_empty() && pool.observer.is_none();
+    if nothing_else && pool.idle.start_searching() {
         if task.state().finish_unobserved() {
             return true;
         }
