@@ -81,3 +81,8 @@ pub use future::{
 pub use map::{BufferedMap, Map, MapOptions};
 pub use observer::Observer;
 pub use thread::{InitializerOutcome, Scope, ThreadPoolExecutor, ThreadPoolExecutorBuilder};
+
+/// The example of the README is one of the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
