@@ -276,7 +276,7 @@ impl<'a> Analysis<'a> {
             .clone()
             .next()
             .map(|(index, blocked)| (index, blocked.max_workers))?;
-        let stuck = of_pool.clone().count() == max_workers
+        let stuck = of_pool.clone().count() >= max_workers
             && of_pool.all(|(index, _)| !self.goes_on[index]);
         stuck.then_some(first)
     }

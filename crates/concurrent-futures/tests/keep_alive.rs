@@ -38,7 +38,6 @@ fn with_keep_alive_zero_no_task_is_lost() {
 }
 
 #[test]
-#[ignore = "fails now and then: `Pool::expire` rejoins though a submitter took its place"]
 fn threads_that_end_and_return_do_not_exceed_the_maximum() {
     let one_pool = || {
         let pool = ThreadPoolExecutor::builder()

@@ -65,12 +65,12 @@ pub(crate) enum Call {
     StartThread,
 }
 
-/// How a sleep ended.
+/// How a sleep ended. The worker is searching in any case.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Awake {
-    /// The worker is searching.
-    Searching,
-    /// The time for which it was to be kept is over; it is not counted any more.
+    /// It was woken, or did not sleep.
+    Called,
+    /// The deadline passed.
     Expired,
 }
 
@@ -104,9 +104,7 @@ impl Idle {
 
     /// There is a task in the queue: sees to it that a worker will look.
     pub(crate) fn call(&self) -> Call {
-        #[cfg(loom_models)]
-        // Loom takes SeqCst accesses for AcqRel, and orders by fences only.
-        crate::sync::atomic::fence(Ordering::SeqCst);
+        order_for_loom();
         loop {
             let counts = self.load();
             if counts.searching() > 0 {
@@ -160,8 +158,7 @@ impl Idle {
     /// should call another if there are more tasks.
     pub(crate) fn stop_searching(&self) -> bool {
         let before = Counts(self.counts.fetch_sub(ONE_SEARCHING, Ordering::SeqCst));
-        #[cfg(loom_models)]
-        crate::sync::atomic::fence(Ordering::SeqCst);
+        order_for_loom();
         before.searching() == 1
     }
 
@@ -170,14 +167,19 @@ impl Idle {
         self.counts.fetch_sub(ONE_THREAD, Ordering::SeqCst);
     }
 
-    /// A worker whose sleep expired stays: it is counted as searching.
-    pub(crate) fn rejoin(&self) {
-        self.counts
-            .fetch_add(ONE_THREAD + ONE_SEARCHING, Ordering::SeqCst);
+    /// A searching worker ends, unless `has_work`: then it may be needed still, and
+    /// false is returned.
+    pub(crate) fn end_unless(&self, has_work: impl Fn() -> bool) -> bool {
+        self.stop_searching();
+        self.thread_ends();
+        order_for_loom();
+        // Who submitted while we were counted has relied on us. If another thread is
+        // to be started for it, we are that thread.
+        !has_work() || self.call() == Call::Nothing
     }
 
     /// A worker goes to sleep, unless `has_work` says otherwise after the
-    /// announcement; it wakes up searching, or not at all when `deadline` passes.
+    /// announcement, until it is woken or `deadline` passes.
     pub(crate) fn sleep(
         &self,
         signal: &Arc<Signal>,
@@ -192,22 +194,20 @@ impl Idle {
             self.counts
                 .fetch_add(ONE_SLEEPING.wrapping_sub(stops), Ordering::SeqCst);
         }
-        #[cfg(loom_models)]
-        crate::sync::atomic::fence(Ordering::SeqCst);
+        order_for_loom();
         if has_work() {
-            // Either way the worker is counted as searching now.
-            self.leave(signal, ONE_SEARCHING);
-            return Awake::Searching;
+            self.leave(signal);
+            return Awake::Called;
         }
-        if !signal.wait(deadline) && self.leave(signal, ONE_THREAD.wrapping_neg()) {
+        if !signal.wait(deadline) && self.leave(signal) {
             return Awake::Expired;
         }
-        Awake::Searching
+        Awake::Called
     }
 
-    /// Takes a worker off the list of sleepers, and counts it otherwise. False when
+    /// Takes a worker off the list of sleepers, and counts it as searching. False when
     /// it was woken meanwhile; its signal is taken then.
-    fn leave(&self, signal: &Arc<Signal>, count: u64) -> bool {
+    fn leave(&self, signal: &Arc<Signal>) -> bool {
         let left = {
             let mut sleepers = lock(&self.sleepers);
             let place = sleepers
@@ -216,7 +216,7 @@ impl Idle {
             if let Some(place) = place {
                 sleepers.remove(place);
                 self.counts
-                    .fetch_add(count.wrapping_sub(ONE_SLEEPING), Ordering::SeqCst);
+                    .fetch_add(ONE_SEARCHING.wrapping_sub(ONE_SLEEPING), Ordering::SeqCst);
             }
             place.is_some()
         };
@@ -225,4 +225,10 @@ impl Idle {
         }
         left
     }
+}
+
+/// Loom takes `SeqCst` accesses for `AcqRel`, and knows the total order of fences only.
+fn order_for_loom() {
+    #[cfg(loom_models)]
+    crate::sync::atomic::fence(Ordering::SeqCst);
 }

@@ -1,6 +1,6 @@
 //! Models of the queue and of the idle protocol, checked by loom.
 
-use super::idle::{Call, Idle};
+use super::idle::{Awake, Call, Idle};
 use super::queue::Queue;
 use crate::future::{Call as TaskCall, Outcome, TaskRef};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -244,5 +244,55 @@ fn tasks_that_wait_for_each_other_get_two_workers() {
             }
         }
         assert_eq!(count.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// A worker whose time is over ends while a task is submitted: the task is taken by
+/// that worker or by another, of which there is never more than one.
+#[test]
+fn an_expiring_worker_misses_no_task() {
+    check_bounded(|| {
+        let queue = Arc::new(Queue::new());
+        let idle = Arc::new(Idle::new(1));
+        let alive = Arc::new(AtomicUsize::new(0));
+        let count = Arc::new(AtomicUsize::new(0));
+        let start = || {
+            let (queue, idle, alive) = (Arc::clone(&queue), Arc::clone(&idle), Arc::clone(&alive));
+            thread::spawn(move || {
+                assert_eq!(alive.fetch_add(1, Ordering::SeqCst), 0);
+                let signal = Arc::new(Signal::new());
+                let mut searching = true;
+                loop {
+                    if let Some(task) = queue.pop() {
+                        if searching {
+                            searching = false;
+                            idle.stop_searching();
+                        }
+                        run(&task);
+                        continue;
+                    }
+                    let now = Some(std::time::Instant::now());
+                    let has_work = || !queue.is_empty();
+                    let awake = idle.sleep(&signal, searching, has_work, now);
+                    searching = true;
+                    // The model counts a worker out before the protocol does.
+                    alive.fetch_sub(1, Ordering::SeqCst);
+                    if awake == Awake::Expired && idle.end_unless(has_work) {
+                        return;
+                    }
+                    alive.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        };
+        assert_eq!(idle.call(), Call::StartThread);
+        let mut threads = vec![start()];
+        assert!(queue.push(task(&count)).is_ok());
+        if idle.call() == Call::StartThread {
+            threads.push(start());
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 1);
     });
 }

@@ -125,8 +125,9 @@ impl Pool {
         };
         tracing::warn!(%error, "a worker thread could not be started");
         let alone = threads.alive == 0;
-        drop(threads);
+        // Before the lock is released, see `expire`.
         self.idle.thread_failed();
+        drop(threads);
         if alone {
             let error = SubmitError::NoWorker(Arc::new(error));
             self.fail_pending(&TaskError::Rejected(error.clone()), except);
@@ -150,19 +151,18 @@ impl Pool {
         }
     }
 
-    /// The calling worker was idle for too long, and ends. False when there is work
-    /// after all: then it stays, counted as searching.
+    /// The calling worker, which is searching, was idle for too long, and ends. False
+    /// when there is work after all, and it stays.
     pub(super) fn expire(&self) -> bool {
-        // One critical section, so that a submitter which could not start a thread,
-        // and asks under this lock whether there is another, need not rely on us.
+        // In one critical section with what follows. A submitter that cannot start a
+        // thread asks under this lock whether there is another: before us, its task is
+        // in the queue by the time we look; after us, we are not counted any more.
         let threads = sync::lock(&self.threads);
-        if self.queue.is_empty() {
+        let ends = self.idle.end_unless(|| !self.queue.is_empty());
+        if ends {
             self.remove_thread(threads);
-            true
-        } else {
-            self.idle.rejoin();
-            false
         }
+        ends
     }
 
     /// The calling worker ends, as the pool is closed.

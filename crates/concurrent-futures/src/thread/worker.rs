@@ -60,15 +60,11 @@ fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
             continue;
         }
         let deadline = pool.keep_alive.and_then(deadline_after);
-        match pool.idle.sleep(&signal, searching, has_work, deadline) {
-            Awake::Searching => searching = true,
-            Awake::Expired => {
-                if pool.expire() {
-                    return;
-                }
-                searching = true;
-            }
+        let awake = pool.idle.sleep(&signal, searching, has_work, deadline);
+        if awake == Awake::Expired && pool.expire() {
+            return;
         }
+        searching = true;
     }
 }
 
