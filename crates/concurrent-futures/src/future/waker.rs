@@ -9,15 +9,10 @@ use std::task::Waker;
 /// A waker's entry in the list. Two own it: the handle, and the list until the
 /// node is notified or unregistered.
 #[repr(C)]
-struct WakerNode {
+pub(super) struct WakerNode {
     node: Node,
     waker: Mutex<Option<Waker>>,
 }
-
-// SAFETY: the node is changed under the rules of the list only.
-unsafe impl Send for WakerNode {}
-// SAFETY: as above.
-unsafe impl Sync for WakerNode {}
 
 impl WakerNode {
     unsafe fn notify(node: NonNull<Node>) {
@@ -32,9 +27,13 @@ impl WakerNode {
     }
 }
 
-/// A handle's entry, made when it is first polled.
+/// A handle's share of its entry, which is made when the handle is first polled;
+/// given back by `stop`.
+///
+/// A pointer instead of an `Arc`, as lints would take a future for a key whose hash can
+/// change otherwise.
 #[derive(Default)]
-pub(super) struct Awaiting(Option<Arc<WakerNode>>);
+pub(super) struct Awaiting(Option<NonNull<WakerNode>>);
 
 impl Awaiting {
     /// Returns whether the future is done; otherwise sees to it that `waker` is
@@ -43,12 +42,14 @@ impl Awaiting {
         if state.is_done() {
             return true;
         }
-        if let Some(entry) = &self.0 {
+        if let Some(entry) = self.0 {
+            // SAFETY: our share keeps it alive.
+            let registered = unsafe { &entry.as_ref().waker };
             let same = |other: &Waker| other.will_wake(waker);
-            if !lock(&entry.waker).as_ref().is_some_and(same) {
+            if !lock(registered).as_ref().is_some_and(same) {
                 // Cloned and dropped outside the lock, as foreign code does both.
                 let new = waker.clone();
-                let old = lock(&entry.waker).replace(new);
+                let old = lock(registered).replace(new);
                 drop(old);
             }
             // Notified between the two looks, it has taken the old waker.
@@ -58,16 +59,18 @@ impl Awaiting {
             node: Node::new(&Action::Notify(WakerNode::notify)),
             waker: Mutex::new(Some(waker.clone())),
         });
-        let node = node_of(&entry);
-        // The list's share.
-        std::mem::forget(Arc::clone(&entry));
+        let ours = into_pointer(Arc::clone(&entry));
+        let listed = into_pointer(entry);
         // SAFETY: the list's share keeps the node alive.
-        let registered = unsafe { state.register(node) };
+        let registered = unsafe { state.register(listed.cast()) };
         if registered {
-            self.0 = Some(entry);
+            self.0 = Some(ours);
         } else {
-            // SAFETY: the list did not take its share.
-            drop(unsafe { Arc::from_raw(node.cast::<WakerNode>().as_ptr().cast_const()) });
+            // SAFETY: neither share is used.
+            unsafe {
+                give_back(ours);
+                give_back(listed);
+            }
         }
         !registered
     }
@@ -77,21 +80,25 @@ impl Awaiting {
         let Some(entry) = self.0.take() else {
             return;
         };
-        let node = node_of(&entry);
         // SAFETY: registered in `poll`, once. If it is taken out, the list's share
         // is ours to give back; otherwise the notification does.
         unsafe {
-            if state.unregister(node) {
-                drop(Arc::from_raw(
-                    node.cast::<WakerNode>().as_ptr().cast_const(),
-                ));
+            if state.unregister(entry.cast()) {
+                give_back(entry);
             }
+            give_back(entry);
         }
     }
 }
 
-fn node_of(entry: &Arc<WakerNode>) -> NonNull<Node> {
-    let node = Arc::as_ptr(entry).cast_mut().cast::<Node>();
+fn into_pointer(share: Arc<WakerNode>) -> NonNull<WakerNode> {
     // SAFETY: an `Arc`'s pointer is not null.
-    unsafe { NonNull::new_unchecked(node) }
+    unsafe { NonNull::new_unchecked(Arc::into_raw(share).cast_mut()) }
+}
+
+/// # Safety
+/// The pointer stands for a share, which is given back once.
+unsafe fn give_back(share: NonNull<WakerNode>) {
+    // SAFETY: promised by the caller.
+    drop(unsafe { Arc::from_raw(share.as_ptr().cast_const()) });
 }
