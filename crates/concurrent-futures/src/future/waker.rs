@@ -14,6 +14,11 @@ pub(super) struct WakerNode {
     waker: Mutex<Option<Waker>>,
 }
 
+// SAFETY: the node is changed under the rules of the list only.
+unsafe impl Send for WakerNode {}
+// SAFETY: as above.
+unsafe impl Sync for WakerNode {}
+
 impl WakerNode {
     unsafe fn notify(node: NonNull<Node>) {
         // SAFETY: the node is the first field of an `Arc`'s content; the list's
