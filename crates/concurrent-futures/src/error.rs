@@ -153,6 +153,29 @@ impl Error for TaskPanic {}
 /// Tasks that wait for each other in a cycle.
 ///
 /// [`Display`](fmt::Display) names the tasks in the order in which they wait.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{Future, TaskError, ThreadPoolExecutor};
+/// use std::sync::{Arc, OnceLock};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let own = Arc::new(OnceLock::<Future<Option<TaskError>>>::new());
+/// let task = Arc::clone(&own);
+/// let (sender, receiver) = std::sync::mpsc::channel::<()>();
+/// let future = pool.spawn(move || {
+///     receiver.recv().ok()?;
+///     // Waits for itself:
+///     task.get()?.exception()
+/// })?;
+/// own.set(future).unwrap();
+/// sender.send(())?;
+/// let future = own.get().unwrap();
+/// assert!(future.exception().is_none());
+/// let waited = future.peek().unwrap().unwrap();
+/// assert!(matches!(waited, Some(TaskError::Deadlock(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Deadlock {
     pub(crate) tasks: Arc<[(FutureId, &'static str)]>,

@@ -151,6 +151,24 @@ impl<T> Map<T> {
     /// Limits the time for all results, counted from the call of `map`. When it
     /// passes, the item whose turn it is is [`TaskError::Timeout`], and the last; what
     /// has not started is cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{TaskError, ThreadPoolExecutor};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// let (go, gate) = mpsc::channel::<()>();
+    /// let gate = std::sync::Mutex::new(gate);
+    /// let pool = ThreadPoolExecutor::builder().max_workers(1).build()?;
+    /// let mut results = pool
+    ///     .map(move |_| gate.lock().map(|gate| gate.recv()).is_ok(), [1, 2])?
+    ///     .timeout(Duration::from_millis(1));
+    /// assert!(matches!(results.next(), Some(Err(TaskError::Timeout))));
+    /// assert!(results.next().is_none());
+    /// go.send(())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.deadline = self.started.checked_add(timeout);
         self

@@ -73,6 +73,8 @@ struct Waiter {
 }
 
 impl Waiter {
+    /// # Safety
+    /// As the state machine does it: once, with the node of a registered entry.
     unsafe fn notify(node: NonNull<Node>) {
         // SAFETY: the node is the first field of a waiter, which stays until it
         // sees `notified`; the thread is taken before that, by us alone.

@@ -135,6 +135,15 @@ impl<T> Future<T> {
     }
 
     /// Whether the future is finished or cancelled, and its callbacks have run.
+    ///
+    /// # Examples
+    /// ```
+    /// let (promise, future) = concurrent_futures::promise();
+    /// assert!(!future.done());
+    /// promise.set_result(())?;
+    /// assert!(future.done() && !future.running() && !future.cancelled());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn done(&self) -> bool {
         self.task.state().is_done()
@@ -218,6 +227,19 @@ impl<T> Future<T> {
     ///
     /// # Errors
     /// [`TimeoutError`] when the time has passed.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::promise;
+    /// use std::time::Duration;
+    ///
+    /// let (promise, future) = promise::<u32>();
+    /// assert!(future.exception_timeout(Duration::from_millis(1)).is_err());
+    /// promise.set_exception("no luck")?;
+    /// let exception = future.exception_timeout(Duration::ZERO)?;
+    /// assert_eq!(exception.unwrap().to_string(), "no luck");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn exception_timeout(&self, timeout: Duration) -> Result<Option<TaskError>, TimeoutError> {
         match wait_until_done(&self.task, deadline_after(timeout)) {
             Ok(true) => Ok(self.look().err().cloned()),

@@ -97,6 +97,14 @@ impl<T> Promise<T> {
     ///
     /// # Errors
     /// As for [`set_result`](Self::set_result).
+    ///
+    /// # Examples
+    /// ```
+    /// let (promise, future) = concurrent_futures::promise::<u32>();
+    /// promise.set_exception("no luck")?;
+    /// assert_eq!(future.result().unwrap_err().to_string(), "no luck");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_exception<E>(&self, error: E) -> Result<(), InvalidStateError>
     where
         E: Into<Box<dyn Error + Send + Sync>>,

@@ -48,6 +48,8 @@ fn parked() -> *mut Node {
 }
 
 impl Entry {
+    /// # Safety
+    /// As the state machine does it: once, with the node of a registered entry.
     unsafe fn push(node: NonNull<Node>) {
         // SAFETY: the node is the first field of an entry; entry and watch are kept
         // until the entry was pushed.

@@ -20,6 +20,8 @@ unsafe impl Send for WakerNode {}
 unsafe impl Sync for WakerNode {}
 
 impl WakerNode {
+    /// # Safety
+    /// As the state machine does it: once, with the node of a registered entry.
     unsafe fn notify(node: NonNull<Node>) {
         // SAFETY: the node is the first field of an `Arc`'s content; the list's
         // share is given back here.

@@ -102,6 +102,20 @@ impl ThreadPoolExecutorBuilder {
     }
 
     /// Ends threads that had nothing to do for this long; by default they stay.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    /// use std::time::Duration;
+    ///
+    /// let pool = ThreadPoolExecutor::builder().keep_alive(Duration::from_millis(1)).build()?;
+    /// pool.spawn(|| ())?.result()?;
+    /// while pool.workers() > 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// pool.spawn(|| ())?.result()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
         self.keep_alive = Some(keep_alive);
         self
@@ -111,6 +125,19 @@ impl ThreadPoolExecutorBuilder {
     /// [`try_spawn`](ThreadPoolExecutor::try_spawn) gives the task back. The pool's own
     /// tasks may exceed the bound, as they would wait for themselves. By default there is
     /// no bound.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::builder().max_workers(2).max_pending(10).build()?;
+    /// let mut sum = 0;
+    /// for future in (0..1000).map(|n| pool.spawn(move || n)).collect::<Vec<_>>() {
+    ///     sum += future?.result()?;
+    /// }
+    /// assert_eq!(sum, 499_500);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_pending(mut self, max_pending: usize) -> Self {
         self.max_pending = Some(max_pending);
         self
@@ -126,6 +153,14 @@ impl ThreadPoolExecutorBuilder {
     ///
     /// # Errors
     /// [`BuildError`] when a setting makes no sense.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{BuildError, ThreadPoolExecutor};
+    ///
+    /// let error = ThreadPoolExecutor::builder().max_workers(0).build().unwrap_err();
+    /// assert!(matches!(error, BuildError::ZeroWorkers));
+    /// ```
     pub fn build(self) -> Result<ThreadPoolExecutor, BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(default_max_workers);
         if max_workers == 0 {

@@ -77,6 +77,17 @@ impl ThreadPoolExecutor {
     }
 
     /// The number of threads that the pool may have.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::builder().max_workers(3).build()?;
+    /// assert_eq!((pool.max_workers(), pool.workers()), (3, 0));
+    /// pool.spawn(|| ())?.result()?;
+    /// assert_eq!(pool.workers(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn max_workers(&self) -> usize {
         self.pool.max_workers
@@ -164,6 +175,16 @@ impl ThreadPoolExecutor {
     ///
     /// # Errors
     /// As for [`submit`](Self::submit).
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{TaskError, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let page = pool.spawn_fallible(|| std::fs::read("/no/such/page"))?;
+    /// assert!(matches!(page.result(), Err(TaskError::Failed(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn spawn_fallible<F, T, E>(&self, f: F) -> Result<Future<T>, SubmitError>
     where
         F: FnOnce() -> Result<T, E> + Send + 'static,
@@ -237,6 +258,18 @@ impl ThreadPoolExecutor {
     ///
     /// # Errors
     /// As for [`submit`](Self::submit); nothing is left pending then.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{MapOptions, ThreadPoolExecutor};
+    /// use std::time::Duration;
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let options = MapOptions::new().chunksize(10).timeout(Duration::from_secs(60));
+    /// let doubles = pool.map_with(options, |n: u64| 2 * n, 0..100)?;
+    /// assert_eq!(doubles.len(), 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn map_with<F, I, T>(
         &self,
         options: MapOptions,

@@ -32,6 +32,20 @@ impl<'scope> Scope<'scope, '_> {
     ///
     /// # Errors
     /// As for [`ThreadPoolExecutor::spawn`].
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let words = vec!["submit", "map"];
+    /// let longest = pool.scope(|scope| {
+    ///     let longest = scope.spawn(|| words.iter().max_by_key(|word| word.len()))?;
+    ///     Ok::<_, Box<dyn std::error::Error>>(longest.result()?)
+    /// })?;
+    /// assert_eq!(longest, Some(&"submit"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn spawn<F, T>(&'scope self, f: F) -> Result<Future<T>, SubmitError>
     where
         F: FnOnce() -> T + Send + 'scope,
