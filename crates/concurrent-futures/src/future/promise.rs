@@ -49,8 +49,25 @@ impl<T> Call for Promised<T> {
 /// is dropped without an outcome fails the future with [`TaskError::Abandoned`].
 pub struct Promise<T> {
     task: TaskRef,
-    output: PhantomData<T>,
+    // It takes a `T`: one that takes long-lived values must not be turned into one that
+    // takes any.
+    output: PhantomData<fn(T) -> T>,
 }
+
+/// Does not compile:
+/// ```compile_fail
+/// use concurrent_futures::{Promise, promise};
+///
+/// let (promise, future) = promise::<&'static str>();
+/// {
+///     let short_lived = String::from("gone");
+///     let promise: Promise<&str> = promise;
+///     promise.set_result(&short_lived).unwrap();
+/// }
+/// println!("{}", future.result().unwrap());
+/// ```
+#[cfg(doctest)]
+struct TakesLongLivedValuesOnly;
 
 // SAFETY: the promise moves a `T` to the thread that takes it, and with `&self`
 // from any thread: one setter wins.

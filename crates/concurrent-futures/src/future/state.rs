@@ -28,10 +28,12 @@
 //! | [`unregister`]| not done              | same, node not in the list| who registered              |
 //! | [`detach`]    | not done              | same, flag `DETACHED`     | the handle, as it is dropped|
 //!
-//! `Finishing` and `Cancelling` are skipped over when there are no callbacks.
-//! *Done* means `Finished` or `Cancelled`: whoever waits for a future goes on
-//! after its callbacks have run, so that they look at an outcome that nobody
-//! can take away meanwhile.
+//! `Finishing` is skipped over when nobody waits. Callbacks that are added while
+//! others run are run after them, by the same thread.
+//!
+//! *Done* means `Finished` or `Cancelled`: whoever waits for a future goes on after
+//! its callbacks have run, so that they look at an outcome that nobody can take away
+//! meanwhile.
 //!
 //! # Invariants
 //!
