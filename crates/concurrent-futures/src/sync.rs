@@ -60,7 +60,7 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// How many times a thread looks again before it goes to sleep; some ten
+/// How many times a thread looks again before it goes to sleep; some tens of
 /// microseconds, which is what a sleep and a wake-up cost.
 pub(crate) fn spin_limit() -> u32 {
     #[cfg(loom_models)]
