@@ -158,15 +158,14 @@ impl<T> Map<T> {
     /// use std::sync::mpsc;
     /// use std::time::Duration;
     ///
-    /// let (go, gate) = mpsc::channel::<()>();
-    /// let gate = std::sync::Mutex::new(gate);
     /// let pool = ThreadPoolExecutor::builder().max_workers(1).build()?;
-    /// let mut results = pool
-    ///     .map(move |_| gate.lock().map(|gate| gate.recv()).is_ok(), [1, 2])?
-    ///     .timeout(Duration::from_millis(1));
+    /// let (go, gate) = mpsc::channel::<()>();
+    /// let busy = pool.spawn(move || gate.recv())?;
+    /// let mut results = pool.map(|n: u32| n, [1, 2])?.timeout(Duration::from_millis(1));
     /// assert!(matches!(results.next(), Some(Err(TaskError::Timeout))));
     /// assert!(results.next().is_none());
-    /// go.send(())?;
+    /// drop(go);
+    /// # drop(busy);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
