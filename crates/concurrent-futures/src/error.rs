@@ -1,5 +1,7 @@
 //! What can go wrong, one type for each thing.
 
+#![forbid(unsafe_code)]
+
 use crate::future::FutureId;
 use std::any::Any;
 use std::backtrace::Backtrace;

@@ -1,5 +1,7 @@
 //! The interface that all executors share.
 
+#![forbid(unsafe_code)]
+
 use crate::error::SubmitError;
 use crate::future::Future;
 use crate::map::{BufferedMap, Map, MapOptions};

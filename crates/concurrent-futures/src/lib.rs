@@ -56,8 +56,6 @@
 //! The map of the code, and the protocols, are in the repository's
 //! `ARCHITECTURE.md`.
 
-#![deny(clippy::undocumented_unsafe_blocks)]
-
 mod current;
 mod deadlock;
 mod error;

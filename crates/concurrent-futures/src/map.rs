@@ -1,5 +1,7 @@
 //! The iterators of `map`.
 
+#![forbid(unsafe_code)]
+
 use crate::error::{SubmitError, TaskError};
 use crate::future::Future;
 use std::collections::VecDeque;

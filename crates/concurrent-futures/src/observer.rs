@@ -1,5 +1,7 @@
 //! The seam for whoever wants to see what an executor is doing.
 
+#![forbid(unsafe_code)]
+
 use crate::future::FutureId;
 use std::sync::Arc;
 

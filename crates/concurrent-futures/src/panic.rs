@@ -1,5 +1,7 @@
 //! Panics of tasks: caught, with what the panic hook knows about them.
 
+#![forbid(unsafe_code)]
+
 use crate::current;
 use crate::error::{PanicLocation, TaskPanic};
 use crate::future::FutureId;

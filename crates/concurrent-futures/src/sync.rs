@@ -1,6 +1,8 @@
 //! The primitives that the protocols are built on: the standard library's, or
 //! loom's when the models are checked (`--cfg loom_models`).
 
+#![forbid(unsafe_code)]
+
 #[cfg(loom_models)]
 pub(crate) use loom::{
     hint::spin_loop,

@@ -183,6 +183,9 @@ struct CountingCallback {
 
 impl CountingCallback {
     /// Counts the call, and checks its place in the order and its outcome.
+    ///
+    /// # Safety
+    /// As the state machine does it: once, with the node of a registered callback.
     unsafe fn run(node: NonNull<Node>, outcome: *const ()) {
         // SAFETY: leaked in `add`.
         let callback = unsafe { Box::from_raw(node.cast::<Self>().as_ptr()) };

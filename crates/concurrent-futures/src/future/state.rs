@@ -287,8 +287,9 @@ impl State {
     /// Makes a running future `Finished` if nothing but the phase has to change:
     /// there is a handle, and nobody waits yet.
     ///
-    /// As `finish`, only for who started.
-    pub(crate) fn finish_unobserved(&self) -> bool {
+    /// # Safety
+    /// The caller is the one who started, and the outcome is written.
+    pub(crate) unsafe fn finish_unobserved(&self) -> bool {
         let (running, finished) = (Word::new(Phase::Running), Word::new(Phase::Finished));
         self.exchange(running, finished).is_ok()
     }
@@ -300,11 +301,12 @@ impl State {
     /// The caller is the one who started or claimed, `outcome` is written and is
     /// what the registered callbacks expect.
     pub(crate) unsafe fn finish(&self, outcome: *const (), drop_outcome: impl FnOnce()) {
-        if self.finish_unobserved() {
-            return;
+        // SAFETY: promised by the caller; who claimed is not running, and is refused.
+        unsafe {
+            if !self.finish_unobserved() {
+                self.complete(Phase::Finishing, Phase::Finished, outcome, drop_outcome);
+            }
         }
-        // SAFETY: promised by the caller.
-        unsafe { self.complete(Phase::Finishing, Phase::Finished, outcome, drop_outcome) };
     }
 
     /// `Pending` to `Cancelled`: calls `drop_call` to drop what the task was made of,

@@ -1,5 +1,7 @@
 //! How a thread pool is made.
 
+#![forbid(unsafe_code)]
+
 use super::ThreadPoolExecutor;
 use super::idle::{Idle, MAX_THREADS};
 use super::limit::PendingLimit;

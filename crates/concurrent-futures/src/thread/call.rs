@@ -1,5 +1,7 @@
 //! What the tasks of a thread pool do.
 
+#![forbid(unsafe_code)]
+
 use super::limit::Permit;
 use crate::error::TaskError;
 use crate::future::{Call, Outcome};

@@ -25,6 +25,8 @@
 //!    others sleep at once. It searches for about as long as a wake-up costs, and
 //!    sleeps then: a pool that is idle takes no CPU.
 
+#![forbid(unsafe_code)]
+
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, Signal, lock};
 use std::time::Instant;

@@ -1,5 +1,7 @@
 //! The bound on pending tasks.
 
+#![forbid(unsafe_code)]
+
 use crate::error::SubmitError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -93,7 +93,8 @@ unsafe fn finish(pool: &Arc<Pool>, task: &TaskRef) -> bool {
     // An observer is still to be called, which is foreign code.
     let nothing_else = pool.queue.is_empty() && pool.observer.is_none();
     if nothing_else && pool.idle.start_searching() {
-        if task.state().finish_unobserved() {
+        // SAFETY: promised by the caller.
+        if unsafe { task.state().finish_unobserved() } {
             return true;
         }
         // There are callbacks, or others to notify: no searching meanwhile.
