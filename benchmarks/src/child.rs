@@ -8,7 +8,7 @@ use clap::Subcommand;
 use crate::contestants::every_pool;
 use crate::harness::Sample;
 use crate::pool::Pool;
-use crate::workloads::{footprint, idle};
+use crate::workloads::{footprint, idle, processes};
 
 /// What a child process does. It prints its figures on one line.
 #[derive(Subcommand)]
@@ -19,12 +19,16 @@ pub(crate) enum Child {
     /// The rest of an idle pool.
     #[command(hide = true)]
     Idle { pool: String, milliseconds: u64 },
+    /// The other side of a floor.
+    #[command(hide = true)]
+    Floor { what: String, size: usize },
 }
 
 impl Child {
     /// The work of the child.
     pub(crate) fn run(&self) {
         let sample = match self {
+            Self::Floor { what, .. } => return processes::floor(what),
             Self::Footprint { pool, tasks } => {
                 every_pool!(P => (P::NAME == pool).then(|| footprint::child::<P>(*tasks)))
             }
@@ -53,6 +57,7 @@ impl Child {
             Self::Footprint { pool, tasks } => {
                 ["footprint".to_owned(), pool.clone(), tasks.to_string()]
             }
+            Self::Floor { what, size } => ["floor".to_owned(), what.clone(), size.to_string()],
             Self::Idle { pool, milliseconds } => {
                 ["idle".to_owned(), pool.clone(), milliseconds.to_string()]
             }

@@ -33,6 +33,9 @@ use machine::Disturbance;
 static ALLOCATOR: allocator::Counting = allocator::Counting;
 
 fn main() -> ExitCode {
+    // Worker processes begin here, ours and procspawn's.
+    concurrent_futures::init();
+    procspawn::init();
     let command_line = CommandLine::parse();
     if let Some(child) = &command_line.child {
         child.run();

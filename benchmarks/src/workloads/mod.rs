@@ -8,6 +8,7 @@ mod fork_join;
 pub(crate) mod idle;
 mod many_submitters;
 mod map;
+pub(crate) mod processes;
 mod round_trip;
 mod sleeps;
 mod submit_and_take;
@@ -35,6 +36,7 @@ pub(crate) enum Workload {
     I,
     J,
     K,
+    L,
 }
 
 impl Workload {
@@ -59,6 +61,7 @@ impl Workload {
             Self::I => footprint::run(settings),
             Self::J => idle::run(settings),
             Self::K => fork_join::run(settings),
+            Self::L => processes::run(settings),
         };
         Section {
             letter: self.letter(),

@@ -1,6 +1,7 @@
 //! What the calling thread is doing: which pool's worker it is, and which tasks
 //! are on its stack.
 
+use crate::deadlock::Futures;
 use crate::future::{FutureId, TaskRef};
 use crate::observer::Observer;
 use crate::panic::log_panic;
@@ -68,11 +69,16 @@ impl<'pool> Worker<'pool> {
         unsafe { self.run_and_finish(task, || task.finish()) };
     }
 
-    /// Calls the task's call, and then `finish` to make the future done.
+    /// Calls the task's call, and then `finish` to make the future done, unless
+    /// somebody else has done that.
     ///
     /// # Safety
     /// The caller has started the task.
-    pub(crate) unsafe fn run_and_finish<R>(&self, task: &TaskRef, finish: impl FnOnce() -> R) -> R {
+    pub(crate) unsafe fn run_and_finish<R>(
+        &self,
+        task: &TaskRef,
+        finish: impl FnOnce() -> R,
+    ) -> Option<R> {
         let below = self.top.get();
         let frame = Frame { task, below };
         self.top.set(&raw const frame);
@@ -80,8 +86,7 @@ impl<'pool> Worker<'pool> {
         self.observe(|observer| observer.started(task.id()));
         // SAFETY: promised by the caller. Neither this nor `finish` panics, so that
         // the frame is removed in any case.
-        unsafe { task.execute() };
-        let result = finish();
+        let result = unsafe { task.execute() }.then(finish);
         self.observe(|observer| observer.finished(task.id()));
         self.depth.set(self.depth.get() - 1);
         self.top.set(below);
@@ -106,7 +111,7 @@ impl<'pool> Worker<'pool> {
     }
 
     /// The tasks on the stack, the innermost first.
-    pub(crate) fn tasks(&self) -> impl Iterator<Item = (FutureId, &'static str)> {
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &TaskRef> {
         let mut frame = self.top.get();
         std::iter::from_fn(move || {
             // SAFETY: frames are on this thread's stack, below the caller's, and
@@ -116,7 +121,7 @@ impl<'pool> Worker<'pool> {
                 (this, &*this.task)
             };
             frame = this.below;
-            Some((task.id(), task.name()))
+            Some(task)
         })
     }
 }
@@ -129,8 +134,14 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(Option<&Worker<'_>>) -> R) -> R {
     f(unsafe { worker.as_ref() })
 }
 
+/// Runs the first of these tasks that is pending in the pool whose worker the calling thread
+/// is, if there is one. Returns whether it did.
+pub fn run_one_in_place(tasks: &Futures<'_>) -> bool {
+    with_worker(|worker| worker.is_some_and(|worker| tasks(&mut |task| worker.run_in_place(task))))
+}
+
 /// Whether the calling thread is a worker of the pool that `home` identifies.
-pub(crate) fn is_worker_of(home: *const ()) -> bool {
+pub fn is_worker_of(home: *const ()) -> bool {
     with_worker(|worker| worker.is_some_and(|worker| worker.home == home))
 }
 
@@ -141,5 +152,5 @@ pub(crate) fn is_worker() -> bool {
 
 /// The task that the calling thread is running.
 pub(crate) fn task() -> Option<FutureId> {
-    with_worker(|worker| Some(worker?.tasks().next()?.0))
+    with_worker(|worker| Some(worker?.tasks().next()?.id()))
 }

@@ -22,10 +22,14 @@
 use crate::current::Worker;
 use crate::error::Deadlock;
 use crate::future::{FutureId, Phase, TaskRef};
-use crate::sync::{Arc, Signal, Thread};
+use crate::signal::Signal;
+use crate::sync::Arc;
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
+use std::ptr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// How many of the futures a worker needs to go on.
@@ -37,13 +41,13 @@ pub(crate) enum Need {
 
 /// The futures a worker needs: calls its argument with each of them until that
 /// returns true, and returns whether it did.
-pub(crate) type Futures<'a> = dyn Fn(&mut dyn FnMut(&TaskRef) -> bool) -> bool + 'a;
+pub type Futures<'a> = dyn Fn(&mut dyn FnMut(&TaskRef) -> bool) -> bool + 'a;
 
 /// A worker that is blocked.
 struct Blocked {
     number: u64,
     /// Its tasks, the innermost first.
-    tasks: Vec<(FutureId, &'static str)>,
+    tasks: Vec<(FutureId, *const TaskRef)>,
     home: *const (),
     max_workers: usize,
     need: Need,
@@ -53,8 +57,9 @@ struct Blocked {
     interrupt: Option<Arc<Interrupt>>,
 }
 
-// SAFETY: `home` is compared, never followed; `futures` is called under the
-// registry's lock only, and looks at nothing but the states of futures.
+// SAFETY: `home` is compared, never followed; `futures` is called, and the pointers to
+// tasks are followed, under the registry's lock only, while the worker that they belong
+// to is blocked; both look at nothing but states, numbers and names.
 unsafe impl Send for Blocked {}
 
 impl Blocked {
@@ -65,7 +70,6 @@ impl Blocked {
     }
 }
 
-#[derive(Default)]
 struct Registry {
     blocked: Vec<Blocked>,
     next_number: u64,
@@ -80,26 +84,35 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Keeps other threads from holding the registry's lock, while this process forks.
+pub struct ForkGuard(#[expect(dead_code, reason = "held")] MutexGuard<'static, Registry>);
+
+impl ForkGuard {
+    /// Waits for the lock.
+    #[must_use]
+    pub fn hold() -> Self {
+        Self(registry())
+    }
+}
+
+impl fmt::Debug for ForkGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ForkGuard")
+    }
+}
+
 /// Ends the wait of a blocked worker with an error.
 struct Interrupt {
     deadlock: OnceLock<Deadlock>,
-    wake: Wake,
-}
-
-/// Wakes a blocked worker.
-pub(crate) enum Wake {
-    Unpark(Thread),
-    Signal(Arc<Signal>),
+    /// Wakes the worker.
+    signal: Arc<Signal>,
 }
 
 impl Interrupt {
     fn interrupt(&self, deadlock: Deadlock) {
         // A second one has the same effect.
         let _ = self.deadlock.set(deadlock);
-        match &self.wake {
-            Wake::Unpark(thread) => thread.unpark(),
-            Wake::Signal(signal) => signal.notify(),
-        }
+        self.signal.notify();
     }
 }
 
@@ -126,7 +139,7 @@ impl Drop for Blocking<'_> {
 }
 
 /// Notes that `worker` is about to block until `futures` are done. It must look at
-/// [`Blocking::interrupted`] whenever it wakes up, for which `wake` is used.
+/// [`Blocking::interrupted`] whenever it wakes up, for which `signal` is used.
 ///
 /// # Errors
 /// `Deadlock` if it would never go on; nothing is noted then.
@@ -134,11 +147,11 @@ pub(crate) fn block<'a>(
     worker: &Worker<'_>,
     need: Need,
     futures: &'a Futures<'a>,
-    wake: Wake,
+    signal: Arc<Signal>,
 ) -> Result<Blocking<'a>, Deadlock> {
     let interrupt = Interrupt {
         deadlock: OnceLock::new(),
-        wake,
+        signal,
     };
     let mut registry = registry();
     let new = registry.add(worker, need, futures, Some(Arc::new(interrupt)));
@@ -188,7 +201,10 @@ impl Registry {
         self.next_number += 1;
         self.blocked.push(Blocked {
             number,
-            tasks: worker.tasks().collect(),
+            tasks: worker
+                .tasks()
+                .map(|task| (task.id(), ptr::from_ref(task)))
+                .collect(),
             home: worker.home,
             max_workers: worker.max_workers,
             need,
@@ -256,7 +272,7 @@ impl<'a> Analysis<'a> {
     fn will_finish(&self, future: &TaskRef) -> bool {
         match future.state().phase() {
             Phase::Pending => self.stuck_workers(future.home()).is_none(),
-            Phase::Finished | Phase::Cancelled => true,
+            Phase::Finished | Phase::Cancelled | Phase::Notified => true,
             Phase::Running | Phase::Setting | Phase::Finishing | Phase::Cancelling => self
                 .stack_of
                 .get(&future.id())
@@ -296,7 +312,7 @@ impl<'a> Analysis<'a> {
                 // further out on this worker than at first are.
                 let before = visit.first_step + visit.depth.saturating_sub(depth);
                 let further_out = blocked.tasks.get(visit.depth..depth).unwrap_or_default();
-                let further_out = further_out.iter().rev().copied();
+                let further_out = further_out.iter().rev().map(step);
                 cycle.tasks.splice(..before, further_out);
                 return cycle;
             }
@@ -308,32 +324,33 @@ impl<'a> Analysis<'a> {
             cycle.workers.push(at);
             // Each waits for the one that it runs in place.
             let tasks = blocked.tasks.iter().take(depth).rev();
-            cycle.tasks.extend(tasks.copied());
+            cycle.tasks.extend(tasks.map(step));
             let Some(future) = self.stuck_future(blocked) else {
                 return cycle;
             };
-            let next = self.stack_of.get(&future.id()).copied().or_else(|| {
+            let (id, name, home) = future;
+            let next = self.stack_of.get(&id).copied().or_else(|| {
                 // Pending: it waits for a worker, and the first of its pool's workers
                 // for something else.
-                cycle.tasks.push((future.id(), future.name()));
-                self.stuck_workers(future.home())
+                cycle.tasks.push((id, name));
+                self.stuck_workers(home)
             });
             let Some(next) = next else {
                 return cycle;
             };
             at = next;
             let tasks = &self.blocked[next].tasks;
-            let place = tasks.iter().position(|(id, _)| *id == future.id());
+            let place = tasks.iter().position(|(task, _)| *task == id);
             depth = place.map_or(tasks.len(), |place| place + 1);
         }
     }
 
-    /// A future for which a worker waits in vain.
-    fn stuck_future(&self, blocked: &Blocked) -> Option<TaskRef> {
+    /// A future for which a worker waits in vain: number, name and pool.
+    fn stuck_future(&self, blocked: &Blocked) -> Option<(FutureId, Cow<'static, str>, *const ())> {
         let mut future = None;
         blocked.any_future(|candidate| {
             let stuck = !self.will_finish(candidate);
-            future = stuck.then(|| candidate.clone());
+            future = stuck.then(|| (candidate.id(), candidate.name(), candidate.home()));
             stuck
         });
         future
@@ -349,7 +366,13 @@ struct Visit {
 }
 
 /// A task of a cycle.
-type Step = (FutureId, &'static str);
+type Step = (FutureId, Cow<'static, str>);
+
+fn step((id, task): &(FutureId, *const TaskRef)) -> Step {
+    // SAFETY: the worker that the task is on is blocked, and stays so while the registry
+    // is locked, as it is here.
+    (*id, unsafe { (**task).name() })
+}
 
 /// Tasks that wait for each other, and the workers they are on.
 #[derive(Default)]

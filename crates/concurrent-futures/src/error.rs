@@ -3,8 +3,11 @@
 #![forbid(unsafe_code)]
 
 use crate::future::FutureId;
+#[cfg(target_os = "linux")]
+use crate::process::{TimeLimitExceeded, TransferError, WorkerDied};
 use std::any::Any;
-use std::backtrace::Backtrace;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -55,6 +58,21 @@ pub enum TaskError {
     /// The executor did not accept the task; for iterators that submit as they go.
     #[error(transparent)]
     Rejected(SubmitError),
+    /// The worker process died while it ran the task.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    WorkerDied(Arc<WorkerDied>),
+    /// The task ran longer than its own time limit, and its worker process was killed.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    TimeLimit(Arc<TimeLimitExceeded>),
+    /// The task was terminated while it ran, together with its worker process.
+    #[error("the task was terminated while it ran")]
+    Terminated,
+    /// The argument or the result did not travel between processes.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Transfer(Arc<TransferError>),
 }
 
 impl TaskError {
@@ -81,7 +99,47 @@ impl TaskError {
 pub struct TaskPanic {
     message: String,
     location: Option<PanicLocation>,
-    backtrace: Backtrace,
+    backtrace: PanicBacktrace,
+}
+
+/// The stack of a worker when its task panicked.
+///
+/// [`Display`](fmt::Display) shows it; symbols are looked up by then, or were in the worker
+/// if that is another process.
+pub struct PanicBacktrace(Stack);
+
+enum Stack {
+    Here(Backtrace),
+    Elsewhere(String),
+}
+
+impl PanicBacktrace {
+    /// Whether there is one.
+    #[must_use]
+    pub fn status(&self) -> BacktraceStatus {
+        match &self.0 {
+            Stack::Here(backtrace) => backtrace.status(),
+            Stack::Elsewhere(_) => BacktraceStatus::Captured,
+        }
+    }
+}
+
+impl fmt::Display for PanicBacktrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Stack::Here(backtrace) => backtrace.fmt(f),
+            Stack::Elsewhere(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for PanicBacktrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Stack::Here(backtrace) => backtrace.fmt(f),
+            Stack::Elsewhere(text) => f.write_str(text),
+        }
+    }
 }
 
 /// A place in the source code.
@@ -117,7 +175,22 @@ impl TaskPanic {
         Self {
             message,
             location,
-            backtrace,
+            backtrace: PanicBacktrace(Stack::Here(backtrace)),
+        }
+    }
+
+    /// A panic in another process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn from_elsewhere(
+        message: String,
+        location: Option<PanicLocation>,
+        backtrace: Option<String>,
+    ) -> Self {
+        let stack = backtrace.map_or(Stack::Here(Backtrace::disabled()), Stack::Elsewhere);
+        Self {
+            message,
+            location,
+            backtrace: PanicBacktrace(stack),
         }
     }
 
@@ -135,7 +208,7 @@ impl TaskPanic {
     }
 
     /// The worker's stack at the panic; disabled where `location` is `None`.
-    pub fn backtrace(&self) -> &Backtrace {
+    pub fn backtrace(&self) -> &PanicBacktrace {
         &self.backtrace
     }
 }
@@ -180,7 +253,7 @@ impl Error for TaskPanic {}
 /// ```
 #[derive(Clone, Debug)]
 pub struct Deadlock {
-    pub(crate) tasks: Arc<[(FutureId, &'static str)]>,
+    pub(crate) tasks: Arc<[(FutureId, Cow<'static, str>)]>,
 }
 
 impl Deadlock {
@@ -209,14 +282,26 @@ impl fmt::Display for Deadlock {
 
 impl Error for Deadlock {}
 
-/// The executor broke: its initializer failed in a worker.
+/// The executor broke: its initializer failed in a worker, or its worker processes died.
 #[derive(Clone, Debug)]
 pub struct BrokenExecutor {
-    pub(crate) cause: Arc<dyn Error + Send + Sync>,
+    what: &'static str,
+    cause: Arc<dyn Error + Send + Sync>,
 }
 
 impl BrokenExecutor {
-    /// What the initializer returned, or its [`TaskPanic`].
+    /// An executor whose initializer failed for the cause that is given.
+    #[must_use]
+    pub fn new(cause: Arc<dyn Error + Send + Sync>) -> Self {
+        Self::by("its initializer failed", cause)
+    }
+
+    /// An executor that something else has broken.
+    pub(crate) fn by(what: &'static str, cause: Arc<dyn Error + Send + Sync>) -> Self {
+        Self { what, cause }
+    }
+
+    /// What the initializer returned, or its [`TaskPanic`]; or how a worker process died.
     #[must_use]
     pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.cause
@@ -225,8 +310,8 @@ impl BrokenExecutor {
 
 impl fmt::Display for BrokenExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = &self.cause;
-        write!(f, "the executor is broken: its initializer failed: {cause}")
+        let Self { what, cause } = self;
+        write!(f, "the executor is broken: {what}: {cause}")
     }
 }
 
@@ -314,6 +399,23 @@ pub enum BuildError {
     /// The thread name prefix holds a zero byte, which no thread name can.
     #[error("thread_name_prefix {0:?} holds a zero byte")]
     InvalidThreadName(String),
+    /// [`init`](crate::init) was not called: worker processes would run the program from
+    /// its beginning, and start workers of their own.
+    #[error(
+        "concurrent_futures::init() was not called: it must be the first call in `main`, as \
+         worker processes begin there"
+    )]
+    NotInitialized,
+    /// `max_tasks_per_child` was zero: a worker could never do anything.
+    #[error("max_tasks_per_child must be greater than 0")]
+    ZeroTasks,
+    /// The argument of the initializer does not serialise.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Transfer(TransferError),
+    /// The system refuses what the executor needs.
+    #[error("the executor cannot be set up: {0}")]
+    System(#[from] io::Error),
 }
 
 /// The time limit of a call passed; nothing is lost.

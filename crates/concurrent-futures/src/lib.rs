@@ -39,6 +39,7 @@
 //! | submit a call of a function, or a closure | [`submit`](ThreadPoolExecutor::submit), [`spawn`](ThreadPoolExecutor::spawn); [`submit_fallible`](ThreadPoolExecutor::submit_fallible), [`spawn_fallible`](ThreadPoolExecutor::spawn_fallible) for those that return a `Result` |
 //! | call a function for each item | [`map`](ThreadPoolExecutor::map), [`map_buffered`](ThreadPoolExecutor::map_buffered) |
 //! | borrow from the caller | [`scope`](ThreadPoolExecutor::scope) |
+//! | run tasks in worker processes (Linux) | `ProcessPoolExecutor`, by the same calls; first `init` |
 //! | wait for one future | [`result`](Future::result), [`result_timeout`](Future::result_timeout), `.await` |
 //! | wait for many | [`wait`], [`as_completed`] |
 //! | be told | [`add_done_callback`](Future::add_done_callback) |
@@ -64,12 +65,15 @@ mod future;
 mod map;
 mod observer;
 mod panic;
+#[cfg(target_os = "linux")]
+mod process;
+mod signal;
 mod sync;
 mod thread;
 
 pub use error::{
-    BrokenExecutor, BuildError, Deadlock, InvalidStateError, PanicLocation, Rejected, SubmitError,
-    TaskError, TaskPanic, TimeoutError,
+    BrokenExecutor, BuildError, Deadlock, InvalidStateError, PanicBacktrace, PanicLocation,
+    Rejected, SubmitError, TaskError, TaskPanic, TimeoutError,
 };
 pub use executor::{Executor, Function, Value};
 pub use future::{
@@ -78,7 +82,32 @@ pub use future::{
 };
 pub use map::{BufferedMap, Map, MapOptions};
 pub use observer::Observer;
+#[cfg(target_os = "linux")]
+pub use process::{
+    ProcessPoolExecutor, ProcessPoolExecutorBuilder, RemoteError, StartMethod, TaskOptions,
+    TimeLimitExceeded, TransferError, TransferStep, WorkerDied, WorkerExit, init,
+};
 pub use thread::{InitializerOutcome, Scope, ThreadPoolExecutor, ThreadPoolExecutorBuilder};
+
+/// For other faces of the engine, which is what the Python package is. It changes as
+/// they need it: not part of the public interface.
+#[doc(hidden)]
+pub mod engine {
+    pub use crate::current::{is_worker_of, run_one_in_place};
+    pub use crate::deadlock::{ForkGuard, Futures};
+    pub use crate::future::blocking::{Stop, wait_until_done};
+    pub use crate::future::ready::Watched;
+    pub use crate::future::state::{Advance, Cancel, Phase, State};
+    pub use crate::future::task::{ForeignTask, Header, TaskRef, VTable};
+    pub use crate::future::wait::{HasTask, has_failed, next_ready, wait_for_all, wait_for_first};
+    #[cfg(target_os = "linux")]
+    pub use crate::process::init_before_main;
+    pub use crate::sync::{deadline_after, spin_limit};
+    pub use crate::thread::MAX_WORKERS;
+    pub use crate::thread::host::{Host, WorkerThread};
+    pub use crate::thread::limit::{PendingLimit, Permit, WhenFull};
+    pub use crate::thread::pool::Pool;
+}
 
 /// The example of the README is one of the tests.
 #[cfg(doctest)]

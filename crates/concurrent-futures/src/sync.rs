@@ -6,14 +6,14 @@
 #[cfg(loom_models)]
 pub(crate) use loom::{
     hint::spin_loop,
-    sync::{Condvar, Mutex, MutexGuard, atomic},
-    thread::{self, Thread},
+    sync::{Mutex, MutexGuard, atomic},
+    thread,
 };
 #[cfg(not(loom_models))]
 pub(crate) use std::{
     hint::spin_loop,
-    sync::{Condvar, Mutex, MutexGuard, atomic},
-    thread::{self, Thread},
+    sync::{Mutex, MutexGuard, atomic},
+    thread,
 };
 
 /// The counts of an `Arc` are no part of the protocols.
@@ -62,31 +62,115 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// How many times a thread looks again before it goes to sleep; some tens of
-/// microseconds, which is what a sleep and a wake-up cost.
-pub(crate) fn spin_limit() -> u32 {
+/// How many times a thread looks again, at most, before it goes to sleep: for longer than it
+/// takes to wake a thread on an idle CPU (tens of microseconds). If it were shorter, two
+/// threads that hand tasks to and fro would both be asleep again by the time the other has
+/// woken up, every time.
+pub fn spin_limit() -> u32 {
     #[cfg(loom_models)]
     return 1;
     #[cfg(not(loom_models))]
     {
-        use std::sync::OnceLock;
-        static LIMIT: OnceLock<u32> = OnceLock::new();
-        // With one CPU, what is waited for cannot happen while we spin.
-        *LIMIT.get_or_init(|| match thread::available_parallelism() {
-            Ok(cpus) if cpus.get() == 1 => 0,
-            _ => 400,
-        })
+        use std::sync::atomic::{AtomicU32, Ordering};
+        const UNKNOWN: u32 = u32::MAX;
+        // No `OnceLock`: should the process fork while some thread finds out, the child
+        // would wait for that thread forever.
+        static LIMIT: AtomicU32 = AtomicU32::new(UNKNOWN);
+        match LIMIT.load(Ordering::Relaxed) {
+            UNKNOWN => {
+                // With one CPU, what is waited for cannot happen while we spin.
+                let limit = match thread::available_parallelism() {
+                    Ok(cpus) if cpus.get() == 1 => 0,
+                    _ => 1600,
+                };
+                LIMIT.store(limit, Ordering::Relaxed);
+                limit
+            }
+            limit => limit,
+        }
     }
 }
 
-/// Spins until `condition` holds, or for about as long as a sleep would cost.
-/// Returns whether it held.
+/// What a thread has learnt about spinning.
+///
+/// It pays if what is waited for happens soon, and on another CPU. If it did not pay the
+/// last times (the tasks are long; all CPUs are taken by others), the thread gives up
+/// sooner; now and then it tries in full whether that has changed.
+#[derive(Clone, Copy, Debug)]
+#[cfg(not(loom_models))]
+struct SpinHistory {
+    failures: u32,
+}
+
+#[cfg(not(loom_models))]
+impl SpinHistory {
+    const NEW: Self = Self { failures: 0 };
+    const TRY_AGAIN: u32 = 64;
+
+    /// How many turns to spin, of at most `limit`.
+    fn turns(self, limit: u32) -> u32 {
+        if self.failures.is_multiple_of(Self::TRY_AGAIN) {
+            limit
+        } else {
+            limit >> self.failures.min(31)
+        }
+    }
+
+    fn note(&mut self, success: bool) {
+        self.failures = if success {
+            0
+        } else {
+            self.failures.wrapping_add(1)
+        };
+    }
+}
+
+/// Spins until `condition` holds, or for about as long as a sleep would cost, or less if
+/// that did not help the thread lately. Returns whether it held.
 pub(crate) fn spin_until(condition: impl Fn() -> bool) -> bool {
-    for _ in 0..spin_limit() {
+    #[cfg(not(loom_models))]
+    {
+        thread_local! {
+            static HISTORY: std::cell::Cell<SpinHistory> =
+                const { std::cell::Cell::new(SpinHistory::NEW) };
+        }
+        let mut history = HISTORY.get();
+        let held = spin(history.turns(spin_limit()), condition);
+        history.note(held);
+        HISTORY.set(history);
+        held
+    }
+    #[cfg(loom_models)]
+    spin(spin_limit(), condition)
+}
+
+/// Spins until `condition`, which takes a while itself, holds, but only so many times.
+/// Returns whether it held.
+pub(crate) fn spin_turns(turns: usize, condition: impl Fn() -> bool) -> bool {
+    if cfg!(loom_models) || spin_limit() == 0 {
+        return condition();
+    }
+    for _ in 0..turns {
         if condition() {
             return true;
         }
-        spin_loop();
+        // Whom we wait for may be waiting for our CPU.
+        thread::yield_now();
+    }
+    false
+}
+
+fn spin(turns: u32, condition: impl Fn() -> bool) -> bool {
+    for turn in 1..=turns {
+        if condition() {
+            return true;
+        }
+        if turn.is_multiple_of(64) {
+            // Whom we wait for may be waiting for our CPU.
+            thread::yield_now();
+        } else {
+            spin_loop();
+        }
     }
     condition()
 }
@@ -107,53 +191,6 @@ impl Backoff {
     }
 }
 
-/// A wake-up for one thread: `wait` returns after `notify`, whichever came
-/// first.
-#[derive(Debug)]
-pub(crate) struct Signal {
-    set: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Signal {
-    pub(crate) fn new() -> Self {
-        Self {
-            set: Mutex::new(false),
-            changed: Condvar::new(),
-        }
-    }
-
-    pub(crate) fn notify(&self) {
-        *lock(&self.set) = true;
-        self.changed.notify_one();
-    }
-
-    /// Waits for `notify` or the deadline, and takes the notification.
-    /// Returns false when the deadline passed.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
-        let mut set = lock(&self.set);
-        while !*set {
-            set = match deadline {
-                None => self
-                    .changed
-                    .wait(set)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(deadline) => {
-                    let Some(left) = time_left(deadline) else {
-                        return false;
-                    };
-                    self.changed
-                        .wait_timeout(set, left)
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .0
-                }
-            };
-        }
-        *set = false;
-        true
-    }
-}
-
 /// What is left until `deadline`; `None` once it has passed.
 pub(crate) fn time_left(deadline: Instant) -> Option<std::time::Duration> {
     deadline
@@ -163,29 +200,6 @@ pub(crate) fn time_left(deadline: Instant) -> Option<std::time::Duration> {
 
 /// The moment `timeout` from now; `None` when that is beyond what the clock can
 /// tell, which no one lives to see.
-pub(crate) fn deadline_after(timeout: std::time::Duration) -> Option<Instant> {
+pub fn deadline_after(timeout: std::time::Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
-}
-
-/// Parks the calling thread until it is unparked or the deadline passes; may
-/// return for no reason. Returns false when the deadline has passed.
-pub(crate) fn park(deadline: Option<Instant>) -> bool {
-    let Some(deadline) = deadline else {
-        thread::park();
-        return true;
-    };
-    let Some(left) = time_left(deadline) else {
-        return false;
-    };
-    #[cfg(loom_models)]
-    {
-        // Loom has no clock: in the models every deadline has passed.
-        let _ = left;
-        false
-    }
-    #[cfg(not(loom_models))]
-    {
-        thread::park_timeout(left);
-        true
-    }
 }

@@ -1,5 +1,6 @@
 //! `as_completed`: futures in the order in which they are done.
 
+use super::blocking::NEVER;
 use super::ready::Watched;
 use super::wait::{HasTask, Waitable, next_ready};
 use crate::current;
@@ -150,16 +151,11 @@ impl<F: Waitable> AsCompleted<F> {
     /// first that is pending in its own pool, which makes it ready.
     fn wait(&mut self, deadline: Option<Instant>) -> Option<usize> {
         let futures = &self.futures;
-        if deadline.is_none() && !self.watched.has_ready() {
-            current::with_worker(|worker| {
-                worker.is_some_and(|worker| {
-                    let mut futures = futures.iter().flatten();
-                    futures.any(|future| worker.run_in_place(future.task()))
-                })
-            });
-        }
         let needed: &Futures<'_> = &|f| futures.iter().flatten().any(|future| f(future.task()));
-        let next = next_ready(&mut self.watched, deadline, needed);
+        if deadline.is_none() && !self.watched.has_ready() {
+            current::run_one_in_place(needed);
+        }
+        let next = next_ready(&mut self.watched, deadline, needed, NEVER);
         if next.is_none() && deadline.is_none() {
             // A deadlock: any of those left tells the cycle when it is asked.
             let index = futures.iter().position(Option::is_some)?;

@@ -1,23 +1,37 @@
 //! A thread that waits for one future.
 
+use super::driver;
 use super::state::{Action, Node, State};
 use super::task::TaskRef;
 use crate::current::{self, Worker};
-use crate::deadlock::{self, Futures, Need, Wake};
+use crate::deadlock::{self, Futures, Need};
 use crate::error::Deadlock;
+use crate::signal::{Signal, Woken};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Thread, UnsafeCell, park, spin_until, thread, time_left};
+use crate::sync::{Arc, UnsafeCell, spin_until, time_left};
 use std::ptr::NonNull;
 use std::time::Instant;
 
-/// Waits until the future is done. Returns false when the deadline passed first.
+/// Asked whenever a signal of the operating system may have ended a sleep: whether to
+/// stop waiting.
+pub type Stop<'a> = &'a dyn Fn() -> bool;
+
+/// Goes on waiting whatever signals come.
+pub(crate) const NEVER: Stop<'static> = &|| false;
+
+/// Waits until the future is done. Returns false when the deadline passed first, or
+/// `stop` said so.
 ///
 /// On a worker thread, a future that is pending in the worker's own pool is run
 /// in place; not with a deadline, which running it could overrun.
 ///
 /// # Errors
 /// `Deadlock`, if what the future waits for is the calling task.
-pub(crate) fn wait_until_done(task: &TaskRef, deadline: Option<Instant>) -> Result<bool, Deadlock> {
+pub fn wait_until_done(
+    task: &TaskRef,
+    deadline: Option<Instant>,
+    stop: Stop<'_>,
+) -> Result<bool, Deadlock> {
     if task.state().is_done() {
         return Ok(true);
     }
@@ -29,12 +43,12 @@ pub(crate) fn wait_until_done(task: &TaskRef, deadline: Option<Instant>) -> Resu
             return Ok(true);
         }
         let (Some(worker), None) = (worker, deadline) else {
-            return Ok(wait_parked(task.state(), deadline, || false));
+            return Ok(wait_parked(task.state(), deadline, || false, stop));
         };
         let futures: &Futures<'_> = &|f| f(task);
-        let wake = Wake::Unpark(thread::current());
-        let blocking = deadlock::block(worker, Need::All, futures, wake)?;
-        if wait_parked(task.state(), None, || blocking.interrupted().is_some()) {
+        let blocking = deadlock::block(worker, Need::All, futures, Signal::of_this_thread())?;
+        let is_interrupted = || blocking.interrupted().is_some();
+        if wait_parked(task.state(), None, is_interrupted, stop) {
             return Ok(true);
         }
         blocking
@@ -52,7 +66,7 @@ pub(crate) fn wait_always(task: &TaskRef) {
         }
         let futures: &Futures<'_> = &|f| f(task);
         let _blocking = worker.map(|worker| deadlock::block_always(worker, Need::All, futures));
-        wait_parked(task.state(), None, || false);
+        wait_parked(task.state(), None, || false, NEVER);
     });
 }
 
@@ -61,6 +75,7 @@ pub(crate) fn wait_always(task: &TaskRef) {
 fn is_done_soon(task: &TaskRef, worker: Option<&Worker<'_>>) -> bool {
     task.state().is_done()
         || worker.is_some_and(|worker| worker.run_in_place(task))
+        || driver::drive(task.home(), &|| task.state().is_done())
         || spin_until(|| task.state().is_done())
 }
 
@@ -68,7 +83,7 @@ fn is_done_soon(task: &TaskRef, worker: Option<&Worker<'_>>) -> bool {
 #[repr(C)]
 struct Waiter {
     node: Node,
-    thread: UnsafeCell<Option<Thread>>,
+    signal: UnsafeCell<Option<Arc<Signal>>>,
     notified: AtomicBool,
 }
 
@@ -77,44 +92,57 @@ impl Waiter {
     /// As the state machine does it: once, with the node of a registered entry.
     unsafe fn notify(node: NonNull<Node>) {
         // SAFETY: the node is the first field of a waiter, which stays until it
-        // sees `notified`; the thread is taken before that, by us alone.
+        // sees `notified`; the signal is taken before that, by us alone.
         unsafe {
             let waiter = node.cast::<Self>().as_ref();
-            let thread = waiter.thread.with_mut(|thread| (*thread).take());
+            let signal = waiter.signal.with_mut(|signal| (*signal).take());
             // ORDERING: Release, so that the waiter goes on after our accesses.
             waiter.notified.store(true, Ordering::Release);
-            if let Some(thread) = thread {
-                thread.unpark();
+            if let Some(signal) = signal {
+                signal.notify();
             }
         }
     }
 
-    fn wait(&self, deadline: Option<Instant>, is_interrupted: impl Fn() -> bool) -> bool {
+    fn wait(
+        &self,
+        signal: &Signal,
+        deadline: Option<Instant>,
+        is_interrupted: impl Fn() -> bool,
+        stop: Stop<'_>,
+    ) -> bool {
         // ORDERING: Acquire pairs with the Release in `notify`.
         while !self.notified.load(Ordering::Acquire) {
-            if is_interrupted() || !park(deadline) {
+            if is_interrupted() {
                 return false;
+            }
+            match signal.wait_once(deadline) {
+                Woken::Expired => return false,
+                Woken::Early if stop() => return false,
+                Woken::Notified | Woken::Early => {}
             }
         }
         true
     }
 }
 
-/// Parks the calling thread until the future is done. Returns false when the deadline
-/// passed first, or `is_interrupted` when the thread was unparked.
+/// Makes the calling thread sleep until the future is done. Returns false when the
+/// deadline passed first, `is_interrupted` when its signal was notified, or `stop` said so.
 pub(crate) fn wait_parked(
     state: &State,
     deadline: Option<Instant>,
     is_interrupted: impl Fn() -> bool,
+    stop: Stop<'_>,
 ) -> bool {
+    let signal = Signal::of_this_thread();
     let waiter = Waiter {
         node: Node::new(&Action::Notify(Waiter::notify)),
-        thread: UnsafeCell::new(Some(thread::current())),
+        signal: UnsafeCell::new(Some(Arc::clone(&signal))),
         notified: AtomicBool::new(false),
     };
     let node = NonNull::from(&waiter).cast::<Node>();
     // SAFETY: the waiter stays where it is until it was notified or unregistered.
-    if !unsafe { state.register(node) } || waiter.wait(deadline, is_interrupted) {
+    if !unsafe { state.register(node) } || waiter.wait(&signal, deadline, is_interrupted, stop) {
         return true;
     }
     // SAFETY: registered above.
@@ -122,5 +150,5 @@ pub(crate) fn wait_parked(
         return false;
     }
     // Done after all; the notification is on its way.
-    waiter.wait(None, || false)
+    waiter.wait(&signal, None, || false, NEVER)
 }

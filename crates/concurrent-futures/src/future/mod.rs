@@ -3,14 +3,15 @@
 mod as_completed;
 pub(crate) mod blocking;
 mod callback;
+pub(crate) mod driver;
 mod id;
 #[cfg(all(test, loom_models))]
 mod models;
 mod promise;
-mod ready;
+pub(crate) mod ready;
 pub(crate) mod state;
 pub(crate) mod task;
-mod wait;
+pub(crate) mod wait;
 mod waker;
 
 pub use as_completed::{AsCompleted, AsCompletedTimeout, as_completed};
@@ -23,7 +24,7 @@ pub(crate) use task::{Call, Outcome, TaskRef};
 
 use crate::error::{TaskError, TimeoutError};
 use crate::sync::deadline_after;
-use blocking::wait_until_done;
+use blocking::{NEVER, wait_until_done};
 use state::Cancel;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -116,6 +117,37 @@ impl<T> Future<T> {
         self.task.cancel() != Cancel::TooLate
     }
 
+    /// Ends the task, whatever it is doing: cancels it if it is pending; if it is running
+    /// in a worker process, kills that, and the future fails with
+    /// [`TaskError::Terminated`]. The pool replaces the worker.
+    ///
+    /// Returns whether the task was or will be ended by this; false if it has finished,
+    /// or runs on a thread, which cannot be ended.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, TaskError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// fn spin(on: bool) {
+    ///     while on {}
+    /// }
+    /// let endless = pool.submit(spin, true)?;
+    /// while !endless.running() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert!(!endless.cancel());
+    /// assert!(endless.terminate());
+    /// assert!(matches!(endless.result(), Err(TaskError::Terminated)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn terminate(&self) -> bool {
+        self.cancel() || driver::terminate(self.task.home(), self.id())
+    }
+
     /// Whether the future was cancelled.
     #[must_use]
     pub fn cancelled(&self) -> bool {
@@ -168,7 +200,7 @@ impl<T> Future<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn result(mut self) -> Result<T, TaskError> {
-        wait_until_done(&self.task, None)?;
+        wait_until_done(&self.task, None, NEVER)?;
         self.take()
     }
 
@@ -196,7 +228,7 @@ impl<T> Future<T> {
     }
 
     pub(crate) fn result_until(&mut self, deadline: Option<Instant>) -> Result<T, TaskError> {
-        if wait_until_done(&self.task, deadline)? {
+        if wait_until_done(&self.task, deadline, NEVER)? {
             self.take()
         } else {
             Err(TaskError::Timeout)
@@ -216,7 +248,7 @@ impl<T> Future<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn exception(&self) -> Option<TaskError> {
-        match wait_until_done(&self.task, None) {
+        match wait_until_done(&self.task, None, NEVER) {
             Ok(_) => self.look().err().cloned(),
             Err(deadlock) => Some(TaskError::Deadlock(deadlock)),
         }
@@ -241,7 +273,7 @@ impl<T> Future<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn exception_timeout(&self, timeout: Duration) -> Result<Option<TaskError>, TimeoutError> {
-        match wait_until_done(&self.task, deadline_after(timeout)) {
+        match wait_until_done(&self.task, deadline_after(timeout), NEVER) {
             Ok(true) => Ok(self.look().err().cloned()),
             Ok(false) => Err(TimeoutError {
                 unfinished: 1,
@@ -326,8 +358,9 @@ impl<T> Future<T> {
 impl<T> Drop for Future<T> {
     fn drop(&mut self) {
         self.awaiting.stop(self.task.state());
-        let is_done = self.task.state().detach();
-        if is_done && self.task.state().phase() == Phase::Finished && !self.task.taken() {
+        // Once it is finished, the outcome is ours to drop; before, the finishing thread's.
+        let is_final = !self.task.state().flag();
+        if is_final && self.task.state().phase() == Phase::Finished && !self.task.taken() {
             // SAFETY: the outcome is there and ours.
             unsafe { self.task.drop_outcome() };
         }
@@ -368,7 +401,7 @@ impl<T> fmt::Debug for Future<T> {
         let state = match phase {
             Phase::Pending => "pending",
             Phase::Running | Phase::Setting | Phase::Finishing => "running",
-            Phase::Cancelling | Phase::Cancelled => "cancelled",
+            Phase::Cancelling | Phase::Cancelled | Phase::Notified => "cancelled",
             Phase::Finished if self.task.taken() => "finished, result taken",
             Phase::Finished if self.look().is_err() => "finished with an error",
             Phase::Finished => "finished",

@@ -1,9 +1,9 @@
 //! Models of the state machine and of the ready list, checked by loom: every
 //! interleaving of a few threads, with the weak memory of the language.
 
-use super::blocking::wait_parked;
+use super::blocking::{NEVER, wait_parked};
 use super::ready::Watched;
-use super::state::{Action, Cancel, Node, Phase, State};
+use super::state::{Action, Advance, Cancel, Node, Phase, State};
 use super::task::TaskRef;
 use super::{Future, promise};
 use crate::error::TaskError;
@@ -86,7 +86,7 @@ fn start_against_cancel_has_one_winner() {
         let dropped = std::cell::Cell::new(false);
         let cancelled = cell.state.cancel(|| dropped.set(true)) == Cancel::Now;
         assert_eq!(dropped.get(), cancelled);
-        wait_parked(&cell.state, None, || false);
+        wait_parked(&cell.state, None, || false, NEVER);
         let ran = worker.join().unwrap();
         assert!(ran != cancelled);
         assert_eq!(cell.state.phase() == Phase::Cancelled, cancelled);
@@ -116,7 +116,7 @@ fn finish_against_a_late_waiter() {
             let cell = Arc::clone(&cell);
             move || cell.run()
         });
-        assert!(wait_parked(&cell.state, None, || false));
+        assert!(wait_parked(&cell.state, None, || false, NEVER));
         assert_eq!(cell.take(), 42);
         worker.join().unwrap();
     });
@@ -128,7 +128,7 @@ fn finish_against_two_waiters() {
         let cell = Cell::new();
         let threads = [(); 2].map(|()| {
             let cell = Arc::clone(&cell);
-            thread::spawn(move || wait_parked(&cell.state, None, || false))
+            thread::spawn(move || wait_parked(&cell.state, None, || false, NEVER))
         });
         cell.run();
         for thread in threads {
@@ -139,7 +139,7 @@ fn finish_against_two_waiters() {
 
 /// In the models, every deadline has passed: the waiter gives up at once.
 fn wait_in_vain(state: &State) -> bool {
-    wait_parked(state, Some(std::time::Instant::now()), || false)
+    wait_parked(state, Some(std::time::Instant::now()), || false, NEVER)
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn finish_against_a_time_limit() {
         });
         if !wait_in_vain(&cell.state) {
             // Nothing is lost: asked again, it is there.
-            assert!(wait_parked(&cell.state, None, || false));
+            assert!(wait_parked(&cell.state, None, || false, NEVER));
         }
         assert_eq!(cell.take(), 42);
         worker.join().unwrap();
@@ -227,7 +227,7 @@ fn callbacks_added_while_finishing_run_once_in_order_before_done() {
         for _ in 0..2 {
             added += usize::from(CountingCallback::add(&cell, &calls, added));
         }
-        assert!(wait_parked(&cell.state, None, || false));
+        assert!(wait_parked(&cell.state, None, || false, NEVER));
         assert_eq!(calls.load(Ordering::Relaxed), added);
         assert_eq!(cell.take(), 42);
         worker.join().unwrap();
@@ -244,7 +244,7 @@ fn a_callback_added_while_cancelling_runs_once() {
             move || cell.state.cancel(|| {})
         });
         let added = CountingCallback::add(&cell, &calls, 0);
-        assert!(wait_parked(&cell.state, None, || false));
+        assert!(wait_parked(&cell.state, None, || false, NEVER));
         assert_eq!(calls.load(Ordering::Relaxed), usize::from(added));
         assert_eq!(other.join().unwrap(), Cancel::Now);
     });
@@ -258,7 +258,7 @@ fn the_outcome_of_a_dropped_handle_is_dropped_once() {
             let cell = Arc::clone(&cell);
             move || cell.run()
         });
-        if cell.state.detach() {
+        if !cell.state.flag() {
             assert_eq!(cell.take(), 42);
             cell.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -345,7 +345,7 @@ fn each_watched_future_is_reported_once() {
         unsafe { watched.add(0, tasks, |index| done.push(index)) };
         let other = promised(2, second);
         while done.len() < 2 {
-            done.extend(watched.next(None, || false));
+            done.extend(watched.next(None, || false, NEVER));
         }
         done.sort_unstable();
         assert_eq!(done, [0, 1]);
@@ -369,5 +369,89 @@ fn a_watch_is_dropped_while_its_futures_finish() {
         thread.join().unwrap();
         other.join().unwrap();
         assert!(one.done() && two.done());
+    });
+}
+
+// Faces with an order of their own: done first, then whoever is to be told.
+
+impl Cell {
+    /// Writes the outcome and makes the future done; if it is flagged, despite that.
+    /// Returns whether it was flagged.
+    fn advance_to_finished(&self) -> bool {
+        self.state.claim().unwrap();
+        // SAFETY: claimed; nobody else writes.
+        unsafe {
+            self.outcome.with_mut(|outcome| *outcome = 42);
+            let from = [Phase::Setting];
+            match self.state.advance(&from, Phase::Finished, false) {
+                Advance::Done => false,
+                Advance::Flagged => {
+                    let advance = self.state.advance(&from, Phase::Finished, true);
+                    assert_eq!(advance, Advance::Done);
+                    true
+                }
+                Advance::Other(phase) => panic!("{phase:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn who_flags_before_a_future_is_finished_is_noticed() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || cell.advance_to_finished()
+        });
+        let flagged = cell.state.flag();
+        assert!(wait_parked(&cell.state, None, || false, NEVER));
+        assert_eq!(cell.take(), 42);
+        assert_eq!(worker.join().unwrap(), flagged);
+    });
+}
+
+#[test]
+fn advancing_wakes_a_waiter_and_has_one_winner_against_cancelling() {
+    check_bounded(|| {
+        let cell = Cell::new();
+        let other = thread::spawn({
+            let cell = Arc::clone(&cell);
+            // SAFETY: a pending future may be cancelled by anyone.
+            move || unsafe {
+                cell.state
+                    .advance(&[Phase::Pending], Phase::Cancelled, true)
+            }
+        });
+        let started = cell.state.start();
+        if started {
+            cell.advance_to_finished();
+        } else {
+            assert!(wait_parked(&cell.state, None, || false, NEVER));
+        }
+        assert_eq!(other.join().unwrap() == Advance::Done, !started);
+    });
+}
+
+#[test]
+fn a_cancelled_future_is_noticed_once_and_by_who_flagged_it() {
+    loom::model(|| {
+        let cell = Cell::new();
+        assert_eq!(cell.state.cancel(|| {}), Cancel::Now);
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            // SAFETY: it is done before and after.
+            move || unsafe {
+                cell.state
+                    .advance(&[Phase::Cancelled], Phase::Notified, false)
+            }
+        });
+        let flagged = cell.state.flag();
+        let expected = if flagged {
+            Advance::Flagged
+        } else {
+            Advance::Done
+        };
+        assert_eq!(worker.join().unwrap(), expected);
     });
 }

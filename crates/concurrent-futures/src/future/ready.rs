@@ -15,12 +15,14 @@
 //! 2. The watching thread keeps watch and entries until each entry was taken from
 //!    the ready list or unregistered.
 
+use super::blocking::{NEVER, Stop};
 use super::state::{Action, Node, State};
 use super::task::TaskRef;
-use crate::deadlock::Wake;
+use crate::signal::{Signal, Woken};
 use crate::sync::atomic::{AtomicPtr, Ordering};
-use crate::sync::{Arc, Signal, spin_until};
+use crate::sync::{Arc, spin_until};
 use std::cell::Cell;
+use std::fmt;
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
@@ -112,8 +114,13 @@ impl Watch {
     }
 
     /// Sleeps until there is a ready entry. False when the deadline passed first, or
-    /// `is_interrupted` when the signal came.
-    fn sleep(&self, deadline: Option<Instant>, is_interrupted: impl Fn() -> bool) -> bool {
+    /// `is_interrupted` when the signal came, or `stop` said so.
+    fn sleep(
+        &self,
+        deadline: Option<Instant>,
+        is_interrupted: impl Fn() -> bool,
+        stop: Stop<'_>,
+    ) -> bool {
         let is_empty = || self.head.load(Ordering::Relaxed).is_null();
         if spin_until(|| !is_empty()) {
             return true;
@@ -126,7 +133,13 @@ impl Watch {
             Ordering::Acquire,
         );
         while parking.is_ok() && self.head.load(Ordering::Relaxed) == parked() {
-            if is_interrupted() || !self.signal.wait(deadline) {
+            let ends = is_interrupted()
+                || match self.signal.wait_once(deadline) {
+                    Woken::Notified => false,
+                    Woken::Expired => true,
+                    Woken::Early => stop(),
+                };
+            if ends {
                 // Unless an entry comes at this very moment, nobody has come.
                 return self
                     .head
@@ -146,7 +159,7 @@ impl Watch {
 /// The futures that one thread watches.
 ///
 /// Watch and entries are held by raw pointers, as other threads access them too.
-pub(super) struct Watched {
+pub struct Watched {
     watch: NonNull<Watch>,
     /// In blocks, so that entries stay where they are when others come.
     blocks: Vec<NonNull<[Entry]>>,
@@ -161,7 +174,12 @@ unsafe impl Send for Watched {}
 unsafe impl Sync for Watched {}
 
 impl Watched {
-    pub(super) fn new() -> Self {
+    /// Watches nothing yet.
+    #[allow(
+        clippy::new_without_default,
+        reason = "made in two places, for no generic code"
+    )]
+    pub fn new() -> Self {
         Self {
             watch: NonNull::from(Box::leak(Box::new(Watch::new()))),
             blocks: Vec::new(),
@@ -180,7 +198,7 @@ impl Watched {
     /// # Safety
     /// Each task is kept until it was reported, or [`forget`](Self::forget) was
     /// called for it, or this was dropped.
-    pub(super) unsafe fn add<'a>(
+    pub unsafe fn add<'a>(
         &mut self,
         first: usize,
         tasks: impl Iterator<Item = &'a TaskRef>,
@@ -220,7 +238,7 @@ impl Watched {
 
     /// Stops watching the future with this number. Its number may still be
     /// reported, if it is done at this moment.
-    pub(super) fn forget(&mut self, index: usize) {
+    pub fn forget(&mut self, index: usize) {
         self.entries()
             .filter(|(_, entry)| entry.index == index)
             .for_each(|(pointer, entry)| entry.unregister(pointer));
@@ -234,15 +252,17 @@ impl Watched {
     }
 
     /// Waits for the next watched future that is done, and returns its number; `None`
-    /// when the deadline passed first, or `is_interrupted` when it was [woken](Self::wake).
-    pub(super) fn next(
+    /// when the deadline passed first, `is_interrupted` when its [signal](Self::signal) was
+    /// notified, or `stop` said so.
+    pub fn next(
         &mut self,
         deadline: Option<Instant>,
         is_interrupted: impl Fn() -> bool,
+        stop: Stop<'_>,
     ) -> Option<usize> {
         while self.ready.is_null() {
             self.ready = self.watch().take();
-            if self.ready.is_null() && !self.watch().sleep(deadline, &is_interrupted) {
+            if self.ready.is_null() && !self.watch().sleep(deadline, &is_interrupted, stop) {
                 return None;
             }
         }
@@ -256,14 +276,25 @@ impl Watched {
         }
     }
 
-    /// How to wake the thread that waits in `next`.
-    pub(super) fn wake(&self) -> Wake {
-        Wake::Signal(Arc::clone(&self.watch().signal))
+    /// Wakes the thread that waits in `next`.
+    pub(super) fn signal(&self) -> Arc<Signal> {
+        Arc::clone(&self.watch().signal)
+    }
+
+    /// The number of a watched future that is done, if one is known to be.
+    pub fn next_without_waiting(&mut self) -> Option<usize> {
+        self.has_ready().then(|| self.next(None, || true, NEVER))?
     }
 
     /// Whether a future is known to be done without waiting.
-    pub(super) fn has_ready(&self) -> bool {
+    pub fn has_ready(&self) -> bool {
         !self.ready.is_null() || !self.watch().head.load(Ordering::Relaxed).is_null()
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watched({})", self.entries().count())
     }
 }
 
@@ -290,7 +321,7 @@ impl Entry {
 impl Drop for Watched {
     fn drop(&mut self) {
         while !self.ready.is_null() {
-            self.next(None, || false);
+            self.next(None, || false, NEVER);
         }
         let mut coming = 0_usize;
         for (pointer, entry) in self.entries() {
@@ -300,7 +331,7 @@ impl Drop for Watched {
         // Those whose notification is on its way must have arrived before the
         // entries go.
         for _ in 0..coming {
-            self.next(None, || false);
+            self.next(None, || false, NEVER);
         }
         // SAFETY: allocated in `add` and `new`; nobody refers to them any more.
         unsafe {

@@ -14,7 +14,8 @@
 //! | `Finishing`  | outcome written, callbacks look at it       | `Finished`                        |
 //! | `Cancelling` | cancelled, callbacks are told               | `Cancelled`                       |
 //! | `Finished`   | outcome written, callbacks have run         | –                                 |
-//! | `Cancelled`  | cancelled, callbacks have run               | –                                 |
+//! | `Cancelled`  | cancelled, callbacks have run               | –, `Notified`                     |
+//! | `Notified`   | and its executor has taken notice           | –                                 |
 //!
 //! # Transitions
 //!
@@ -26,14 +27,21 @@
 //! | [`cancel`]    | `Pending`             | `Cancelling` → `Cancelled`| anybody; one succeeds       |
 //! | [`register`]  | not done              | same, node in the list    | anybody                     |
 //! | [`unregister`]| not done              | same, node not in the list| who registered              |
-//! | [`detach`]    | not done              | same, flag `DETACHED`     | the handle, as it is dropped|
+//! | [`flag`]      | not done, `Cancelled` | same, flagged             | see below                   |
+//! | [`advance`]   | any given             | any given                 | faces with an order of their own |
+//!
+//! The flag tells the thread that makes the future done to look further: in Rust, that
+//! the handle is gone and nobody else will drop the outcome; in the Python face, that
+//! Python code observes the future.
 //!
 //! `Finishing` is skipped over when nobody waits. Callbacks that are added while
 //! others run are run after them, by the same thread.
 //!
-//! *Done* means `Finished` or `Cancelled`: whoever waits for a future goes on after
-//! its callbacks have run, so that they look at an outcome that nobody can take away
-//! meanwhile.
+//! *Done* means `Finished`, `Cancelled` or `Notified`: whoever waits for a future goes on
+//! after its callbacks have run, so that they look at an outcome that nobody can take away
+//! meanwhile. Where outcomes are shared, as in Python, callbacks are no entries of the
+//! list, and `advance` makes the future done before they run. `Notified` is
+//! `CANCELLED_AND_NOTIFIED` of `CPython`; no future of the Rust face comes there.
 //!
 //! # Invariants
 //!
@@ -47,7 +55,7 @@
 //!    The transition to done takes the whole list, and its thread notifies each
 //!    node once and never touches it again. So `unregister` either removes the
 //!    node (nobody will notify it) or reports that its notification is coming.
-//! 4. When a handle is dropped before the future is done, `detach` wins against
+//! 4. When a handle is dropped before the future is done, `flag` wins against
 //!    the transition to done or loses: if it wins, the finishing thread drops
 //!    the outcome before the future is done; if it loses, the handle does.
 //!
@@ -59,7 +67,8 @@
 //! [`cancel`]: State::cancel
 //! [`register`]: State::register
 //! [`unregister`]: State::unregister
-//! [`detach`]: State::detach
+//! [`flag`]: State::flag
+//! [`advance`]: State::advance
 
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::{Backoff, UnsafeCell};
@@ -67,25 +76,36 @@ use std::ptr::{self, NonNull};
 
 /// Where a future is in its life; see the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub enum Phase {
+    /// Nobody has begun.
     Pending,
+    /// A worker runs the task.
     Running,
+    /// The outcome is being written.
     Setting,
+    /// The outcome is written, and callbacks look at it.
     Finishing,
+    /// Cancelled, and callbacks are told.
     Cancelling,
+    /// There is an outcome.
     Finished,
+    /// There will be none.
     Cancelled,
+    /// The same, and its executor has taken notice.
+    Notified,
 }
 
 impl Phase {
-    pub(crate) fn is_done(self) -> bool {
-        matches!(self, Phase::Finished | Phase::Cancelled)
+    /// Whether nothing can change any more for whoever waits.
+    #[must_use]
+    pub fn is_done(self) -> bool {
+        matches!(self, Phase::Finished | Phase::Cancelled | Phase::Notified)
     }
 }
 
 const PHASE_MASK: usize = 0b0111;
-/// The handle is gone.
-const DETACHED: usize = 0b1000;
+/// Whoever makes the future done has to look further.
+const FLAG: usize = 0b1000;
 const TAG_MASK: usize = 0b1111;
 /// Stands for the list while one thread changes it; no node has this address.
 const LOCKED: usize = 0b1_0000;
@@ -107,7 +127,8 @@ impl Word {
             3 => Phase::Finishing,
             4 => Phase::Cancelling,
             5 => Phase::Finished,
-            _ => Phase::Cancelled,
+            6 => Phase::Cancelled,
+            _ => Phase::Notified,
         }
     }
 
@@ -115,8 +136,8 @@ impl Word {
         self.0.addr() & !TAG_MASK == LOCKED
     }
 
-    fn is_detached(self) -> bool {
-        self.0.addr() & DETACHED != 0
+    fn is_flagged(self) -> bool {
+        self.0.addr() & FLAG != 0
     }
 
     fn list(self) -> *mut Node {
@@ -136,8 +157,8 @@ impl Word {
         self.with_list(ptr::without_provenance_mut(LOCKED))
     }
 
-    fn detached(self) -> Self {
-        Self(self.0.map_addr(|word| word | DETACHED))
+    fn flagged(self) -> Self {
+        Self(self.0.map_addr(|word| word | FLAG))
     }
 }
 
@@ -196,7 +217,7 @@ impl Node {
 
 /// The answer to a request to cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cancel {
+pub enum Cancel {
     /// This call cancelled the future.
     Now,
     /// It was cancelled before.
@@ -205,9 +226,20 @@ pub(crate) enum Cancel {
     TooLate,
 }
 
+/// What became of a call of [`State::advance`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advance {
+    /// The future is in the new phase.
+    Done,
+    /// It is flagged, and as it was.
+    Flagged,
+    /// It is in another phase than asked for.
+    Other(Phase),
+}
+
 /// The word, and the list in it.
 #[derive(Debug)]
-pub(crate) struct State {
+pub struct State {
     word: AtomicPtr<Node>,
 }
 
@@ -256,16 +288,18 @@ impl State {
         }
     }
 
-    pub(crate) fn phase(&self) -> Phase {
+    /// The phase at this moment.
+    pub fn phase(&self) -> Phase {
         self.load().phase()
     }
 
-    pub(crate) fn is_done(&self) -> bool {
+    /// Whether the future is done.
+    pub fn is_done(&self) -> bool {
         self.phase().is_done()
     }
 
     /// `Pending` to `Running`. False when someone else was first.
-    pub(crate) fn start(&self) -> bool {
+    pub fn start(&self) -> bool {
         self.update(|word| match word.phase() {
             Phase::Pending => Some(word.with_phase(Phase::Running)),
             _ => None,
@@ -274,8 +308,11 @@ impl State {
     }
 
     /// `Pending` or `Running` to `Setting`: the caller may write the outcome and
-    /// must then `finish`. Otherwise tells the phase that forbids it.
-    pub(crate) fn claim(&self) -> Result<(), Phase> {
+    /// must then make the future done.
+    ///
+    /// # Errors
+    /// The phase that forbids it.
+    pub fn claim(&self) -> Result<(), Phase> {
         self.update(|word| match word.phase() {
             Phase::Pending | Phase::Running => Some(word.with_phase(Phase::Setting)),
             _ => None,
@@ -284,14 +321,59 @@ impl State {
         .map_err(Word::phase)
     }
 
-    /// Makes a running future `Finished` if nothing but the phase has to change:
-    /// there is a handle, and nobody waits yet.
+    /// Makes a future `Finished` if nothing but the phase has to change: it is not
+    /// flagged, and nobody waits yet.
     ///
     /// # Safety
-    /// The caller is the one who started, and the outcome is written.
-    pub(crate) unsafe fn finish_unobserved(&self) -> bool {
-        let (running, finished) = (Word::new(Phase::Running), Word::new(Phase::Finished));
-        self.exchange(running, finished).is_ok()
+    /// The caller is the one who started or claimed, and the outcome is written.
+    pub unsafe fn finish_unobserved(&self) -> bool {
+        let word = self.load();
+        [Phase::Running, Phase::Setting]
+            .map(Word::new)
+            .contains(&word)
+            && self.exchange(word, Word::new(Phase::Finished)).is_ok()
+    }
+
+    /// Makes the future go to phase `to` if it is in one of `from`, and, unless
+    /// `despite_flag`, not flagged. If it is done by that, notifies all who wait.
+    ///
+    /// # Safety
+    /// The caller has the right to it by the protocol of its face; the list has no
+    /// callbacks, and the outcome is written if `to` is `Finished`.
+    pub unsafe fn advance(&self, from: &[Phase], to: Phase, despite_flag: bool) -> Advance {
+        let change = |word: Word| {
+            let goes = from.contains(&word.phase()) && (despite_flag || !word.is_flagged());
+            goes.then(|| {
+                let kept = if to.is_done() {
+                    ptr::null_mut()
+                } else {
+                    word.list()
+                };
+                word.with_phase(to).with_list(kept)
+            })
+        };
+        match self.update(change) {
+            Ok(before) => {
+                if to.is_done() {
+                    notify_all(before.list());
+                }
+                Advance::Done
+            }
+            Err(word) if from.contains(&word.phase()) => Advance::Flagged,
+            Err(word) => Advance::Other(word.phase()),
+        }
+    }
+
+    /// Whether the future is flagged.
+    pub fn is_flagged(&self) -> bool {
+        self.load().is_flagged()
+    }
+
+    /// Flags the future. False when nothing can change any more, which is too late.
+    pub fn flag(&self) -> bool {
+        let changes = |phase| !matches!(phase, Phase::Finished | Phase::Notified);
+        self.update(|word| changes(word.phase()).then(|| word.flagged()))
+            .is_ok()
     }
 
     /// Runs the callbacks, then makes the future `Finished` and notifies all who
@@ -300,7 +382,7 @@ impl State {
     /// # Safety
     /// The caller is the one who started or claimed, `outcome` is written and is
     /// what the registered callbacks expect.
-    pub(crate) unsafe fn finish(&self, outcome: *const (), drop_outcome: impl FnOnce()) {
+    pub unsafe fn finish(&self, outcome: *const (), drop_outcome: impl FnOnce()) {
         // SAFETY: promised by the caller; who claimed is not running, and is refused.
         unsafe {
             if !self.finish_unobserved() {
@@ -326,7 +408,7 @@ impl State {
                 Cancel::Now
             }
             Err(word) => match word.phase() {
-                Phase::Cancelling | Phase::Cancelled => Cancel::Before,
+                Phase::Cancelling | Phase::Cancelled | Phase::Notified => Cancel::Before,
                 _ => Cancel::TooLate,
             },
         }
@@ -356,7 +438,7 @@ impl State {
                 self.unlock(word);
                 // SAFETY: the callbacks are ours, and take the outcome.
                 unsafe { run_callbacks(callbacks, outcome) };
-            } else if word.is_detached() {
+            } else if word.is_flagged() {
                 self.unlock(word);
                 if_detached();
                 let (Ok(before) | Err(before)) = self.update(|_| Some(Word::new(to)));
@@ -417,13 +499,6 @@ impl State {
         }
         self.unlock(word.with_list(list));
         true
-    }
-
-    /// The handle goes. True when the future is done, so that the outcome, if
-    /// there is one, is the handle's to drop; otherwise the finishing thread's.
-    pub(crate) fn detach(&self) -> bool {
-        self.update(|word| (!word.phase().is_done()).then(|| word.detached()))
-            .is_err()
     }
 }
 

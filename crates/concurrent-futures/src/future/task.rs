@@ -15,10 +15,11 @@
 //! [`Future`]: super::Future
 
 use super::id::FutureId;
-use super::state::{Cancel, State};
+use super::state::{Advance, Cancel, Phase, State};
 use crate::error::TaskError;
 use crate::panic;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering, fence};
+use std::borrow::Cow;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::mem::{self, ManuallyDrop, offset_of};
@@ -37,30 +38,145 @@ pub(crate) trait Call {
     fn name() -> &'static str;
 }
 
-/// The operations that depend on the types of the call and of its output.
-pub(crate) struct VTable {
-    execute: unsafe fn(NonNull<Header>),
-    drop_call: unsafe fn(NonNull<Header>),
-    drop_outcome: unsafe fn(NonNull<Header>),
-    set_error: unsafe fn(NonNull<Header>, TaskError),
+/// The operations that depend on what the task is: of which types, or of which face.
+#[derive(Debug)]
+pub struct VTable {
+    execute: unsafe fn(NonNull<Header>) -> bool,
+    finish: unsafe fn(NonNull<Header>),
+    fail: unsafe fn(NonNull<Header>, TaskError),
+    cancel: unsafe fn(NonNull<Header>) -> Cancel,
+    skip: unsafe fn(NonNull<Header>),
     failed: unsafe fn(NonNull<Header>) -> bool,
     free: unsafe fn(NonNull<Header>),
-    name: fn() -> &'static str,
+    name: unsafe fn(NonNull<Header>) -> Cow<'static, str>,
+    /// Whether callbacks are kept elsewhere than in the list of the state.
+    is_foreign: bool,
+    /// For the handles of Rust.
+    drop_outcome: unsafe fn(NonNull<Header>),
     body_offset: usize,
 }
 
-/// The part of a task that does not depend on its types.
-pub(crate) struct Header {
+/// A task that is embedded in an object of another face.
+///
+/// The object has a [`Header`], by which the engine knows it. Each function gets the
+/// header of such an object.
+///
+/// # Safety
+/// An object whose header has a [`TaskRef`] stays until `free` is called.
+pub unsafe trait ForeignTask {
+    /// Calls what the task is to call, and claims its future for the outcome. False
+    /// when somebody else has set one.
+    ///
+    /// # Safety
+    /// The caller has started the task.
+    unsafe fn execute(task: NonNull<Header>) -> bool;
+
+    /// Makes the future done.
+    ///
+    /// # Safety
+    /// `execute` returned true.
+    unsafe fn finish(task: NonNull<Header>);
+
+    /// Makes the future done with an error instead.
+    ///
+    /// # Safety
+    /// The caller has started the task.
+    unsafe fn fail(task: NonNull<Header>, error: TaskError);
+
+    /// Cancels the task if it is pending.
+    ///
+    /// # Safety
+    /// It is such an object's.
+    unsafe fn cancel(task: NonNull<Header>) -> Cancel;
+
+    /// Takes notice of a task that came out of the queue and was pending no more.
+    ///
+    /// # Safety
+    /// It is such an object's.
+    unsafe fn skip(task: NonNull<Header>);
+
+    /// Whether the outcome is an error.
+    ///
+    /// # Safety
+    /// The future is finished.
+    unsafe fn failed(task: NonNull<Header>) -> bool;
+
+    /// The last [`TaskRef`] is gone.
+    ///
+    /// # Safety
+    /// It was that of such an object.
+    unsafe fn free(task: NonNull<Header>);
+
+    /// The name of the function, for error messages.
+    ///
+    /// # Safety
+    /// It is such an object's.
+    unsafe fn name(task: NonNull<Header>) -> Cow<'static, str>;
+}
+
+impl VTable {
+    /// The operations of a foreign task.
+    #[must_use]
+    pub const fn of<F: ForeignTask>() -> Self {
+        Self {
+            execute: F::execute,
+            finish: F::finish,
+            fail: F::fail,
+            cancel: F::cancel,
+            skip: F::skip,
+            failed: F::failed,
+            free: F::free,
+            name: F::name,
+            is_foreign: true,
+            drop_outcome: |_| {},
+            body_offset: 0,
+        }
+    }
+}
+
+/// The part of a task that does not depend on what it is.
+pub struct Header {
     state: State,
     vtable: &'static VTable,
     /// The task behind this one in the queue of its pool.
     pub(crate) queue_next: AtomicPtr<Header>,
     /// Identifies the pool whose queue the task is in; never followed.
-    home: *const (),
+    home: Cell<*const ()>,
     id: FutureId,
     references: AtomicU32,
     /// Whether the outcome was moved out.
     taken: Cell<bool>,
+}
+
+impl Header {
+    fn new(vtable: &'static VTable, home: *const (), references: u32) -> Self {
+        Self {
+            state: State::new(),
+            vtable,
+            queue_next: AtomicPtr::new(ptr::null_mut()),
+            home: Cell::new(home),
+            id: FutureId::next(),
+            references: AtomicU32::new(references),
+            taken: Cell::new(false),
+        }
+    }
+
+    /// The header of a foreign task, which has no counted reference.
+    #[must_use]
+    pub fn foreign(vtable: &'static VTable) -> Self {
+        Self::new(vtable, ptr::null(), 0)
+    }
+
+    /// The state of the task's future.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {}", self.id)
+    }
 }
 
 union Body<C: Call> {
@@ -78,12 +194,15 @@ struct Task<C: Call> {
 impl<C: Call> Task<C> {
     const VTABLE: VTable = VTable {
         execute: Self::execute,
-        drop_call: Self::drop_call,
-        drop_outcome: Self::drop_outcome,
-        set_error: Self::set_error,
+        finish: Self::finish,
+        fail: Self::fail,
+        cancel: Self::cancel,
+        skip: |_| {},
         failed: Self::failed,
         free: Self::free,
-        name: C::name,
+        name: |_| Cow::Borrowed(C::name()),
+        is_foreign: false,
+        drop_outcome: Self::drop_outcome,
         body_offset: offset_of!(Self, body),
     };
 
@@ -96,13 +215,35 @@ impl<C: Call> Task<C> {
     ///
     /// # Safety
     /// The caller has started the task.
-    unsafe fn execute(header: NonNull<Header>) {
+    unsafe fn execute(header: NonNull<Header>) -> bool {
         // SAFETY: who has started the task takes the call, once.
         unsafe {
             let call = ptr::read(&raw const (*Self::body(header)).call);
             let outcome = panic::catch(|| ManuallyDrop::into_inner(call).call())
                 .unwrap_or_else(|panic| Err(TaskError::Panicked(panic)));
             Self::set_outcome(header, outcome);
+        }
+        true
+    }
+
+    /// # Safety
+    /// The caller has started or claimed the task, and the outcome is written.
+    unsafe fn finish(header: NonNull<Header>) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let body = Self::body(header).cast_const().cast();
+            let drop_outcome = || Self::drop_outcome(header);
+            header.as_ref().state.finish(body, drop_outcome);
+        }
+    }
+
+    /// # Safety
+    /// The header is of a task of this type.
+    unsafe fn cancel(header: NonNull<Header>) -> Cancel {
+        // SAFETY: the call is dropped when the cancellation has won, so that it is ours.
+        unsafe {
+            let drop_call = || Self::drop_call(header);
+            header.as_ref().state.cancel(drop_call)
         }
     }
 
@@ -115,11 +256,12 @@ impl<C: Call> Task<C> {
 
     /// # Safety
     /// The caller has started the task.
-    unsafe fn set_error(header: NonNull<Header>, error: TaskError) {
+    unsafe fn fail(header: NonNull<Header>, error: TaskError) {
         // SAFETY: who has started the task may drop the call, once.
         unsafe {
             Self::drop_call(header);
             Self::set_outcome(header, Err(error));
+            Self::finish(header);
         }
     }
 
@@ -172,15 +314,7 @@ impl TaskRef {
     /// pool that will run it, or is null.
     pub(crate) fn pair<C: Call>(call: C, home: *const ()) -> (Self, Self) {
         let task = Box::new(Task {
-            header: Header {
-                state: State::new(),
-                vtable: const { &Task::<C>::VTABLE },
-                queue_next: AtomicPtr::new(ptr::null_mut()),
-                home,
-                id: FutureId::next(),
-                references: AtomicU32::new(2),
-                taken: Cell::new(false),
-            },
+            header: Header::new(const { &Task::<C>::VTABLE }, home, 2),
             body: UnsafeCell::new(Body {
                 call: ManuallyDrop::new(call),
             }),
@@ -205,29 +339,101 @@ impl TaskRef {
         unsafe { self.0.as_ref() }
     }
 
-    pub(crate) fn state(&self) -> &State {
+    /// The first counted reference to a foreign task, which `home` is going to run.
+    ///
+    /// # Safety
+    /// The header is that of a foreign task which has no counted reference, and which
+    /// no other thread knows yet. The object stays until its `free` is called.
+    #[must_use]
+    pub unsafe fn enlist(header: NonNull<Header>, home: *const ()) -> Self {
+        // SAFETY: promised by the caller.
+        let header_ref = unsafe { header.as_ref() };
+        header_ref.home.set(home);
+        header_ref.references.store(1, Ordering::Relaxed);
+        Self(header)
+    }
+
+    /// A reference to a foreign task that is not counted.
+    ///
+    /// # Safety
+    /// The object stays until this and what is made of it are gone.
+    #[must_use]
+    pub unsafe fn borrow(header: NonNull<Header>) -> ManuallyDrop<Self> {
+        ManuallyDrop::new(Self(header))
+    }
+
+    /// This reference once more, not counted.
+    ///
+    /// # Safety
+    /// As for [`borrow`](Self::borrow).
+    pub(crate) unsafe fn alias(&self) -> ManuallyDrop<Self> {
+        ManuallyDrop::new(Self(self.0))
+    }
+
+    /// The state of the task's future.
+    #[must_use]
+    pub fn state(&self) -> &State {
         &self.header().state
     }
 
-    pub(crate) fn id(&self) -> FutureId {
+    /// Where the task is, for its face.
+    #[must_use]
+    pub fn address(&self) -> NonNull<Header> {
+        self.0
+    }
+
+    /// The number of the task's future.
+    #[must_use]
+    pub fn id(&self) -> FutureId {
         self.header().id
     }
 
+    /// Whether the task is one of a pool, and not a promise.
+    #[must_use]
+    pub fn has_home(&self) -> bool {
+        !self.home().is_null()
+    }
+
     pub(crate) fn home(&self) -> *const () {
-        self.header().home
+        self.header().home.get()
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        (self.header().vtable.name)()
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        // SAFETY: the vtable is this task's.
+        unsafe { (self.header().vtable.name)(self.0) }
     }
 
-    /// Calls the task's call; `finish` must follow.
+    /// Calls the task's call. If true is returned, `finish` must follow.
     ///
     /// # Safety
     /// The caller has started it.
-    pub(crate) unsafe fn execute(&self) {
+    pub(crate) unsafe fn execute(&self) -> bool {
         // SAFETY: promised by the caller.
         unsafe { (self.header().vtable.execute)(self.0) }
+    }
+
+    /// Takes notice that the task was not pending any more when its turn came.
+    pub(crate) fn skip(&self) {
+        // SAFETY: the vtable is this task's.
+        unsafe { (self.header().vtable.skip)(self.0) }
+    }
+
+    /// Makes the future done if that takes no foreign code: there are no callbacks, and the
+    /// handle is there.
+    ///
+    /// # Safety
+    /// As for `finish`.
+    pub(crate) unsafe fn finish_quietly(&self) -> bool {
+        // SAFETY: promised by the caller; a foreign task's list has no callbacks, and what
+        // else is to be done is told by the flag.
+        unsafe {
+            self.state().finish_unobserved()
+                || self.header().vtable.is_foreign
+                    && self
+                        .state()
+                        .advance(&[Phase::Setting], Phase::Finished, false)
+                        == Advance::Done
+        }
     }
 
     /// Makes the future done.
@@ -236,10 +442,7 @@ impl TaskRef {
     /// The caller has started or claimed the task, and the outcome is written.
     pub(crate) unsafe fn finish(&self) {
         // SAFETY: promised by the caller.
-        unsafe {
-            let drop_outcome = || (self.header().vtable.drop_outcome)(self.0);
-            self.state().finish(self.body(), drop_outcome);
-        }
+        unsafe { (self.header().vtable.finish)(self.0) }
     }
 
     /// Finishes the task with an error instead of running it.
@@ -248,10 +451,7 @@ impl TaskRef {
     /// The caller has started it.
     pub(crate) unsafe fn fail(&self, error: TaskError) {
         // SAFETY: promised by the caller.
-        unsafe {
-            (self.header().vtable.set_error)(self.0, error);
-            self.finish();
-        }
+        unsafe { (self.header().vtable.fail)(self.0, error) }
     }
 
     /// Finishes a claimed promise.
@@ -260,18 +460,28 @@ impl TaskRef {
     /// The caller has claimed the task, and `C` is its call's type, which needs
     /// no drop.
     pub(crate) unsafe fn set_outcome<C: Call>(&self, outcome: Outcome<C::Output>) {
-        const { assert!(!mem::needs_drop::<C>()) };
         // SAFETY: promised by the caller.
         unsafe {
-            Task::<C>::set_outcome(self.0, outcome);
+            self.write_outcome::<C>(outcome);
             self.finish();
         }
     }
 
+    /// Writes the outcome of a task that something else than its call has carried out;
+    /// `finish` must follow.
+    ///
+    /// # Safety
+    /// The caller has started or claimed the task, and `C` is its call's type, which needs
+    /// no drop.
+    pub(crate) unsafe fn write_outcome<C: Call>(&self, outcome: Outcome<C::Output>) {
+        const { assert!(!mem::needs_drop::<C>()) };
+        // SAFETY: promised by the caller.
+        unsafe { Task::<C>::set_outcome(self.0, outcome) };
+    }
+
     pub(crate) fn cancel(&self) -> Cancel {
-        // SAFETY: called when the cancellation has won, so the call is ours.
-        let drop_call = || unsafe { (self.header().vtable.drop_call)(self.0) };
-        self.state().cancel(drop_call)
+        // SAFETY: the vtable is this task's.
+        unsafe { (self.header().vtable.cancel)(self.0) }
     }
 
     /// Cancels a pending task, and gives its call back instead of dropping it.

@@ -1,13 +1,13 @@
 //! `wait`: blocks until some or all of many futures are done.
 
 use super::Future;
-use super::blocking::wait_until_done;
+use super::blocking::{NEVER, Stop, wait_until_done};
 use super::ready::Watched;
 use super::state::Phase;
 use super::task::TaskRef;
 use crate::current;
 use crate::deadlock::{self, Futures, Need};
-use crate::sync::deadline_after;
+use crate::sync::{deadline_after, spin_turns};
 use std::iter::zip;
 use std::time::{Duration, Instant};
 
@@ -34,11 +34,13 @@ pub struct DoneAndNotDone<F> {
 mod sealed {
     use crate::future::TaskRef;
 
+    /// What has a task behind it.
     pub trait HasTask {
+        /// That task.
         fn task(&self) -> &TaskRef;
     }
 }
-pub(super) use sealed::HasTask;
+pub use sealed::HasTask;
 
 /// What [`wait`] and [`as_completed`](super::as_completed) accept: a [`Future`], a
 /// reference to one, a pair of anything and one of these, or a box of any.
@@ -119,20 +121,26 @@ where
     match return_when {
         ReturnWhen::AllCompleted => {
             let futures: Vec<_> = futures.into_iter().collect();
-            // What others may need from this worker comes first.
-            run_first_in_place(&futures, deadline, |_| false);
-            // One after the other: each is registered with only if it is reached
-            // before it is done.
-            for future in &futures {
-                match wait_until_done(future.task(), deadline) {
-                    Ok(true) => {}
-                    Ok(false) | Err(_) => break,
-                }
-            }
+            wait_for_all(&futures, deadline, NEVER);
             divide(futures)
         }
         ReturnWhen::FirstCompleted => wait_first(divide(futures), deadline, |_| true),
         ReturnWhen::FirstException => wait_first(divide(futures), deadline, has_failed),
+    }
+}
+
+/// Blocks until all futures are done, the deadline passes, one of them can never be
+/// done, or `stop` says so.
+pub fn wait_for_all<F: HasTask>(futures: &[F], deadline: Option<Instant>, stop: Stop<'_>) {
+    // What others may need from this worker comes first.
+    run_first_in_place(futures, deadline, |_| false);
+    // One after the other: each is registered with only if it is reached before it is
+    // done.
+    for future in futures {
+        match wait_until_done(future.task(), deadline, stop) {
+            Ok(true) => {}
+            Ok(false) | Err(_) => break,
+        }
     }
 }
 
@@ -155,7 +163,7 @@ where
 }
 
 /// Whether a future that is done has an error; cancelled is none.
-fn has_failed(task: &TaskRef) -> bool {
+pub fn has_failed(task: &TaskRef) -> bool {
     // SAFETY: finished; the handle is shared while we look, so it takes nothing.
     task.state().phase() == Phase::Finished && !task.taken() && unsafe { task.failed() }
 }
@@ -169,40 +177,68 @@ fn wait_first<F: Waitable>(
     if divided.not_done.is_empty() || divided.done.iter().any(|done| enough(done.task())) {
         return divided;
     }
-    let pending = &divided.not_done;
+    wait_for_first(&divided.not_done, deadline, enough, NEVER);
+    divide_further(divided)
+}
+
+/// Blocks until one of these futures is done for which `enough` holds, all are done,
+/// the deadline passes, none of them can ever be done, or `stop` says so.
+pub fn wait_for_first<F: HasTask>(
+    pending: &[F],
+    deadline: Option<Instant>,
+    enough: impl Fn(&TaskRef) -> bool,
+    stop: Stop<'_>,
+) {
     if run_first_in_place(pending, deadline, &enough) {
-        return divide_further(divided);
+        return;
     }
+    // To register with many takes longer than what is waited for, often: that is why we look
+    // at all of them a few times, and register with some at a time.
+    let looks = LOOKS / pending.len().max(1);
+    let is_enough = |future: &F| future.task().state().is_done() && enough(future.task());
+    if looks < LOOKS && spin_turns(looks, || pending.iter().any(is_enough)) {
+        return;
+    }
+    let mut blocks = pending.chunks(BLOCK).zip((0..).step_by(BLOCK));
     let mut watched = Watched::new();
     let mut found = false;
     let mut left = pending.len();
     let mut reported = vec![false; pending.len()];
-    let report = |index: usize| {
-        reported[index] = true;
-        left -= 1;
-        found |= enough(pending[index].task());
-    };
-    // SAFETY: dropped below, while the futures are borrowed.
-    unsafe { watched.add(0, pending.iter().map(HasTask::task), report) };
     while left > 0 && !found {
+        if !watched.has_ready()
+            && let Some((block, first)) = blocks.next()
+        {
+            let report = |index: usize| {
+                reported[index] = true;
+                left -= 1;
+                found |= enough(pending[index].task());
+            };
+            // SAFETY: dropped below, while the futures are borrowed.
+            unsafe { watched.add(first, block.iter().map(HasTask::task), report) };
+            continue;
+        }
         let needed: &Futures<'_> = &|f| {
             let mut needed = zip(pending, &reported).filter(|(_, reported)| !**reported);
             needed.any(|(future, _)| f(future.task()))
         };
-        let Some(index) = next_ready(&mut watched, deadline, needed) else {
+        let Some(index) = next_ready(&mut watched, deadline, needed, stop) else {
             break;
         };
         reported[index] = true;
         left -= 1;
         found = enough(pending[index].task());
     }
-    drop(watched);
-    divide_further(divided)
 }
+
+/// With how many futures to register before looking whether one is done.
+const BLOCK: usize = 64;
+
+/// How many looks at futures take about as long as a thread needs to hand over to another.
+const LOOKS: usize = 8192;
 
 /// On a worker thread, runs those that are pending in its pool, up to the first
 /// that is enough. Returns whether there was one.
-fn run_first_in_place<F: Waitable>(
+fn run_first_in_place<F: HasTask>(
     futures: &[F],
     deadline: Option<Instant>,
     enough: impl Fn(&TaskRef) -> bool,
@@ -219,19 +255,21 @@ fn run_first_in_place<F: Waitable>(
 }
 
 /// The next watched future that is done; `None` when the deadline passed, or
-/// when a worker could wait forever, for none of `needed` will finish.
-pub(super) fn next_ready(
+/// when a worker could wait forever, for none of `needed` will finish, or when `stop`
+/// said so.
+pub fn next_ready(
     watched: &mut Watched,
     deadline: Option<Instant>,
     needed: &Futures<'_>,
+    stop: Stop<'_>,
 ) -> Option<usize> {
     current::with_worker(|worker| match worker {
         Some(worker) if deadline.is_none() && !watched.has_ready() => {
             // A deadlock ends the wait; whoever asks one of the futures learns the cycle.
-            let blocking = deadlock::block(worker, Need::Any, needed, watched.wake()).ok()?;
-            watched.next(None, || blocking.interrupted().is_some())
+            let blocking = deadlock::block(worker, Need::Any, needed, watched.signal()).ok()?;
+            watched.next(None, || blocking.interrupted().is_some(), stop)
         }
-        _ => watched.next(deadline, || false),
+        _ => watched.next(deadline, || false, stop),
     })
 }
 

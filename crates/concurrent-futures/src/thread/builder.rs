@@ -3,17 +3,16 @@
 #![forbid(unsafe_code)]
 
 use super::ThreadPoolExecutor;
-use super::idle::{Idle, MAX_THREADS};
+use super::host::Threads;
+use super::idle::MAX_THREADS;
 use super::limit::PendingLimit;
-use super::pool::{Initializer, Pool, Threads};
-use super::queue::Queue;
+use super::pool::{Initializer, Pool};
 use crate::error::BuildError;
 use crate::observer::Observer;
 use crate::panic;
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::Arc;
 use std::error::Error;
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -165,34 +164,33 @@ impl ThreadPoolExecutorBuilder {
     /// ```
     pub fn build(self) -> Result<ThreadPoolExecutor, BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(default_max_workers);
-        if max_workers == 0 {
-            return Err(BuildError::ZeroWorkers);
-        }
-        if max_workers > MAX_THREADS {
-            return Err(BuildError::TooManyWorkers(max_workers));
-        }
-        if self.max_pending == Some(0) {
-            return Err(BuildError::ZeroPending);
-        }
+        check(max_workers, self.max_pending)?;
         let thread_name_prefix = self.thread_name_prefix.unwrap_or_else(next_name);
         if thread_name_prefix.contains('\0') {
             return Err(BuildError::InvalidThreadName(thread_name_prefix));
         }
         panic::install_hook();
-        Ok(ThreadPoolExecutor::from_pool(Arc::new(Pool {
-            queue: Queue::new(),
-            idle: Idle::new(max_workers),
-            max_workers,
-            thread_name_prefix,
+        let threads = Threads {
+            name_prefix: thread_name_prefix,
             stack_size: self.stack_size,
             initializer: self.initializer,
+        };
+        Ok(ThreadPoolExecutor::from_pool(Arc::new(Pool {
             keep_alive: self.keep_alive,
             limit: self.max_pending.map(PendingLimit::new),
             observer: self.observer,
-            threads: Mutex::new(Threads::default()),
-            ended: Condvar::new(),
-            broken: OnceLock::new(),
+            ..Pool::new(max_workers, Box::new(threads))
         })))
+    }
+}
+
+/// Checks the numbers that every pool has.
+pub(super) fn check(max_workers: usize, max_pending: Option<usize>) -> Result<(), BuildError> {
+    match (max_workers, max_pending) {
+        (0, _) => Err(BuildError::ZeroWorkers),
+        (too_many, _) if too_many > MAX_THREADS => Err(BuildError::TooManyWorkers(too_many)),
+        (_, Some(0)) => Err(BuildError::ZeroPending),
+        _ => Ok(()),
     }
 }
 

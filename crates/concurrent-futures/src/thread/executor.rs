@@ -8,6 +8,7 @@ use super::scope::{self, Scope};
 use crate::current;
 use crate::error::{BuildError, Rejected, SubmitError, TaskError};
 use crate::executor::{Executor, Function, Value};
+use crate::future::blocking::NEVER;
 use crate::future::{Call, Future};
 use crate::map::{BufferedMap, Map, MapOptions};
 use crate::panic;
@@ -389,7 +390,7 @@ impl ThreadPoolExecutor {
         C::Output: Send + 'static,
     {
         // SAFETY: all is 'static.
-        unsafe { self.submit_call(call, WhenFull::Wait) }.map_err(|(error, _)| error)
+        unsafe { self.submit_call(call, WhenFull::Wait(NEVER)) }.map_err(|(error, _)| error)
     }
 
     /// Submits a call; gives it back with the error.
@@ -400,7 +401,7 @@ impl ThreadPoolExecutor {
     pub(super) unsafe fn submit_call<C>(
         &self,
         call: C,
-        when_full: WhenFull,
+        when_full: WhenFull<'_>,
     ) -> Result<Future<C::Output>, (SubmitError, C)>
     where
         C: Call + Send,

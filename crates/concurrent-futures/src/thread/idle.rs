@@ -27,8 +27,9 @@
 
 #![forbid(unsafe_code)]
 
+use crate::signal::Signal;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, Signal, lock};
+use crate::sync::{Arc, Mutex, lock};
 use std::time::Instant;
 
 /// The counts in one word.
@@ -119,6 +120,22 @@ impl Idle {
             } else if counts.threads() >= self.max_threads {
                 return Call::Nothing;
             } else if self.exchange(counts, counts.0 + ONE_THREAD + ONE_SEARCHING) {
+                return Call::StartThread;
+            }
+        }
+    }
+
+    /// The same, for a pool that starts threads eagerly: if there may be another thread,
+    /// and `is_short` says that so many idle workers are too few, asks for one.
+    pub(crate) fn call_eagerly(&self, is_short: impl Fn(usize) -> bool) -> Call {
+        loop {
+            let counts = self.load();
+            let idle = counts.searching() + counts.sleeping();
+            let idle = usize::try_from(idle).unwrap_or(usize::MAX);
+            if counts.threads() >= self.max_threads || !is_short(idle) {
+                return self.call();
+            }
+            if self.exchange(counts, counts.0 + ONE_THREAD + ONE_SEARCHING) {
                 return Call::StartThread;
             }
         }

@@ -3,24 +3,31 @@
 #![forbid(unsafe_code)]
 
 use crate::error::SubmitError;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::future::blocking::Stop;
+use crate::signal::{Signal, Woken};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts pending tasks, and makes submitters wait for room.
-pub(crate) struct PendingLimit {
+pub struct PendingLimit {
     max: usize,
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 struct State {
     pending: usize,
     closed: bool,
+    /// Who waits for room, the first to come first. Each is woken for one place.
+    waiting: VecDeque<Arc<Signal>>,
 }
 
 /// What to do when there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WhenFull {
-    Wait,
+#[derive(Clone, Copy)]
+pub enum WhenFull<'a> {
+    /// Wait, until told to stop.
+    Wait(Stop<'a>),
+    /// Return an error.
     Refuse,
     /// For tasks of the pool's own workers: if these waited, nobody might be left
     /// to make room.
@@ -34,8 +41,8 @@ impl PendingLimit {
             state: Mutex::new(State {
                 pending: 0,
                 closed: false,
+                waiting: VecDeque::new(),
             }),
-            changed: Condvar::new(),
         })
     }
 
@@ -44,18 +51,27 @@ impl PendingLimit {
     }
 
     /// Takes a place for one task. `Ok(None)` when the executor was closed.
-    pub(crate) fn acquire(
+    ///
+    /// # Errors
+    /// [`SubmitError::Full`], if there is no room, and waiting for it was not wanted or
+    /// was stopped.
+    pub fn acquire(
         self: &Arc<Self>,
-        when_full: WhenFull,
+        when_full: WhenFull<'_>,
     ) -> Result<Option<Permit>, SubmitError> {
         let mut state = self.lock();
         while !state.closed && state.pending >= self.max {
             match when_full {
-                WhenFull::Wait => {
-                    state = self
-                        .changed
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
+                WhenFull::Wait(stop) => {
+                    let signal = Arc::new(Signal::new());
+                    state.waiting.push_back(Arc::clone(&signal));
+                    drop(state);
+                    let stopped = !wait(&signal, stop);
+                    state = self.lock();
+                    if stopped {
+                        state.leave(&signal);
+                        return Err(SubmitError::Full);
+                    }
                 }
                 WhenFull::Refuse => return Err(SubmitError::Full),
                 WhenFull::Exceed => break,
@@ -70,17 +86,66 @@ impl PendingLimit {
 
     /// Lets all go who wait for room.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.closed = true;
+        for signal in state.waiting.drain(..) {
+            signal.notify();
+        }
+    }
+}
+
+/// Waits for the signal. False when `stop` said so.
+fn wait(signal: &Signal, stop: Stop<'_>) -> bool {
+    loop {
+        match signal.wait_once(None) {
+            Woken::Notified => return true,
+            Woken::Early if stop() => return false,
+            Woken::Early | Woken::Expired => {}
+        }
+    }
+}
+
+impl State {
+    /// One who waited goes away. The place it was woken for, if it was, is for the next.
+    fn leave(&mut self, signal: &Arc<Signal>) {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| !Arc::ptr_eq(waiting, signal));
+        if self.waiting.len() == before {
+            self.wake_one();
+        }
+    }
+
+    fn wake_one(&mut self) {
+        if let Some(signal) = self.waiting.pop_front() {
+            signal.notify();
+        }
+    }
+}
+
+impl fmt::Debug for WhenFull<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wait(_) => "Wait",
+            Self::Refuse => "Refuse",
+            Self::Exceed => "Exceed",
+        })
+    }
+}
+
+impl fmt::Debug for PendingLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {} pending tasks", self.max)
     }
 }
 
 /// The place of a pending task; free again when this is dropped.
-pub(crate) struct Permit(Arc<PendingLimit>);
+#[derive(Debug)]
+pub struct Permit(Arc<PendingLimit>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.lock().pending -= 1;
-        self.0.changed.notify_one();
+        let mut state = self.0.lock();
+        state.pending -= 1;
+        state.wake_one();
     }
 }

@@ -3,11 +3,12 @@
 mod builder;
 mod call;
 mod executor;
+pub(crate) mod host;
 mod idle;
-mod limit;
+pub(crate) mod limit;
 #[cfg(all(test, loom_models))]
 mod models;
-mod pool;
+pub(crate) mod pool;
 mod queue;
 mod scope;
 mod worker;
@@ -17,4 +18,4 @@ pub use executor::ThreadPoolExecutor;
 pub use scope::Scope;
 
 /// The most threads a pool can count.
-pub(crate) const MAX_WORKERS: usize = idle::MAX_THREADS;
+pub const MAX_WORKERS: usize = idle::MAX_THREADS;

@@ -2,9 +2,11 @@
 
 use super::idle::{Awake, Call, Idle};
 use super::queue::Queue;
+use crate::future::blocking::NEVER;
 use crate::future::{Call as TaskCall, Outcome, TaskRef};
+use crate::signal::Signal;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, Signal, thread};
+use crate::sync::{Arc, thread};
 use std::ptr;
 
 /// All orders with at most two preemptions.
@@ -187,7 +189,7 @@ fn a_sleeping_worker_is_woken_for_a_task() {
         let (task, handle) = TaskRef::pair(Count(Arc::clone(&count)), ptr::null());
         assert!(queue.push(task).is_ok());
         assert_eq!(idle.call(), Call::Nothing);
-        crate::future::blocking::wait_parked(handle.state(), None, || false);
+        crate::future::blocking::wait_parked(handle.state(), None, || false, NEVER);
         queue.close();
         idle.wake_all();
         worker.join().unwrap();
@@ -225,7 +227,12 @@ fn tasks_that_wait_for_each_other_get_two_workers() {
                     called = idle.call() == Call::StartThread;
                 }
                 if blocked.fetch_add(1, Ordering::AcqRel) == 0 && !called {
-                    crate::future::blocking::wait_parked(other_of(&task).state(), None, || false);
+                    crate::future::blocking::wait_parked(
+                        other_of(&task).state(),
+                        None,
+                        || false,
+                        NEVER,
+                    );
                 }
                 run(&task);
                 called

@@ -1,16 +1,20 @@
 //! What the handle of a thread pool and its workers share.
 
+use super::builder::check;
+use super::host::{Host, WorkerThread};
 use super::idle::{Call as WorkerCall, Idle};
 use super::limit::PendingLimit;
 use super::queue::Queue;
-use super::worker;
 use crate::current;
-use crate::error::{BrokenExecutor, SubmitError, TaskError};
+use crate::error::{BrokenExecutor, BuildError, SubmitError, TaskError};
+use crate::future::blocking::{NEVER, Stop};
 use crate::future::{Call, Future, TaskRef};
 use crate::observer::Observer;
 use crate::panic::log_panic;
-use crate::sync::{self, Arc, Condvar, Mutex, MutexGuard};
+use crate::signal::{Signal, Woken};
+use crate::sync::{self, Arc, Mutex, MutexGuard};
 use std::error::Error;
+use std::fmt;
 use std::ptr;
 use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
@@ -20,19 +24,16 @@ use std::time::Duration;
 pub(super) type Initializer =
     Box<dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
 
-pub(crate) struct Pool {
+/// The part of a thread pool that its workers see too.
+pub struct Pool {
     pub(super) queue: Queue,
     pub(super) idle: Idle,
     pub(super) max_workers: usize,
-    pub(super) thread_name_prefix: String,
-    pub(super) stack_size: Option<usize>,
-    pub(super) initializer: Option<Initializer>,
+    pub(super) host: Box<dyn Host>,
     pub(super) keep_alive: Option<Duration>,
     pub(super) limit: Option<Arc<PendingLimit>>,
     pub(super) observer: Option<Box<dyn Observer>>,
     pub(super) threads: Mutex<Threads>,
-    /// A thread has ended.
-    pub(super) ended: Condvar,
     pub(super) broken: OnceLock<BrokenExecutor>,
 }
 
@@ -41,11 +42,54 @@ pub(super) struct Threads {
     alive: usize,
     started: usize,
     handles: Vec<JoinHandle<()>>,
+    /// Who waits until there are none.
+    waiting: Vec<Arc<Signal>>,
+}
+
+impl Threads {
+    /// Tells those who wait, if there is no thread any more.
+    fn tell(&mut self) {
+        if self.alive == 0 {
+            for signal in self.waiting.drain(..) {
+                signal.notify();
+            }
+        }
+    }
 }
 
 impl Pool {
+    pub(super) fn new(max_workers: usize, host: Box<dyn Host>) -> Self {
+        Self {
+            queue: Queue::new(),
+            idle: Idle::new(max_workers),
+            max_workers,
+            host,
+            keep_alive: None,
+            limit: None,
+            observer: None,
+            threads: Mutex::new(Threads::default()),
+            broken: OnceLock::new(),
+        }
+    }
+
+    /// A pool for foreign tasks.
+    ///
+    /// # Errors
+    /// [`BuildError`] when a number makes no sense.
+    pub fn with_host(
+        max_workers: usize,
+        max_pending: Option<usize>,
+        host: Box<dyn Host>,
+    ) -> Result<Arc<Self>, BuildError> {
+        check(max_workers, max_pending)?;
+        Ok(Arc::new(Self {
+            limit: max_pending.map(PendingLimit::new),
+            ..Self::new(max_workers, host)
+        }))
+    }
+
     /// Identifies this pool.
-    pub(super) fn home(self: &Arc<Self>) -> *const () {
+    pub fn home(self: &Arc<Self>) -> *const () {
         ptr::from_ref::<Self>(self).cast()
     }
 
@@ -53,8 +97,23 @@ impl Pool {
         self.broken.get().cloned()
     }
 
+    /// The bound on pending tasks, if there is one.
+    pub fn limit(&self) -> Option<&Arc<PendingLimit>> {
+        self.limit.as_ref()
+    }
+
+    /// The number of pending tasks, some of which may have been cancelled.
+    pub fn pending(&self) -> usize {
+        self.queue.len_up_to(usize::MAX)
+    }
+
+    /// Whether `shutdown` was called, or the pool is broken.
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// Why nothing is accepted any more.
-    pub(super) fn closed_error(&self) -> SubmitError {
+    pub fn closed_error(&self) -> SubmitError {
         match self.broken() {
             Some(broken) => SubmitError::Broken(broken),
             None => SubmitError::Shutdown,
@@ -92,6 +151,28 @@ impl Pool {
         }
     }
 
+    /// Puts a foreign task into the queue, and sees to it that a worker comes for it.
+    ///
+    /// # Errors
+    /// [`SubmitError`], when the pool was shut down, is broken, or has no thread and
+    /// cannot start one. The task will not be run then, and is as it was.
+    ///
+    /// # Safety
+    /// The object of the task stays until this returns.
+    pub unsafe fn submit_foreign(self: &Arc<Self>, task: TaskRef) -> Result<(), SubmitError> {
+        // SAFETY: promised by the caller.
+        let this = unsafe { task.alias() };
+        self.queue.push(task).map_err(|_| self.closed_error())?;
+        if !self.host.starts_eagerly() {
+            return self.call_worker(Some(&this));
+        }
+        let is_short = |idle| self.queue.len_up_to(idle + 1) > idle;
+        match self.idle.call_eagerly(is_short) {
+            WorkerCall::Nothing => Ok(()),
+            WorkerCall::StartThread => self.start_thread(Some(&this)),
+        }
+    }
+
     /// Asks for a worker to look at the queue. An error means that there is none, and
     /// that all pending tasks but `except` have failed for it.
     pub(super) fn call_worker(
@@ -107,26 +188,30 @@ impl Pool {
     /// Starts a thread, which is counted by `idle` already.
     #[cold]
     fn start_thread(self: &Arc<Self>, except: Option<&TaskRef>) -> Result<(), SubmitError> {
-        let mut threads = sync::lock(&self.threads);
-        let name = format!("{}_{}", self.thread_name_prefix, threads.started);
-        let mut builder = thread::Builder::new().name(name);
-        if let Some(bytes) = self.stack_size {
-            builder = builder.stack_size(bytes);
-        }
-        let pool = Arc::clone(self);
-        let error = match builder.spawn(move || worker::run(&pool)) {
+        let number = {
+            let mut threads = sync::lock(&self.threads);
+            threads.alive += 1;
+            threads.started += 1;
+            threads.started - 1
+        };
+        let error = match self.host.start_thread(number, WorkerThread::new(self)) {
             Ok(handle) => {
-                threads.alive += 1;
-                threads.started += 1;
-                threads.handles.push(handle);
+                let mut threads = sync::lock(&self.threads);
+                // Nobody needs to join those that have ended.
+                threads.handles.retain(|handle| !handle.is_finished());
+                threads.handles.extend(handle);
                 return Ok(());
             }
             Err(error) => error,
         };
         tracing::warn!(%error, "a worker thread could not be started");
+        let mut threads = sync::lock(&self.threads);
+        threads.alive -= 1;
+        // Should another one be on its way which fails too, that one is the last.
         let alone = threads.alive == 0;
         // Before the lock is released, see `expire`.
         self.idle.thread_failed();
+        threads.tell();
         drop(threads);
         if alone {
             let error = SubmitError::NoWorker(Arc::new(error));
@@ -160,7 +245,7 @@ impl Pool {
         let threads = sync::lock(&self.threads);
         let ends = self.idle.end_unless(|| !self.queue.is_empty());
         if ends {
-            self.remove_thread(threads);
+            Self::remove_thread(threads);
         }
         ends
     }
@@ -168,31 +253,24 @@ impl Pool {
     /// The calling worker ends, as the pool is closed.
     pub(super) fn end(&self) {
         self.idle.thread_ends();
-        self.remove_thread(sync::lock(&self.threads));
+        Self::remove_thread(sync::lock(&self.threads));
     }
 
-    fn remove_thread(&self, mut threads: MutexGuard<'_, Threads>) {
+    fn remove_thread(mut threads: MutexGuard<'_, Threads>) {
         threads.alive -= 1;
-        if !self.queue.is_closed() {
-            // Nobody will join it.
-            let this = thread::current().id();
-            threads
-                .handles
-                .retain(|handle| handle.thread().id() != this);
-        }
-        drop(threads);
-        self.ended.notify_all();
+        threads.tell();
     }
 
     /// Fails what is pending, and refuses everything from now on.
-    pub(super) fn break_with(&self, broken: BrokenExecutor) {
+    pub fn break_with(&self, broken: BrokenExecutor) {
         // The first cause stays.
         let broken = self.broken.get_or_init(|| broken);
         self.close();
         self.fail_pending(&TaskError::Broken(broken.clone()), None);
     }
 
-    fn close(&self) {
+    /// Refuses everything from now on.
+    pub fn close(&self) {
         self.queue.close();
         if let Some(limit) = &self.limit {
             limit.close();
@@ -203,45 +281,68 @@ impl Pool {
     pub(super) fn shutdown(self: &Arc<Self>, wait: bool, cancel_futures: bool) {
         self.close();
         if cancel_futures {
-            while let Some(task) = self.queue.pop() {
-                task.cancel();
-            }
+            self.cancel_pending();
         }
         if wait && !current::is_worker_of(self.home()) {
             self.join();
         }
     }
 
-    /// Waits until the queue is empty and all threads have ended.
-    fn join(self: &Arc<Self>) {
-        loop {
-            let mut threads = sync::lock(&self.threads);
-            while threads.alive > 0 {
-                threads = self
-                    .ended
-                    .wait(threads)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-            }
-            let handles = std::mem::take(&mut threads.handles);
-            drop(threads);
-            for handle in handles {
-                // Workers catch the panics of tasks; what is left is a panicking
-                // destructor of a thread-local value, which the hook has reported.
-                drop(handle.join());
-            }
-            if self.queue.is_empty() {
-                return;
-            }
-            // A submitter is between its push and its call. An error means that the
-            // queue is empty now.
-            if self.call_worker(None).is_err() {
-                return;
-            }
+    /// Cancels all that is pending.
+    pub fn cancel_pending(&self) {
+        while let Some(task) = self.queue.pop() {
+            task.cancel();
+            task.skip();
         }
     }
 
-    /// For messages.
-    pub(super) fn threads_alive(&self) -> usize {
+    /// For a pool that is closed: waits until there is no thread, none is being started, and no
+    /// task is left; threads may still be on their last steps. Returns false if `stop` said so.
+    pub fn wait_for_threads(&self, stop: Stop<'_>) -> bool {
+        loop {
+            let signal = Arc::new(Signal::new());
+            let mut threads = sync::lock(&self.threads);
+            if threads.alive > 0 {
+                threads.waiting.push(Arc::clone(&signal));
+                drop(threads);
+                while signal.wait_once(None) != Woken::Notified {
+                    if stop() {
+                        return false;
+                    }
+                }
+                continue;
+            }
+            drop(threads);
+            if self.queue.is_empty() {
+                return true;
+            }
+            // A submitter is between its push and its call for a worker.
+            if stop() {
+                return false;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Waits until the queue is empty and all threads have ended.
+    fn join(&self) {
+        self.wait_for_threads(NEVER);
+        let handles = std::mem::take(&mut sync::lock(&self.threads).handles);
+        for handle in handles {
+            // Workers catch the panics of tasks; what is left is a panicking destructor of a
+            // thread-local value, which the hook has reported.
+            drop(handle.join());
+        }
+    }
+
+    /// The number of threads.
+    pub fn threads_alive(&self) -> usize {
         sync::lock(&self.threads).alive
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pool of at most {} workers", self.max_workers)
     }
 }

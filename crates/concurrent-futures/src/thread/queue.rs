@@ -165,6 +165,26 @@ impl Queue {
         node(self.tail.0.load(Ordering::SeqCst)).is_null()
     }
 
+    /// The number of tasks, counted up to `limit`.
+    pub(crate) fn len_up_to(&self, limit: usize) -> usize {
+        // While nobody pops, what is in the list stays there.
+        let head = lock(&self.head.0);
+        let mut node = head.0;
+        if node.is_null() {
+            if self.is_empty() {
+                return 0;
+            }
+            node = self.stub_next.load(Ordering::Acquire);
+        }
+        let mut count = 0;
+        while count < limit && !node.is_null() {
+            count += 1;
+            // SAFETY: the node is in the queue.
+            node = unsafe { self.link(node) }.load(Ordering::Acquire);
+        }
+        count
+    }
+
     /// Whether there is nothing, and never will be.
     pub(crate) fn is_finished(&self) -> bool {
         // One look at both: of two, a push and the close could come between.

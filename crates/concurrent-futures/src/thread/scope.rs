@@ -4,6 +4,7 @@ use super::ThreadPoolExecutor;
 use super::call::{Fallible, Plain};
 use super::limit::WhenFull;
 use crate::error::SubmitError;
+use crate::future::blocking::NEVER;
 use crate::future::blocking::wait_always;
 use crate::future::{Call, Future, TaskRef};
 use crate::sync::{Mutex, lock};
@@ -75,7 +76,7 @@ impl<'scope> Scope<'scope, '_> {
         // SAFETY: `wait` keeps the borrowed alive until the task is done. By then its
         // call is gone, and its output is the handle's, which cannot outlive 'scope, or
         // gone as well.
-        let future = unsafe { self.executor.submit_call(call, WhenFull::Wait) }
+        let future = unsafe { self.executor.submit_call(call, WhenFull::Wait(NEVER)) }
             .map_err(|(error, _)| error)?;
         let mut tasks = lock(&self.tasks);
         if tasks.list.len() >= tasks.clean_at {

@@ -3,10 +3,10 @@
 use super::idle::Awake;
 use super::pool::Pool;
 use crate::current::Worker;
-use crate::error::{BrokenExecutor, TaskError};
+use crate::error::TaskError;
 use crate::future::TaskRef;
-use crate::panic;
-use crate::sync::{Arc, Signal, deadline_after, spin_until};
+use crate::signal::Signal;
+use crate::sync::{Arc, deadline_after, spin_until};
 use std::ptr;
 
 /// Runs tasks until the pool is closed and its queue empty, or the thread is not
@@ -14,7 +14,7 @@ use std::ptr;
 pub(super) fn run(pool: &Arc<Pool>) {
     let home = ptr::from_ref::<Pool>(pool).cast();
     let worker = Worker::new(home, pool.max_workers, pool.observer.as_deref());
-    worker.enter(|| match initialize(pool) {
+    worker.enter(|| match pool.host.initialize() {
         Ok(()) => run_tasks(pool, &worker),
         Err(broken) => {
             pool.break_with(broken);
@@ -24,29 +24,11 @@ pub(super) fn run(pool: &Arc<Pool>) {
     });
 }
 
-fn initialize(pool: &Pool) -> Result<(), BrokenExecutor> {
-    let Some(initializer) = &pool.initializer else {
-        return Ok(());
-    };
-    let cause = match panic::catch(initializer) {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => Arc::from(error),
-        Err(panic) => panic as _,
-    };
-    Err(BrokenExecutor { cause })
-}
-
 fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
     let signal = Arc::new(Signal::new());
     let mut searching = true;
     loop {
-        if let Some(task) = pool.queue.pop() {
-            if searching {
-                stop_searching(pool);
-            }
-            searching = run_task(pool, worker, &task);
-            continue;
-        }
+        searching = run_batch(pool, worker, searching);
         if pool.queue.is_finished() {
             // Nothing can come any more.
             if searching {
@@ -54,24 +36,39 @@ fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
             }
             return pool.end();
         }
-        searching = searching || pool.idle.start_searching();
-        let has_work = || !pool.queue.is_empty() || pool.queue.is_closed();
-        if searching && spin_until(has_work) {
-            continue;
-        }
-        let deadline = pool.keep_alive.and_then(deadline_after);
-        let awake = pool.idle.sleep(&signal, searching, has_work, deadline);
+        let mut awake = Awake::Called;
+        pool.host.idle(&mut || {
+            let has_work = || !pool.queue.is_empty() || pool.queue.is_closed();
+            searching = searching || pool.idle.start_searching();
+            if searching && spin_until(has_work) {
+                return;
+            }
+            let deadline = pool.keep_alive.and_then(deadline_after);
+            awake = pool.idle.sleep(&signal, searching, has_work, deadline);
+            searching = true;
+        });
         if awake == Awake::Expired && pool.expire() {
             return;
         }
-        searching = true;
     }
+}
+
+/// Runs tasks until there are none. Returns whether the worker is searching afterwards.
+fn run_batch(pool: &Arc<Pool>, worker: &Worker<'_>, mut searching: bool) -> bool {
+    while let Some(task) = pool.queue.pop() {
+        if searching {
+            stop_searching(pool);
+        }
+        searching = run_task(pool, worker, &task);
+    }
+    searching
 }
 
 /// Runs a task, unless it was cancelled. Returns whether the worker is searching
 /// afterwards.
 fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
     if !task.state().start() {
+        task.skip();
         return false;
     }
     if let Some(broken) = pool.broken() {
@@ -80,7 +77,7 @@ fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
         return false;
     }
     // SAFETY: just started; `finish` finishes it.
-    unsafe { worker.run_and_finish(task, || finish(pool, task)) }
+    unsafe { worker.run_and_finish(task, || finish(pool, task)) }.unwrap_or(false)
 }
 
 /// Makes the future done. If there is nothing else to do, the worker searches from
@@ -94,10 +91,10 @@ unsafe fn finish(pool: &Arc<Pool>, task: &TaskRef) -> bool {
     let nothing_else = pool.queue.is_empty() && pool.observer.is_none();
     if nothing_else && pool.idle.start_searching() {
         // SAFETY: promised by the caller.
-        if unsafe { task.state().finish_unobserved() } {
+        if unsafe { task.finish_quietly() } {
             return true;
         }
-        // There are callbacks, or others to notify: no searching meanwhile.
+        // There are callbacks, perhaps: no searching meanwhile.
         stop_searching(pool);
     }
     // SAFETY: promised by the caller.

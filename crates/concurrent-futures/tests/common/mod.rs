@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+#[cfg(target_os = "linux")]
+pub(crate) mod process;
+
 use concurrent_futures::{Future, TaskError, ThreadPoolExecutor};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};

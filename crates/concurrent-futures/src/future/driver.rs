@@ -1,0 +1,63 @@
+//! Pools that live from other threads' waiting.
+//!
+//! The results of worker processes have to be received by somebody. While a thread waits for
+//! a future of such a pool, it may as well do that itself: it saves waking another thread,
+//! and being woken by that.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, Weak};
+
+/// A pool that a waiting thread can do work for.
+pub(crate) trait Driver: Send + Sync {
+    /// Works until `is_done`, or until there has been nothing to do for some time.
+    /// Returns whether it is done.
+    fn drive(&self, is_done: &dyn Fn() -> bool) -> bool;
+
+    /// Ends the task of a future that is running, together with its worker. Returns
+    /// whether it will be.
+    fn terminate(&self, future: super::FutureId) -> bool;
+}
+
+/// The pools there are, each by the address that identifies it in its tasks.
+static DRIVERS: RwLock<Vec<(usize, Weak<dyn Driver>)>> = RwLock::new(Vec::new());
+/// How many they are, so that programs without any need not look.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes a pool known.
+#[cfg(target_os = "linux")]
+pub(crate) fn add(home: *const (), driver: Weak<dyn Driver>) {
+    let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
+    drivers.push((home.addr(), driver));
+    // ORDERING: Relaxed: who has a future of the pool has learnt of it later than this.
+    COUNT.store(drivers.len(), Ordering::Relaxed);
+}
+
+/// Forgets a pool.
+#[cfg(target_os = "linux")]
+pub(crate) fn remove(home: *const ()) {
+    let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
+    drivers.retain(|(known, _)| *known != home.addr());
+    COUNT.store(drivers.len(), Ordering::Relaxed);
+}
+
+fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {
+    if home.is_null() || COUNT.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let drivers = DRIVERS.read().unwrap_or_else(PoisonError::into_inner);
+    let (_, driver) = drivers.iter().find(|(known, _)| *known == home.addr())?;
+    driver.upgrade()
+}
+
+/// Works for the pool of a future, if it is one of these, as long as that helps. Returns
+/// whether `is_done`.
+pub(crate) fn drive(home: *const (), is_done: &dyn Fn() -> bool) -> bool {
+    find(home).is_some_and(|driver| driver.drive(is_done))
+}
+
+/// Ends the task of a running future, if its pool can.
+pub(crate) fn terminate(home: *const (), future: super::FutureId) -> bool {
+    find(home).is_some_and(|driver| driver.terminate(future))
+}

@@ -1,0 +1,25 @@
+//! What goes between the supervisor and one worker: two byte streams in shared memory,
+//! and a socket that carries wake-ups.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `memory.rs` | the shared memory: how it is laid out, mapped and sealed |
+//! | `ring.rs` | a byte stream in it, for one writer and one reader |
+//! | `frame.rs` | the frames that are written to the streams |
+//! | `socket.rs` | the socket: the handshake, wake-ups, the end of the other side |
+
+mod frame;
+mod memory;
+mod ring;
+mod socket;
+
+pub(super) use frame::{Call, Claim, HEADER, Order, Reply, ReplyKind, padded};
+pub(super) use memory::{Memory, reserve};
+pub(super) use ring::{Corrupt, Nap, Reader, Writer};
+pub(super) use socket::{Packet, Socket};
+
+/// The bytes of each stream. A frame may be longer: it is written as it is read.
+///
+/// Small enough to stay in a processor's cache while a large value runs through it,
+/// large enough that neither side waits for each piece; measured in `benchmarks`.
+pub(super) const CAPACITY: usize = 1024 * 1024;

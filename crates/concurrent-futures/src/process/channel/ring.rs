@@ -1,0 +1,361 @@
+//! A byte stream in shared memory, for one writer and one reader.
+//!
+//! # Protocol
+//! Positions count bytes from the beginning of the stream and never go back: `tail` is
+//! what was written, `head` what was read. The writer copies bytes behind `tail`, then
+//! publishes the new `tail`; the reader copies bytes from `head`, then releases them by a
+//! new `head`. Neither makes a system call.
+//!
+//! Who has nothing to do sets a flag, *then* looks once more, and sleeps on the socket; the
+//! other side publishes, *then* looks at the flag, and writes to the socket if it is set.
+//! A side may also nap on the flag itself, for a short time: it is woken by a futex, and so is
+//! a single thread of several that could.
+//!
+//! With a full fence between the two steps on both sides, at least one of them sees what
+//! the other did, and no wake-up is lost.
+//!
+//! # Invariants
+//! 1. `head <= tail <= head + capacity`. A side that finds the other's position against
+//!    this reports [`Corrupt`]; the memory is not touched outside the stream in any case.
+//! 2. Bytes between `head` and `tail` are not written; what is not between them is not
+//!    read.
+//! 3. Each side keeps its own position in private memory, and only publishes it: the
+//!    other cannot change it.
+
+#![forbid(unsafe_code)]
+
+use super::memory::{Direction, Memory, Positions};
+use rustix::thread::{Timespec, futex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// The other side's position makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the channel's memory is corrupt")]
+pub(in crate::process) struct Corrupt;
+
+/// The other side is awake.
+const AWAKE: u32 = 0;
+/// It sleeps on the socket.
+const ASLEEP: u32 = 1;
+/// It naps on the flag itself.
+const NAPPING: u32 = 2;
+
+/// Looks at a flag after something was published; true if the other side is to be woken
+/// by the socket. One that naps is woken here.
+fn is_asleep(flag: &AtomicU32) -> bool {
+    // ORDERING: the fence orders what was published before the look at the flag; see
+    // the protocol.
+    fence(Ordering::SeqCst);
+    if flag.load(Ordering::Relaxed) == AWAKE {
+        return false;
+    }
+    match flag.swap(AWAKE, Ordering::Relaxed) {
+        AWAKE => false,
+        NAPPING => {
+            // It fails for an address that is no word, which ours is.
+            let _ = futex::wake(flag, futex::Flags::empty(), 1);
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Sets or takes back the flag of a side that is about to sleep.
+fn set_asleep(flag: &AtomicU32, asleep: bool) {
+    flag.store(if asleep { ASLEEP } else { AWAKE }, Ordering::Relaxed);
+    // ORDERING: the fence orders the flag before the look that follows; see the
+    // protocol.
+    fence(Ordering::SeqCst);
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub(in crate::process) struct Writer {
+    memory: Arc<Memory>,
+    direction: Direction,
+    /// What was written, published or not.
+    tail: u64,
+}
+
+impl Writer {
+    /// The supervisor's end.
+    pub(in crate::process) fn to_worker(memory: &Arc<Memory>) -> Self {
+        Self::new(memory, Direction::ToWorker)
+    }
+
+    /// The worker's end.
+    pub(in crate::process) fn from_worker(memory: &Arc<Memory>) -> Self {
+        Self::new(memory, Direction::FromWorker)
+    }
+
+    fn new(memory: &Arc<Memory>, direction: Direction) -> Self {
+        Self {
+            memory: Arc::clone(memory),
+            direction,
+            tail: 0,
+        }
+    }
+
+    fn positions(&self) -> &Positions {
+        self.memory.positions(self.direction)
+    }
+
+    /// Where the next byte goes.
+    pub(in crate::process) fn position(&self) -> u64 {
+        self.tail
+    }
+
+    /// What the reader has read.
+    pub(in crate::process) fn consumed(&self) -> Result<u64, Corrupt> {
+        // ORDERING: Acquire, so that we write to memory after the reader's last look.
+        let head = self.positions().head().load(Ordering::Acquire);
+        match self.tail.checked_sub(head) {
+            Some(unread) if unread <= self.memory.capacity() as u64 => Ok(head),
+            _ => Err(Corrupt),
+        }
+    }
+
+    /// How many bytes can be written now.
+    pub(in crate::process) fn room(&self) -> Result<usize, Corrupt> {
+        let unread = self.tail - self.consumed()?;
+        // Not more than the capacity.
+        Ok(self.memory.capacity() - usize::try_from(unread).map_err(|_| Corrupt)?)
+    }
+
+    /// Writes what there is room for; returns how much. It is published by
+    /// [`publish`](Self::publish).
+    pub(in crate::process) fn write(&mut self, bytes: &[u8]) -> Result<usize, Corrupt> {
+        let length = bytes.len().min(self.room()?);
+        self.memory
+            .write(self.direction, self.tail, &bytes[..length]);
+        self.tail += length as u64;
+        Ok(length)
+    }
+
+    /// Shows the reader what was written. True if it is to be woken.
+    #[must_use]
+    pub(in crate::process) fn publish(&self) -> bool {
+        // ORDERING: Release publishes the bytes.
+        self.positions().tail().store(self.tail, Ordering::Release);
+        is_asleep(self.positions().reader_sleeps())
+    }
+
+    /// Says whether this side is about to sleep until there is room; look once more
+    /// afterwards.
+    pub(in crate::process) fn set_asleep(&self, asleep: bool) {
+        set_asleep(self.positions().writer_sleeps(), asleep);
+    }
+
+    /// The word at the beginning of a frame that was written at `position`.
+    pub(in crate::process) fn word(&self, position: u64) -> &AtomicU32 {
+        self.memory.word(self.direction, position)
+    }
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub(in crate::process) struct Reader {
+    memory: Arc<Memory>,
+    direction: Direction,
+    /// What was read, released or not.
+    head: u64,
+}
+
+impl Reader {
+    /// The supervisor's end.
+    pub(in crate::process) fn from_worker(memory: &Arc<Memory>) -> Self {
+        Self::new(memory, Direction::FromWorker)
+    }
+
+    /// The worker's end.
+    pub(in crate::process) fn to_worker(memory: &Arc<Memory>) -> Self {
+        Self::new(memory, Direction::ToWorker)
+    }
+
+    fn new(memory: &Arc<Memory>, direction: Direction) -> Self {
+        Self {
+            memory: Arc::clone(memory),
+            direction,
+            head: 0,
+        }
+    }
+
+    fn positions(&self) -> &Positions {
+        self.memory.positions(self.direction)
+    }
+
+    /// How many bytes can be read now.
+    pub(in crate::process) fn available(&self) -> Result<usize, Corrupt> {
+        // ORDERING: Acquire pairs with the Release in `publish`.
+        let tail = self.positions().tail().load(Ordering::Acquire);
+        let unread = tail.checked_sub(self.head).ok_or(Corrupt)?;
+        match usize::try_from(unread) {
+            Ok(unread) if unread <= self.memory.capacity() => Ok(unread),
+            _ => Err(Corrupt),
+        }
+    }
+
+    /// Copies the next bytes to the end of `bytes` without taking them, if all of them
+    /// are there.
+    pub(in crate::process) fn peek(
+        &self,
+        length: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, Corrupt> {
+        let there = self.available()? >= length;
+        if there {
+            self.memory.read(self.direction, self.head, length, bytes);
+        }
+        Ok(there)
+    }
+
+    /// Takes up to `length` bytes to the end of `bytes`; returns how many.
+    pub(in crate::process) fn read(
+        &mut self,
+        length: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Result<usize, Corrupt> {
+        let length = length.min(self.available()?);
+        self.memory.read(self.direction, self.head, length, bytes);
+        self.head += length as u64;
+        Ok(length)
+    }
+
+    /// Passes over up to `length` bytes; returns how many.
+    pub(in crate::process) fn skip(&mut self, length: usize) -> Result<usize, Corrupt> {
+        let length = length.min(self.available()?);
+        self.head += length as u64;
+        Ok(length)
+    }
+
+    /// Gives the room of what was read back. True if the writer is to be woken.
+    #[must_use]
+    pub(in crate::process) fn release(&self) -> bool {
+        // ORDERING: Release, so that the writer writes there after our last look.
+        self.positions().head().store(self.head, Ordering::Release);
+        is_asleep(self.positions().writer_sleeps())
+    }
+
+    /// Says whether this side is about to sleep until there is something to read; look
+    /// once more afterwards.
+    pub(in crate::process) fn set_asleep(&self, asleep: bool) {
+        set_asleep(self.positions().reader_sleeps(), asleep);
+    }
+
+    /// Prepares a nap until there is something to read; look once more afterwards.
+    pub(in crate::process) fn begin_nap(&self) -> Nap {
+        let flag = self.positions().reader_sleeps();
+        flag.store(NAPPING, Ordering::Relaxed);
+        // ORDERING: as in `set_asleep`.
+        fence(Ordering::SeqCst);
+        Nap {
+            memory: Arc::clone(&self.memory),
+            direction: self.direction,
+        }
+    }
+
+    /// The word at the beginning of the frame that comes next.
+    pub(in crate::process) fn word(&self) -> &AtomicU32 {
+        self.memory.word(self.direction, self.head)
+    }
+}
+
+/// A reader's nap, which is slept without the reader.
+#[derive(Debug)]
+pub(in crate::process) struct Nap {
+    memory: Arc<Memory>,
+    direction: Direction,
+}
+
+impl Nap {
+    fn flag(&self) -> &AtomicU32 {
+        self.memory.positions(self.direction).reader_sleeps()
+    }
+
+    /// Sleeps until the writer publishes something, somebody ends the nap, the time is
+    /// over, or for no reason.
+    pub(in crate::process) fn sleep(&self, limit: &Timespec) {
+        // All of these are for the caller to tell apart.
+        let _ = futex::wait(self.flag(), futex::Flags::empty(), NAPPING, Some(limit));
+    }
+
+    /// Ends the nap of another thread.
+    pub(in crate::process) fn end(&self) {
+        if self.flag().swap(AWAKE, Ordering::Relaxed) == NAPPING {
+            let _ = futex::wake(self.flag(), futex::Flags::empty(), 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::thread;
+
+    fn stream(capacity: usize) -> (Writer, Reader) {
+        let (_, memory) = Memory::create(capacity).unwrap();
+        (Writer::to_worker(&memory), Reader::to_worker(&memory))
+    }
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_round_and_round() {
+        let (mut writer, mut reader) = stream(64);
+        let sent: Vec<u8> = (0..10_000).map(|n: u32| n.to_le_bytes()[0]).collect();
+        let expected = sent.clone();
+        let sender = thread::spawn(move || {
+            let mut done = 0;
+            while done < sent.len() {
+                done += writer.write(&sent[done..]).unwrap();
+                let _ = writer.publish();
+                thread::yield_now();
+            }
+        });
+        let mut received = Vec::new();
+        while received.len() < expected.len() {
+            reader.read(usize::MAX, &mut received).unwrap();
+            let _ = reader.release();
+            thread::yield_now();
+        }
+        sender.join().unwrap();
+        assert_eq!(received, expected);
+    }
+
+    #[test]
+    fn a_sleeping_reader_is_to_be_woken_once() {
+        let (mut writer, reader) = stream(64);
+        reader.set_asleep(true);
+        assert_eq!(writer.write(b"bytes").unwrap(), 5);
+        assert!(writer.publish());
+        assert!(!writer.publish());
+    }
+
+    #[test]
+    fn a_waiting_writer_is_to_be_woken_once() {
+        let (mut writer, mut reader) = stream(64);
+        assert_eq!(writer.write(&[0; 100]).unwrap(), 64);
+        writer.set_asleep(true);
+        let _ = writer.publish();
+        assert_eq!(reader.skip(8).unwrap(), 8);
+        assert!(reader.release());
+        assert!(!reader.release());
+        assert_eq!(writer.room().unwrap(), 8);
+    }
+
+    proptest! {
+        #[test]
+        fn positions_against_the_protocol_are_reported(tail: u64, head: u64) {
+            let (mut writer, mut reader) = stream(64);
+            prop_assert_eq!(writer.write(&[1; 24]).unwrap(), 24);
+            let _ = writer.publish();
+            writer.positions().head().store(head, Ordering::Relaxed);
+            reader.positions().tail().store(tail, Ordering::Relaxed);
+            prop_assert_eq!(writer.room().is_ok(), head <= 24);
+            prop_assert_eq!(reader.available().is_ok(), tail <= 64);
+            let mut bytes = Vec::new();
+            let _ = reader.read(usize::MAX, &mut bytes);
+            prop_assert!(bytes.len() <= 64);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A worker process, as its supervisor holds it: process id, pidfd, socket.
+
+#![forbid(unsafe_code)]
+
+use super::channel::Socket;
+use super::error::WorkerExit;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A process of ours, which is there until its exit status is taken.
+#[derive(Debug)]
+pub(super) struct Child {
+    pid: u32,
+    pidfd: OwnedFd,
+    pub(super) socket: Socket,
+}
+
+impl Child {
+    /// A process that this one has started.
+    pub(super) fn new(pid: u32, socket: Socket) -> io::Result<Self> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd, socket })
+    }
+
+    /// A process whose pidfd another one has sent.
+    pub(super) fn with_pidfd(pid: u32, pidfd: OwnedFd, socket: Socket) -> Self {
+        Self { pid, pidfd, socket }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Readable once the process has ended.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Sends a signal; nothing happens if the process has ended.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Err(error) = rustix::process::pidfd_send_signal(&self.pidfd, signal)
+            && error != Errno::SRCH
+        {
+            tracing::warn!(pid = self.pid, %error, "a worker process could not be signalled");
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Waits for the end of a process that this one has started, and takes its exit
+    /// status.
+    pub(super) fn reap(&self) -> WorkerExit {
+        exit_of(self.pidfd.as_fd())
+    }
+}
+
+/// Waits for the end of a child, and takes its exit status.
+pub(super) fn exit_of(pidfd: BorrowedFd<'_>) -> WorkerExit {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => WorkerExit::Code(code),
+                    (None, Some(signal)) => WorkerExit::Signal(signal),
+                    (None, None) => WorkerExit::Unknown,
+                };
+            }
+            Err(Errno::INTR) => {}
+            // Somebody else has taken it.
+            Ok(None) | Err(_) => return WorkerExit::Unknown,
+        }
+    }
+}

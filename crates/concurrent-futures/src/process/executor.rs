@@ -1,0 +1,491 @@
+//! The handle of a process pool.
+
+#![forbid(unsafe_code)]
+
+use super::builder::{ProcessPoolExecutorBuilder, not_ours};
+use super::codec;
+use super::error::{TransferError, TransferStep};
+use super::function::{self, Chunk, Fallible, Invoke, Plain};
+use super::options::TaskOptions;
+use super::pool::Pool;
+use super::task::Task;
+use crate::error::{BuildError, SubmitError, TaskError};
+use crate::executor::{Executor, Function, Value};
+use crate::future::Future;
+use crate::map::{BufferedMap, Map, MapOptions};
+use rustix::process::Signal;
+use std::error::Error;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// An executor whose workers are processes: the same program, started anew.
+///
+/// A task is a function, or a closure that captures nothing, and its argument; argument
+/// and result travel by [`serde`] (`Vec<u8>`, `String` and `Box<[u8]>` as they are). A
+/// task that crashes its worker, or is killed for its time limit, fails its own future;
+/// the others go on, and the pool replaces the worker. Tasks start in the order in which
+/// they were submitted. Dropping the executor waits for its tasks and ends its workers.
+///
+/// [`init`](crate::init) must be called first in `main`, as workers begin there.
+///
+/// # Workers
+/// They are started when there are tasks for them, with the arguments of this process,
+/// and, unless the [builder](ProcessPoolExecutorBuilder) says otherwise, its environment
+/// and its folder at that moment. Standard output and error are those of this process;
+/// standard input is empty. What a task changes (the folder, statics, descriptors) is there
+/// for later tasks of the same worker. A worker may have pools of its own.
+///
+/// When this process ends, however it does, its workers are killed. Ctrl-C in a terminal
+/// is left to this process.
+///
+/// # Callbacks
+/// They run in a thread of the pool, one after the other, and must not wait for other
+/// tasks of it.
+///
+/// Source of the semantics:
+/// [`concurrent.futures.ProcessPoolExecutor`][python].
+///
+/// [python]: https://docs.python.org/3/library/concurrent.futures.html#processpoolexecutor
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::ProcessPoolExecutor;
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     concurrent_futures::init(); // worker processes begin here
+///
+///     let pool = ProcessPoolExecutor::new()?;
+///     let lengths = pool.map(|word: String| word.len(), ["submit", "map"].map(String::from))?;
+///     assert_eq!(lengths.collect::<Result<Vec<_>, _>>()?, [6, 3]);
+///     Ok(())
+/// }
+/// ```
+///
+/// A closure that captures is refused when the program is compiled:
+/// ```compile_fail
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # concurrent_futures::init();
+/// # let pool = concurrent_futures::ProcessPoolExecutor::new()?;
+/// let factor = 3;
+/// let product = pool.submit(move |n: u32| n * factor, 7)?;
+/// # drop(product);
+/// # Ok(())
+/// # }
+/// ```
+pub struct ProcessPoolExecutor {
+    pool: Arc<Pool>,
+}
+
+impl ProcessPoolExecutor {
+    /// A pool with the default settings; see [`ProcessPoolExecutorBuilder`].
+    ///
+    /// # Errors
+    /// [`BuildError::NotInitialized`] when [`init`](crate::init) was not called;
+    /// [`BuildError::System`] when the system refuses what the pool needs.
+    pub fn new() -> Result<Self, BuildError> {
+        Self::builder().build()
+    }
+
+    /// Makes a pool with other settings.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, StartMethod};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder()
+    ///     .max_workers(2)
+    ///     .start_method(StartMethod::ForkServer)
+    ///     .env("LEVEL", "3")
+    ///     .build()?;
+    /// let level = pool.submit_fallible(|name: String| std::env::var(name), "LEVEL".into())?;
+    /// assert_eq!(level.result()?, "3");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder() -> ProcessPoolExecutorBuilder {
+        ProcessPoolExecutorBuilder::default()
+    }
+
+    pub(super) fn from_pool(pool: Arc<Pool>) -> Self {
+        Self { pool }
+    }
+
+    /// The number of worker processes that the pool may have.
+    #[must_use]
+    pub fn max_workers(&self) -> usize {
+        self.pool.settings.max_workers
+    }
+
+    /// The process ids of the workers that there are.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().max_workers(1).build()?;
+    /// assert!(pool.worker_pids().is_empty());
+    /// let pid = pool.submit(|()| std::process::id(), ())?.result()?;
+    /// assert_eq!(pool.worker_pids(), [pid]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn worker_pids(&self) -> Vec<u32> {
+        self.pool.pids()
+    }
+
+    /// Submits the call `f(argument)`, and returns its future at once.
+    ///
+    /// An argument that does not serialise fails the future with
+    /// [`TaskError::Transfer`].
+    ///
+    /// # Errors
+    /// [`SubmitError`], when the pool was shut down or is broken.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// let root = pool.submit(f64::sqrt, 2.0)?;
+    /// assert_eq!(root.result()?, 2_f64.sqrt());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> T + Function,
+        A: Value,
+        T: Value,
+    {
+        self.submit_with(self.pool.settings.options, f, argument)
+    }
+
+    /// [`submit`](Self::submit) with a time limit or retries.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    ///
+    /// # Examples
+    /// See [`TaskOptions`].
+    pub fn submit_with<F, A, T>(
+        &self,
+        options: TaskOptions,
+        f: F,
+        argument: A,
+    ) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> T + Function,
+        A: Value,
+        T: Value,
+    {
+        self.submit_call::<Plain<F, A, T>, F, A>(options, f, argument)
+    }
+
+    /// Submits a call whose `Err` becomes the future's [`TaskError::Failed`], with its text
+    /// and those of its sources; see [`RemoteError`](crate::RemoteError).
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// let port = pool.submit_fallible(|text: String| text.parse::<u16>(), "eighty".into())?;
+    /// assert_eq!(port.result().unwrap_err().to_string(), "invalid digit found in string");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn submit_fallible<F, A, T, E>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> Result<T, E> + Function,
+        A: Value,
+        T: Value,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.submit_fallible_with(self.pool.settings.options, f, argument)
+    }
+
+    /// [`submit_fallible`](Self::submit_fallible) with a time limit or retries.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    ///
+    /// # Examples
+    /// See [`TaskOptions`].
+    pub fn submit_fallible_with<F, A, T, E>(
+        &self,
+        options: TaskOptions,
+        f: F,
+        argument: A,
+    ) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> Result<T, E> + Function,
+        A: Value,
+        T: Value,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.submit_call::<Fallible<F, A, T, E>, F, A>(options, f, argument)
+    }
+
+    /// Submits a call for each item at once, and returns an iterator over their results
+    /// in the order of the items. Use [`std::iter::zip`] for several iterables.
+    ///
+    /// Some thousands of items and more are grouped into chunks, each of which is a
+    /// task; see [`map_with`](Self::map_with).
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit); nothing is left pending then.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    /// use std::iter::zip;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// let sums = pool.map(|(a, b): (i32, i32)| a + b, zip([1, 2, 3], [5, 6, 7]))?;
+    /// assert_eq!(sums.collect::<Result<Vec<i32>, _>>()?, [6, 8, 10]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map<F, I, T>(&self, f: F, items: I) -> Result<Map<T>, SubmitError>
+    where
+        F: Fn(I::Item) -> T + Function,
+        I: IntoIterator<Item: Value>,
+        T: Value,
+    {
+        self.map_with(MapOptions::new(), f, items)
+    }
+
+    /// [`map`](Self::map) with a time limit or a number of items a task.
+    ///
+    /// Each item has its own result, a panicking one too; but if the worker dies, all
+    /// items of the chunk fail. Up to some thousands of items are a task each, unless a
+    /// `chunksize` is given.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit); nothing is left pending then.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{MapOptions, ProcessPoolExecutor};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// let options = MapOptions::new().chunksize(10);
+    /// let doubles = pool.map_with(options, |n: u64| 2 * n, 0..100)?;
+    /// assert_eq!(doubles.map(Result::unwrap).sum::<u64>(), 9900);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_with<F, I, T>(
+        &self,
+        options: MapOptions,
+        f: F,
+        items: I,
+    ) -> Result<Map<T>, SubmitError>
+    where
+        F: Fn(I::Item) -> T + Function,
+        I: IntoIterator<Item: Value>,
+        T: Value,
+    {
+        let items = items.into_iter();
+        let chunksize = options
+            .chunksize
+            .unwrap_or_else(|| chunksize_for(items.size_hint().0));
+        let task_options = self.pool.settings.options;
+        if chunksize.get() > 1 {
+            return Map::submit_chunks(options.timeout, chunksize, items, |chunk| {
+                self.submit_call::<Chunk<F, I::Item, T>, F, Vec<I::Item>>(task_options, f, chunk)
+            });
+        }
+        Map::submit(options.timeout, items, |item| {
+            self.submit_call::<Plain<F, I::Item, T>, F, I::Item>(task_options, f, item)
+        })
+    }
+
+    /// [`map`](Self::map) with at most `buffersize` tasks ahead of the result that is
+    /// yielded, so that a long or endless iterator costs bounded memory.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
+    /// item of the iterator, [`TaskError::Rejected`].
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// let squares = pool.map_buffered(|n: u64| n * n, 0.., 16)?;
+    /// let first: Result<Vec<_>, _> = squares.take(5).collect();
+    /// assert_eq!(first?, [0, 1, 4, 9, 16]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_buffered<F, I, T>(
+        &self,
+        f: F,
+        items: I,
+        buffersize: usize,
+    ) -> Result<BufferedMap<'_, I::IntoIter, T>, SubmitError>
+    where
+        F: Fn(I::Item) -> T + Function,
+        I: IntoIterator<Item: Value>,
+        T: Value,
+    {
+        Executor::map_buffered(self, f, items, buffersize)
+    }
+
+    /// Accepts nothing more. With `cancel_futures`, cancels what no worker has begun; with
+    /// `wait`, returns when all tasks are done and all workers have ended.
+    ///
+    /// Called by one of the pool's own callbacks, it does not wait: the callback would wait
+    /// for itself.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, SubmitError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// let answer = pool.submit(|n: u32| n, 42)?;
+    /// pool.shutdown(true, false);
+    /// assert!(answer.done() && pool.worker_pids().is_empty());
+    /// assert!(matches!(pool.submit(|n: u32| n, 43), Err(SubmitError::Shutdown)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shutdown(&self, wait: bool, cancel_futures: bool) {
+        self.pool.shutdown(wait, cancel_futures);
+    }
+
+    /// Ends all workers at once with `SIGTERM`, and accepts nothing more. Tasks that run
+    /// fail with [`TaskError::Terminated`], all others are cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, TaskError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().max_workers(1).build()?;
+    /// fn spin(on: bool) {
+    ///     while on {}
+    /// }
+    /// let endless = pool.submit(spin, true)?;
+    /// while !endless.running() {
+    ///     std::thread::yield_now();
+    /// }
+    /// pool.terminate_workers();
+    /// assert!(matches!(endless.result(), Err(TaskError::Terminated)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn terminate_workers(&self) {
+        self.pool.end_workers(Signal::TERM);
+    }
+
+    /// The same with `SIGKILL`, which no worker can ignore.
+    pub fn kill_workers(&self) {
+        self.pool.end_workers(Signal::KILL);
+    }
+
+    fn submit_call<I: Invoke, F: Function, A: Value>(
+        &self,
+        options: TaskOptions,
+        _f: F,
+        argument: A,
+    ) -> Result<Future<I::Output>, SubmitError> {
+        let mut bytes = Vec::new();
+        let encoded = crate::panic::catch(|| codec::encode(argument, &mut bytes));
+        let place = function::place_of::<I>();
+        let (task, future) = Task::new::<I>(self.pool.home(), place.unwrap_or(0), bytes, options);
+        let error = match (place, encoded) {
+            (Some(_), Ok(Ok(()))) => {
+                self.pool.submit(task)?;
+                return Ok(future);
+            }
+            (None, _) => not_ours::<F>().into(),
+            (_, Ok(Err(error))) => {
+                TransferError::new::<A>(TransferStep::SendArgument, error).into()
+            }
+            (_, Err(panic)) => TaskError::Panicked(panic),
+        };
+        task.reject(error);
+        Ok(future)
+    }
+}
+
+/// How many items make a task of so many: one, unless there are so many that the cost of a
+/// task counts.
+fn chunksize_for(items: usize) -> NonZeroUsize {
+    const SINGLE: usize = 4096;
+    const MOST: usize = 256;
+    NonZeroUsize::new((items / SINGLE).min(MOST)).unwrap_or(NonZeroUsize::MIN)
+}
+
+impl Executor for ProcessPoolExecutor {
+    fn submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> T + Function,
+        A: Value,
+        T: Value,
+    {
+        self.submit(f, argument)
+    }
+
+    fn submit_fallible<F, A, T, E>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> Result<T, E> + Function,
+        A: Value,
+        T: Value,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.submit_fallible(f, argument)
+    }
+
+    fn map_with<F, I, T>(&self, options: MapOptions, f: F, items: I) -> Result<Map<T>, SubmitError>
+    where
+        F: Fn(I::Item) -> T + Function,
+        I: IntoIterator<Item: Value>,
+        T: Value,
+    {
+        self.map_with(options, f, items)
+    }
+
+    fn shutdown(&self, wait: bool, cancel_futures: bool) {
+        self.shutdown(wait, cancel_futures);
+    }
+}
+
+impl Drop for ProcessPoolExecutor {
+    fn drop(&mut self) {
+        self.pool.shutdown(true, false);
+    }
+}
+
+impl fmt::Debug for ProcessPoolExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessPoolExecutor")
+            .field("max_workers", &self.max_workers())
+            .field("worker_pids", &self.worker_pids())
+            .finish_non_exhaustive()
+    }
+}

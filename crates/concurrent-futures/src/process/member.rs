@@ -1,0 +1,465 @@
+//! One worker, as the pool sees it: what it was handed, and what has come back.
+//!
+//! A worker runs its frames in the order in which they were written, and answers each
+//! before it claims the next. So at most one of the frames in flight is claimed and not
+//! answered: that is the task it runs.
+
+#![forbid(unsafe_code)]
+
+use super::channel::{
+    Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Writer, padded, reserve,
+};
+use super::child::Child;
+use super::task::Task;
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How much is written or read before the other side is shown: so that both work on a
+/// long value at the same time.
+const PIECE: usize = 128 * 1024;
+
+/// How long a worker may take to pass over recalled frames, which takes microseconds.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has not said that it can work.
+    Starting,
+    /// It takes tasks.
+    Ready,
+    /// It was told to end when it is done.
+    Closing,
+}
+
+/// Why the supervisor killed a worker.
+#[derive(Clone, Debug)]
+pub(super) enum Kill {
+    /// Its task ran too long.
+    TimeLimit,
+    /// Its task was terminated.
+    Terminated,
+    /// Something is wrong with it.
+    Fault(Arc<str>),
+}
+
+/// A task that was handed to a worker.
+#[derive(Debug)]
+struct Flight {
+    task: Task,
+    number: u64,
+    /// Where its frame is in the stream.
+    position: u64,
+}
+
+/// A long answer that is being read.
+#[derive(Debug)]
+struct Incoming {
+    reply: Reply,
+    bytes: Vec<u8>,
+    /// Bytes left, with what fills the frame up.
+    left: u64,
+}
+
+/// What came from a worker.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Answer(Answer),
+    /// The worker can work.
+    Ready,
+    /// It cannot: the bytes of the failure.
+    Unusable(Vec<u8>),
+}
+
+/// The answer to a task.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) task: Task,
+    pub(super) kind: ReplyKind,
+    pub(super) content: Content,
+    /// How long the task ran.
+    pub(super) nanoseconds: u64,
+}
+
+/// Where the bytes of an answer are.
+#[derive(Debug)]
+pub(super) enum Content {
+    Shared(std::ops::Range<usize>),
+    Own(Vec<u8>),
+}
+
+/// A task whose worker has died.
+#[derive(Debug)]
+pub(super) enum Orphan {
+    /// The worker had not begun.
+    NotBegun(Task),
+    /// The worker was running it.
+    Running(Task),
+}
+
+pub(super) struct Member {
+    pub(super) child: Arc<Child>,
+    pub(super) stage: Stage,
+    pub(super) killed: Option<Kill>,
+    /// Whether its task has run for so long that nothing is queued behind it.
+    pub(super) stalled: bool,
+    /// Tasks it was ever handed.
+    pub(super) handed: usize,
+    /// When it was started, and then, when the task that it runs came to its turn.
+    pub(super) since: Instant,
+    writer: Writer,
+    reader: Reader,
+    in_flight: VecDeque<Flight>,
+    /// How much of the argument of the last task in flight, and of what fills its frame
+    /// up, was written; none if all is.
+    sending: Option<usize>,
+    incoming: Option<Incoming>,
+    next_number: u64,
+    /// For headers.
+    head: Vec<u8>,
+}
+
+impl Member {
+    pub(super) fn new(child: Arc<Child>, writer: Writer, reader: Reader) -> Self {
+        Self {
+            child,
+            stage: Stage::Starting,
+            killed: None,
+            stalled: false,
+            handed: 0,
+            since: Instant::now(),
+            writer,
+            reader,
+            in_flight: VecDeque::new(),
+            sending: None,
+            incoming: None,
+            next_number: 0,
+            head: Vec::with_capacity(HEADER),
+        }
+    }
+
+    /// The tasks that it has.
+    pub(super) fn load(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// The task that it runs, if it has one.
+    pub(super) fn current(&self) -> Option<&Task> {
+        Some(&self.in_flight.front()?.task)
+    }
+
+    /// Whether it has the task.
+    pub(super) fn has(&self, id: crate::future::FutureId) -> bool {
+        self.in_flight.iter().any(|flight| flight.task.id() == id)
+    }
+
+    /// Whether the frame of an argument so long fits in now.
+    pub(super) fn has_room_for(&self, length: usize) -> bool {
+        let room = self.writer.room().unwrap_or(0);
+        self.sending.is_none() && room >= HEADER + length.next_multiple_of(8)
+    }
+
+    /// Hands a task over. What does not fit in is written later, by
+    /// [`pump`](Self::pump): only for a worker that has nothing else.
+    pub(super) fn hand(&mut self, task: Task) -> Result<(), Corrupt> {
+        let call = Call {
+            order: Order::Call,
+            length: task.argument.len() as u64,
+            function: task.function,
+            number: self.next_number,
+        };
+        if self.in_flight.is_empty() {
+            self.since = Instant::now();
+        }
+        self.in_flight.push_back(Flight {
+            task,
+            number: self.next_number,
+            position: self.writer.position(),
+        });
+        self.next_number += 1;
+        self.handed += 1;
+        self.write_header(&call)?;
+        self.sending = Some(0);
+        self.pump()?;
+        if self.sending.is_some() {
+            // Nobody may be there to go on, but whom the worker wakes when there is room.
+            self.writer.set_asleep(true);
+            // Once more: room that came before wakes nobody.
+            self.pump()?;
+        }
+        Ok(())
+    }
+
+    fn write_header(&mut self, call: &Call) -> Result<(), Corrupt> {
+        // There is room: the whole frame fits in, or the worker has nothing, and is at most
+        // about to pass over frames that were recalled.
+        let start = Instant::now();
+        while self.writer.room()? < HEADER && start.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+        match self.writer.write(&call.encode())? {
+            HEADER => Ok(()),
+            _ => Err(Corrupt),
+        }
+    }
+
+    /// Sends the call of the initializer, before anything else.
+    pub(super) fn initialize(&mut self, function: u64, argument: &[u8]) -> Result<(), Corrupt> {
+        self.order(Order::Initialize, function, argument)
+    }
+
+    /// Tells the worker to end when it has done what it has.
+    pub(super) fn close(&mut self) {
+        self.stage = Stage::Closing;
+        if self.order(Order::Close, 0, &[]).is_err() {
+            // There is no room, or the memory is corrupt.
+            self.child.kill();
+        }
+    }
+
+    fn order(&mut self, order: Order, function: u64, argument: &[u8]) -> Result<(), Corrupt> {
+        if !self.has_room_for(argument.len()) {
+            return Err(Corrupt);
+        }
+        let call = Call {
+            order,
+            length: argument.len() as u64,
+            function,
+            number: u64::MAX,
+        };
+        self.write_header(&call)?;
+        self.writer.write(argument)?;
+        let zeros = argument.len().next_multiple_of(8) - argument.len();
+        self.writer.write(&[0; 8][..zeros])?;
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        if self.writer.publish() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // A worker that has closed its end is on its way to the end.
+        let _ = self.child.socket.wake();
+    }
+
+    /// Writes what there is room for. Returns whether that was anything.
+    pub(super) fn pump(&mut self) -> Result<(), Corrupt> {
+        while let (Some(done), Some(flight)) = (self.sending, self.in_flight.back()) {
+            let argument = &flight.task.argument;
+            let whole = argument.len().next_multiple_of(8);
+            let piece = if done < argument.len() {
+                &argument[done..argument.len().min(done + PIECE)]
+            } else {
+                &[0; 8][..whole - done]
+            };
+            let written = self.writer.write(piece)?;
+            self.sending = (done + written < whole).then_some(done + written);
+            self.publish();
+            if written < piece.len() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to receive or to write.
+    pub(super) fn has_work(&self) -> bool {
+        !matches!(self.reader.available(), Ok(0))
+            || self.sending.is_some() && !matches!(self.writer.room(), Ok(0))
+    }
+
+    /// Has the worker write to the socket when something happens, or not.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        self.reader.set_asleep(asleep);
+        self.writer.set_asleep(asleep && self.sending.is_some());
+    }
+
+    /// Has the worker wake one thread, without the socket.
+    pub(super) fn begin_nap(&self) -> Nap {
+        self.reader.begin_nap()
+    }
+
+    /// Receives what has come, short answers into `shared`, and goes on with writing.
+    pub(super) fn receive(
+        &mut self,
+        arrivals: &mut Vec<Arrival>,
+        shared: &mut Vec<u8>,
+    ) -> Result<(), Corrupt> {
+        self.pump()?;
+        let before = arrivals.len();
+        let mut result = Ok(true);
+        let mut read = false;
+        while let Ok(true) = result {
+            result = self.receive_one(arrivals, shared);
+            read |= matches!(result, Ok(true));
+        }
+        if (read || self.incoming.is_some()) && self.reader.release() {
+            self.wake();
+        }
+        if arrivals.len() > before && !self.in_flight.is_empty() {
+            self.since = Instant::now();
+        }
+        result.map(drop)
+    }
+
+    fn receive_one(
+        &mut self,
+        arrivals: &mut Vec<Arrival>,
+        shared: &mut Vec<u8>,
+    ) -> Result<bool, Corrupt> {
+        if self.incoming.is_some() {
+            return self.receive_more(arrivals);
+        }
+        self.head.clear();
+        if !self.reader.peek(HEADER, &mut self.head)? {
+            return Ok(false);
+        }
+        let reply = Reply::decode(&self.head)?;
+        let frame = padded(reply.length).ok_or(Corrupt)?;
+        let length = usize::try_from(reply.length).map_err(|_| Corrupt)?;
+        self.reader.skip(HEADER)?;
+        let available = self.reader.available()? as u64;
+        if frame > available || length > PIECE {
+            let mut bytes = Vec::new();
+            reserve(&mut bytes, length)?;
+            self.incoming = Some(Incoming {
+                reply,
+                bytes,
+                left: frame,
+            });
+            return Ok(true);
+        }
+        let start = shared.len();
+        self.reader.read(length, shared)?;
+        self.reader.skip(length.next_multiple_of(8) - length)?;
+        self.arrive(
+            reply,
+            Content::Shared(start..start + length),
+            arrivals,
+            shared,
+        )?;
+        Ok(true)
+    }
+
+    fn receive_more(&mut self, arrivals: &mut Vec<Arrival>) -> Result<bool, Corrupt> {
+        let Some(incoming) = &mut self.incoming else {
+            return Ok(false);
+        };
+        let payload = usize::try_from(incoming.reply.length).map_err(|_| Corrupt)?;
+        let missing = payload - incoming.bytes.len();
+        let read = if missing > 0 {
+            self.reader.read(missing.min(PIECE), &mut incoming.bytes)?
+        } else {
+            let fill = usize::try_from(incoming.left).map_err(|_| Corrupt)?;
+            self.reader.skip(fill)?
+        };
+        incoming.left -= read as u64;
+        if incoming.left > 0 {
+            if read > 0 && self.reader.release() {
+                self.wake();
+            }
+            return Ok(read > 0);
+        }
+        if let Some(incoming) = self.incoming.take() {
+            let content = Content::Own(incoming.bytes);
+            self.arrive(incoming.reply, content, arrivals, &mut Vec::new())?;
+        }
+        Ok(true)
+    }
+
+    /// A whole frame has come.
+    fn arrive(
+        &mut self,
+        reply: Reply,
+        content: Content,
+        arrivals: &mut Vec<Arrival>,
+        shared: &mut Vec<u8>,
+    ) -> Result<(), Corrupt> {
+        match (reply.kind, self.stage) {
+            (ReplyKind::Ready, Stage::Starting) => {
+                self.stage = Stage::Ready;
+                arrivals.push(Arrival::Ready);
+            }
+            (ReplyKind::Unusable, Stage::Starting) => {
+                let bytes = match content {
+                    Content::Shared(place) => shared.split_off(place.start),
+                    Content::Own(bytes) => bytes,
+                };
+                arrivals.push(Arrival::Unusable(bytes));
+            }
+            (ReplyKind::Value | ReplyKind::Failure, Stage::Ready | Stage::Closing) => {
+                let flight = self.in_flight.pop_front().ok_or(Corrupt)?;
+                if flight.number != reply.number
+                    || self.in_flight.is_empty() && self.sending.is_some()
+                {
+                    self.in_flight.push_front(flight);
+                    return Err(Corrupt);
+                }
+                self.stalled = false;
+                arrivals.push(Arrival::Answer(Answer {
+                    task: flight.task,
+                    kind: reply.kind,
+                    content,
+                    nanoseconds: reply.nanoseconds,
+                }));
+            }
+            _ => return Err(Corrupt),
+        }
+        Ok(())
+    }
+
+    /// Whether the worker has begun with a frame.
+    fn has_begun(&self, flight: &Flight) -> bool {
+        match self.writer.consumed() {
+            // What was not read is still there as it was written, with the claim.
+            Ok(consumed) if consumed <= flight.position => {
+                Claim::Taken.holds(self.writer.word(flight.position))
+            }
+            // It was read; or the memory is corrupt, and it may have been.
+            _ => true,
+        }
+    }
+
+    /// Takes back what the worker has not begun with, the last first, but for `keep` tasks.
+    pub(super) fn take_back(&mut self, keep: usize) -> Vec<Task> {
+        let mut taken = Vec::new();
+        while self.in_flight.len() > keep {
+            let Some(flight) = self.in_flight.pop_back() else {
+                break;
+            };
+            // A frame that is not written to its end is its worker's: it has nothing else.
+            let recalled = self.sending.is_none()
+                && self
+                    .writer
+                    .consumed()
+                    .is_ok_and(|consumed| consumed <= flight.position)
+                && Claim::Recalled.claim(self.writer.word(flight.position));
+            if !recalled {
+                self.in_flight.push_back(flight);
+                break;
+            }
+            self.handed -= 1;
+            taken.push(flight.task);
+        }
+        taken
+    }
+
+    /// What a dead worker has left.
+    pub(super) fn orphans(&mut self) -> Vec<Orphan> {
+        let flights = mem::take(&mut self.in_flight);
+        let orphan = |flight: Flight| {
+            if self.has_begun(&flight) {
+                Orphan::Running(flight.task)
+            } else {
+                Orphan::NotBegun(flight.task)
+            }
+        };
+        flights.into_iter().map(orphan).collect()
+    }
+}

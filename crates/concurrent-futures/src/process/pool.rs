@@ -1,0 +1,314 @@
+//! What the handle of a process pool, its supervisor, and threads that wait share.
+//!
+//! Everything is under one lock, which is held for no foreign code: values are made, and
+//! callbacks run, outside. The supervisor does what only one thread can: it starts workers,
+//! notices their death, and runs callbacks. Everything else, whoever is there does:
+//! `submit` hands a task over if a worker takes it, and a thread that waits for a future
+//! receives answers meanwhile, which saves two wake-ups of a short task's three.
+
+#![forbid(unsafe_code)]
+
+use super::builder::Settings;
+use super::member::Kill;
+use super::spin::Spin;
+use super::state::State;
+use super::task::Task;
+use crate::error::{BrokenExecutor, SubmitError, TaskError};
+use crate::future::FutureId;
+use crate::future::driver::{self, Driver};
+use rustix::event::EventfdFlags;
+use rustix::process::Signal;
+use rustix::thread::Timespec;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::thread::{self, ThreadId};
+
+/// The longest nap.
+const NAP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000,
+};
+
+pub(super) struct Pool {
+    state: Mutex<State>,
+    /// The supervisor has ended.
+    ended: Condvar,
+    /// Wakes the supervisor.
+    bell: OwnedFd,
+    pub(super) settings: Settings,
+    pub(super) supervisor: OnceLock<ThreadId>,
+    /// Threads that wait for a future.
+    waiting: Spin,
+}
+
+impl Pool {
+    pub(super) fn new(settings: Settings) -> io::Result<Arc<Self>> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let pool = Arc::new(Self {
+            state: Mutex::new(State::new(
+                settings.max_workers,
+                settings.max_tasks_per_child.unwrap_or(usize::MAX),
+            )),
+            ended: Condvar::new(),
+            bell: rustix::event::eventfd(0, flags)?,
+            settings,
+            supervisor: OnceLock::new(),
+            waiting: Spin::default(),
+        });
+        let weak: Weak<Self> = Arc::downgrade(&pool);
+        driver::add(pool.home(), weak);
+        Ok(pool)
+    }
+
+    /// Identifies this pool.
+    pub(super) fn home(self: &Arc<Self>) -> *const () {
+        Arc::as_ptr(self).cast()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // No foreign code runs under the lock: after a panic, which is a bug of ours, the
+        // state is still the best there is.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Has the supervisor look at the state: wakes it if it sleeps.
+    pub(super) fn wake(&self, state: &mut State) {
+        state.changed = true;
+        if std::mem::take(&mut state.supervisor_sleeps) {
+            // It fails when the counter is full, and the supervisor about to be woken.
+            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    pub(super) fn silence(&self) {
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+
+    /// Takes a task.
+    pub(super) fn submit(&self, task: Task) -> Result<(), SubmitError> {
+        let mut state = self.lock();
+        if !state.open {
+            let error = match &state.broken {
+                Some(broken) => SubmitError::Broken(broken.clone()),
+                None => SubmitError::Shutdown,
+            };
+            drop(state);
+            return Err(error);
+        }
+        // Its answer may come from another worker than the one that is waited for.
+        state.end_nap();
+        if state.accept(task) || state.needs_watch {
+            self.wake(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Whether a worker has something for this side. While another thread holds the lock, it
+    /// is that thread that looks.
+    pub(super) fn has_work(&self) -> bool {
+        self.try_lock().is_some_and(|state| state.has_work())
+    }
+
+    /// Receives answers and ends their tasks, if nobody else is at it. Returns whether
+    /// there were any.
+    fn receive(&self) -> bool {
+        let Some(mut state) = self.try_lock() else {
+            return false;
+        };
+        if !state.has_work() {
+            return false;
+        }
+        let batch = state.collect();
+        if state.has_started || state.needs_watch || !state.open {
+            self.wake(&mut state);
+        }
+        drop(state);
+        let late = batch.end();
+        if !late.is_empty() {
+            let mut state = self.lock();
+            state.late.extend(late);
+            self.wake(&mut state);
+        }
+        true
+    }
+
+    /// Accepts nothing more. With `cancel_futures`, cancels what is pending; with `wait`,
+    /// returns when all is done and all workers have ended.
+    pub(super) fn shutdown(&self, wait: bool, cancel_futures: bool) {
+        let mut state = self.lock();
+        state.open = false;
+        let pending = if cancel_futures {
+            state.cancelling = true;
+            state.take_pending(0)
+        } else {
+            Vec::new()
+        };
+        self.wake(&mut state);
+        drop(state);
+        pending.iter().for_each(Task::cancel);
+        drop(pending);
+        if wait {
+            self.join();
+        }
+    }
+
+    /// Waits for the end of the supervisor, unless that is who asks.
+    fn join(&self) {
+        if self.supervisor.get() == Some(&thread::current().id()) {
+            return;
+        }
+        let state = self.lock();
+        let ended = self.ended.wait_while(state, |state| !state.ended);
+        drop(ended);
+    }
+
+    /// The supervisor has ended, or could not be started.
+    pub(super) fn end(&self) {
+        self.lock().ended = true;
+        self.ended.notify_all();
+    }
+
+    /// Fails what is pending, ends all workers, and refuses everything from now on.
+    pub(super) fn break_with(&self, broken: &BrokenExecutor) {
+        let mut state = self.lock();
+        state.open = false;
+        // The first cause stays.
+        let broken = state.broken.get_or_insert_with(|| broken.clone()).clone();
+        let pending = state.take_pending(0);
+        for member in &state.members {
+            member.child.kill();
+        }
+        self.wake(&mut state);
+        drop(state);
+        for task in pending {
+            task.reject(TaskError::Broken(broken.clone()));
+        }
+    }
+
+    /// Ends all workers by a signal, and cancels what they have not begun.
+    pub(super) fn end_workers(&self, signal: Signal) {
+        let mut state = self.lock();
+        state.open = false;
+        state.cancelling = true;
+        let pending = state.take_pending(1);
+        for member in &mut state.members {
+            member.killed.get_or_insert(Kill::Terminated);
+            member.child.signal(signal);
+        }
+        self.wake(&mut state);
+        drop(state);
+        pending.iter().for_each(Task::cancel);
+    }
+
+    /// The process ids of the workers.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let state = self.lock();
+        state
+            .members
+            .iter()
+            .map(|member| member.child.pid())
+            .collect()
+    }
+
+    /// A thread that waits begins to receive answers: workers need not wake anybody.
+    fn enter(&self) {
+        let mut state = self.lock();
+        state.helpers += 1;
+        state.end_nap();
+        if state.helpers == 1 && state.supervisor_sleeps {
+            state.set_asleep(false);
+        }
+    }
+
+    /// Sleeps until the worker that has tasks answers, for a short time. That saves waking
+    /// the supervisor for a task that is not quite as short as it is worth to stay awake.
+    /// False if it did not, or in vain.
+    fn nap(&self) -> bool {
+        let Some(nap) = self.lock().begin_nap() else {
+            return false;
+        };
+        nap.sleep(&NAP);
+        let mut state = self.lock();
+        state.end_nap();
+        state.has_work()
+    }
+
+    /// It ends: the supervisor is to be woken again.
+    fn leave(&self) {
+        let mut state = self.lock();
+        state.helpers -= 1;
+        if state.helpers == 0 && state.supervisor_sleeps {
+            state.set_asleep(true);
+            // Once more: what came before would wake nobody.
+            if state.has_work() {
+                self.wake(&mut state);
+            }
+        }
+    }
+}
+
+impl Driver for Pool {
+    fn drive(&self, is_done: &dyn Fn() -> bool) -> bool {
+        self.enter();
+        let done = loop {
+            let mut received = false;
+            self.waiting.until(|| {
+                received = !is_done() && self.receive();
+                received || is_done()
+            });
+            if is_done() || !received && !self.nap() {
+                break is_done();
+            }
+        };
+        self.leave();
+        done
+    }
+
+    fn terminate(&self, future: FutureId) -> bool {
+        let mut state = self.lock();
+        let Some(member) = state.members.iter_mut().find(|member| member.has(future)) else {
+            return false;
+        };
+        let taken = member.take_back(0);
+        let mut ours = None;
+        let is_running = member.load() == 1 && member.has(future);
+        if is_running {
+            member.killed.get_or_insert(Kill::Terminated);
+            member.child.kill();
+        }
+        state.requeue(taken);
+        if !is_running {
+            let place = state.queue.iter().position(|task| task.id() == future);
+            ours = place.and_then(|place| state.queue.remove(place));
+        }
+        state.refill();
+        self.wake(&mut state);
+        drop(state);
+        // It was handed over, but not begun.
+        let is_ours = ours.is_some();
+        if let Some(task) = ours {
+            task.reject(TaskError::Terminated);
+        }
+        is_running || is_ours
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        driver::remove(ptr::from_ref(self).cast());
+    }
+}

@@ -1,0 +1,400 @@
+//! The state of a pool: its queue, its workers, and who gets what.
+//!
+//! # Hand-ahead
+//! A worker that has a task is handed further ones only as long as tasks are short: so many
+//! that it is busy for some tenths of a millisecond, which is longer than it takes the
+//! supervisor to wake and hand over more. If a task takes longer than expected, what is
+//! queued behind it is taken back, and goes to whoever is free first. A task with a time
+//! limit has its worker to itself, so that the limit counts its own time.
+
+#![forbid(unsafe_code)]
+
+use super::channel::{Nap, ReplyKind};
+use super::codec::Bytes;
+use super::member::{Answer, Arrival, Content, Kill, Member, Stage};
+use super::task::{Ending, Task};
+use crate::error::BrokenExecutor;
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a worker shall be busy with what it was handed, in nanoseconds.
+const AHEAD: u64 = 200_000;
+/// Tasks that take longer are handed to idle workers only, in nanoseconds.
+const LONG: u64 = 2_000_000;
+/// The most tasks that a worker has.
+const MOST: u64 = 512;
+/// After this time, nothing stays queued behind a task.
+pub(super) const STALL: Duration = Duration::from_millis(1);
+/// Longer arguments are written to an idle worker only, which reads them meanwhile.
+const SHORT: usize = 32 * 1024;
+/// Tasks that take longer than this are worth moving to an idle worker, in nanoseconds.
+const WORTH_MOVING: u64 = 20_000;
+
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(super) struct State {
+    /// Pending tasks, the first to be started first.
+    pub(super) queue: VecDeque<Task>,
+    pub(super) members: Vec<Member>,
+    /// How many workers the pool has come to need.
+    pub(super) wanted: usize,
+    pub(super) max_workers: usize,
+    pub(super) max_tasks: usize,
+    /// Whether tasks are accepted.
+    pub(super) open: bool,
+    /// Whether tasks that no worker has begun are cancelled.
+    pub(super) cancelling: bool,
+    pub(super) broken: Option<BrokenExecutor>,
+    /// Why a worker says that none can work: the bytes of the failure.
+    pub(super) unusable: Option<Vec<u8>>,
+    /// Whether a worker has become able to work since the supervisor looked.
+    pub(super) has_started: bool,
+    /// How many threads that wait for futures receive answers.
+    pub(super) helpers: usize,
+    /// The only helper naps, until its worker answers.
+    pub(super) nap: Option<Arc<Nap>>,
+    /// Whether the supervisor sleeps, and is to be woken for what it alone can do.
+    pub(super) supervisor_sleeps: bool,
+    /// When the supervisor will look at the time at the latest.
+    pub(super) watched: Option<Instant>,
+    /// Whether that is too late for what was handed over since.
+    pub(super) needs_watch: bool,
+    /// Whether the supervisor has not looked since it was to be woken.
+    pub(super) changed: bool,
+    /// Tasks that have ended, whose callbacks the supervisor is to run.
+    pub(super) late: Vec<Task>,
+    /// The supervisor has ended.
+    pub(super) ended: bool,
+    /// How long tasks take, in nanoseconds; 0 while unknown.
+    typical: u64,
+    arrivals: Vec<Arrival>,
+}
+
+/// Answers on their way to their futures.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    answers: Vec<Answer>,
+    shared: Vec<u8>,
+}
+
+impl State {
+    pub(super) fn new(max_workers: usize, max_tasks: usize) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            members: Vec::new(),
+            wanted: 0,
+            max_workers,
+            max_tasks,
+            open: true,
+            cancelling: false,
+            broken: None,
+            unusable: None,
+            has_started: false,
+            helpers: 0,
+            nap: None,
+            supervisor_sleeps: false,
+            watched: None,
+            needs_watch: false,
+            changed: false,
+            late: Vec::new(),
+            ended: false,
+            typical: 0,
+            arrivals: Vec::new(),
+        }
+    }
+
+    /// How many tasks a worker may have.
+    fn credit(&self) -> usize {
+        match self.typical {
+            0 | LONG.. => 1,
+            nanoseconds => usize::try_from((AHEAD / nanoseconds).clamp(2, MOST)).unwrap_or(1),
+        }
+    }
+
+    fn note_duration(&mut self, nanoseconds: u64) {
+        let nanoseconds = nanoseconds.clamp(1, 1 << 40);
+        self.typical = match self.typical {
+            0 => nanoseconds,
+            typical => ((typical * 7 + nanoseconds) / 8).max(1),
+        };
+    }
+
+    /// The worker that is to have a task, if there is one now.
+    fn pick(&self, task: &Task) -> Option<usize> {
+        let credit = self.credit();
+        let mut best = None;
+        for (index, member) in self.members.iter().enumerate() {
+            let takes_tasks = member.stage == Stage::Ready
+                && member.killed.is_none()
+                && member.handed < self.max_tasks;
+            if !takes_tasks {
+                continue;
+            }
+            let load = member.load();
+            if load == 0 {
+                return Some(index);
+            }
+            let can_wait = load < credit
+                && !member.stalled
+                && task.options.time_limit.is_none()
+                && member
+                    .current()
+                    .is_none_or(|task| task.options.time_limit.is_none())
+                && task.argument.len() <= SHORT
+                && member.has_room_for(task.argument.len());
+            if can_wait && best.is_none_or(|(_, least)| load < least) {
+                best = Some((index, load));
+            }
+        }
+        best.map(|(index, _)| index)
+    }
+
+    /// Takes a new task: hands it over, or queues it. Returns whether a worker should be
+    /// started.
+    pub(super) fn accept(&mut self, task: Task) -> bool {
+        let mut is_queued = true;
+        if self.queue.is_empty()
+            && let Some(index) = self.pick(&task)
+        {
+            is_queued = self.members[index].load() > 0;
+            self.hand(index, task);
+        } else {
+            self.queue.push_back(task);
+        }
+        is_queued && self.wants_another()
+    }
+
+    /// Counts one more worker, if those that are on their way are not enough.
+    fn wants_another(&mut self) -> bool {
+        if self.wanted >= self.max_workers {
+            return false;
+        }
+        let ready = |member: &&Member| member.stage == Stage::Ready;
+        let starting = self
+            .wanted
+            .saturating_sub(self.members.iter().filter(ready).count());
+        if starting > 0 && self.queue.len() <= starting {
+            return false;
+        }
+        self.wanted += 1;
+        true
+    }
+
+    /// Hands a task over, unless it was cancelled.
+    fn hand(&mut self, index: usize, task: Task) {
+        if !task.start() {
+            return;
+        }
+        let limit = match (task.options.time_limit, self.members[index].load()) {
+            (Some(limit), _) => Some(limit),
+            // Something will be queued behind a task that may take long. The time need not
+            // be exact, and the supervisor is not woken for each of these.
+            (None, 1..) => Some(2 * STALL),
+            (None, 0) => None,
+        };
+        if let Some(limit) = limit {
+            let due = Instant::now().checked_add(limit);
+            self.needs_watch |= due.is_some_and(|due| self.watched.is_none_or(|at| at > due));
+        }
+        if self.members[index].hand(task).is_err() {
+            self.fault(index);
+        }
+    }
+
+    /// The memory of a worker is corrupt: it must not go on.
+    fn fault(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        if member.killed.is_none() {
+            tracing::error!(pid = member.child.pid(), "a worker's channel is corrupt");
+            member.killed = Some(Kill::Fault("its channel was corrupt".into()));
+        }
+        member.child.kill();
+    }
+
+    /// Hands over what can be.
+    pub(super) fn refill(&mut self) {
+        while let Some(task) = self.queue.front() {
+            let Some(index) = self.pick(task) else {
+                break;
+            };
+            if let Some(task) = self.queue.pop_front() {
+                self.hand(index, task);
+            }
+        }
+    }
+
+    /// Gives an idle worker a share of what a busy one has.
+    fn share(&mut self) {
+        let is_idle = |member: &Member| {
+            member.load() == 0 && member.stage == Stage::Ready && member.killed.is_none()
+        };
+        if self.typical < WORTH_MOVING
+            || !self.queue.is_empty()
+            || !self.members.iter().any(is_idle)
+        {
+            return;
+        }
+        let busiest = self.members.iter_mut().max_by_key(|member| member.load());
+        if let Some(member) = busiest.filter(|member| member.load() > 1) {
+            let taken = member.take_back(member.load().div_ceil(2));
+            self.requeue(taken);
+            self.refill();
+        }
+    }
+
+    /// Puts tasks that no worker has begun before all others; the last comes first.
+    pub(super) fn requeue(&mut self, last_first: Vec<Task>) {
+        for task in last_first {
+            task.give_back();
+            self.queue.push_front(task);
+        }
+    }
+
+    /// Receives what has come, and hands over what can be.
+    pub(super) fn collect(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        for index in 0..self.members.len() {
+            self.receive(index, &mut batch);
+        }
+        if !batch.answers.is_empty() || self.has_started {
+            self.refill();
+            self.share();
+            self.retire();
+        }
+        batch
+    }
+
+    /// Receives what has come from one worker.
+    pub(super) fn receive(&mut self, index: usize, batch: &mut Batch) {
+        let member = &mut self.members[index];
+        if !member.has_work() || matches!(member.killed, Some(Kill::Fault(_))) {
+            return;
+        }
+        let mut arrivals = mem::take(&mut self.arrivals);
+        if member.receive(&mut arrivals, &mut batch.shared).is_err() {
+            self.fault(index);
+        }
+        for arrival in arrivals.drain(..) {
+            match arrival {
+                Arrival::Answer(answer) => {
+                    self.note_duration(answer.nanoseconds);
+                    batch.answers.push(answer);
+                }
+                Arrival::Ready => self.has_started = true,
+                Arrival::Unusable(failure) => self.unusable = Some(failure),
+            }
+        }
+        self.arrivals = arrivals;
+    }
+
+    /// Tells workers that have had all the tasks that they may have to end.
+    fn retire(&mut self) {
+        for member in &mut self.members {
+            if member.stage == Stage::Ready && member.handed >= self.max_tasks && member.load() == 0
+            {
+                member.close();
+            }
+        }
+    }
+
+    /// Whether there is something to receive or to write.
+    pub(super) fn has_work(&self) -> bool {
+        self.members
+            .iter()
+            .any(|member| !matches!(member.killed, Some(Kill::Fault(_))) && member.has_work())
+    }
+
+    /// Has workers write to their sockets when something happens, or not.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        for member in &self.members {
+            member.set_asleep(asleep);
+        }
+    }
+
+    /// Begins the nap of the only thread that receives answers, if one worker has tasks,
+    /// and nothing of it has come.
+    pub(super) fn begin_nap(&mut self) -> Option<Arc<Nap>> {
+        let mut busy = self.members.iter().filter(|member| member.load() > 0);
+        let (Some(member), None) = (busy.next(), busy.next()) else {
+            return None;
+        };
+        if self.helpers != 1 || !self.supervisor_sleeps || !self.queue.is_empty() {
+            return None;
+        }
+        let nap = Arc::new(member.begin_nap());
+        if member.has_work() {
+            member.set_asleep(false);
+            return None;
+        }
+        self.nap = Some(Arc::clone(&nap));
+        Some(nap)
+    }
+
+    /// Ends it.
+    pub(super) fn end_nap(&mut self) {
+        if let Some(nap) = self.nap.take() {
+            nap.end();
+        }
+    }
+
+    /// Takes back what is queued behind tasks that take long. Returns when to look again.
+    pub(super) fn take_back_stalled(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        let mut taken = Vec::new();
+        for member in &mut self.members {
+            if member.load() < 2 {
+                continue;
+            }
+            let due = member.since + STALL;
+            if due <= now {
+                member.stalled = true;
+                taken.push(member.take_back(1));
+            } else {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        if !taken.is_empty() {
+            for taken in taken {
+                self.requeue(taken);
+            }
+            self.refill();
+        }
+        next
+    }
+
+    /// Takes back what no worker has begun, but for `keep` tasks of each, and all that is
+    /// queued.
+    pub(super) fn take_pending(&mut self, keep: usize) -> Vec<Task> {
+        for index in 0..self.members.len() {
+            let taken = self.members[index].take_back(keep);
+            self.requeue(taken);
+        }
+        self.queue.drain(..).collect()
+    }
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    /// Ends the tasks. Returns those that somebody waits for, or that have callbacks, which
+    /// are to be finished.
+    pub(super) fn end(self) -> Vec<Task> {
+        let mut late = Vec::new();
+        let shared = self.shared;
+        for answer in self.answers {
+            let bytes = match answer.content {
+                Content::Shared(place) => Bytes::Borrowed(&shared[place]),
+                Content::Own(bytes) => Bytes::Owned(bytes),
+            };
+            let ending = match answer.kind {
+                ReplyKind::Value => Ending::Value(bytes),
+                _ => Ending::Failure(bytes),
+            };
+            late.extend(answer.task.end(ending));
+        }
+        late
+    }
+}

@@ -1,0 +1,476 @@
+//! The supervisor: one thread for each pool, which starts workers, notices their death, and
+//! runs callbacks.
+//!
+//! It sleeps until a worker writes to its socket, a worker ends (its pidfd is readable),
+//! another thread rings, or a time limit passes. Workers write only while it sleeps and
+//! no thread that waits for a future receives answers in its place.
+
+#![forbid(unsafe_code)]
+
+use super::channel::Packet;
+use super::child::Child;
+use super::error::{TimeLimitExceeded, WorkerDied, WorkerExit};
+use super::failure::Failure;
+use super::handshake::Refusal;
+use super::member::{Kill, Member, Orphan, Stage};
+use super::pool::Pool;
+use super::spin::Spin;
+use super::start::Starter;
+use super::state::{Batch, State};
+use super::task::Task;
+use crate::error::{BrokenExecutor, TaskError};
+use rustix::event::{PollFd, PollFlags};
+use rustix::time::Timespec;
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// So many workers in a row may die before they can work.
+const FAILURES: u32 = 3;
+/// The pause after a worker could not be started.
+const PAUSE: Duration = Duration::from_millis(20);
+/// While there is always work, deaths are looked for this often.
+const GLANCE: Duration = Duration::from_millis(1);
+/// How long a worker may take to end when it was told to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Starts the supervisor of a pool.
+pub(super) fn start(pool: &Arc<Pool>) -> io::Result<()> {
+    let supervised = Arc::clone(pool);
+    let name = String::from("cf-supervisor");
+    let handle = thread::Builder::new().name(name).spawn(move || {
+        let _ = supervised.supervisor.set(thread::current().id());
+        Supervisor::new(Arc::clone(&supervised)).run();
+        supervised.end();
+    })?;
+    drop(handle);
+    Ok(())
+}
+
+struct Supervisor {
+    pool: Arc<Pool>,
+    starter: Starter,
+    /// What workers have said before they ended, by process id.
+    refusals: HashMap<u32, String>,
+    /// Workers whose socket has come to its end.
+    silent: Vec<u32>,
+    /// Starts that failed since the last that did not.
+    failures: u32,
+    /// No worker is started before.
+    not_before: Option<Instant>,
+    looked: Instant,
+    spin: Spin,
+}
+
+/// What one turn under the lock has found.
+struct Turn {
+    batch: Batch,
+    late: Vec<Task>,
+    starts: usize,
+    unusable: Option<Vec<u8>>,
+    finished: bool,
+    next: Option<Instant>,
+}
+
+impl Supervisor {
+    fn new(pool: Arc<Pool>) -> Self {
+        Self {
+            pool,
+            starter: Starter::default(),
+            refusals: HashMap::new(),
+            silent: Vec::new(),
+            failures: 0,
+            not_before: None,
+            looked: Instant::now(),
+            spin: Spin::default(),
+        }
+    }
+
+    fn run(&mut self) {
+        loop {
+            let turn = self.turn();
+            let worked = !turn.batch.is_empty() || !turn.late.is_empty();
+            // Callbacks run here, after all results of the turn are there.
+            let late = turn.batch.end();
+            turn.late.into_iter().chain(late).for_each(Task::finish);
+            if let Some(failure) = turn.unusable {
+                self.break_by_initializer(&failure);
+            }
+            if turn.finished {
+                return;
+            }
+            let started = turn.starts > 0;
+            for _ in 0..turn.starts {
+                self.start_worker();
+            }
+            if started || worked && self.spin.until(|| self.pool.has_work()) {
+                if self.looked.elapsed() > GLANCE {
+                    self.look(Some(Duration::ZERO));
+                }
+                continue;
+            }
+            self.sleep(turn.next);
+        }
+    }
+
+    /// All that is to be done under the lock.
+    fn turn(&mut self) -> Turn {
+        let now = Instant::now();
+        let mut state = self.pool.lock();
+        state.changed = false;
+        state.needs_watch = false;
+        let batch = state.collect();
+        if std::mem::take(&mut state.has_started) {
+            self.failures = 0;
+        }
+        let mut next = state.take_back_stalled(now);
+        let mut earlier = |due: Instant| next = Some(next.map_or(due, |next| next.min(due)));
+        for member in &mut state.members {
+            if let Some(due) = self.check_limits(member, now) {
+                earlier(due);
+            }
+        }
+        let is_over = !state.open && state.queue.is_empty();
+        if is_over {
+            close_idle(&mut state);
+        }
+        let needed = state.wanted.saturating_sub(state.members.len());
+        let starts = match self.not_before {
+            _ if is_over || state.broken.is_some() => 0,
+            Some(not_before) if needed > 0 && not_before > now => {
+                earlier(not_before);
+                0
+            }
+            _ => needed,
+        };
+        // What was handed over above is looked at in the next turn, which comes at once.
+        state.watched = next;
+        Turn {
+            batch,
+            late: std::mem::take(&mut state.late),
+            starts,
+            unusable: state.unusable.take(),
+            finished: is_over && state.members.is_empty(),
+            next,
+        }
+    }
+
+    /// Kills a worker that takes too long. Returns when to look again.
+    fn check_limits(&self, member: &mut Member, now: Instant) -> Option<Instant> {
+        let limit = match (member.stage, member.current()) {
+            (Stage::Starting, _) => Some(self.pool.settings.start_timeout),
+            (_, Some(task)) => task.options.time_limit,
+            (Stage::Closing, None) => Some(GRACE),
+            (Stage::Ready, None) => None,
+        };
+        let due = member.since.checked_add(limit?)?;
+        if member.killed.is_some() {
+            return None;
+        }
+        if now < due {
+            return Some(due);
+        }
+        member.killed = Some(match member.stage {
+            Stage::Starting => Kill::Fault(
+                format!(
+                    "it was not ready {:?} after its start: does `main` call \
+                     concurrent_futures::init() first?",
+                    self.pool.settings.start_timeout
+                )
+                .into(),
+            ),
+            Stage::Closing if member.current().is_none() => {
+                Kill::Fault("it did not end when it was told to".into())
+            }
+            _ => Kill::TimeLimit,
+        });
+        member.child.kill();
+        None
+    }
+
+    fn start_worker(&mut self) {
+        match self.starter.start(&self.pool.settings) {
+            Ok(member) => {
+                self.not_before = None;
+                let mut state = self.pool.lock();
+                if state.broken.is_some() || !state.open && state.cancelling {
+                    member.child.kill();
+                }
+                state.members.push(member);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a worker process could not be started");
+                self.not_before = Some(Instant::now() + PAUSE);
+                self.fail_start(Arc::new(error));
+            }
+        }
+    }
+
+    /// A worker has not come to work. After several, the pool is broken.
+    fn fail_start(&mut self, cause: Arc<dyn Error + Send + Sync>) {
+        self.failures += 1;
+        if self.failures >= FAILURES {
+            let broken = BrokenExecutor::by("worker processes do not start", cause);
+            self.pool.break_with(&broken);
+        }
+    }
+
+    fn break_by_initializer(&self, failure: &[u8]) {
+        let cause = match Failure::decode(failure) {
+            TaskError::Failed(cause) => cause,
+            TaskError::Panicked(panic) => panic,
+            other => Arc::new(other),
+        };
+        self.pool.break_with(&BrokenExecutor::new(cause));
+    }
+
+    /// Sleeps until something happens.
+    fn sleep(&mut self, until: Option<Instant>) {
+        {
+            let mut state = self.pool.lock();
+            if state.changed
+                || state.needs_watch
+                || !state.late.is_empty()
+                || state.unusable.is_some()
+            {
+                return;
+            }
+            state.supervisor_sleeps = true;
+            if state.helpers == 0 {
+                state.set_asleep(true);
+                // Once more: what came before wakes nobody.
+                if state.has_work() {
+                    state.supervisor_sleeps = false;
+                    state.set_asleep(false);
+                    return;
+                }
+            }
+        }
+        let now = Instant::now();
+        self.look(until.map(|until| until.saturating_duration_since(now)));
+        let mut state = self.pool.lock();
+        state.supervisor_sleeps = false;
+        if state.helpers == 0 {
+            state.set_asleep(false);
+        }
+    }
+
+    /// Waits for something to happen, and takes care of workers that have ended.
+    fn look(&mut self, timeout: Option<Duration>) {
+        let children: Vec<Arc<Child>> = {
+            let state = self.pool.lock();
+            let members = state.members.iter();
+            members.map(|member| Arc::clone(&member.child)).collect()
+        };
+        let mut fds = vec![PollFd::from_borrowed_fd(self.pool.bell(), PollFlags::IN)];
+        for child in &children {
+            fds.push(PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN));
+            let is_silent = self.silent.contains(&child.pid());
+            let events = if is_silent {
+                PollFlags::empty()
+            } else {
+                PollFlags::IN
+            };
+            // Without a socket that speaks, its place is taken by the bell.
+            if is_silent {
+                fds.push(PollFd::from_borrowed_fd(self.pool.bell(), events));
+            } else {
+                fds.push(PollFd::new(&child.socket, events));
+            }
+        }
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        // Interrupted, or out of memory for once: the next turn tries again.
+        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        if ready[0] {
+            self.pool.silence();
+        }
+        self.looked = Instant::now();
+        for (child, ready) in children.iter().zip(ready[1..].chunks_exact(2)) {
+            if ready[1] {
+                self.listen(child);
+            }
+            if ready[0] {
+                self.bury(child);
+            }
+        }
+    }
+
+    /// Takes the packets that have come from a worker.
+    fn listen(&mut self, child: &Child) {
+        loop {
+            match child.socket.receive(false) {
+                Ok(Packet::WakeUp) => {}
+                Ok(Packet::Message(bytes, _)) => {
+                    let Refusal(text) = Refusal::decode(&bytes);
+                    self.refusals.insert(child.pid(), text);
+                }
+                Ok(Packet::Nothing) => return,
+                Ok(Packet::End) | Err(_) => {
+                    self.silent.push(child.pid());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A worker has ended: what it was running fails, the rest goes to others.
+    fn bury(&mut self, child: &Arc<Child>) {
+        let pid = child.pid();
+        if !self.silent.contains(&pid) {
+            self.listen(child);
+        }
+        let exit = self.starter.exit_of(child);
+        let (mut member, batch) = {
+            let mut state = self.pool.lock();
+            let place = |member: &Member| Arc::ptr_eq(&member.child, child);
+            let Some(index) = state.members.iter().position(place) else {
+                return;
+            };
+            // What it has answered counts.
+            let mut batch = Batch::default();
+            state.receive(index, &mut batch);
+            (state.members.remove(index), batch)
+        };
+        self.silent.retain(|silent| *silent != pid);
+        let note: Option<Arc<str>> = match (self.refusals.remove(&pid), &member.killed) {
+            (Some(refusal), _) => Some(refusal.into()),
+            (None, Some(Kill::Fault(note))) => Some(Arc::clone(note)),
+            _ => None,
+        };
+        let death = WorkerDied {
+            task: None,
+            pid,
+            exit,
+            memory_limit: self.pool.settings.memory_limit,
+            note,
+        };
+        let orphans = member.orphans();
+        batch.end().into_iter().for_each(Task::finish);
+        let is_expected = member.stage == Stage::Closing && orphans.is_empty();
+        if !is_expected {
+            tracing::warn!(%death, "a worker process died");
+        }
+        if member.stage == Stage::Starting && member.killed.as_ref().is_none_or(is_fault) {
+            self.fail_start(Arc::new(WorkerDied {
+                note: death.note.clone().or_else(|| Some(hint(exit).into())),
+                ..death.clone()
+            }));
+        }
+        self.settle(orphans, member.killed.as_ref(), &death);
+        let is_strict = self.pool.settings.strict && !is_expected && member.killed.is_none();
+        if is_strict && member.stage != Stage::Starting {
+            let broken = BrokenExecutor::by("a worker process died", Arc::new(death));
+            self.pool.break_with(&broken);
+        }
+    }
+
+    /// Decides what becomes of the tasks of a dead worker.
+    fn settle(&self, orphans: Vec<Orphan>, killed: Option<&Kill>, death: &WorkerDied) {
+        let mut again = Vec::new();
+        let mut failed = Vec::new();
+        for orphan in orphans {
+            match orphan {
+                // Whoever ended it could not know that.
+                Orphan::NotBegun(task) if matches!(killed, Some(Kill::Terminated)) => {
+                    failed.push(task);
+                }
+                Orphan::NotBegun(task) => again.push(task),
+                Orphan::Running(mut task) => {
+                    let repeats = killed.is_none_or(is_fault)
+                        && task.options.retries > 0
+                        && !self.pool.settings.strict;
+                    if repeats {
+                        task.options.retries -= 1;
+                        again.push(task);
+                    } else {
+                        failed.push(task);
+                    }
+                }
+            }
+        }
+        let (cancelled, broken) = {
+            let mut state = self.pool.lock();
+            again.reverse();
+            state.requeue(again);
+            let cancelled = if state.cancelling || state.broken.is_some() {
+                state.take_pending(0)
+            } else {
+                state.refill();
+                Vec::new()
+            };
+            (cancelled, state.broken.clone())
+        };
+        for task in failed {
+            let error = self.error_of(&task, killed, death);
+            task.fail(error);
+        }
+        for task in cancelled {
+            match &broken {
+                Some(broken) => task.reject(TaskError::Broken(broken.clone())),
+                None => task.cancel(),
+            }
+        }
+    }
+
+    fn error_of(&self, task: &Task, killed: Option<&Kill>, death: &WorkerDied) -> TaskError {
+        let (id, name) = (task.id(), task.name());
+        if let Some(broken) = &self.pool.lock().broken {
+            return TaskError::Broken(broken.clone());
+        }
+        match (killed, task.options.time_limit) {
+            (Some(Kill::Terminated), _) => TaskError::Terminated,
+            (Some(Kill::TimeLimit), Some(limit)) => {
+                TaskError::TimeLimit(Arc::new(TimeLimitExceeded {
+                    task: id,
+                    name,
+                    pid: death.pid,
+                    limit,
+                }))
+            }
+            _ => {
+                let death = WorkerDied {
+                    task: Some((id, name)),
+                    ..death.clone()
+                };
+                if self.pool.settings.strict {
+                    let cause = Arc::new(death);
+                    TaskError::Broken(BrokenExecutor::by("a worker process died", cause))
+                } else {
+                    TaskError::WorkerDied(Arc::new(death))
+                }
+            }
+        }
+    }
+}
+
+fn is_fault(kill: &Kill) -> bool {
+    matches!(kill, Kill::Fault(_))
+}
+
+/// What may be the matter with a worker that has ended before it could work.
+fn hint(exit: WorkerExit) -> &'static str {
+    match exit {
+        WorkerExit::Code(_) => {
+            "it ended before it could work: does `main` call concurrent_futures::init() first?"
+        }
+        _ => "it ended before it could work",
+    }
+}
+
+/// Tells workers that have nothing to do to end.
+fn close_idle(state: &mut State) {
+    for member in &mut state.members {
+        if member.stage == Stage::Ready && member.load() == 0 {
+            member.since = Instant::now();
+            member.close();
+        } else if member.stage == Stage::Starting && member.killed.is_none() {
+            member.killed = Some(Kill::Terminated);
+            member.child.kill();
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The life of a worker process.
+//!
+//! It has one thread, which reads a frame, claims it, calls, answers, and reads the next.
+//! It ends when it is told to, and when its supervisor is not there any more: the socket
+//! ends, and the system kills it should it be busy (`PR_SET_PDEATHSIG`).
+
+#![forbid(unsafe_code)]
+
+use super::channel::{
+    Call, Claim, Corrupt, HEADER, Memory, Order, Packet, Reader, Reply, ReplyKind, Socket, Writer,
+    padded, reserve,
+};
+use super::codec::Bytes;
+use super::handshake::{Mismatch, Refusal, Setup};
+use super::image::image;
+use super::spin::Spin;
+use super::{function, os};
+use crate::current::Worker;
+use crate::panic;
+use rustix::process::{Resource, Rlimit, Signal};
+use std::io;
+use std::process;
+use std::ptr;
+use std::time::Instant;
+
+/// How much is written or read before the other side is shown.
+const PIECE: usize = 128 * 1024;
+/// The place of the initializer where there is none.
+pub(super) const NO_FUNCTION: u64 = 0;
+/// Buffers that have grown beyond this are given back.
+const KEPT: usize = 1024 * 1024;
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("its supervisor is not there any more")]
+    Alone,
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Works for the supervisor at the other end, then ends the process.
+pub(super) fn run(socket: &Socket) -> ! {
+    // The exit code of a worker that cannot go on, which is no task's doing.
+    const TROUBLE: i32 = 70;
+    let ended = Worker::new(ptr::from_ref(socket).cast(), 1, None).enter(|| serve(socket));
+    match ended {
+        Ok(()) | Err(Trouble::Alone) => process::exit(0),
+        Err(trouble) => {
+            // If that does not arrive, the exit code has to do.
+            let _ = socket.send(&Refusal(trouble.to_string()).encode(), None);
+            process::exit(TROUBLE)
+        }
+    }
+}
+
+fn serve(socket: &Socket) -> Result<(), Trouble> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(io::Error::from)?;
+    let identity = image()?.identity();
+    let Packet::Message(setup, Some(file)) = socket.receive(true)? else {
+        return Err(Trouble::Alone);
+    };
+    let setup = match Setup::decode(&setup, identity) {
+        Ok(setup) => setup,
+        Err(Mismatch::OtherBuild) => {
+            let text = "the worker is another build of the program than the one that started it";
+            return Err(io::Error::other(text).into());
+        }
+        Err(Mismatch::Garbled) => return Err(Corrupt.into()),
+    };
+    os::leave_interrupts_to_parent();
+    os::watch_forks();
+    panic::install_hook();
+    if let Some(bytes) = setup.memory_limit {
+        let limit = Rlimit {
+            current: Some(bytes),
+            maximum: Some(bytes),
+        };
+        rustix::process::setrlimit(Resource::Data, limit).map_err(io::Error::from)?;
+    }
+    let capacity = usize::try_from(setup.capacity).map_err(|_| Corrupt)?;
+    let memory = Memory::attach(&file, capacity)?;
+    drop(file);
+    let mut loop_ = Loop {
+        socket,
+        reader: Reader::to_worker(&memory),
+        writer: Writer::from_worker(&memory),
+        head: Vec::with_capacity(HEADER),
+        result: Vec::new(),
+        spin: Spin::default(),
+    };
+    loop_.run()
+}
+
+struct Loop<'a> {
+    socket: &'a Socket,
+    reader: Reader,
+    writer: Writer,
+    head: Vec<u8>,
+    result: Vec<u8>,
+    spin: Spin,
+}
+
+impl Loop<'_> {
+    fn run(&mut self) -> Result<(), Trouble> {
+        let mut argument = Vec::new();
+        loop {
+            let call = self.next()?;
+            if call.order == Order::Close {
+                return Ok(());
+            }
+            let length = usize::try_from(call.length).map_err(|_| Corrupt)?;
+            let whole = padded(call.length).ok_or(Corrupt)?;
+            let content = if length <= PIECE {
+                argument.clear();
+                self.read(length, &mut argument)?;
+                Bytes::Borrowed(&argument)
+            } else {
+                let mut own = Vec::new();
+                reserve(&mut own, length)?;
+                self.read(length, &mut own)?;
+                Bytes::Owned(own)
+            };
+            self.skip(whole - call.length)?;
+            self.release()?;
+            self.call(&call, content)?;
+        }
+    }
+
+    /// The next frame that is this worker's, read up to its payload.
+    fn next(&mut self) -> Result<Call, Trouble> {
+        loop {
+            self.head.clear();
+            if !self.reader.peek(HEADER, &mut self.head)? {
+                self.wait_for_bytes()?;
+                continue;
+            }
+            let call = Call::decode(&self.head)?;
+            let claimed = Claim::Taken.claim(self.reader.word());
+            self.reader.skip(HEADER)?;
+            if claimed {
+                return Ok(call);
+            }
+            self.skip(padded(call.length).ok_or(Corrupt)?)?;
+            self.release()?;
+        }
+    }
+
+    fn say_ready(&mut self) -> Result<(), Trouble> {
+        self.result.clear();
+        self.answer(ReplyKind::Ready, u64::MAX, 0)
+    }
+
+    /// Calls a function, and answers.
+    fn call(&mut self, call: &Call, argument: Bytes<'_>) -> Result<(), Trouble> {
+        if call.order == Order::Initialize && call.function == NO_FUNCTION {
+            return self.say_ready();
+        }
+        let function = function::at(call.function).ok_or(Corrupt)?;
+        self.result.clear();
+        let start = Instant::now();
+        let succeeded = function(argument, &mut self.result);
+        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if os::is_fork() {
+            // The task has forked, and this is the child: its parent answers.
+            os::leave();
+        }
+        match (call.order, succeeded) {
+            (Order::Initialize, true) => self.say_ready(),
+            (Order::Initialize, false) => self.answer(ReplyKind::Unusable, call.number, 0),
+            (_, true) => self.answer(ReplyKind::Value, call.number, nanoseconds),
+            (_, false) => self.answer(ReplyKind::Failure, call.number, nanoseconds),
+        }
+    }
+
+    /// Sends what is in the buffer.
+    fn answer(&mut self, kind: ReplyKind, number: u64, nanoseconds: u64) -> Result<(), Trouble> {
+        let result = std::mem::take(&mut self.result);
+        let reply = Reply {
+            kind,
+            length: result.len() as u64,
+            nanoseconds,
+            number,
+        };
+        let zeros = result.len().next_multiple_of(8) - result.len();
+        let whole = HEADER + result.len() + zeros;
+        let is_short = whole <= PIECE && self.writer.room()? >= whole;
+        self.write(&reply.encode(), is_short)?;
+        self.write(&result, is_short)?;
+        self.write(&[0; 8][..zeros], is_short)?;
+        self.publish()?;
+        if result.capacity() <= KEPT {
+            self.result = result;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes`; shows each piece, unless `quietly`.
+    fn write(&mut self, bytes: &[u8], quietly: bool) -> Result<(), Trouble> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            let piece = &left[..left.len().min(PIECE)];
+            let written = self.writer.write(piece)?;
+            left = &left[written..];
+            if !quietly {
+                self.publish()?;
+            }
+            if written == 0 {
+                self.wait_for_room()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self) -> Result<(), Trouble> {
+        if self.writer.publish() {
+            self.socket.wake()?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, length: usize, bytes: &mut Vec<u8>) -> Result<(), Trouble> {
+        while bytes.len() < length {
+            let missing = length - bytes.len();
+            if self.reader.read(missing.min(PIECE), bytes)? == 0 {
+                self.wait_for_bytes()?;
+            } else if missing > PIECE {
+                self.release()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, mut length: u64) -> Result<(), Trouble> {
+        while length > 0 {
+            let most = usize::try_from(length).unwrap_or(usize::MAX);
+            match self.reader.skip(most)? {
+                0 => self.wait_for_bytes()?,
+                skipped => length -= skipped as u64,
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self) -> Result<(), Trouble> {
+        if self.reader.release() {
+            self.socket.wake()?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_bytes(&self) -> Result<(), Trouble> {
+        self.release()?;
+        let is_there = || !matches!(self.reader.available(), Ok(0));
+        self.wait(is_there, |asleep| self.reader.set_asleep(asleep))
+    }
+
+    fn wait_for_room(&self) -> Result<(), Trouble> {
+        let is_there = || !matches!(self.writer.room(), Ok(0));
+        self.wait(is_there, |asleep| self.writer.set_asleep(asleep))
+    }
+
+    /// Waits for the supervisor: for some microseconds awake, then asleep.
+    fn wait(&self, is_there: impl Fn() -> bool, set_asleep: impl Fn(bool)) -> Result<(), Trouble> {
+        if self.spin.until(&is_there) {
+            return Ok(());
+        }
+        set_asleep(true);
+        let woken = is_there() || self.socket.sleep()?;
+        set_asleep(false);
+        if woken { Ok(()) } else { Err(Trouble::Alone) }
+    }
+}

@@ -1,0 +1,628 @@
+//! Worker processes that die, hang, and are killed: by real signals.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::process::{Gate, assert_gone, hold, is_alive, pids_of, pool, reach, start_methods};
+use common::{SHORT, eventually};
+use concurrent_futures::{
+    Future, ProcessPoolExecutor, StartMethod, SubmitError, TaskError, TaskOptions, WorkerDied,
+    WorkerExit,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+concurrent_futures::init_before_main!();
+
+fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn pid(pool: &ProcessPoolExecutor) -> u32 {
+    pool.submit(|()| std::process::id(), ())
+        .unwrap()
+        .result()
+        .unwrap()
+}
+
+fn death<T>(future: Future<T>) -> Arc<WorkerDied> {
+    match future.result() {
+        Err(TaskError::WorkerDied(death)) => death,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("the task has a value"),
+    }
+}
+
+fn exit(code: i32) {
+    std::process::exit(code)
+}
+
+fn abort((): ()) {
+    std::process::abort()
+}
+
+fn overflow(n: u64) -> u64 {
+    let big = std::hint::black_box([n; 1000]);
+    if n == u64::MAX {
+        big[7]
+    } else {
+        overflow(n + 1) + big[3]
+    }
+}
+
+#[test]
+fn every_way_to_die_fails_one_task_and_is_named() {
+    for method in start_methods() {
+        let pool = pool(1, method);
+        let exit = death(pool.submit(exit, 3).unwrap());
+        assert_eq!(exit.exit(), WorkerExit::Code(3));
+        assert!(
+            exit.to_string()
+                .contains("exited with code 3 while it ran task"),
+            "{exit}"
+        );
+        assert!(exit.to_string().contains(&exit.pid().to_string()), "{exit}");
+        let abort = death(pool.submit(abort, ()).unwrap());
+        assert_eq!(abort.exit(), WorkerExit::Signal(6));
+        assert!(abort.to_string().contains("SIGABRT"), "{abort}");
+        let die = |signal| {
+            let me = rustix::process::getpid();
+            kill_process(me, Signal::from_named_raw(signal).unwrap()).unwrap();
+            thread::sleep(Duration::from_mins(1));
+        };
+        for signal in [9, 11, 15] {
+            let future = pool.submit(die, signal).unwrap();
+            let id = future.id();
+            let death = death(future);
+            assert_eq!(
+                (death.exit(), death.task()),
+                (WorkerExit::Signal(signal), Some(id))
+            );
+        }
+        let overflow = death(pool.submit(overflow, 0).unwrap());
+        assert!(
+            matches!(overflow.exit(), WorkerExit::Signal(6 | 11)),
+            "{overflow}"
+        );
+        // The pool has healed each time.
+        assert!(is_alive(pid(&pool)));
+    }
+}
+
+#[test]
+fn five_of_two_hundred_tasks_die_and_the_others_have_results() {
+    fn sometimes(n: u32) -> u32 {
+        if n % 40 == 7 {
+            std::process::abort();
+        }
+        n
+    }
+    for method in start_methods() {
+        let pool = pool(2, method);
+        let futures: Vec<_> = (0..200)
+            .map(|n| pool.submit(sometimes, n).unwrap())
+            .collect();
+        let mut dead = Vec::new();
+        for (n, future) in (0..).zip(futures) {
+            match future.result() {
+                Ok(result) => assert_eq!(result, n),
+                Err(TaskError::WorkerDied(_)) => dead.push(n),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(dead, [7, 47, 87, 127, 167]);
+    }
+}
+
+#[test]
+fn a_worker_killed_while_idle_costs_no_task() {
+    for method in start_methods() {
+        let pool = pool(1, method);
+        for _ in 0..5 {
+            let old = pid(&pool);
+            send(old, Signal::KILL);
+            eventually("the worker is replaced", || !pids_of(&pool).contains(&old));
+            assert_ne!(pid(&pool), old);
+        }
+    }
+}
+
+#[test]
+fn a_worker_killed_at_any_moment_fails_at_most_the_task_it_runs() {
+    let pool = pool(2, StartMethod::Spawn);
+    for round in 0..30_u64 {
+        let futures: Vec<_> = (0..300_u64)
+            .map(|n| pool.submit(|n: u64| n + 1, n).unwrap())
+            .collect();
+        let victims = pids_of(&pool);
+        thread::sleep(Duration::from_micros(40 * round));
+        if let Some(victim) = Pid::from_raw(victims[0].cast_signed()) {
+            let _ = kill_process(victim, Signal::KILL);
+        }
+        let mut dead = 0;
+        for (n, future) in (0..).zip(futures) {
+            match future.result() {
+                Ok(result) => assert_eq!(result, n + 1),
+                Err(TaskError::WorkerDied(death)) => {
+                    assert_eq!(death.exit(), WorkerExit::Signal(9));
+                    dead += 1;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(dead <= 1, "{dead} tasks died with one worker");
+    }
+}
+
+#[test]
+fn all_workers_killed_at_once_fail_their_tasks_only() {
+    for method in start_methods() {
+        let pool = pool(2, method);
+        let gates = [Gate::new(), Gate::new()];
+        let running = gates
+            .each_ref()
+            .map(|gate| pool.submit(hold, gate.path()).unwrap());
+        let pids = gates.each_ref().map(Gate::wait_until_reached);
+        let pending: Vec<_> = (0..20)
+            .map(|n| pool.submit(|n: u32| n, n).unwrap())
+            .collect();
+        for pid in pids {
+            send(pid, Signal::KILL);
+        }
+        for (pid, future) in pids.into_iter().zip(running) {
+            assert_eq!(death(future).pid(), pid);
+        }
+        for (n, future) in (0..).zip(pending) {
+            assert_eq!(future.result().unwrap(), n);
+        }
+    }
+}
+
+#[test]
+fn a_worker_killed_while_reading_a_long_argument_costs_no_task_it_has_not_begun() {
+    let pool = pool(1, StartMethod::Spawn);
+    let stopped = pid(&pool);
+    send(stopped, Signal::STOP);
+    let future = pool
+        .submit(|bytes: Vec<u8>| bytes.len(), vec![1; 10_000_000])
+        .unwrap();
+    eventually("the task is handed over", || future.running());
+    send(stopped, Signal::KILL);
+    assert_eq!(future.result().unwrap(), 10_000_000);
+}
+
+#[test]
+fn a_worker_killed_while_long_values_travel_leaves_the_pool_whole() {
+    let pool = pool(1, StartMethod::Spawn);
+    for round in 0..20_u64 {
+        let victim = pid(&pool);
+        let future = pool
+            .submit(|bytes: Vec<u8>| bytes, vec![1; 20_000_000])
+            .unwrap();
+        thread::sleep(Duration::from_micros(700 * round));
+        send(victim, Signal::KILL);
+        match future.result() {
+            Ok(bytes) => assert_eq!(bytes.len(), 20_000_000),
+            Err(TaskError::WorkerDied(death)) => assert_eq!(death.pid(), victim),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(is_alive(pid(&pool)));
+}
+
+#[test]
+fn a_time_limit_kills_the_worker_and_the_pool_heals() {
+    for method in start_methods() {
+        let pool = pool(1, method);
+        let gate = Gate::new();
+        let options = TaskOptions::new().time_limit(Duration::from_millis(30));
+        let slow = pool.submit_with(options, hold, gate.path()).unwrap();
+        let after = pool.submit_with(options, |n: u32| n, 1).unwrap();
+        let error = slow.result().unwrap_err();
+        let TaskError::TimeLimit(limit) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(limit.limit(), Duration::from_millis(30));
+        assert!(limit.to_string().contains("30ms"), "{limit}");
+        assert_eq!(after.result().unwrap(), 1);
+        eventually("the worker is gone", || !is_alive(limit.pid()));
+    }
+}
+
+#[test]
+fn a_time_limit_is_kept_by_a_pool_that_was_at_rest() {
+    let pool = pool(1, StartMethod::Spawn);
+    for _ in 0..3 {
+        let worker = pid(&pool);
+        // The supervisor sleeps, and has no reason to wake.
+        let stat = || std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
+        eventually("the worker sleeps", || stat().contains(") S "));
+        thread::sleep(Duration::from_millis(20));
+        let gate = Gate::new();
+        let options = TaskOptions::new().time_limit(Duration::from_millis(30));
+        let slow = pool.submit_with(options, hold, gate.path()).unwrap();
+        assert!(matches!(slow.result(), Err(TaskError::TimeLimit(_))));
+    }
+}
+
+#[test]
+fn a_running_task_can_be_terminated_and_a_pending_one_too() {
+    let pool = pool(1, StartMethod::Spawn);
+    let gate = Gate::new();
+    let running = pool.submit(hold, gate.path()).unwrap();
+    let pid = gate.wait_until_reached();
+    let pending = pool.submit(|n: u32| n, 1).unwrap();
+    let next = pool.submit(|n: u32| n, 2).unwrap();
+    assert!(pending.terminate());
+    assert!(matches!(pending.result(), Err(TaskError::Cancelled)));
+    assert!(running.terminate());
+    assert!(matches!(running.result(), Err(TaskError::Terminated)));
+    assert_eq!(next.result().unwrap(), 2);
+    assert_gone(&[pid]);
+}
+
+#[test]
+fn a_finished_task_cannot_be_terminated() {
+    let pool = pool(1, StartMethod::Spawn);
+    let pid = pid(&pool);
+    let future = pool.submit(|n: u32| n, 1).unwrap();
+    eventually("the task is done", || future.done());
+    assert!(!future.terminate());
+    assert!(is_alive(pid));
+}
+
+#[test]
+fn a_task_that_may_be_repeated_is() {
+    /// Dies the first two times.
+    #[expect(clippy::needless_pass_by_value, reason = "a task has its argument")]
+    fn third_time_lucky(folder: PathBuf) -> u32 {
+        let times = std::fs::read_dir(&folder).unwrap().count();
+        std::fs::write(folder.join(times.to_string()), "").unwrap();
+        if times < 2 {
+            std::process::abort();
+        }
+        u32::try_from(times).unwrap()
+    }
+    let pool = pool(2, StartMethod::Spawn);
+    let gate = Gate::new();
+    let options = TaskOptions::new().retries(2);
+    let lucky = pool
+        .submit_with(options, third_time_lucky, gate.path())
+        .unwrap();
+    assert_eq!(lucky.result().unwrap(), 2);
+    let gate = Gate::new();
+    let options = TaskOptions::new().retries(1);
+    let unlucky = pool
+        .submit_with(options, third_time_lucky, gate.path())
+        .unwrap();
+    assert_eq!(death(unlucky).exit(), WorkerExit::Signal(6));
+}
+
+#[test]
+fn kill_workers_ends_everything_at_once() {
+    for terminate in [false, true] {
+        let pool = pool(1, StartMethod::Spawn);
+        let gate = Gate::new();
+        let running = pool.submit(hold, gate.path()).unwrap();
+        let pid = gate.wait_until_reached();
+        let pending = pool.submit(|n: u32| n, 1).unwrap();
+        if terminate {
+            pool.terminate_workers();
+        } else {
+            pool.kill_workers();
+        }
+        assert!(matches!(running.result(), Err(TaskError::Terminated)));
+        assert!(matches!(pending.result(), Err(TaskError::Cancelled)));
+        assert!(matches!(
+            pool.submit(|n: u32| n, 1),
+            Err(SubmitError::Shutdown)
+        ));
+        drop(pool);
+        assert_gone(&[pid]);
+    }
+}
+
+#[test]
+fn a_strict_pool_breaks_when_a_worker_dies() {
+    let pool = ProcessPoolExecutor::builder()
+        .max_workers(1)
+        .strict(true)
+        .build()
+        .unwrap();
+    let gate = Gate::new();
+    let running = pool.submit(hold, gate.path()).unwrap();
+    let pid = gate.wait_until_reached();
+    let pending = pool.submit(|n: u32| n, 1).unwrap();
+    send(pid, Signal::KILL);
+    for error in [running.result().unwrap_err(), pending.result().unwrap_err()] {
+        let TaskError::Broken(broken) = error else {
+            panic!("{error:?}")
+        };
+        let death = broken.cause().downcast_ref::<WorkerDied>().unwrap();
+        assert_eq!((death.pid(), death.exit()), (pid, WorkerExit::Signal(9)));
+    }
+    assert!(matches!(
+        pool.submit(|n: u32| n, 1),
+        Err(SubmitError::Broken(_))
+    ));
+}
+
+#[test]
+fn workers_that_die_at_start_break_the_pool_with_the_cause() {
+    for method in start_methods() {
+        let pool = ProcessPoolExecutor::builder()
+            .max_workers(2)
+            .start_method(method)
+            .initializer(exit, 42)
+            .build()
+            .unwrap();
+        let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+        let TaskError::Broken(broken) = error else {
+            panic!("{error:?}")
+        };
+        let death = broken.cause().downcast_ref::<WorkerDied>().unwrap();
+        assert_eq!(death.exit(), WorkerExit::Code(42));
+    }
+}
+
+#[test]
+fn an_initializer_runs_in_each_worker_and_may_break_the_pool() {
+    use std::sync::OnceLock;
+    static NAME: OnceLock<String> = OnceLock::new();
+    for method in start_methods() {
+        let builder = || {
+            ProcessPoolExecutor::builder()
+                .max_workers(2)
+                .start_method(method)
+        };
+        let set = |name: String| NAME.set(name).unwrap();
+        let pool = builder()
+            .initializer(set, "Ada".to_owned())
+            .build()
+            .unwrap();
+        let name = |()| NAME.get().cloned().unwrap();
+        assert_eq!(pool.submit(name, ()).unwrap().result().unwrap(), "Ada");
+        assert!(NAME.get().is_none());
+        let panics = |lucky: bool| assert!(lucky, "not today");
+        let pool = builder().initializer(panics, false).build().unwrap();
+        let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+        assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
+        assert!(error.to_string().contains("not today"), "{error}");
+    }
+}
+
+#[test]
+fn workers_are_replaced_after_so_many_tasks() {
+    for method in start_methods() {
+        let pool = ProcessPoolExecutor::builder()
+            .max_workers(1)
+            .start_method(method)
+            .max_tasks_per_child(3)
+            .build()
+            .unwrap();
+        let pids = pool.map(|_: u32| std::process::id(), 0..9).unwrap();
+        let pids: Vec<u32> = pids.map(Result::unwrap).collect();
+        for three in pids.chunks(3) {
+            assert_eq!(three, [three[0]; 3], "{pids:?}");
+        }
+        assert!(pids[0] != pids[3] && pids[3] != pids[6], "{pids:?}");
+    }
+}
+
+#[test]
+fn a_memory_limit_costs_the_task_that_exceeds_it() {
+    for method in start_methods() {
+        let pool = ProcessPoolExecutor::builder()
+            .max_workers(1)
+            .start_method(method)
+            .memory_limit(64 << 20)
+            .build()
+            .unwrap();
+        let take = |bytes: usize| {
+            vec![1_u8; bytes]
+                .iter()
+                .map(|byte| u64::from(*byte))
+                .sum::<u64>()
+        };
+        assert_eq!(
+            pool.submit(take, 1 << 20).unwrap().result().unwrap(),
+            1 << 20
+        );
+        let death = death(pool.submit(take, 256 << 20).unwrap());
+        assert!(
+            death.to_string().contains("limited to 67108864 bytes"),
+            "{death}"
+        );
+        assert_eq!(
+            pool.submit(take, 1 << 20).unwrap().result().unwrap(),
+            1 << 20
+        );
+    }
+}
+
+#[test]
+fn environment_and_folder_of_workers_can_be_set() {
+    for method in start_methods() {
+        let pool = ProcessPoolExecutor::builder()
+            .max_workers(1)
+            .start_method(method)
+            .env("CF_TEST_SET", "yes")
+            .env_remove("PATH")
+            .current_dir("/")
+            .build()
+            .unwrap();
+        let look = |()| {
+            let variable = |name| std::env::var(name).ok();
+            let folder = std::env::current_dir().unwrap();
+            (variable("CF_TEST_SET"), variable("PATH"), folder)
+        };
+        let seen = pool.submit(look, ()).unwrap().result().unwrap();
+        assert_eq!(seen, (Some("yes".into()), None, PathBuf::from("/")));
+    }
+}
+
+#[test]
+fn standard_input_is_empty() {
+    use std::io::Read;
+    let pool = pool(1, StartMethod::Spawn);
+    let read = |()| std::io::stdin().read(&mut [0; 10]).unwrap();
+    assert_eq!(pool.submit(read, ()).unwrap().result().unwrap(), 0);
+}
+
+#[test]
+fn a_task_may_do_with_its_process_what_it_likes() {
+    let pool = pool(1, StartMethod::Spawn);
+    let change = |()| std::env::set_current_dir("/").unwrap();
+    pool.submit(change, ()).unwrap().result().unwrap();
+    let write = |()| {
+        use std::io::Write;
+        std::io::stdout().write_all(b"").unwrap();
+    };
+    pool.submit(write, ()).unwrap().result().unwrap();
+    // Closes everything, the channel's socket too.
+    let close = |n: u32| {
+        // SAFETY: whoever owns the descriptors has to live with it: that is the test.
+        unsafe { libc::close_range(0, u32::MAX, 0) };
+        n
+    };
+    assert_eq!(pool.submit(close, 5).unwrap().result().unwrap(), 5);
+    for n in 0..10 {
+        assert_eq!(pool.submit(|n: u32| n, n).unwrap().result().unwrap(), n);
+    }
+}
+
+#[test]
+fn a_task_that_forks_answers_once() {
+    let pool = pool(1, StartMethod::Spawn);
+    let fork = |n: u32| {
+        // SAFETY: a worker has one thread.
+        unsafe { libc::fork() };
+        n
+    };
+    for n in 0..20 {
+        assert_eq!(pool.submit(fork, n).unwrap().result().unwrap(), n);
+        assert_eq!(
+            pool.submit(|n: u32| n + 1, n).unwrap().result().unwrap(),
+            n + 1
+        );
+    }
+}
+
+#[test]
+fn a_worker_that_scribbles_over_its_channel_fails_alone() {
+    /// Fills the shared memory of the channel with a byte.
+    fn scribble(byte: u8) -> u8 {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps
+            .lines()
+            .find(|line| line.contains("memfd:concurrent-futures"))
+            .unwrap();
+        let (start, end) = line
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .split_once('-')
+            .unwrap();
+        let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap());
+        let memory = std::ptr::with_exposed_provenance_mut::<u8>(start);
+        // SAFETY: the mapping is there, and writable; that it is not ours to write to is
+        // the test.
+        unsafe { std::ptr::write_bytes(memory, byte, end - start) };
+        byte
+    }
+    for byte in [0, 1, 0x7f, 0xff] {
+        let pool = pool(2, StartMethod::Spawn);
+        let future = pool.submit(scribble, byte).unwrap();
+        let result = future.result();
+        assert!(result.is_err() || byte == result.unwrap());
+        for n in 0..10 {
+            assert_eq!(pool.submit(|n: u32| n, n).unwrap().result().unwrap(), n);
+        }
+    }
+}
+
+#[test]
+fn a_worker_cannot_cut_the_shared_memory_off() {
+    fn cut(_: ()) -> bool {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+        let memory = fds.flatten().find(|fd| {
+            let target = std::fs::read_link(fd.path()).unwrap_or_default();
+            target
+                .to_string_lossy()
+                .contains("memfd:concurrent-futures")
+        });
+        // It is not even open any more.
+        memory.is_none()
+    }
+    let pool = pool(1, StartMethod::Spawn);
+    assert!(pool.submit(cut, ()).unwrap().result().unwrap());
+}
+
+#[test]
+fn a_program_that_is_no_worker_is_named() {
+    let pool = ProcessPoolExecutor::builder()
+        .program("/bin/true")
+        .build()
+        .unwrap();
+    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+    assert!(matches!(error, TaskError::Broken(_)));
+    let text = error.to_string();
+    assert!(
+        text.contains("code 0") && text.contains("init() first"),
+        "{text}"
+    );
+    let pool = ProcessPoolExecutor::builder()
+        .program("/no/such/program")
+        .build()
+        .unwrap();
+    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+    assert!(error.to_string().contains("No such file"), "{error}");
+    let pool = ProcessPoolExecutor::builder()
+        .program("/bin/cat")
+        .start_timeout(SHORT)
+        .build()
+        .unwrap();
+    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+    assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
+}
+
+#[test]
+fn the_fork_server_is_replaced_when_it_dies() {
+    let pool = pool(1, StartMethod::ForkServer);
+    let worker = pid(&pool);
+    let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let server: u32 = fields.split(' ').nth(1).unwrap().parse().unwrap();
+    assert_ne!(server, std::process::id());
+    send(server, Signal::KILL);
+    eventually("the worker is gone", || !is_alive(worker));
+    eventually("the pool works again", || {
+        pool.submit(|()| std::process::id(), ())
+            .unwrap()
+            .result()
+            .is_ok_and(|pid| pid != worker)
+    });
+}
+
+#[test]
+fn a_task_that_has_reached_its_place_runs_on_when_others_die() {
+    let pool = pool(2, StartMethod::Spawn);
+    let gate = Gate::new();
+    let held = pool.submit(hold, gate.path()).unwrap();
+    gate.wait_until_reached();
+    for _ in 0..5 {
+        death(pool.submit(abort, ()).unwrap());
+    }
+    gate.open();
+    held.result().unwrap();
+    let again = Gate::new();
+    let reached = pool
+        .submit(|gate: PathBuf| reach(&gate), again.path())
+        .unwrap();
+    reached.result().unwrap();
+}
