@@ -2,15 +2,19 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test lint unit models doc bench stress sanitize
+PYTHON ?= python3
+
+.PHONY: demo test lint unit models doc python python-lint bench bench-rust bench-python stress sanitize
 
 ## The main job: downloads 80 pictures from a server on this machine, one after
-## another and with a pool of 20.
+## another and with a pool of 20; counts primes one after another, with threads and
+## with processes; and runs 200 tasks of which five crash.
 demo:
 	$(CARGO) run --release --quiet -p examples --bin download -- --demo
+	$(CARGO) run --release --quiet -p examples --bin processes
 
 ## Everything that must hold.
-test: lint doc unit models
+test: lint doc unit models python
 
 lint:
 	$(CARGO) fmt --all --check
@@ -28,9 +32,56 @@ unit:
 models:
 	RUSTFLAGS="--cfg loom_models" $(CARGO) test --release -p concurrent-futures --lib --target-dir target/loom
 
+## The Python package: lints, then tests with each CPython that python/pythons.py finds.
+python: python-lint
+	set -e; for version in $$($(PYTHON) python/pythons.py); do \
+		$(MAKE) --no-print-directory python-$$version; \
+	done
+
+# With the newest of them.
+python-lint:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory python-lint-$$version
+
+python-lint-%: .venv/%/tools
+	.venv/$*/bin/ruff check
+	.venv/$*/bin/ruff format --check
+	.venv/$*/bin/mypy
+
+## For example `make python-3.13`.
+python-3.%: .venv/3.%/package
+	.venv/3.$*/bin/stubtest concurrent_futures._engine
+	.venv/3.$*/bin/python -m pytest
+	.venv/3.$*/bin/python python/cpython/run.py
+
+# Environments, with the test tools, and with the package as `pip install .` builds it.
+.PRECIOUS: .venv/%/tools .venv/%/package
+
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+
+.venv/%/tools: python/requirements-test.txt
+	"$$($(PYTHON) python/pythons.py $*)" -m venv --clear .venv/$*
+	.venv/$*/bin/python $(PIP_INSTALL) -r python/requirements-test.txt
+	touch $@
+
+.venv/%/package: .venv/%/tools pyproject.toml Cargo.toml Cargo.lock python/Cargo.toml \
+		$(shell find crates python/src python/concurrent_futures -name '*.rs' -o -name '*.py' -o -name '*.pyi')
+	.venv/$*/bin/python $(PIP_INSTALL) .
+	touch $@
+
 ## Writes BENCHMARKS.md; takes some minutes, and wants a machine with nothing else to do.
-bench:
+bench: bench-rust bench-python
+
+bench-rust:
 	$(CARGO) run --release -p benchmarks
+
+bench-python:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory bench-python-$$version
+
+bench-python-%: .venv/%/package
+	.venv/$*/bin/python $(PIP_INSTALL) -r python/benches/requirements.txt
+	.venv/$*/bin/python python/benches/run.py
 
 ## Millions of tasks.
 stress:

@@ -1,0 +1,205 @@
+"""The report: tables and targets as markdown, and their place in BENCHMARKS.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import contestants
+import machine
+from harness import Figure, Row, Settings
+
+BEGIN = "<!-- python:begin -->"
+END = "<!-- python:end -->"
+
+#: Others' share of the processors from which on the figures are not to be trusted.
+_DISTURBED = 0.05
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of contestants."""
+
+    #: The headings of the figures, with their units.
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    #: The columns for which it is told how many times better than the standard library's they are.
+    compared: Sequence[int] = (0,)
+
+    def median(self, contestant: contestants.Contestant, column: int) -> float | None:
+        """Return a contestant's figure, if it takes part and can do it."""
+        for row in self.rows:
+            if row.entry.name == contestant.name and row.figures:
+                return row.figures[column].median
+        return None
+
+    def times(self, figure: Figure, column: int) -> float:
+        """Return how many times better than the standard library's a figure is."""
+        theirs = self.median(contestants.STANDARD_LIBRARY, column)
+        assert theirs is not None, "the standard library takes part everywhere"
+        return theirs / figure.median
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that was promised, and what came of it."""
+
+    promise: str
+    #: Nothing if ours does not take part.
+    measured: str | None
+    met: bool
+
+    @classmethod
+    def times(cls, table: Table, column: int, least: float, unit: str, what: str = "") -> "Target":
+        """Promise a multiple of the standard library's speed."""
+        promise = f"{what}{least:g} times the standard library's speed"
+        ours = table.median(contestants.OURS, column)
+        theirs = table.median(contestants.STANDARD_LIBRARY, column)
+        if ours is None or theirs is None:
+            return cls(promise, None, False)
+        measured = f"× {theirs / ours:.2f} ({digits(theirs)} to {digits(ours)} {unit})"
+        return cls(promise, measured, theirs / ours >= least)
+
+    @classmethod
+    def at_most(cls, table: Table, column: int, most: float, unit: str, what: str = "") -> "Target":
+        """Promise a figure that is not above a limit."""
+        promise = f"{what}at most {most:g} {unit}"
+        ours = table.median(contestants.OURS, column)
+        if ours is None:
+            return cls(promise, None, False)
+        return cls(promise, f"{ours:.1f} {unit}", ours <= most)
+
+    @property
+    def verdict(self) -> str:
+        """Say what came of it."""
+        if self.measured is None:
+            return "not measured"
+        return "met" if self.met else "**not met**"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A workload's part of the report."""
+
+    title: str
+    #: What is run, and what the rows are.
+    text: str
+    table: Table
+    targets: Sequence[Target] = field(default=())
+
+
+def write_into(path: Path, report: str) -> None:
+    """Write the report between its markers, and leave the rest of the file to its owners."""
+    existing = path.read_text() if path.exists() else "# Benchmarks\n"
+    path.write_text(splice(existing, report))
+
+
+def splice(existing: str, report: str) -> str:
+    """Put the report in the place of the previous one, or at the end of a text without one."""
+    text = f"{BEGIN}\n{report.rstrip()}\n{END}"
+    before, begin, rest = existing.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if begin and end:
+        return f"{before}{text}{after}"
+    return f"{existing.rstrip()}\n\n{text}\n"
+
+
+def render(sections: Sequence[Section], settings: Settings, disturbance: float) -> str:
+    """Return the whole report."""
+    parts = [_introduction(settings, disturbance), _targets(sections)]
+    for section in sections:
+        parts += [f"### {section.title}", section.text, _table(section.table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _introduction(settings: Settings, disturbance: float) -> str:
+    place = [
+        machine.today(),
+        machine.processor(),
+        machine.kernel(),
+        machine.interpreter(),
+        contestants.versions(),
+        f"others took {digits(disturbance * 100)} % of the processors meanwhile",
+    ]
+    warnings = []
+    if settings.quick:
+        warnings.append("**A quick run: the sizes are too small to compare.**")
+    if disturbance > _DISTURBED:
+        warnings.append(
+            "**The machine was busy with something else: measure again before you believe a figure "
+            "or a verdict.**"
+        )
+    if not machine.is_of_the_targets():
+        warnings.append("The targets are set for CPython 3.13.")
+    if missing := contestants.missing():
+        warnings.append(f"**Not installed: {', '.join(missing)}.**")
+    warnings.append(
+        f"Written by `python python/benches/run.py`. Contestants are interleaved: each of "
+        f"{settings.rounds} rounds runs all of them once, in one process, in an order that changes "
+        "from round to round, each with a fresh pool of 4 workers (unless said otherwise) which "
+        "have all run a task already; the garbage collector is on, as in every program. A cell "
+        "shows the median over the rounds, and in parentheses the lowest and the highest; lower is "
+        "better. A column × tells how many times better than that of `concurrent.futures` a median "
+        "is: above 1, it is faster, or smaller. A dash: cannot do it. Rows in *italics* are there "
+        "for context and do something else, as the text above the table says."
+    )
+    return "\n\n".join(["## Threads, in Python", " · ".join(place), " ".join(warnings)])
+
+
+def _targets(sections: Sequence[Section]) -> str:
+    targets = [(section, target) for section in sections for target in section.targets]
+    met = sum(target.met for _, target in targets)
+    rows = [
+        [section.title, target.promise, target.measured or "–", target.verdict]
+        for section, target in targets
+    ]
+    table = markdown(["workload", "target", "measured", ""], rows)
+    return f"### Targets: {met} of {len(targets)} met\n\n{table}"
+
+
+def _table(table: Table) -> str:
+    headings = ["", *table.columns]
+    for column in table.compared:
+        headings.append("×" if len(table.columns) == 1 else f"× ({table.columns[column]})")
+    rows = []
+    for row in table.rows:
+        cells = [_cell(figure) for figure in row.figures]
+        if row.figures:
+            cells += [f"{table.times(row.figures[one], one):.2f}" for one in table.compared]
+        else:
+            cells = ["–"] * (len(headings) - 1)
+        rows.append([_name(row), *cells])
+    return markdown(headings, rows, right=True)
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = False) -> str:
+    """Return a table that can be read as it is; all columns but the first may go to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1])]
+        padded += [cell.rjust(wide) if right else cell.ljust(wide) for cell, wide in others]
+        return f"| {' | '.join(padded)} |"
+
+    rules = ["-" * (width + 2) for width in widths]
+    if right:
+        rules[1:] = [f"{rule[:-1]}:" for rule in rules[1:]]
+    return "\n".join([line(headings), f"|{'|'.join(rules)}|", *map(line, rows)])
+
+
+def _name(row: Row) -> str:
+    if row.entry.is_ours:
+        return f"**{row.entry.name}**"
+    return f"*{row.entry.name}*" if row.entry.is_context else row.entry.name
+
+
+def _cell(figure: Figure) -> str:
+    median, lowest, highest = map(digits, (figure.median, figure.lowest, figure.highest))
+    return median if lowest == highest else f"{median} ({lowest}–{highest})"
+
+
+def digits(value: float) -> str:
+    """Return a number in three digits, or more if there are more before the point."""
+    if abs(value) >= 99.95 or abs(value - round(value)) < 0.005:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"

@@ -1,0 +1,111 @@
+"""Puts this package in the place of ``concurrent.futures``, and takes it back out.
+
+The modules of the standard library stay the same objects; what changes is what their names
+stand for. So all of these get this package's classes and functions from then on::
+
+    import concurrent.futures                      # before or after install()
+    from concurrent.futures import thread
+    from concurrent.futures import Future, wait    # also where it was executed before install()
+
+The last works because every module that is loaded is searched for global names that stand
+for one of the originals. What a module made of an original before, such as a derived class, a
+class attribute or a default argument, stays as it is, and works together with this package.
+"""
+
+import concurrent.futures
+import contextlib
+import importlib
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from concurrent_futures import _base, process, thread
+
+_PACKAGE = "concurrent_futures"
+
+# Each original with what takes its place. Where both are the same, there is nothing to do.
+_PAIRS: list[tuple[object, object]] = [
+    (original, ours)
+    for original, ours in (
+        (concurrent.futures.Future, _base.Future),
+        (concurrent.futures.Executor, _base.Executor),
+        (concurrent.futures.wait, _base.wait),
+        (concurrent.futures.as_completed, _base.as_completed),
+        (concurrent.futures.ThreadPoolExecutor, thread.ThreadPoolExecutor),
+        (concurrent.futures.ProcessPoolExecutor, process.ProcessPoolExecutor),
+    )
+    if original is not ours
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A global name of a module that stands for an original, or stood for it before."""
+
+    module: weakref.ref[types.ModuleType]
+    name: str
+    original: object
+    replacement: object
+
+
+_lock = threading.Lock()
+_changes: list[_Change] = []
+
+
+def install() -> None:
+    """Put this package in the place of ``concurrent.futures``, for every module of the process.
+
+    Calling it again does nothing, unless a module has got at an original in the meantime.
+    """
+    with _lock:
+        # From CPython 3.14 on. Its pool must derive from the original, not from what takes
+        # its place.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("concurrent.futures.interpreter")
+        for change in _find_originals():
+            module = change.module()
+            if module is not None:
+                _namespace(module)[change.name] = change.replacement
+                _changes.append(change)
+
+
+def uninstall() -> None:
+    """Undo `install`: each name that it changed stands for the original again.
+
+    Left alone are names that something else was assigned to in the meantime, and what was
+    imported after `install`. Without `install` before, it does nothing.
+    """
+    with _lock:
+        for change in _changes:
+            module = change.module()
+            if module is not None and _namespace(module).get(change.name) is change.replacement:
+                _namespace(module)[change.name] = change.original
+        _changes.clear()
+
+
+def _find_originals() -> Iterator[_Change]:
+    """Find names that stand for originals, in all loaded modules but this package's own."""
+    replacements = {id(original): (original, ours) for original, ours in _PAIRS}
+    for module_name, module in list(sys.modules.items()):
+        # Anything may be in sys.modules, also modules that load themselves when touched.
+        if not issubclass(type(module), types.ModuleType) or _is_ours(module_name):
+            continue
+        reference = weakref.ref(module)
+        for name, value in list(_namespace(module).items()):
+            found = replacements.get(id(value))
+            if found is not None:
+                yield _Change(reference, name, *found)
+
+
+def _is_ours(module_name: str) -> bool:
+    return module_name.partition(".")[0] == _PACKAGE
+
+
+def _namespace(module: types.ModuleType) -> dict[str, Any]:
+    """Return the global names of a module, without asking the module itself."""
+    namespace: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    return namespace

@@ -1,0 +1,144 @@
+"""Runs a program with this package installed, and otherwise as Python itself would.
+
+The program gets the real module ``__main__``, not one that is there only while its lines are
+executed: it goes on after the last of them, in threads, callbacks and exit handlers, and its
+worker processes look for that module.
+
+What a program can still notice: ``sys.orig_argv``, the frames below its first, and that some
+modules are loaded already.
+"""
+
+import importlib.machinery
+import os
+import pkgutil
+import runpy
+import sys
+from collections.abc import Callable
+from types import CodeType, TracebackType
+from typing import Any
+
+from concurrent_futures._install import install
+
+USAGE = """\
+usage: python -m concurrent_futures script.py [ARGUMENT ...]
+       python -m concurrent_futures -m module [ARGUMENT ...]
+
+Runs a script, a directory or zip file with a __main__.py, or a module as Python would, but with
+concurrent_futures in the place of concurrent.futures. Python's own options go before the first -m.
+"""
+
+
+def main() -> None:
+    """Run the program that the command line names."""
+    match sys.argv[1:]:
+        case ["-h" | "--help", *_]:
+            print(USAGE, end="")
+        case ["-m", module, *arguments]:
+            install()
+            _run_module(module, arguments)
+        case [script, *arguments] if not script.startswith("-"):
+            install()
+            _run_script(script, arguments)
+        case _:
+            print(USAGE, end="", file=sys.stderr)
+            sys.exit(2)
+
+
+def _run_module(module: str, arguments: list[str]) -> None:
+    _empty_main()
+    sys.argv[:] = ["-m", *arguments]  # Until the module is found, as in Python.
+    _run(_run_module_as_main, module)
+
+
+def _run_script(script: str, arguments: list[str]) -> None:
+    path = os.path.join(os.getcwd(), script)
+    sys.argv[:] = [script, *arguments]
+    if pkgutil.get_importer(path) is not None:  # A directory or a zip file.
+        _empty_main()
+        _replace_first_path(path, even_if_safe=True)
+        _run(_run_module_as_main, "__main__", False)
+    else:
+        loader = _loader(path)
+        code = _compile(loader, path)
+        _replace_first_path(os.path.dirname(os.path.realpath(path)))
+        namespace = _empty_main()
+        namespace.update(__file__=path, __loader__=loader)
+        if sys.version_info < (3, 15):
+            namespace.update(__cached__=None)
+        _run(exec, code, namespace)
+
+
+# What Python itself calls for -m, for directories and for zip files.
+_run_module_as_main: Callable[..., object] = runpy._run_module_as_main  # type: ignore[attr-defined]
+
+
+_FileLoader = importlib.machinery.SourceFileLoader | importlib.machinery.SourcelessFileLoader
+
+
+def _loader(path: str) -> _FileLoader:
+    if path.endswith(".pyc"):
+        return importlib.machinery.SourcelessFileLoader("__main__", path)
+    return importlib.machinery.SourceFileLoader("__main__", path)
+
+
+def _compile(loader: _FileLoader, path: str) -> CodeType | None:
+    try:
+        if isinstance(loader, importlib.machinery.SourceFileLoader):
+            return loader.source_to_code(loader.get_data(path), path)
+        return loader.get_code("__main__")
+    except OSError as error:
+        message = f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}"
+        print(f"{sys.orig_argv[0]}: {message}", file=sys.stderr)
+        sys.exit(2)
+    except BaseException:
+        _report_traceback(None)
+        raise
+
+
+def _empty_main() -> dict[str, Any]:
+    """Make ``__main__`` what it is before a program starts, and return its names."""
+    namespace = vars(sys.modules["__main__"])
+    for name in list(namespace):
+        if name not in ("__annotations__", "__builtins__"):
+            del namespace[name]
+    namespace.update(
+        __name__="__main__",
+        __doc__=None,
+        __package__=None,
+        __loader__=importlib.machinery.BuiltinImporter,
+        __spec__=None,
+    )
+    return namespace
+
+
+def _replace_first_path(path: str, even_if_safe: bool = False) -> None:
+    """Replace the current directory, which -m put first unless the path is to be safe."""
+    if not sys.flags.safe_path:
+        sys.path[0] = path
+    elif even_if_safe:
+        sys.path.insert(0, path)
+
+
+def _run(function: Callable[..., object], *arguments: object) -> None:
+    try:
+        function(*arguments)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        ours = error.__traceback__
+        _report_traceback(ours.tb_next if ours is not None else None)
+        raise
+
+
+def _report_traceback(traceback: TracebackType | None) -> None:
+    """Have Python report the exception that ends the program with this traceback."""
+    report = sys.excepthook
+
+    def excepthook(
+        kind: type[BaseException], error: BaseException, _complete: TracebackType | None
+    ) -> None:
+        sys.excepthook = report
+        sys.last_traceback = traceback
+        report(kind, error.with_traceback(traceback), traceback)
+
+    sys.excepthook = excepthook

@@ -1,0 +1,124 @@
+"""Runs some test cases of CPython in the interpreter that shall be tested, for `run.py`.
+
+    python cases.py SETTINGS.json EVENTS.jsonl
+
+The events tell when each case starts and what becomes of it, one line each and at once, so that
+a case that hangs or crashes is known by name. CPython's own runner is not used, as its options,
+its sense of success and its output differ from version to version.
+"""
+
+import faulthandler
+import fnmatch
+import importlib
+import json
+import sys
+import traceback
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+Error = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+
+class Recorder(unittest.TestResult):
+    """Writes what becomes of each case."""
+
+    def __init__(self, events: IO[str]) -> None:
+        super().__init__()
+        self._events = events
+
+    def write(self, **event: object) -> None:
+        """Write one event."""
+        print(json.dumps(event), file=self._events, flush=True)
+
+    def _write_outcome(self, test: Any, outcome: str, detail: str = "") -> None:
+        case = getattr(test, "test_case", test)  # Of a subtest, the test.
+        self.write(case=case.id(), outcome=outcome, detail=detail)
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        super().startTest(test)
+        self._write_outcome(test, "started")
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        super().addSuccess(test)
+        self._write_outcome(test, "passed")
+
+    def addError(self, test: unittest.TestCase, err: Error) -> None:
+        super().addError(test, err)
+        self._write_outcome(test, "failed", _format(err))
+
+    def addFailure(self, test: unittest.TestCase, err: Error) -> None:
+        super().addFailure(test, err)
+        self._write_outcome(test, "failed", _format(err))
+
+    def addSubTest(
+        self, test: unittest.TestCase, subtest: unittest.TestCase, err: Error | None
+    ) -> None:
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self._write_outcome(test, "failed", f"{subtest}\n{_format(err)}")
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        super().addSkip(test, reason)
+        self._write_outcome(test, "skipped", reason)
+
+    def addExpectedFailure(self, test: unittest.TestCase, err: Error) -> None:
+        super().addExpectedFailure(test, err)
+        self._write_outcome(test, "passed")
+
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+        super().addUnexpectedSuccess(test)
+        self._write_outcome(test, "failed", "it was expected to fail")
+
+
+def _format(err: Error) -> str:
+    return "".join(traceback.format_exception(err[1]))
+
+
+def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    """Yield the cases of a suite and of the suites in it."""
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from flatten(test)
+        else:
+            yield test
+
+
+def choose(settings: dict[str, Any], recorder: Recorder) -> Iterator[unittest.TestCase]:
+    """Yield the cases of this part; note those that are left out."""
+    cases = list(flatten(unittest.defaultTestLoader.loadTestsFromName(settings["suite"])))
+    classes = sorted({(type(case).__module__, type(case).__qualname__) for case in cases})
+    mine = classes[settings["part"] :: settings["parts"]]
+    for each in mine:
+        for case in cases:
+            if (type(case).__module__, type(case).__qualname__) != each:
+                continue
+            left_out = [p for p in settings["left_out"] if fnmatch.fnmatchcase(case.id(), p)]
+            if bool(left_out) != settings["run_left_out"]:
+                for pattern in left_out:
+                    recorder.write(case=case.id(), outcome="left out", detail=pattern)
+            elif fnmatch.fnmatchcase(case.id(), settings["only"]):
+                yield case
+
+
+def main(settings_file: str, events_file: str) -> None:
+    """Run the cases that the settings ask for."""
+    faulthandler.enable()
+    settings = json.loads(Path(settings_file).read_text())
+    # In the environment of the tests, so not known to a type checker.
+    support: Any = importlib.import_module("test.support")
+    support.use_resources = ["cpu", "subprocess", "walltime"]
+    support.verbose = False
+    future = importlib.import_module("concurrent.futures").Future
+    with open(events_file, "w") as events:
+        recorder = Recorder(events)
+        recorder.write(under_test=future.__module__)
+        unittest.TestSuite(choose(settings, recorder)).run(recorder)
+        # Threads or processes were left behind, for example.
+        recorder.write(end=True, altered=support.environment_altered)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,237 @@
+//! `as_completed`.
+
+use crate::future::Future;
+use crate::stdlib;
+use crate::wait::Borrowed;
+use crate::waiting;
+use concurrent_futures::engine::{Futures, HasTask, Watched, next_ready, run_one_in_place};
+use pyo3::exceptions::{PyRuntimeError, PyTimeoutError};
+use pyo3::prelude::*;
+use pyo3::types::{PyFrozenSet, PyList, PySet};
+use pyo3::{PyTraverseError, PyVisit};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// Yields futures as they are done.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct AsCompleted(Mutex<Inner>);
+
+struct Inner {
+    /// For `breathe`.
+    calls: u8,
+    /// Registered with the futures that are not done; before them, as it is dropped first.
+    watched: Watched,
+    /// Those that have not been yielded.
+    futures: Vec<Option<Py<Future>>>,
+    /// The places of those that were done at the beginning.
+    ready: VecDeque<usize>,
+    left: usize,
+    deadline: Option<Instant>,
+}
+
+/// Returns an iterator over futures, of any executors, that yields each as it is done,
+/// those that are done already first.
+///
+/// The iterator raises TimeoutError if the next future is not done `timeout` seconds after
+/// the call.
+#[pyfunction]
+#[pyo3(signature = (fs, timeout = None))]
+pub(crate) fn as_completed<'py>(
+    py: Python<'py>,
+    fs: &Bound<'py, PyAny>,
+    timeout: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let futures = distinct(fs)?;
+    let deadline = waiting::deadline(timeout)?;
+    let ours = futures.iter().map(|future| {
+        let future = future.cast::<Future>().ok()?;
+        // SAFETY: gone before the future is.
+        let task = unsafe { Borrowed::new(future.get()) };
+        let suits = task.task().has_home() || Future::is_done_for_waiters(task.task());
+        suits.then(|| future.clone().unbind())
+    });
+    let Some(ours) = ours.collect::<Option<Vec<_>>>() else {
+        let futures = PyList::new(py, futures)?;
+        return stdlib::original_as_completed(py)?.call1((futures, timeout));
+    };
+    let mut inner = Inner {
+        calls: 0,
+        watched: Watched::new(),
+        left: ours.len(),
+        futures: ours.into_iter().map(Some).collect(),
+        ready: VecDeque::new(),
+        deadline,
+    };
+    inner.watch();
+    Ok(Bound::new(py, AsCompleted(Mutex::new(inner)))?.into_any())
+}
+
+/// A hash for addresses.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Objects are aligned: what tells them apart must come to the lower and the upper bits.
+        self.0 = (self.0 ^ address as u64)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(32);
+    }
+}
+
+/// The futures, each once, in their order.
+fn distinct<'py>(futures: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let all = futures.try_iter()?;
+    if futures.is_instance_of::<PySet>() || futures.is_instance_of::<PyFrozenSet>() {
+        return all.collect();
+    }
+    let mut seen = HashSet::<usize, BuildHasherDefault<AddressHasher>>::default();
+    let is_first = |future: &PyResult<Bound<'_, PyAny>>| {
+        future
+            .as_ref()
+            .map_or(true, |future| seen.insert(future.as_ptr().addr()))
+    };
+    all.filter(is_first).collect()
+}
+
+impl Inner {
+    fn watch(&mut self) {
+        // SAFETY: the futures are kept in `futures` until they are reported, or `watched`
+        // is dropped.
+        let tasks: Vec<_> = self
+            .futures
+            .iter()
+            .flatten()
+            .map(|future| unsafe { Borrowed::new(future.get()) })
+            .collect();
+        let ready = &mut self.ready;
+        // SAFETY: as above.
+        unsafe {
+            self.watched
+                .add(0, tasks.iter().map(HasTask::task), |place| {
+                    ready.push_back(place);
+                });
+        }
+    }
+
+    fn next(&mut self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        waiting::breathe(py, &mut self.calls)?;
+        let next = loop {
+            match self.next_place(py)? {
+                // One that was yielded because of a deadlock may be reported later.
+                Some(place) if self.futures[place].is_none() => {}
+                next => break next,
+            }
+        };
+        let Some(place) = next else {
+            let message = format!(
+                "{} (of {}) futures unfinished",
+                self.left,
+                self.futures.len()
+            );
+            self.end();
+            return Err(PyTimeoutError::new_err(message));
+        };
+        self.left -= 1;
+        Ok(self.futures[place].take())
+    }
+
+    fn end(&mut self) {
+        self.watched = Watched::new();
+        self.ready.clear();
+        self.futures.clear();
+        self.left = 0;
+    }
+
+    fn next_place(&mut self, py: Python<'_>) -> PyResult<Option<usize>> {
+        if let Some(place) = self.ready.pop_front() {
+            return Ok(Some(place));
+        }
+        if let Some(place) = self.watched.next_without_waiting() {
+            return Ok(Some(place));
+        }
+        let Self {
+            watched,
+            futures,
+            deadline,
+            ..
+        } = self;
+        waiting::detached(py, |stop| {
+            let needed: &Futures<'_> = &|f| {
+                futures.iter().flatten().any(|future| {
+                    // SAFETY: the future is kept meanwhile.
+                    let task = unsafe { Borrowed::new(future.get()) };
+                    f(task.task())
+                })
+            };
+            if deadline.is_none() {
+                // Which makes it ready.
+                run_one_in_place(needed);
+            }
+            let next = next_ready(watched, *deadline, needed, stop);
+            if next.is_none() && deadline.is_none() {
+                // A deadlock: any of those left tells the cycle when it is asked. (Or a signal,
+                // whose exception comes before this.)
+                let place = futures.iter().position(Option::is_some)?;
+                watched.forget(place);
+                return Some(place);
+            }
+            next
+        })
+    }
+}
+
+#[pymethods]
+impl AsCompleted {
+    fn __iter__<'py>(this: Bound<'py, Self>) -> Bound<'py, Self> {
+        this
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<Future>>> {
+        self.0
+            .try_lock()
+            .map_err(|_| PyRuntimeError::new_err("the iterator is in use by another thread"))?
+            .next(py)
+    }
+
+    fn __length_hint__(&self) -> usize {
+        self.0.try_lock().map_or(0, |inner| inner.left)
+    }
+
+    /// Ends the iteration. The futures are left as they are.
+    fn close(&self) -> PyResult<()> {
+        let Ok(mut inner) = self.0.try_lock() else {
+            return Err(PyRuntimeError::new_err(
+                "the iterator is in use by another thread",
+            ));
+        };
+        inner.end();
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(inner) = self.0.try_lock() else {
+            return Ok(());
+        };
+        inner
+            .futures
+            .iter()
+            .flatten()
+            .try_for_each(|future| visit.call(future))
+    }
+}

@@ -1,0 +1,62 @@
+//! The native module of the Python package `concurrent_futures`: Python objects around
+//! the engine of the crate `concurrent-futures`.
+//!
+//! # Who may touch what
+//! - References to Python objects are read and written by attached threads only. A
+//!   thread that waits is detached; the state of a future is the engine's atomic word,
+//!   for which nobody needs to be attached: neither to wake nor to be woken.
+//! - No lock is held while Python code runs, nor while a thread attaches; so whoever is
+//!   attached may take any lock here or in the engine. (The lock of the deadlock
+//!   detector is the exception: it is only taken detached.)
+//! - Nothing relies on the global interpreter lock. Where an attached thread could meet
+//!   another one, there is a phase that belongs to it alone, a critical section of the
+//!   object, or a lock.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "the docs of Python objects are their docstrings"
+)]
+#![allow(clippy::elidable_lifetime_names, reason = "PyO3's users know 'py")]
+#![allow(clippy::needless_pass_by_value, reason = "as PyO3 passes arguments")]
+
+mod as_completed;
+mod fields;
+mod future;
+mod host;
+mod map;
+mod observers;
+mod pool;
+mod process;
+mod stdlib;
+mod task;
+mod wait;
+mod waiting;
+
+use pyo3::pymodule;
+
+/// The engine behind `concurrent_futures`.
+#[pymodule(gil_used = true)]
+mod _engine {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::as_completed::{AsCompleted, as_completed};
+    #[pymodule_export]
+    use super::future::Future;
+    #[pymodule_export]
+    use super::map::ResultIterator;
+    #[pymodule_export]
+    use super::pool::ThreadPool;
+    #[pymodule_export]
+    use super::process::{after_fork, before_fork, interpreter_ends, interpreter_exits};
+    #[pymodule_export]
+    use super::stdlib::use_types;
+    #[pymodule_export]
+    use super::wait::wait;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("MAX_WORKERS", concurrent_futures::engine::MAX_WORKERS)?;
+        Future::measure(module.py())
+    }
+}

@@ -1,0 +1,306 @@
+//! `map`, and the iterator over its results.
+
+use crate::future::Future;
+use crate::pool::ThreadPool;
+use crate::waiting;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
+use pyo3::{PyTraverseError, PyVisit};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// Results in the order of the items.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct ResultIterator(Mutex<Results>);
+
+struct Results {
+    /// For `breathe`.
+    calls: u8,
+    /// Whether an item was asked for.
+    begun: bool,
+    futures: VecDeque<Py<PyAny>>,
+    deadline: Option<Instant>,
+    /// What is still to be submitted.
+    source: Option<Source>,
+}
+
+struct Source {
+    executor: Py<PyWeakrefReference>,
+    function: Py<PyAny>,
+    items: Py<PyIterator>,
+}
+
+pub(crate) fn map<'py>(
+    executor: &Bound<'py, ThreadPool>,
+    function: Bound<'py, PyAny>,
+    iterables: Bound<'py, PyTuple>,
+    timeout: Option<&Bound<'py, PyAny>>,
+    buffersize: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, ResultIterator>> {
+    let py = executor.py();
+    let buffersize = buffersize
+        .filter(|size| !size.is_none())
+        .map(checked_buffersize)
+        .transpose()?;
+    let deadline = waiting::deadline(timeout)?;
+    let items = zip(py, iterables)?;
+    let mut results = Results {
+        calls: 0,
+        begun: false,
+        futures: VecDeque::new(),
+        deadline,
+        source: None,
+    };
+    let mut submitter = Submitter::new(executor, &function)?;
+    let mut room = buffersize.unwrap_or(usize::MAX);
+    let mut rest = items.clone();
+    while room > 0 {
+        let Some(arguments) = rest.next() else {
+            break;
+        };
+        let future = submitter.submit(arguments?)?;
+        results.futures.push_back(future.unbind());
+        waiting::breathe(py, &mut results.calls)?;
+        room -= 1;
+    }
+    if room == 0 {
+        results.source = Some(Source {
+            executor: PyWeakrefReference::new(executor.as_any())?.unbind(),
+            function: function.unbind(),
+            items: items.unbind(),
+        });
+    }
+    Bound::new(py, ResultIterator(Mutex::new(results)))
+}
+
+fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
+    if !size.is_instance_of::<pyo3::types::PyInt>() {
+        return Err(PyTypeError::new_err(
+            "buffersize must be an integer or None",
+        ));
+    }
+    if !size.gt(0)? {
+        return Err(PyValueError::new_err("buffersize must be None or > 0"));
+    }
+    // More than fits into memory is no limit.
+    Ok(size.extract().unwrap_or(usize::MAX))
+}
+
+fn zip<'py>(py: Python<'py>, iterables: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyIterator>> {
+    let builtins = py.import(intern!(py, "builtins"))?;
+    let zipped = builtins.getattr(intern!(py, "zip"))?.call1(iterables)?;
+    zipped.try_iter()
+}
+
+/// Submits through `submit`, if a subclass has one of its own.
+struct Submitter<'a, 'py> {
+    executor: &'a Bound<'py, ThreadPool>,
+    function: &'a Bound<'py, PyAny>,
+    overridden: Option<Bound<'py, PyAny>>,
+}
+
+impl<'a, 'py> Submitter<'a, 'py> {
+    fn new(
+        executor: &'a Bound<'py, ThreadPool>,
+        function: &'a Bound<'py, PyAny>,
+    ) -> PyResult<Self> {
+        let py = executor.py();
+        let name = intern!(py, "submit");
+        let ours = py.get_type::<ThreadPool>().getattr(name)?;
+        let theirs = executor.get_type().getattr(name)?;
+        let overridden = if theirs.is(&ours) {
+            None
+        } else {
+            Some(executor.getattr(name)?)
+        };
+        Ok(Self {
+            executor,
+            function,
+            overridden,
+        })
+    }
+
+    fn submit(&mut self, arguments: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let arguments = arguments.cast_into::<PyTuple>()?;
+        let py = self.executor.py();
+        match &self.overridden {
+            None => self
+                .executor
+                .get()
+                .submit_call(py, self.function.clone(), arguments, None)
+                .map(Bound::into_any),
+            Some(submit) => {
+                let function = PyTuple::new(py, [self.function])?;
+                submit.call1(function.add(arguments)?.cast_into::<PyTuple>()?)
+            }
+        }
+    }
+}
+
+impl Results {
+    /// Cancels what has not started.
+    fn cancel(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.source = None;
+        let mut first = Ok(());
+        for future in self.futures.drain(..) {
+            first = first.and(cancel(future.bind(py)));
+        }
+        first
+    }
+
+    /// Submits the next task, if there is one, and the executor is still there.
+    fn submit_next(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
+        let executor = source
+            .executor
+            .bind(py)
+            .call0()?
+            .cast_into::<ThreadPool>()
+            .ok();
+        let next = match &executor {
+            Some(executor) => source
+                .items
+                .bind(py)
+                .clone()
+                .next()
+                .map(|arguments| (executor, arguments)),
+            None => None,
+        };
+        let Some((executor, arguments)) = next else {
+            self.source = None;
+            return Ok(());
+        };
+        let function = source.function.bind(py).clone();
+        let future = Submitter::new(executor, &function)?.submit(arguments?)?;
+        self.futures.push_back(future.unbind());
+        Ok(())
+    }
+
+    fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.begun = true;
+        if self.futures.is_empty() {
+            return Ok(None);
+        }
+        self.submit_next(py)?;
+        waiting::breathe(py, &mut self.calls)?;
+        let Some(future) = self.futures.pop_front() else {
+            return Ok(None);
+        };
+        let future = future.into_bound(py);
+        let result = match future.cast::<Future>() {
+            Ok(ours) => {
+                Future::wait_until(ours, self.deadline).and_then(|()| Future::take_result(ours))
+            }
+            Err(_) => self.result_of_other(&future),
+        };
+        if result.is_err() {
+            cancel(&future)?;
+        }
+        result.map(Some)
+    }
+
+    /// The result of a future that a subclass's `submit` has returned.
+    fn result_of_other<'py>(&self, future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = future.py();
+        let name = intern!(py, "result");
+        match self.deadline {
+            None => future.call_method0(name),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                future.call_method1(name, (left.as_secs_f64(),))
+            }
+        }
+    }
+}
+
+fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    future
+        .call_method0(intern!(future.py(), "cancel"))
+        .map(drop)
+}
+
+#[pymethods]
+impl ResultIterator {
+    fn __iter__<'py>(this: Bound<'py, Self>) -> Bound<'py, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let mut results = self
+            .0
+            .try_lock()
+            .map_err(|_| PyRuntimeError::new_err("the iterator is in use by another thread"))?;
+        let next = results.next(py);
+        if let Err(error) = &next {
+            // As with any iterator that has failed, there is nothing more to come.
+            results.cancel(py)?;
+            if error.is_instance_of::<PyStopIteration>(py) {
+                // It would look like the end of the iteration.
+                let raised = PyRuntimeError::new_err("generator raised StopIteration");
+                raised.set_cause(py, Some(error.clone_ref(py)));
+                return Err(raised);
+            }
+        }
+        next
+    }
+
+    fn __length_hint__(&self) -> usize {
+        self.0.try_lock().map_or(0, |results| results.futures.len())
+    }
+
+    /// Ends the iteration, and cancels the calls that have not started.
+    ///
+    /// If no result was ever asked for, the calls are left to run.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match self.0.try_lock() {
+            Ok(mut results) if results.begun => results.cancel(py),
+            Ok(mut results) => {
+                results.source = None;
+                results.futures.clear();
+                Ok(())
+            }
+            Err(_) => Err(PyValueError::new_err(
+                "the iterator is in use by another thread",
+            )),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(results) = self.0.try_lock() else {
+            return Ok(());
+        };
+        if let Some(source) = &results.source {
+            visit.call(&source.function)?;
+            visit.call(&source.items)?;
+        }
+        results
+            .futures
+            .iter()
+            .try_for_each(|future| visit.call(future))
+    }
+}
+
+impl Drop for ResultIterator {
+    fn drop(&mut self) {
+        let results = self
+            .0
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // As in the standard library, whose iterator is a generator: one that nobody has
+        // asked for an item lets all calls run.
+        if results.futures.is_empty() || !results.begun {
+            return;
+        }
+        let cancelled = Python::try_attach(|py| {
+            results.cancel(py).map_err(|error| {
+                error.write_unraisable(py, None);
+            })
+        });
+        let _ = cancelled;
+    }
+}

@@ -1,0 +1,190 @@
+//! What is taken from Python's standard library and from the package's own modules.
+
+use concurrent_futures::{BrokenExecutor, Deadlock, SubmitError, TaskError};
+use pyo3::exceptions::{PyBaseException, PyException, PyRuntimeError, PyTimeoutError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString, PyType};
+
+/// The types that the package makes of the native ones.
+struct Types {
+    future: Py<PyType>,
+    deadlock_error: Py<PyType>,
+}
+
+static TYPES: PyOnceLock<Types> = PyOnceLock::new();
+
+/// Tells the engine which type the futures of executors are of, a subclass of `Future`,
+/// and what it raises when tasks wait for each other.
+#[pyfunction]
+pub(crate) fn use_types(
+    py: Python<'_>,
+    future: Bound<'_, PyType>,
+    deadlock_error: Bound<'_, PyType>,
+) -> PyResult<()> {
+    if !future.is_subclass_of::<crate::future::Future>()? {
+        return Err(pyo3::exceptions::PyTypeError::new_err(
+            "the future type must be a subclass of concurrent_futures._engine.Future",
+        ));
+    }
+    let types = Types {
+        future: future.unbind(),
+        deadlock_error: deadlock_error.unbind(),
+    };
+    TYPES
+        .set(py, types)
+        .map_err(|_| PyRuntimeError::new_err("the types are known already"))
+}
+
+fn types(py: Python<'_>) -> PyResult<&Types> {
+    TYPES.get(py).ok_or_else(|| {
+        PyRuntimeError::new_err("import concurrent_futures instead of its native module")
+    })
+}
+
+/// The type of an executor's futures.
+pub(crate) fn future_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    Ok(types(py)?.future.bind(py))
+}
+
+/// An object of a module of the standard library, looked up once.
+macro_rules! imported {
+    ($($name:ident = $module:literal, $attribute:literal;)*) => {
+        $(
+            pub(crate) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+                static OBJECT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+                OBJECT
+                    .get_or_try_init(py, || {
+                        Ok(py.import($module)?.getattr($attribute)?.unbind())
+                    })
+                    .map(|object| object.bind(py))
+            }
+        )*
+    };
+}
+
+imported! {
+    logger = "concurrent.futures._base", "LOGGER";
+    cancelled_error = "concurrent.futures._base", "CancelledError";
+    invalid_state_error = "concurrent.futures._base", "InvalidStateError";
+    done_and_not_done = "concurrent.futures._base", "DoneAndNotDoneFutures";
+    broken_thread_pool = "concurrent.futures.thread", "BrokenThreadPool";
+    condition = "threading", "Condition";
+    thread = "threading", "Thread";
+    switch_interval = "sys", "getswitchinterval";
+    // The original, also after `install()`.
+    original_as_completed = "concurrent_futures._base", "_original_as_completed";
+}
+
+/// An exception of a type that was imported.
+pub(crate) fn error(
+    error_type: PyResult<&Bound<'_, PyAny>>,
+    arguments: impl for<'py> pyo3::call::PyCallArgs<'py>,
+) -> PyErr {
+    match error_type.and_then(|error_type| error_type.call1(arguments)) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+pub(crate) fn cancelled(py: Python<'_>) -> PyErr {
+    error(cancelled_error(py), ())
+}
+
+pub(crate) fn timed_out() -> PyErr {
+    PyTimeoutError::new_err(())
+}
+
+pub(crate) fn deadlock(py: Python<'_>, deadlock: &Deadlock) -> PyErr {
+    match types(py) {
+        Ok(types) => error(
+            Ok(types.deadlock_error.bind(py).as_any()),
+            (deadlock.to_string(),),
+        ),
+        Err(error) => error,
+    }
+}
+
+/// What the standard library says of a pool whose initializer failed.
+pub(crate) const BROKEN: &str =
+    "A thread initializer failed, the thread pool is not usable anymore";
+
+pub(crate) fn broken(py: Python<'_>, broken: &BrokenExecutor) -> PyErr {
+    let raised = error(broken_thread_pool(py), (BROKEN,));
+    if let Some(cause) = broken.cause().downcast_ref::<PyErr>() {
+        raised.set_cause(py, Some(cause.clone_ref(py)));
+    }
+    raised
+}
+
+pub(crate) fn submit_error(py: Python<'_>, submit_error: &SubmitError) -> PyErr {
+    match submit_error {
+        SubmitError::Broken(cause) => broken(py, cause),
+        SubmitError::NoWorker(error) => match error.get_ref().and_then(|e| e.downcast_ref()) {
+            Some(error) => PyErr::clone_ref(error, py),
+            None => PyRuntimeError::new_err(error.to_string()),
+        },
+        SubmitError::Shutdown if crate::process::is_exiting() => {
+            PyRuntimeError::new_err("cannot schedule new futures after interpreter shutdown")
+        }
+        SubmitError::Shutdown => {
+            PyRuntimeError::new_err("cannot schedule new futures after shutdown")
+        }
+        other => PyRuntimeError::new_err(other.to_string()),
+    }
+}
+
+pub(crate) fn task_error(py: Python<'_>, task_error: &TaskError) -> PyErr {
+    match task_error {
+        TaskError::Broken(cause) => broken(py, cause),
+        TaskError::Rejected(error) => submit_error(py, error),
+        TaskError::Deadlock(cause) => deadlock(py, cause),
+        TaskError::Cancelled => cancelled(py),
+        other => PyRuntimeError::new_err(other.to_string()),
+    }
+}
+
+/// An exception object that is about to be raised, as the `raise` statement does it: one
+/// that is being handled becomes its context.
+pub(crate) fn raising(exception: &Bound<'_, PyAny>) -> PyErr {
+    if !exception.is_instance_of::<PyBaseException>() {
+        return PyErr::from_value(exception.clone());
+    }
+    // SAFETY: attached; the value is an instance of the type.
+    unsafe { ffi::PyErr_SetObject(exception.get_type().as_ptr(), exception.as_ptr()) };
+    PyErr::fetch(exception.py())
+}
+
+/// What happened in a callback or the like, of which nobody can be told: logs it. Returns
+/// exceptions that stand for more than a failure (`KeyboardInterrupt`, `SystemExit`).
+pub(crate) fn log_failure(
+    error: PyErr,
+    message: &Bound<'_, PyString>,
+    about: &Bound<'_, PyAny>,
+) -> Option<PyErr> {
+    let py = about.py();
+    if !error.is_instance_of::<PyException>(py) {
+        return Some(error);
+    }
+    log(py, intern!(py, "error"), &error, (message, about));
+    None
+}
+
+/// Logs with the level of that name, and the exception.
+pub(crate) fn log<'py>(
+    py: Python<'py>,
+    level: &Bound<'py, PyString>,
+    error: &PyErr,
+    arguments: impl pyo3::call::PyCallArgs<'py>,
+) {
+    let logged = (|| {
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "exc_info"), error.value(py))?;
+        logger(py)?.getattr(level)?.call(arguments, Some(&keywords))
+    })();
+    if let Err(error) = logged {
+        error.write_unraisable(py, None);
+    }
+}

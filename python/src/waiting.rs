@@ -1,0 +1,111 @@
+//! How threads of Python wait: detached, until a time, and until a signal is to be handled.
+
+use crate::process::{attached, come_back};
+use concurrent_futures::engine::{Stop, deadline_after, spin_limit};
+use pyo3::exceptions::PyOverflowError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyFloat;
+use std::hint;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// The most seconds that Python's own locks can wait.
+const MAX_SECONDS: f64 = 9_223_372_036.0;
+
+/// When a time limit in seconds that begins now will have passed. `None` is no limit.
+pub(crate) fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>> {
+    let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else {
+        return Ok(None);
+    };
+    // As for Python's conditions: something that can be compared, then a float, or something
+    // that is an integer.
+    timeout.gt(0)?;
+    let seconds: f64 = if timeout.is_instance_of::<PyFloat>() {
+        timeout.extract()?
+    } else {
+        index(timeout)?.extract()?
+    };
+    if seconds > MAX_SECONDS {
+        return Err(PyOverflowError::new_err("timeout value is too large"));
+    }
+    // What is less than nothing, or no number, has passed.
+    let timeout = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO);
+    Ok(deadline_after(timeout))
+}
+
+fn index<'py>(number: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; a new reference, or null with an exception.
+    unsafe { Bound::from_owned_ptr_or_err(number.py(), ffi::PyNumber_Index(number.as_ptr())) }
+}
+
+/// Lets other threads run, and handles signals, in every 256th call: for loops in native
+/// code, which Python does not interrupt.
+///
+/// # Errors
+/// What a handler of a signal raised.
+pub(crate) fn breathe(py: Python<'_>, calls: &mut u8) -> PyResult<()> {
+    *calls = calls.wrapping_add(1);
+    if *calls != 0 {
+        return Ok(());
+    }
+    py.detach(|| {});
+    py.check_signals()
+}
+
+/// The number of threads that wait in [`detached`].
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// Calls `wait`, which waits as long as the [`Stop`] that it gets does not say otherwise,
+/// detached. Signals that come meanwhile are handled.
+///
+/// # Errors
+/// What a handler of a signal raised: `KeyboardInterrupt`, mostly.
+pub(crate) fn detached<R: Send>(
+    py: Python<'_>,
+    wait: impl FnOnce(Stop<'_>) -> R + Send,
+) -> PyResult<R> {
+    let (result, raised, on_the_way) = py.detach(|| {
+        let raised = OnceLock::new();
+        #[allow(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method is not general enough in its lifetime"
+        )]
+        let stop = || match attached(|py| py.check_signals()) {
+            Ok(()) => false,
+            Err(error) => raised.set(error).is_ok(),
+        };
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        let result = wait(&stop);
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        pause();
+        (result, raised.into_inner(), come_back())
+    });
+    drop(on_the_way);
+    raised.map_or(Ok(result), Err)
+}
+
+/// Gives the worker that has just finished what the calling thread waited for the moment
+/// that it takes to detach. To attach before that would mean to be put to sleep.
+fn pause() {
+    for _ in 0..spins(16) {
+        hint::spin_loop();
+    }
+}
+
+/// Waits a little for some thread to wait for us, before a worker attaches: the one that
+/// has submitted a task will often ask for the result at once.
+pub(crate) fn await_waiters() {
+    for _ in 0..spins(100) {
+        if WAITING.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        hint::spin_loop();
+    }
+}
+
+/// A number of turns, or none if nothing can happen while we spin.
+fn spins(turns: u32) -> u32 {
+    if spin_limit() == 0 { 0 } else { turns }
+}

@@ -1,0 +1,200 @@
+"""Helpers of the tests: events instead of time, threads, and programs of their own."""
+
+import ctypes
+import gc
+import importlib
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# The most seconds that something takes which would otherwise take forever. They pass only
+# when a test fails.
+LIMIT = float(os.environ.get("CONCURRENT_FUTURES_TEST_LIMIT", "60"))
+
+# How many seconds the stress tests take together; more makes other tests larger, too.
+STRESS = float(os.environ.get("CONCURRENT_FUTURES_STRESS", "5"))
+
+STATES = ["PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"]
+
+
+def future_in(lib: ModuleType, state: str) -> Any:
+    """A new future that was brought into `state`; a finished one has the result 42."""
+    future = lib.Future()
+    if state in ("RUNNING", "FINISHED"):
+        assert future.set_running_or_notify_cancel()
+    if state in ("CANCELLED", "CANCELLED_AND_NOTIFIED"):
+        assert future.cancel()
+    if state == "CANCELLED_AND_NOTIFIED":
+        assert not future.set_running_or_notify_cancel()
+    if state == "FINISHED":
+        future.set_result(42)
+    assert future._state == state
+    return future
+
+
+def raised(lib: ModuleType, error: BaseException) -> Any:
+    """A future that finished with `error`."""
+    future = lib.Future()
+    future.set_exception(error)
+    return future
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Waits until `condition` holds."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.001)
+
+
+def until_asleep(thread: threading.Thread) -> None:
+    """Waits until `thread` is blocked (on Linux; elsewhere until it had time to be)."""
+    stat = Path(f"/proc/self/task/{thread.native_id}/stat")
+    if not Path("/proc/self/task").exists():
+        time.sleep(0.1)
+        return
+    asleep = 0
+    end = time.monotonic() + LIMIT
+    while asleep < 10:
+        assert time.monotonic() < end, "the thread never blocks"
+        time.sleep(0.001)
+        try:
+            state = stat.read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            raise AssertionError(f"{thread} has ended") from None
+        asleep = asleep + 1 if state == "S" else 0
+
+
+class Background(threading.Thread):
+    """Calls a function in a thread of its own."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        super().__init__(daemon=True)
+        self._function = function
+        self._arguments = args
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def __repr__(self) -> str:
+        return f"<{self._function}: {self._value!r}, {self._error!r}>"
+
+    def run(self) -> None:
+        """Calls the function, and keeps what it gives or raises."""
+        try:
+            self._value = self._function(*self._arguments)
+        except BaseException as error:
+            self._error = error
+
+    def outcome(self) -> Any:
+        """Waits for the function's end; returns or raises what it did."""
+        self.join(LIMIT)
+        assert not self.is_alive(), f"{self._function} does not end"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+@contextmanager
+def held(pool: Any, workers: int = 1) -> Iterator[threading.Event]:
+    """Keeps `workers` workers of `pool` busy, so that tasks of a pool with no more stay
+    pending, until the block ends or the event is set."""
+    release = threading.Event()
+    running = threading.Barrier(workers + 1)
+
+    def hold() -> None:
+        running.wait(LIMIT)
+        release.wait(LIMIT)
+
+    futures = [pool.submit(hold) for _ in range(workers)]
+    running.wait(LIMIT)
+    try:
+        yield release
+    finally:
+        release.set()
+    for future in futures:
+        future.result(LIMIT)
+
+
+def program(lib: ModuleType, code: str, *, forks: bool = False) -> list[str]:
+    """The command that runs `code` in an interpreter of its own, with the library as
+    `futures`. One that hangs ends with the stacks of its threads, unless it forks: the
+    children could not end, as the thread that watches is not in them."""
+    prelude = f"import faulthandler, {lib.__name__} as futures\n"
+    if not forks:
+        prelude += f"faulthandler.dump_traceback_later({LIMIT}, exit=True)\n"
+    return [sys.executable, "-X", "faulthandler", "-c", prelude + textwrap.dedent(code)]
+
+
+def main_is_over() -> threading.Event:
+    """For programs that import this module: set when the interpreter begins to end, before
+    executors take note of it."""
+    over = threading.Event()
+    # Those that were registered last are called first.
+    importlib.import_module("concurrent.futures.thread")
+    threading._register_atexit(over.set)  # type: ignore[attr-defined]
+    return over
+
+
+def environment() -> dict[str, str]:
+    """The environment of a program: it can import this module."""
+    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+
+
+def run(
+    lib: ModuleType, code: str, *, status: int = 0, forks: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs `code` as a program, which must end with `status`."""
+    try:
+        process = subprocess.run(
+            program(lib, code, forks=forks),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=2 * LIMIT,
+        )
+    except subprocess.TimeoutExpired as hung:
+        raise AssertionError(("it does not end", hung.stdout, hung.stderr)) from None
+    assert process.returncode == status, (process.returncode, process.stdout, process.stderr)
+    return process
+
+
+def prints(lib: ModuleType, code: str, *, forks: bool = False) -> str:
+    """What `code` prints as a program that ends well and reports no error."""
+    process = run(lib, code, forks=forks)
+    assert process.stderr == ""
+    return process.stdout
+
+
+class _Mallinfo2(ctypes.Structure):
+    """What glibc tells about its memory; `uordblks` is the bytes that are in use."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+        ).split()
+    ]
+
+
+def memory_in_use() -> tuple[int, int]:
+    """The number of blocks that Python's allocator has given out, and the bytes that the C
+    library's has (0 where it does not tell)."""
+    gc.collect()
+    blocks = sys.getallocatedblocks()
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):
+        return blocks, 0
+    mallinfo2.restype = _Mallinfo2
+    return blocks, mallinfo2().uordblks

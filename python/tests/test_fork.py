@@ -1,0 +1,209 @@
+"""os.fork in programs with executors."""
+
+import os
+from types import ModuleType
+
+import pytest
+
+from support import prints
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+
+# `child(function)` forks; the child calls the function and ends with what it returns, or 99.
+SETTING = """
+import os, signal, sys, threading, traceback, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+def child(function, end=os._exit):
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    signal.alarm(60)
+    status = 99
+    try:
+        status = function()
+    except BaseException:
+        traceback.print_exc()
+    end(status)
+"""
+
+
+def prints_with_forks(lib: ModuleType, code: str) -> str:
+    """What a program prints that forks."""
+    lines = code.splitlines()
+    indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+    return prints(lib, SETTING + "\n".join(line[indent:] for line in lines), forks=True)
+
+
+@pytest.mark.parametrize("end", ["os._exit", "sys.exit"])
+def test_a_child_may_use_executors_of_its_own(lib: ModuleType, end: str) -> None:
+    out = prints_with_forks(
+        lib,
+        f"""
+        def work():
+            with futures.ThreadPoolExecutor(2) as own:
+                return sum(own.map(abs, range(-4, 0)))
+        pool = futures.ThreadPoolExecutor(2)
+        list(pool.map(abs, range(10)))
+        print(child(work, {end}))
+        print(pool.submit(pow, 2, 3).result())
+        """,
+    )
+    assert out == "10\n8\n"
+
+
+@pytest.mark.parametrize("end", ["os._exit", "sys.exit"])
+def test_while_tasks_are_running_and_pending(lib: ModuleType, end: str) -> None:
+    out = prints_with_forks(
+        lib,
+        f"""
+        release = threading.Event()
+        pool = futures.ThreadPoolExecutor(1)
+        running = pool.submit(release.wait)
+        pending = pool.submit(pow, 2, 3)
+        finished = futures.Future()
+        finished.set_result(5)
+        def look():
+            assert finished.result() == 5
+            assert not pending.done()
+            assert not futures.wait([pending, running], 0.01).done
+            assert pending.cancel()
+            assert pending.cancelled()
+            with futures.ThreadPoolExecutor(2) as own:
+                return own.submit(pow, 2, 4).result()
+        print(child(look, {end}))
+        print(pending.done())
+        release.set()
+        print(pending.result())
+        """,
+    )
+    assert out == "16\nFalse\n8\n"
+
+
+def test_a_pool_without_threads_is_usable_in_both(lib: ModuleType) -> None:
+    out = prints_with_forks(
+        lib,
+        """
+        pool = futures.ThreadPoolExecutor(2)
+        print(child(lambda: pool.submit(pow, 2, 3).result()))
+        print(pool.submit(pow, 2, 4).result())
+        """,
+    )
+    assert out == "8\n16\n"
+
+
+def test_our_pools_are_usable_in_the_child_even_if_they_had_threads(package: ModuleType) -> None:
+    # In the standard library, tasks that the child submits may wait for threads that it
+    # does not have.
+    out = prints_with_forks(
+        package,
+        """
+        pool = futures.ThreadPoolExecutor(2)
+        list(pool.map(abs, range(10)))
+        print(child(lambda: pool.submit(pow, 2, 3).result()))
+        print(child(lambda: sum(pool.map(abs, range(-4, 0))), sys.exit))
+        print(pool.submit(pow, 2, 4).result())
+        """,
+    )
+    assert out == "8\n10\n16\n"
+
+
+def test_a_task_may_fork(lib: ModuleType) -> None:
+    out = prints_with_forks(
+        lib,
+        """
+        def work():
+            with futures.ThreadPoolExecutor(2) as own:
+                return own.submit(pow, 2, 3).result()
+        with futures.ThreadPoolExecutor(2) as pool:
+            print([pool.submit(child, work).result() for _ in range(3)])
+            print(pool.submit(pow, 2, 4).result())
+        """,
+    )
+    assert out == "[8, 8, 8]\n16\n"
+
+
+def test_forking_while_other_threads_use_pools(lib: ModuleType) -> None:
+    out = prints_with_forks(
+        lib,
+        """
+        stop = threading.Event()
+        pool = futures.ThreadPoolExecutor(3)
+        def busy():
+            while not stop.is_set():
+                tasks = [pool.submit(abs, n) for n in range(20)]
+                futures.wait(tasks, return_when="FIRST_COMPLETED")
+                assert len(list(futures.as_completed(tasks))) == 20
+                with futures.ThreadPoolExecutor(1) as other:
+                    other.submit(int).result()
+        threads = [threading.Thread(target=busy) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        def work():
+            with futures.ThreadPoolExecutor(2) as own:
+                tasks = [own.submit(abs, -n) for n in range(5)]
+                futures.wait(tasks)
+                return sum(task.result() for task in futures.as_completed(tasks))
+        print({child(work) for _ in range(25)})
+        stop.set()
+        for thread in threads:
+            thread.join()
+        print(pool.submit(pow, 2, 4).result())
+        """,
+    )
+    assert out == "{10}\n16\n"
+
+
+def test_grandchildren(lib: ModuleType) -> None:
+    out = prints_with_forks(
+        lib,
+        """
+        def work(depth):
+            with futures.ThreadPoolExecutor(1) as own:
+                own.submit(int).result()
+                return child(lambda: work(depth - 1)) + 1 if depth else 0
+        print(work(3))
+        """,
+    )
+    assert out == "3\n"
+
+
+def test_multiprocessing_by_fork(lib: ModuleType) -> None:
+    out = prints_with_forks(
+        lib,
+        """
+        import multiprocessing
+        def work(results):
+            with futures.ThreadPoolExecutor(2) as own:
+                results.put(list(own.map(abs, [-1, -2])))
+        pool = futures.ThreadPoolExecutor(1)
+        print(pool.submit(pow, 2, 3).result())
+        context = multiprocessing.get_context("fork")
+        results = context.SimpleQueue()
+        process = context.Process(target=work, args=[results])
+        process.start()
+        process.join()
+        print(results.get(), process.exitcode)
+        """,
+    )
+    assert out == "8\n[1, 2] 0\n"
+
+
+def test_a_pool_of_processes_that_fork(lib: ModuleType) -> None:
+    out = prints_with_forks(
+        lib,
+        """
+        import multiprocessing
+        def work(n):
+            with futures.ThreadPoolExecutor(2) as own:
+                return own.submit(pow, n, 2).result()
+        with futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(int).result()
+            context = multiprocessing.get_context("fork")
+            with futures.ProcessPoolExecutor(2, mp_context=context) as processes:
+                tasks = [processes.submit(work, n) for n in range(5)]
+                print([task.result() for task in tasks])
+                print(len(futures.wait([*tasks, pool.submit(int)]).done))
+        """,
+    )
+    assert out == "[0, 1, 4, 9, 16]\n6\n"

@@ -1,0 +1,126 @@
+"""The names, classes and signatures are the standard library's."""
+
+import concurrent.futures
+import inspect
+import threading
+from typing import Any
+
+import pytest
+
+import concurrent_futures
+import concurrent_futures._base
+import concurrent_futures.process
+import concurrent_futures.thread
+
+CLASSES = ["Future", "Executor", "ThreadPoolExecutor"]
+
+
+def methods(name: str) -> list[str]:
+    """The public methods of one of the standard library's classes, and its constructor."""
+    listed = dir(getattr(concurrent.futures, name))
+    return ["__init__"] + [method for method in listed if not method.startswith("_")]
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    """Names, kinds and defaults of all parameters but the first, `self`."""
+    found = list(inspect.signature(function).parameters.values())[1:]
+    return [(each.name, each.kind, each.default) for each in found]
+
+
+@pytest.mark.parametrize("name", concurrent.futures.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert hasattr(concurrent_futures, name)
+    assert name in concurrent_futures.__all__
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CancelledError",
+        "TimeoutError",
+        "InvalidStateError",
+        "BrokenExecutor",
+        "FIRST_COMPLETED",
+        "FIRST_EXCEPTION",
+        "ALL_COMPLETED",
+    ],
+)
+def test_exceptions_and_constants_are_the_standard_librarys_own(name: str) -> None:
+    assert getattr(concurrent_futures, name) is getattr(concurrent.futures, name)
+    assert getattr(concurrent_futures._base, name) is getattr(concurrent.futures, name)
+
+
+def test_those_of_the_submodules_are_too() -> None:
+    ours, theirs = concurrent_futures, concurrent.futures
+    assert ours.thread.BrokenThreadPool is theirs.thread.BrokenThreadPool
+    assert ours.process.BrokenProcessPool is theirs.process.BrokenProcessPool
+    for state in ["PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"]:
+        assert getattr(ours._base, state) == getattr(theirs._base, state)
+
+
+def test_a_deadlock_is_a_runtime_error() -> None:
+    assert issubclass(concurrent_futures.DeadlockError, RuntimeError)
+
+
+def test_futures_are_futures_of_the_standard_library() -> None:
+    future = concurrent_futures.Future[int]()
+    assert isinstance(future, concurrent.futures.Future)
+    with concurrent_futures.ThreadPoolExecutor(1) as pool:
+        submitted = pool.submit(int)
+    assert type(submitted) is type(future)
+
+
+def test_executors_are_executors_of_the_standard_library() -> None:
+    pool = concurrent_futures.ThreadPoolExecutor()
+    assert isinstance(pool, concurrent.futures.ThreadPoolExecutor)
+    assert isinstance(pool, concurrent.futures.Executor)
+    assert isinstance(pool, concurrent_futures.Executor)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name in CLASSES for method in methods(name)]
+)
+def test_methods_take_the_standard_librarys_parameters(name: str, method: str) -> None:
+    ours = parameters(getattr(getattr(concurrent_futures, name), method))
+    theirs = parameters(getattr(getattr(concurrent.futures, name), method))
+    # What is ours alone comes after what is theirs, and by keyword only.
+    assert [each for each in ours if each in theirs] == theirs
+    for _, kind, _ in [each for each in ours if each not in theirs]:
+        assert kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", ["wait", "as_completed"])
+def test_functions_take_the_standard_librarys_parameters(name: str) -> None:
+    ours = inspect.signature(getattr(concurrent_futures, name)).parameters.values()
+    theirs = inspect.signature(getattr(concurrent.futures, name)).parameters.values()
+    assert [(each.name, each.kind, each.default) for each in ours] == [
+        (each.name, each.kind, each.default) for each in theirs
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name in CLASSES for method in methods(name)]
+)
+def test_everything_is_documented(name: str, method: str) -> None:
+    assert inspect.getdoc(getattr(concurrent_futures, name))
+    assert inspect.getdoc(getattr(getattr(concurrent_futures, name), method))
+
+
+def test_functions_and_modules_are_documented() -> None:
+    for named in concurrent_futures.__all__:
+        value = getattr(concurrent_futures, named)
+        assert isinstance(value, str) or inspect.getdoc(value), named
+    for module in [
+        concurrent_futures,
+        concurrent_futures._base,
+        concurrent_futures.thread,
+        concurrent_futures.process,
+    ]:
+        assert module.__doc__, module
+
+
+def test_importing_starts_no_thread() -> None:
+    # Nor does making an executor.
+    before = threading.active_count()
+    concurrent_futures.ThreadPoolExecutor()
+    assert threading.active_count() == before

@@ -1,0 +1,304 @@
+"""Signals to a program whose main thread waits: Ctrl-C ends the wait at once, and handlers run.
+
+Each program says "blocked" when its main thread is, and gets a real signal then. What it waits
+for cannot come before the signal did its work: if the wait went on, the program would hang."""
+
+import signal
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from support import LIMIT, environment, program
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to processes")
+
+# A pool with one task, which runs until `release` is set. `blocked` says when the main thread
+# is in a wait.
+SETTING = """
+import os, signal, threading
+from support import until_asleep
+release = threading.Event()
+settings = {{"max_pending": 1}} if {bounded} else {{}}
+pool = futures.ThreadPoolExecutor(1, **settings)
+task = pool.submit(release.wait)
+while not task.running():
+    pass
+pending = pool.submit(int)
+main = threading.main_thread()
+def say():
+    until_asleep(main)
+    os.write(1, b"blocked\\n")
+def watch():
+    threading.Thread(target=say, daemon=True).start()
+def block():
+    {block}
+"""
+
+INTERRUPTED = """
+watch()
+try:
+    block()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+release.set()
+print(task.result(), pending.cancelled() or pending.result())
+"""
+
+WAITS = [
+    "task.result()",
+    "pending.result()",
+    "task.result(10_000)",
+    "task.exception()",
+    "futures.Future().result()",
+    "futures.wait([task])",
+    "futures.wait([task, pending], 10_000)",
+    "futures.wait([task, pending], return_when='FIRST_COMPLETED')",
+    "futures.wait([task, pending], return_when='FIRST_EXCEPTION')",
+    "next(futures.as_completed([task, pending]))",
+    "next(futures.as_completed([task], 10_000))",
+    "list(futures.as_completed([task, pending]))",
+    "next(pool.map(int, [1]))",
+    "next(pool.map(int, [1], timeout=10_000))",
+    "pool.shutdown()",
+    "pool.__exit__(None, None, None)",
+]
+
+
+def run_with_signals(
+    lib: ModuleType, code: str, block: str, signals: list[int], *, bounded: bool = False
+) -> tuple[int, str, str]:
+    """Runs a program in the setting, which gets a signal each time that it says "blocked".
+    Returns the exit code, what else it printed, and its errors."""
+    setting = SETTING.format(block=block, bounded=bounded)
+    with subprocess.Popen(
+        program(lib, setting + code),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        for each in signals:
+            line = process.stdout.readline()
+            if line != "blocked\n":
+                process.kill()
+                raise AssertionError((line, *process.communicate()))
+            process.send_signal(each)
+        try:
+            out, err = process.communicate(timeout=2 * LIMIT)
+        finally:
+            process.kill()
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("block", WAITS)
+def test_ctrl_c_ends_the_wait_at_once(lib: ModuleType, block: str) -> None:
+    code, out, err = run_with_signals(lib, INTERRUPTED, block, [signal.SIGINT])
+    assert (code, out, err) == (0, "interrupted\nTrue 0\n", "")
+
+
+@pytest.mark.parametrize(
+    "block", ["pool.submit(print)", "pool.map(print, [1])", "list(pool.map(print, [1, 2]))"]
+)
+def test_ctrl_c_ends_the_wait_for_room_at_once(package: ModuleType, block: str) -> None:
+    code, out, err = run_with_signals(package, INTERRUPTED, block, [signal.SIGINT], bounded=True)
+    assert (code, out, err) == (0, "interrupted\nTrue 0\n", "")
+
+
+@pytest.mark.parametrize("block", WAITS[:6])
+def test_a_handler_runs_while_the_main_thread_waits(lib: ModuleType, block: str) -> None:
+    # It does not raise anything, so the wait goes on, and ends when the handler has set what
+    # it is for.
+    code, out, err = run_with_signals(
+        lib,
+        """
+        foreign = futures.Future()
+        def handler(number, frame):
+            print("handled", flush=True)
+            release.set()
+            foreign.set_result("by the handler")
+        signal.signal(signal.SIGUSR1, handler)
+        watch()
+        if "Future()" in %r:
+            print(foreign.result())
+        else:
+            block()
+        print(task.result(), pending.result(), foreign.result())
+        """.replace("\n        ", "\n")
+        % block,
+        block,
+        [signal.SIGUSR1],
+    )
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "handled"
+    assert lines[-1] == "True 0 by the handler"
+    assert err == ""
+
+
+def test_a_wait_goes_on_after_signals_that_nobody_cares_about(lib: ModuleType) -> None:
+    code, out, err = run_with_signals(
+        lib,
+        """
+seen = []
+def handler(number, frame):
+    seen.append(number)
+    if len(seen) == 5:
+        release.set()
+    else:
+        watch()
+signal.signal(signal.SIGUSR1, handler)
+watch()
+block()
+print(len(seen), task.done())
+""",
+        "futures.wait([task])",
+        [signal.SIGUSR1] * 5,
+    )
+    assert (code, out, err) == (0, "5 True\n", "")
+
+
+@pytest.mark.parametrize("block", ["task.result()", "futures.wait([task])", "pool.shutdown()"])
+def test_a_handlers_exception_comes_out_of_the_wait(lib: ModuleType, block: str) -> None:
+    code, out, err = run_with_signals(
+        lib,
+        """
+def handler(number, frame):
+    raise LookupError("from the handler")
+signal.signal(signal.SIGUSR1, handler)
+watch()
+try:
+    block()
+except LookupError as error:
+    print(error, flush=True)
+release.set()
+pool.shutdown()
+""",
+        block,
+        [signal.SIGUSR1],
+    )
+    assert (code, out, err) == (0, "from the handler\n", "")
+
+
+def test_a_handler_may_use_the_pool(lib: ModuleType) -> None:
+    code, out, err = run_with_signals(
+        lib,
+        """
+late = []
+def handler(number, frame):
+    late.append(pool.submit(pow, 2, 3))
+    print(pending.cancel(), task.done(), len(futures.wait([pending, task], 0.001).not_done) > 0)
+    release.set()
+signal.signal(signal.SIGUSR1, handler)
+watch()
+block()
+print(late[0].result())
+""",
+        "task.result()",
+        [signal.SIGUSR1],
+    )
+    assert (code, out, err) == (0, "True False True\n8\n", "")
+
+
+def test_the_first_ctrl_c_leaves_the_block_and_the_second_the_waiting(lib: ModuleType) -> None:
+    code, out, err = run_with_signals(
+        lib,
+        """
+watch()
+try:
+    with pool:
+        try:
+            block()
+        finally:
+            watch()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+release.set()
+""",
+        "task.result()",
+        [signal.SIGINT, signal.SIGINT],
+    )
+    assert (code, out, err) == (0, "interrupted\n", "")
+
+
+def test_a_program_that_does_not_catch_it_dies_of_it(lib: ModuleType) -> None:
+    code, out, err = run_with_signals(
+        lib,
+        """
+watch()
+try:
+    block()
+finally:
+    release.set()
+""",
+        "task.result()",
+        [signal.SIGINT],
+    )
+    assert code == -signal.SIGINT, (out, err)
+    assert err.endswith("KeyboardInterrupt\n")
+
+
+def test_the_future_is_as_good_as_before(package: ModuleType) -> None:
+    # In the standard library, what an interrupted wait has registered stays.
+    code, out, err = run_with_signals(
+        package,
+        """
+for _ in range(3):
+    watch()
+    try:
+        block()
+    except KeyboardInterrupt:
+        pass
+print(task._state, len(list(task._waiters)), flush=True)
+release.set()
+print(task.result(), futures.wait([task]).done == {task})
+""",
+        "futures.wait([task, pending])",
+        [signal.SIGINT] * 3,
+    )
+    assert (code, out, err) == (0, "RUNNING 0\nTrue True\n", "")
+
+
+def test_ctrl_c_while_the_main_thread_works_with_a_busy_pool(package: ModuleType) -> None:
+    # At whatever point it comes. (The standard library may hang afterwards.)
+    with subprocess.Popen(
+        program(
+            package,
+            """
+            import random
+            rounds = 0
+            pool = futures.ThreadPoolExecutor(3)
+            while rounds < 30:
+                print("blocked", flush=True)
+                try:
+                    while True:
+                        tasks = [pool.submit(abs, -n) for n in range(20)]
+                        assert sum(task.result() for task in tasks) == 190
+                        futures.wait(tasks)
+                        assert len(list(futures.as_completed(tasks))) == 20
+                        assert list(pool.map(abs, range(10))) == list(range(10))
+                except KeyboardInterrupt:
+                    rounds += 1
+            print(pool.submit(pow, 2, 3).result())
+            """,
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(30):
+            if process.stdout.readline() != "blocked\n":
+                break
+            process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=2 * LIMIT)
+        finally:
+            process.kill()
+    # One that comes in the handler's own line, or in `print`, ends the program: fine.
+    assert process.returncode in (0, 1, -signal.SIGINT), err
+    assert process.returncode != 0 or out == "8\n"
+    assert process.returncode == 0 or err.endswith("KeyboardInterrupt\n"), err
