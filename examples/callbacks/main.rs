@@ -6,7 +6,8 @@
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use clap::Parser;
-use concurrent_futures::{TaskError, ThreadPoolExecutor};
+use concurrent_futures::{Executor, ProcessPoolExecutor, TaskError, ThreadPoolExecutor};
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,8 +19,12 @@ struct Arguments {
     /// The file to append to.
     #[arg(default_value = "db.txt")]
     file: PathBuf,
+    /// Load the pages in worker processes; they are parsed in this one all the same.
+    #[arg(long)]
+    processes: bool,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Page {
     url: String,
     text: String,
@@ -32,7 +37,7 @@ fn get_page(url: String) -> Result<Page, ureq::Error> {
     Ok(Page { url, text })
 }
 
-/// Runs in the worker that got the page.
+/// Runs in the thread that got the page, or in the one that received it from a process.
 fn parse_page(page: Result<&Page, &TaskError>, file: &Path) -> Result<(), Box<dyn Error>> {
     let Page { url, text } = page.map_err(Clone::clone)?;
     println!("<{}> parse {url}", thread_name());
@@ -50,25 +55,42 @@ fn thread_name() -> String {
     thread::current().name().unwrap_or_default().to_owned()
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { file } = Arguments::parse();
-    open(&file)?;
-    let server = examples::pages::serve()?;
-
-    let pool = ThreadPoolExecutor::builder()
-        .max_workers(3)
-        .thread_name_prefix("worker")
-        .build()?;
-    for number in 1..=5 {
-        let file = file.clone();
-        pool.submit_fallible(get_page, server.url(&format!("/page/{number}")))?
+/// Loads all pages by threads or processes: that makes no difference here.
+fn load_all(
+    executor: &impl Executor,
+    urls: impl Iterator<Item = String>,
+    file: &Path,
+) -> Result<(), Box<dyn Error>> {
+    for url in urls {
+        let file = file.to_owned();
+        executor
+            .submit_fallible(get_page, url.clone())?
             .add_done_callback(move |page| {
                 if let Err(error) = parse_page(page, &file) {
-                    println!("page {number}: {error}");
+                    println!("{url}: {error}");
                 }
             });
     }
-    // Before the server is: dropping it waits for all pages and their callbacks.
-    drop(pool);
+    // Waits for all pages and their callbacks.
+    executor.shutdown(true, false);
     Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    concurrent_futures::init(); // worker processes begin here
+    let Arguments { file, processes } = Arguments::parse();
+    open(&file)?;
+    let server = examples::pages::serve()?;
+    let urls = (1..=5).map(|number| server.url(&format!("/page/{number}")));
+
+    if processes {
+        let pool = ProcessPoolExecutor::builder().max_workers(3).build()?;
+        load_all(&pool, urls, &file)
+    } else {
+        let pool = ThreadPoolExecutor::builder()
+            .max_workers(3)
+            .thread_name_prefix("worker")
+            .build()?;
+        load_all(&pool, urls, &file)
+    }
 }

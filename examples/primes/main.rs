@@ -1,11 +1,11 @@
-//! Tells which of some large numbers are prime, all at the same time.
+//! Tells which of some large numbers are prime, on all processors.
 //!
-//! After the example with `map` in the documentation of Python's `concurrent.futures`, which
+//! After the example with `map` and processes in the documentation of Python's `concurrent.futures`, which
 //! the tutorials repeat.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
-use concurrent_futures::ThreadPoolExecutor;
+use concurrent_futures::ProcessPoolExecutor;
 use std::error::Error;
 
 const PRIMES: [u64; 6] = [
@@ -26,7 +26,9 @@ fn is_prime(n: u64) -> bool {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let pool = ThreadPoolExecutor::new()?;
+    concurrent_futures::init(); // worker processes begin here
+
+    let pool = ProcessPoolExecutor::new()?;
     for (n, prime) in PRIMES.iter().zip(pool.map(is_prime, PRIMES)?) {
         println!("{n} is prime: {}", prime?);
     }

@@ -26,15 +26,17 @@ fn assert_sums(ended: &Ended, sum: u64) {
         .map(|number| format!("number {number}, result {}", number * sum))
         .collect();
     let lines = ended.lines();
-    assert_eq!(lines.len(), 22);
+    assert_eq!(lines.len(), 33);
     assert_eq!(lines[..10], results);
     assert!(lines[10].starts_with("one after another: "));
     assert_eq!(lines[11..21], results);
-    assert!(lines[21].starts_with("pool of 5 workers: "));
+    assert!(lines[21].starts_with("pool of 5 threads: "));
+    assert_eq!(lines[22..32], results);
+    assert!(lines[32].starts_with("pool of 5 processes: "));
 }
 
 #[test]
-fn sum_is_the_same_both_ways() {
+fn sum_is_the_same_all_ways() {
     let sum = env!("CARGO_BIN_EXE_sum");
     assert_sums(&succeed(sum, [""; 0]), 50_000_005_000_000);
     assert_sums(&succeed(sum, ["100"]), 5050);
@@ -231,4 +233,27 @@ fn callbacks_need_a_file_that_can_be_written() {
     let ended = run(env!("CARGO_BIN_EXE_callbacks"), [folder.path()]);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stdout.is_empty());
+}
+
+#[test]
+fn processes_count_the_same_primes_and_survive_crashes() {
+    let ended = succeed(env!("CARGO_BIN_EXE_processes"), ["100000"]);
+    let lines = ended.lines();
+    for (line, name) in lines
+        .iter()
+        .zip(["one after another", "threads", "processes"])
+    {
+        assert!(
+            line.starts_with(name) && line.contains("9592 primes"),
+            "{line}"
+        );
+    }
+    assert_eq!(lines[3], "200 tasks: 195 results, 5 crashes:");
+    assert_eq!(lines.len(), 9);
+    for line in &lines[4..] {
+        assert!(
+            line.contains("SIGABRT") && line.contains("sometimes_crashes"),
+            "{line}"
+        );
+    }
 }

@@ -1,0 +1,25 @@
+"""Downloads pictures with a pool of threads, after the tutorial's program with `map`."""
+
+from concurrent import futures
+
+from one_after_another import get_image, main, save_image, show
+
+MAX_WORKERS = 20  # at most so many downloads at the same time
+
+
+def download_single(image_name):
+    image = get_image(image_name)
+    save_image(image, image_name)
+    show(image)
+    return image_name
+
+
+def download_multiple(image_name_list):
+    tasks = min(MAX_WORKERS, len(image_name_list))
+    with futures.ThreadPoolExecutor(tasks) as executor:
+        res = executor.map(download_single, sorted(image_name_list))
+    return len(list(res))
+
+
+if __name__ == "__main__":
+    main(download_multiple)

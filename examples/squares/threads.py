@@ -1,0 +1,25 @@
+"""The same with threads: as the tutorial says, only the name of the executor is another."""
+
+import os
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+
+def task(n):
+    print("%s is running" % os.getpid())
+    time.sleep(random.randint(1, 3))
+    return n**2
+
+
+if __name__ == "__main__":
+    executor = ThreadPoolExecutor(max_workers=3)
+
+    futures = []
+    for i in range(11):
+        future = executor.submit(task, i)
+        futures.append(future)
+    executor.shutdown(True)
+    print("+++>")
+    for future in futures:
+        print(future.result())
