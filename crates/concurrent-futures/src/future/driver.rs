@@ -8,12 +8,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, Weak};
+use std::time::Instant;
 
 /// A pool that a waiting thread can do work for.
 pub(crate) trait Driver: Send + Sync {
-    /// Works until `is_done`, or until there has been nothing to do for some time.
-    /// Returns whether it is done.
-    fn drive(&self, is_done: &dyn Fn() -> bool) -> bool;
+    /// Works until `is_done`, until there has been nothing to do for some time, or until
+    /// about the deadline. Returns whether it is done.
+    fn drive(&self, is_done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool;
 
     /// Ends the task of a future that is running, together with its worker. Returns
     /// whether it will be.
@@ -51,10 +52,14 @@ fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {
     driver.upgrade()
 }
 
-/// Works for the pool of a future, if it is one of these, as long as that helps. Returns
-/// whether `is_done`.
-pub(crate) fn drive(home: *const (), is_done: &dyn Fn() -> bool) -> bool {
-    find(home).is_some_and(|driver| driver.drive(is_done))
+/// Works for the pool of a future, as long as that helps. Returns whether `is_done`; none if
+/// the pool is not one of these.
+pub(crate) fn drive(
+    home: *const (),
+    is_done: &dyn Fn() -> bool,
+    deadline: Option<Instant>,
+) -> Option<bool> {
+    find(home).map(|driver| driver.drive(is_done, deadline))
 }
 
 /// Ends the task of a running future, if its pool can.

@@ -7,21 +7,19 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Writer, padded, reserve,
+    Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Rest, Writer, padded,
+    reserve,
 };
 use super::child::Child;
 use super::task::Task;
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How much is written or read before the other side is shown: so that both work on a
 /// long value at the same time.
 const PIECE: usize = 128 * 1024;
-
-/// How long a worker may take to pass over recalled frames, which takes microseconds.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Where a worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +103,9 @@ pub(super) struct Member {
     pub(super) killed: Option<Kill>,
     /// Whether its task has run for so long that nothing is queued behind it.
     pub(super) stalled: bool,
+    /// It has nothing to do, but frames that were recalled fill its stream: it will pass over
+    /// them when it comes to it.
+    pub(super) clogged: bool,
     /// Tasks it was ever handed.
     pub(super) handed: usize,
     /// When it was started, and then, when the task that it runs came to its turn.
@@ -128,6 +129,7 @@ impl Member {
             stage: Stage::Starting,
             killed: None,
             stalled: false,
+            clogged: false,
             handed: 0,
             since: Instant::now(),
             writer,
@@ -143,6 +145,16 @@ impl Member {
     /// The tasks that it has.
     pub(super) fn load(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Whether it can be given a task.
+    pub(super) fn takes_tasks(&self) -> bool {
+        self.stage == Stage::Ready && self.killed.is_none() && !self.clogged
+    }
+
+    /// Whether it waits for one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.takes_tasks()
     }
 
     /// The task that it runs, if it has one.
@@ -185,7 +197,7 @@ impl Member {
         self.pump()?;
         if self.sending.is_some() {
             // Nobody may be there to go on, but whom the worker wakes when there is room.
-            self.writer.set_asleep(true);
+            self.writer.set_rest(Rest::Patient);
             // Once more: room that came before wakes nobody.
             self.pump()?;
         }
@@ -193,12 +205,7 @@ impl Member {
     }
 
     fn write_header(&mut self, call: &Call) -> Result<(), Corrupt> {
-        // There is room: the whole frame fits in, or the worker has nothing, and is at most
-        // about to pass over frames that were recalled.
-        let start = Instant::now();
-        while self.writer.room()? < HEADER && start.elapsed() < PATIENCE {
-            std::thread::yield_now();
-        }
+        // There is room: the whole frame fits in, or the worker has nothing and is not clogged.
         match self.writer.write(&call.encode())? {
             HEADER => Ok(()),
             _ => Err(Corrupt),
@@ -233,12 +240,13 @@ impl Member {
         self.writer.write(argument)?;
         let zeros = argument.len().next_multiple_of(8) - argument.len();
         self.writer.write(&[0; 8][..zeros])?;
-        self.publish();
+        self.publish(true);
         Ok(())
     }
 
-    fn publish(&self) {
-        if self.writer.publish() {
+    /// Shows the worker what was written, `and_that_is_all` for now.
+    fn publish(&self, and_that_is_all: bool) {
+        if self.writer.publish(and_that_is_all) {
             self.wake();
         }
     }
@@ -248,20 +256,24 @@ impl Member {
         let _ = self.child.socket.wake();
     }
 
-    /// Writes what there is room for. Returns whether that was anything.
+    /// Writes what there is room for.
     pub(super) fn pump(&mut self) -> Result<(), Corrupt> {
         while let (Some(done), Some(flight)) = (self.sending, self.in_flight.back()) {
             let argument = &flight.task.argument;
             let whole = argument.len().next_multiple_of(8);
-            let piece = if done < argument.len() {
-                &argument[done..argument.len().min(done + PIECE)]
-            } else {
-                &[0; 8][..whole - done]
+            let end = argument.len().min(done + PIECE);
+            let mut written = match argument.get(done..end) {
+                Some(piece) => self.writer.write(piece)?,
+                None => 0,
             };
-            let written = self.writer.write(piece)?;
+            if done + written >= argument.len() {
+                let zeros = &[0; 8][..whole - (done + written)];
+                written += self.writer.write(zeros)?;
+            }
             self.sending = (done + written < whole).then_some(done + written);
-            self.publish();
-            if written < piece.len() {
+            self.publish(self.sending.is_none());
+            // Only a full stream is a reason to stop: it has woken a patient worker.
+            if written == 0 {
                 break;
             }
         }
@@ -272,12 +284,38 @@ impl Member {
     pub(super) fn has_work(&self) -> bool {
         !matches!(self.reader.available(), Ok(0))
             || self.sending.is_some() && !matches!(self.writer.room(), Ok(0))
+            || self.clogged && !self.is_full()
+    }
+
+    /// Whether there is no room for a header.
+    fn is_full(&self) -> bool {
+        matches!(self.writer.room(), Ok(0..HEADER))
+    }
+
+    /// To be called when the worker may have got idle.
+    fn note_idle(&mut self) {
+        self.clogged = self.in_flight.is_empty() && self.is_full();
     }
 
     /// Has the worker write to the socket when something happens, or not.
     pub(super) fn set_asleep(&self, asleep: bool) {
-        self.reader.set_asleep(asleep);
-        self.writer.set_asleep(asleep && self.sending.is_some());
+        let rest = |is_long| match (asleep, is_long) {
+            (false, _) => Rest::Awake,
+            (true, true) => Rest::Patient,
+            (true, false) => Rest::Asleep,
+        };
+        self.reader.set_rest(rest(self.incoming.is_some()));
+        let waits_for_room = self.sending.is_some() || self.clogged;
+        self.writer.set_rest(if waits_for_room {
+            rest(self.sending.is_some())
+        } else {
+            Rest::Awake
+        });
+    }
+
+    /// Whether a thread may nap until something comes: it is not woken for room.
+    pub(super) fn lets_nap(&self) -> bool {
+        self.sending.is_none() && !self.clogged
     }
 
     /// Has the worker wake one thread, without the socket.
@@ -292,6 +330,7 @@ impl Member {
         shared: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
         self.pump()?;
+        self.clogged &= self.is_full();
         let before = arrivals.len();
         let mut result = Ok(true);
         let mut read = false;
@@ -299,11 +338,14 @@ impl Member {
             result = self.receive_one(arrivals, shared);
             read |= matches!(result, Ok(true));
         }
-        if (read || self.incoming.is_some()) && self.reader.release() {
+        if (read || self.incoming.is_some()) && self.reader.release(true) {
             self.wake();
         }
-        if arrivals.len() > before && !self.in_flight.is_empty() {
-            self.since = Instant::now();
+        if arrivals.len() > before {
+            if !self.in_flight.is_empty() {
+                self.since = Instant::now();
+            }
+            self.note_idle();
         }
         result.map(drop)
     }
@@ -361,7 +403,7 @@ impl Member {
         };
         incoming.left -= read as u64;
         if incoming.left > 0 {
-            if read > 0 && self.reader.release() {
+            if read > 0 && self.reader.release(false) {
                 self.wake();
             }
             return Ok(read > 0);
@@ -414,6 +456,13 @@ impl Member {
         Ok(())
     }
 
+    /// Whether the worker has begun with its first task.
+    pub(super) fn has_begun_first(&self) -> bool {
+        self.in_flight
+            .front()
+            .is_some_and(|flight| self.has_begun(flight))
+    }
+
     /// Whether the worker has begun with a frame.
     fn has_begun(&self, flight: &Flight) -> bool {
         match self.writer.consumed() {
@@ -447,6 +496,7 @@ impl Member {
             self.handed -= 1;
             taken.push(flight.task);
         }
+        self.note_idle();
         taken
     }
 

@@ -24,6 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::thread::{self, ThreadId};
+use std::time::Instant;
 
 /// The longest nap.
 const NAP: Timespec = Timespec {
@@ -262,9 +263,13 @@ impl Pool {
 }
 
 impl Driver for Pool {
-    fn drive(&self, is_done: &dyn Fn() -> bool) -> bool {
+    fn drive(&self, is_done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
         self.enter();
         let done = loop {
+            // Others' answers may come for ever.
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break is_done();
+            }
             let mut received = false;
             self.waiting.until(|| {
                 received = !is_done() && self.receive();

@@ -27,6 +27,8 @@ const LONG: u64 = 2_000_000;
 const MOST: u64 = 512;
 /// After this time, nothing stays queued behind a task.
 pub(super) const STALL: Duration = Duration::from_millis(1);
+/// After this time, nothing stays with a worker that has not begun if another is idle.
+const STARVED: Duration = Duration::from_millis(20);
 /// Longer arguments are written to an idle worker only, which reads them meanwhile.
 const SHORT: usize = 32 * 1024;
 /// Tasks that take longer than this are worth moving to an idle worker, in nanoseconds.
@@ -50,6 +52,8 @@ pub(super) struct State {
     pub(super) unusable: Option<Vec<u8>>,
     /// Whether a worker has become able to work since the supervisor looked.
     pub(super) has_started: bool,
+    /// Whether a worker's stream has got room for a task again.
+    has_room: bool,
     /// How many threads that wait for futures receive answers.
     pub(super) helpers: usize,
     /// The only helper naps, until its worker answers.
@@ -91,6 +95,7 @@ impl State {
             broken: None,
             unusable: None,
             has_started: false,
+            has_room: false,
             helpers: 0,
             nap: None,
             supervisor_sleeps: false,
@@ -116,8 +121,10 @@ impl State {
         let nanoseconds = nanoseconds.clamp(1, 1 << 40);
         self.typical = match self.typical {
             0 => nanoseconds,
-            typical => ((typical * 7 + nanoseconds) / 8).max(1),
-        };
+            // One that lost its CPU in the middle says nothing about the others.
+            typical => (typical * 7 + nanoseconds.min(typical.saturating_mul(64))) / 8,
+        }
+        .max(1);
     }
 
     /// The worker that is to have a task, if there is one now.
@@ -125,10 +132,7 @@ impl State {
         let credit = self.credit();
         let mut best = None;
         for (index, member) in self.members.iter().enumerate() {
-            let takes_tasks = member.stage == Stage::Ready
-                && member.killed.is_none()
-                && member.handed < self.max_tasks;
-            if !takes_tasks {
+            if !member.takes_tasks() || member.handed >= self.max_tasks {
                 continue;
             }
             let load = member.load();
@@ -226,12 +230,9 @@ impl State {
 
     /// Gives an idle worker a share of what a busy one has.
     fn share(&mut self) {
-        let is_idle = |member: &Member| {
-            member.load() == 0 && member.stage == Stage::Ready && member.killed.is_none()
-        };
         if self.typical < WORTH_MOVING
             || !self.queue.is_empty()
-            || !self.members.iter().any(is_idle)
+            || !self.members.iter().any(Member::is_idle)
         {
             return;
         }
@@ -257,7 +258,7 @@ impl State {
         for index in 0..self.members.len() {
             self.receive(index, &mut batch);
         }
-        if !batch.answers.is_empty() || self.has_started {
+        if !batch.answers.is_empty() || self.has_started || mem::take(&mut self.has_room) {
             self.refill();
             self.share();
             self.retire();
@@ -272,9 +273,11 @@ impl State {
             return;
         }
         let mut arrivals = mem::take(&mut self.arrivals);
+        let was_clogged = member.clogged;
         if member.receive(&mut arrivals, &mut batch.shared).is_err() {
             self.fault(index);
         }
+        self.has_room |= was_clogged && !self.members[index].clogged;
         for arrival in arrivals.drain(..) {
             match arrival {
                 Arrival::Answer(answer) => {
@@ -319,7 +322,11 @@ impl State {
         let (Some(member), None) = (busy.next(), busy.next()) else {
             return None;
         };
-        if self.helpers != 1 || !self.supervisor_sleeps || !self.queue.is_empty() {
+        if self.helpers != 1
+            || !self.supervisor_sleeps
+            || !self.queue.is_empty()
+            || !member.lets_nap()
+        {
             return None;
         }
         let nap = Arc::new(member.begin_nap());
@@ -339,20 +346,28 @@ impl State {
     }
 
     /// Takes back what is queued behind tasks that take long. Returns when to look again.
+    ///
+    /// A worker that has not even begun waits for the CPU. To take from it what it will do in
+    /// no time once it has got it helps only if another worker is idle, and the system
+    /// would then be as slow to let that one run: so there is more patience.
     pub(super) fn take_back_stalled(&mut self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut taken = Vec::new();
+        let is_one_idle = self.members.iter().any(Member::is_idle);
         for member in &mut self.members {
             if member.load() < 2 {
                 continue;
             }
-            let due = member.since + STALL;
-            if due <= now {
-                member.stalled = true;
-                taken.push(member.take_back(1));
-            } else {
-                next = Some(next.map_or(due, |next| next.min(due)));
+            let begun = member.has_begun_first();
+            let due = member.since + if begun { STALL } else { STARVED };
+            if due <= now && (begun || is_one_idle) {
+                member.stalled = begun;
+                taken.push(member.take_back(usize::from(begun)));
+                continue;
             }
+            // It may begin at any time, and then be at it for long.
+            let again = due.clamp(now, now + 4 * STALL);
+            next = Some(next.map_or(again, |next| next.min(again)));
         }
         if !taken.is_empty() {
             for taken in taken {

@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    Call, Claim, Corrupt, HEADER, Memory, Order, Packet, Reader, Reply, ReplyKind, Socket, Writer,
-    padded, reserve,
+    Call, Claim, Corrupt, HEADER, Memory, Order, Packet, Reader, Reply, ReplyKind, Rest, Socket,
+    Writer, padded, reserve,
 };
 use super::codec::Bytes;
 use super::handshake::{Mismatch, Refusal, Setup};
@@ -18,6 +18,7 @@ use super::{function, os};
 use crate::current::Worker;
 use crate::panic;
 use rustix::process::{Resource, Rlimit, Signal};
+use rustix::time::Timespec;
 use std::io;
 use std::process;
 use std::ptr;
@@ -25,6 +26,12 @@ use std::time::Instant;
 
 /// How much is written or read before the other side is shown.
 const PIECE: usize = 128 * 1024;
+/// How long it naps before it sleeps: a nap is cheaper to end, but nobody who is not there any
+/// more ends it.
+const NAP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000,
+};
 /// The place of the initializer where there is none.
 pub(super) const NO_FUNCTION: u64 = 0;
 /// Buffers that have grown beyond this are given back.
@@ -125,7 +132,7 @@ impl Loop<'_> {
                 Bytes::Owned(own)
             };
             self.skip(whole - call.length)?;
-            self.release()?;
+            self.release(true)?;
             self.call(&call, content)?;
         }
     }
@@ -135,7 +142,7 @@ impl Loop<'_> {
         loop {
             self.head.clear();
             if !self.reader.peek(HEADER, &mut self.head)? {
-                self.wait_for_bytes()?;
+                self.wait_for_frame()?;
                 continue;
             }
             let call = Call::decode(&self.head)?;
@@ -145,7 +152,7 @@ impl Loop<'_> {
                 return Ok(call);
             }
             self.skip(padded(call.length).ok_or(Corrupt)?)?;
-            self.release()?;
+            self.release(true)?;
         }
     }
 
@@ -191,7 +198,7 @@ impl Loop<'_> {
         self.write(&reply.encode(), is_short)?;
         self.write(&result, is_short)?;
         self.write(&[0; 8][..zeros], is_short)?;
-        self.publish()?;
+        self.publish(true)?;
         if result.capacity() <= KEPT {
             self.result = result;
         }
@@ -206,7 +213,7 @@ impl Loop<'_> {
             let written = self.writer.write(piece)?;
             left = &left[written..];
             if !quietly {
-                self.publish()?;
+                self.publish(false)?;
             }
             if written == 0 {
                 self.wait_for_room()?;
@@ -215,8 +222,9 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn publish(&self) -> Result<(), Trouble> {
-        if self.writer.publish() {
+    /// Shows the supervisor what was written, `and_that_is_all` for now.
+    fn publish(&self, and_that_is_all: bool) -> Result<(), Trouble> {
+        if self.writer.publish(and_that_is_all) {
             self.socket.wake()?;
         }
         Ok(())
@@ -228,7 +236,7 @@ impl Loop<'_> {
             if self.reader.read(missing.min(PIECE), bytes)? == 0 {
                 self.wait_for_bytes()?;
             } else if missing > PIECE {
-                self.release()?;
+                self.release(false)?;
             }
         }
         Ok(())
@@ -245,32 +253,61 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn release(&self) -> Result<(), Trouble> {
-        if self.reader.release() {
+    /// Gives back the room of what was read, `and_that_is_all` for now.
+    fn release(&self, and_that_is_all: bool) -> Result<(), Trouble> {
+        if self.reader.release(and_that_is_all) {
             self.socket.wake()?;
         }
         Ok(())
     }
 
-    fn wait_for_bytes(&self) -> Result<(), Trouble> {
-        self.release()?;
+    /// Waits for the beginning of a frame.
+    fn wait_for_frame(&self) -> Result<(), Trouble> {
         let is_there = || !matches!(self.reader.available(), Ok(0));
-        self.wait(is_there, |asleep| self.reader.set_asleep(asleep))
+        self.release(true)?;
+        if self.spin.until(is_there) {
+            return Ok(());
+        }
+        let nap = self.reader.begin_nap();
+        if !is_there() {
+            nap.sleep(&NAP);
+        }
+        if is_there() {
+            self.reader.set_rest(Rest::Awake);
+            return Ok(());
+        }
+        self.sleep(is_there, |rest| self.reader.set_rest(rest), Rest::Asleep)
+    }
+
+    /// Waits in the middle of a frame.
+    fn wait_for_bytes(&self) -> Result<(), Trouble> {
+        self.release(true)?;
+        let is_there = || !matches!(self.reader.available(), Ok(0));
+        if self.spin.until(is_there) {
+            return Ok(());
+        }
+        self.sleep(is_there, |rest| self.reader.set_rest(rest), Rest::Patient)
     }
 
     fn wait_for_room(&self) -> Result<(), Trouble> {
+        self.publish(true)?;
         let is_there = || !matches!(self.writer.room(), Ok(0));
-        self.wait(is_there, |asleep| self.writer.set_asleep(asleep))
-    }
-
-    /// Waits for the supervisor: for some microseconds awake, then asleep.
-    fn wait(&self, is_there: impl Fn() -> bool, set_asleep: impl Fn(bool)) -> Result<(), Trouble> {
-        if self.spin.until(&is_there) {
+        if self.spin.until(is_there) {
             return Ok(());
         }
-        set_asleep(true);
+        self.sleep(is_there, |rest| self.writer.set_rest(rest), Rest::Patient)
+    }
+
+    /// Sleeps until the supervisor wakes this side, or is not there any more.
+    fn sleep(
+        &self,
+        is_there: impl Fn() -> bool,
+        set_rest: impl Fn(Rest),
+        rest: Rest,
+    ) -> Result<(), Trouble> {
+        set_rest(rest);
         let woken = is_there() || self.socket.sleep()?;
-        set_asleep(false);
+        set_rest(Rest::Awake);
         if woken { Ok(()) } else { Err(Trouble::Alone) }
     }
 }
