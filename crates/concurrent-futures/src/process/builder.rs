@@ -49,7 +49,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Those of a pool of another face.
-    pub(super) fn of_host(settings: PoolSettings, host: Arc<dyn WorkerHost>) -> Self {
+    pub(super) fn of_host(settings: &PoolSettings, host: Arc<dyn WorkerHost>) -> Self {
         Self {
             max_workers: settings.max_workers,
             max_tasks_per_child: settings.max_tasks_per_child,

@@ -184,7 +184,7 @@ impl ProcessPool {
     ///
     /// # Errors
     /// When the system refuses what it needs.
-    pub fn new(settings: PoolSettings, host: Arc<dyn WorkerHost>) -> io::Result<Self> {
+    pub fn new(settings: &PoolSettings, host: Arc<dyn WorkerHost>) -> io::Result<Self> {
         Pool::new(Settings::of_host(settings, host)).map(Self)
     }
 

@@ -83,7 +83,7 @@ pub(super) struct Answer {
     /// How long the task ran.
     pub(super) nanoseconds: u64,
     /// What of the task's span was not begun.
-    pub(super) rest: Option<Task>,
+    pub(super) rest: Option<Box<Task>>,
 }
 
 /// Where the bytes of an answer are.
@@ -453,7 +453,7 @@ impl Member {
                     0 => None,
                     left => {
                         let begun = flight.task.items().checked_sub(left).ok_or(Corrupt)?;
-                        Some(flight.task.split(begun).ok_or(Corrupt)?)
+                        Some(Box::new(flight.task.split(begun).ok_or(Corrupt)?))
                     }
                 };
                 arrivals.push(Arrival::Answer(Answer {

@@ -15,9 +15,9 @@ pub(super) fn watch_forks() {
         // ORDERING: Relaxed: a fork has one thread.
         IS_FORK.store(true, Ordering::Relaxed);
     }
+    static ONCE: Once = Once::new();
     // A fork that becomes a worker is one of its own.
     IS_FORK.store(false, Ordering::Relaxed);
-    static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the function stores to an atomic, which a child may do.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };

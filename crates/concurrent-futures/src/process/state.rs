@@ -339,7 +339,7 @@ impl State {
                     let items = answer.task.span_items();
                     self.note_duration(answer.nanoseconds, items);
                     if let Some(rest) = answer.rest.take() {
-                        self.queue.push_front(rest);
+                        self.queue.push_front(*rest);
                     }
                     batch.answers.push(answer);
                 }

@@ -229,13 +229,13 @@ impl<'a> Loop<'a> {
         }
         self.result.clear();
         let start = Instant::now();
-        let called = caller.call(place, items, argument.as_slice(), &mut self.result);
+        let outcome = caller.call(place, items, argument.as_slice(), &mut self.result);
         let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         if os::is_fork() {
             // As above.
             os::leave();
         }
-        let (kind, left) = match called {
+        let (kind, left) = match outcome {
             Called::Returned => (ReplyKind::Value, 0),
             Called::StoppedBefore(left) => (ReplyKind::Value, left),
             Called::Raised => (ReplyKind::Failure, 0),
