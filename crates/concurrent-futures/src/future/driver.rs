@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock, Weak};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::Instant;
 
 /// A pool that a waiting thread can do work for.
@@ -41,6 +41,22 @@ pub(crate) fn remove(home: *const ()) {
     let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
     drivers.retain(|(known, _)| *known != home.addr());
     COUNT.store(drivers.len(), Ordering::Relaxed);
+}
+
+/// The list of pools, which no other thread changes or reads meanwhile.
+pub(crate) struct Held(RwLockWriteGuard<'static, Vec<(usize, Weak<dyn Driver>)>>);
+
+/// Waits for the list.
+pub(crate) fn hold() -> Held {
+    Held(DRIVERS.write().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Held {
+    /// Forgets all pools, without looking at them.
+    pub(crate) fn forget(&mut self) {
+        std::mem::forget(std::mem::take(&mut *self.0));
+        COUNT.store(0, Ordering::Relaxed);
+    }
 }
 
 fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {

@@ -7,6 +7,7 @@ use super::error::{TransferError, TransferStep};
 use super::executor::ProcessPoolExecutor;
 use super::failure::Failure;
 use super::function::{self, Invoke};
+use super::host::{PoolSettings, WorkerHost};
 use super::image::image;
 use super::init::is_initialized;
 use super::options::{StartMethod, TaskOptions};
@@ -23,11 +24,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 /// What a pool was made with.
-#[derive(Debug)]
 pub(super) struct Settings {
     pub(super) max_workers: usize,
     pub(super) max_tasks_per_child: Option<usize>,
@@ -42,19 +43,28 @@ pub(super) struct Settings {
     pub(super) program: Option<OsString>,
     pub(super) strict: bool,
     pub(super) options: TaskOptions,
+    /// What starts the workers, if they are not this program, started anew.
+    pub(super) host: Option<Arc<dyn WorkerHost>>,
 }
 
-/// Makes a [`ProcessPoolExecutor`]; see [`ProcessPoolExecutor::builder`].
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct ProcessPoolExecutorBuilder {
-    settings: Settings,
-    /// Why the initializer does not travel.
-    initializer_error: Option<TransferError>,
+impl Settings {
+    /// Those of a pool of another face.
+    pub(super) fn of_host(settings: &PoolSettings, host: Arc<dyn WorkerHost>) -> Self {
+        Self {
+            max_workers: settings.max_workers,
+            max_tasks_per_child: settings.max_tasks_per_child,
+            start_timeout: Duration::MAX,
+            memory_limit: settings.memory_limit,
+            strict: settings.strict,
+            host: Some(host),
+            ..Self::default()
+        }
+    }
 }
 
-impl Default for ProcessPoolExecutorBuilder {
+impl Default for Settings {
     fn default() -> Self {
-        let settings = Settings {
+        Self {
             max_workers: thread::available_parallelism().map_or(1, usize::from),
             max_tasks_per_child: None,
             start_method: StartMethod::default(),
@@ -67,12 +77,31 @@ impl Default for ProcessPoolExecutorBuilder {
             program: None,
             strict: false,
             options: TaskOptions::new(),
-        };
-        Self {
-            settings,
-            initializer_error: None,
+            host: None,
         }
     }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("max_workers", &self.max_workers)
+            .field("max_tasks_per_child", &self.max_tasks_per_child)
+            .field("start_method", &self.start_method)
+            .field("memory_limit", &self.memory_limit)
+            .field("strict", &self.strict)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`ProcessPoolExecutor`]; see [`ProcessPoolExecutor::builder`].
+#[must_use = "a builder does nothing until `build` is called"]
+#[derive(Default)]
+pub struct ProcessPoolExecutorBuilder {
+    settings: Settings,
+    /// Why the initializer does not travel.
+    initializer_error: Option<TransferError>,
 }
 
 impl ProcessPoolExecutorBuilder {

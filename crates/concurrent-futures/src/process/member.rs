@@ -11,6 +11,7 @@ use super::channel::{
     reserve,
 };
 use super::child::Child;
+use super::host::Definition;
 use super::task::Task;
 use std::collections::VecDeque;
 use std::mem;
@@ -79,6 +80,8 @@ pub(super) struct Answer {
     pub(super) content: Content,
     /// How long the task ran.
     pub(super) nanoseconds: u64,
+    /// What of the task's span was not begun.
+    pub(super) rest: Option<Box<Task>>,
 }
 
 /// Where the bytes of an answer are.
@@ -118,6 +121,8 @@ pub(super) struct Member {
     sending: Option<usize>,
     incoming: Option<Incoming>,
     next_number: u64,
+    /// The functions that it knows, by their places; see `Definition`.
+    known: Vec<u64>,
     /// For headers.
     head: Vec<u8>,
 }
@@ -138,6 +143,7 @@ impl Member {
             sending: None,
             incoming: None,
             next_number: 0,
+            known: Vec::new(),
             head: Vec::with_capacity(HEADER),
         }
     }
@@ -167,19 +173,55 @@ impl Member {
         self.in_flight.iter().any(|flight| flight.task.id() == id)
     }
 
+    /// Whether the frame of a task fits in now.
+    pub(super) fn has_room_for_task(&self, task: &Task) -> bool {
+        let definition = self.missing(task).map_or(0, |missing| {
+            HEADER + missing.bytes.len().next_multiple_of(8)
+        });
+        self.has_room_for(definition + task.argument.len().next_multiple_of(8))
+    }
+
     /// Whether the frame of an argument so long fits in now.
-    pub(super) fn has_room_for(&self, length: usize) -> bool {
+    fn has_room_for(&self, length: usize) -> bool {
         let room = self.writer.room().unwrap_or(0);
         self.sending.is_none() && room >= HEADER + length.next_multiple_of(8)
+    }
+
+    /// What the worker has to learn first.
+    fn missing<'a>(&self, task: &'a Task) -> Option<&'a Definition> {
+        let definition = task.definition.as_deref()?;
+        let known = self.known.get(usize::from(definition.place));
+        (known != Some(&definition.number)).then_some(definition)
+    }
+
+    /// Has the worker learn the function of a task, if it does not know it.
+    fn teach(&mut self, task: &Task) -> Result<(), Corrupt> {
+        let Some(missing) = self.missing(task) else {
+            return Ok(());
+        };
+        let call = Call {
+            order: Order::Define,
+            length: missing.bytes.len() as u64,
+            function: missing.place.into(),
+            number: u64::MAX,
+        };
+        self.write_whole(&call, &missing.bytes)?;
+        let place = usize::from(missing.place);
+        if self.known.len() <= place {
+            self.known.resize(place + 1, 0);
+        }
+        self.known[place] = missing.number;
+        Ok(())
     }
 
     /// Hands a task over. What does not fit in is written later, by
     /// [`pump`](Self::pump): only for a worker that has nothing else.
     pub(super) fn hand(&mut self, task: Task) -> Result<(), Corrupt> {
+        self.teach(&task)?;
         let call = Call {
             order: Order::Call,
             length: task.argument.len() as u64,
-            function: task.function,
+            function: task.place(),
             number: self.next_number,
         };
         if self.in_flight.is_empty() {
@@ -192,7 +234,7 @@ impl Member {
         });
         self.next_number += 1;
         self.handed += 1;
-        self.write_header(&call)?;
+        self.write_whole(&call, &[])?;
         self.sending = Some(0);
         self.pump()?;
         if self.sending.is_some() {
@@ -204,11 +246,18 @@ impl Member {
         Ok(())
     }
 
-    fn write_header(&mut self, call: &Call) -> Result<(), Corrupt> {
+    /// Writes a header and a short payload.
+    fn write_whole(&mut self, call: &Call, payload: &[u8]) -> Result<(), Corrupt> {
         // There is room: the whole frame fits in, or the worker has nothing and is not clogged.
-        match self.writer.write(&call.encode())? {
-            HEADER => Ok(()),
-            _ => Err(Corrupt),
+        let whole = HEADER + payload.len().next_multiple_of(8);
+        let zeros = whole - HEADER - payload.len();
+        let written = self.writer.write(&call.encode())?
+            + self.writer.write(payload)?
+            + self.writer.write(&[0; 8][..zeros])?;
+        if written == whole {
+            Ok(())
+        } else {
+            Err(Corrupt)
         }
     }
 
@@ -236,10 +285,7 @@ impl Member {
             function,
             number: u64::MAX,
         };
-        self.write_header(&call)?;
-        self.writer.write(argument)?;
-        let zeros = argument.len().next_multiple_of(8) - argument.len();
-        self.writer.write(&[0; 8][..zeros])?;
+        self.write_whole(&call, argument)?;
         self.publish(true);
         Ok(())
     }
@@ -287,9 +333,10 @@ impl Member {
             || self.clogged && !self.is_full()
     }
 
-    /// Whether there is no room for a header.
+    /// Whether there is no room for a header, and a function to be learnt before.
     fn is_full(&self) -> bool {
-        matches!(self.writer.room(), Ok(0..HEADER))
+        const LEAST: usize = 2 * HEADER + Definition::LONGEST;
+        matches!(self.writer.room(), Ok(0..LEAST))
     }
 
     /// To be called when the worker may have got idle.
@@ -424,6 +471,7 @@ impl Member {
         shared: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
         match (reply.kind, self.stage) {
+            (ReplyKind::Ready, Stage::Closing) => {}
             (ReplyKind::Ready, Stage::Starting) => {
                 self.stage = Stage::Ready;
                 arrivals.push(Arrival::Ready);
@@ -436,7 +484,7 @@ impl Member {
                 arrivals.push(Arrival::Unusable(bytes));
             }
             (ReplyKind::Value | ReplyKind::Failure, Stage::Ready | Stage::Closing) => {
-                let flight = self.in_flight.pop_front().ok_or(Corrupt)?;
+                let mut flight = self.in_flight.pop_front().ok_or(Corrupt)?;
                 if flight.number != reply.number
                     || self.in_flight.is_empty() && self.sending.is_some()
                 {
@@ -444,11 +492,19 @@ impl Member {
                     return Err(Corrupt);
                 }
                 self.stalled = false;
+                let rest = match reply.left {
+                    0 => None,
+                    left => {
+                        let begun = flight.task.items().checked_sub(left).ok_or(Corrupt)?;
+                        Some(Box::new(flight.task.split(begun).ok_or(Corrupt)?))
+                    }
+                };
                 arrivals.push(Arrival::Answer(Answer {
                     task: flight.task,
                     kind: reply.kind,
                     content,
                     nanoseconds: reply.nanoseconds,
+                    rest,
                 }));
             }
             _ => return Err(Corrupt),

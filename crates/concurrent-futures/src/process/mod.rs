@@ -71,6 +71,7 @@ mod failure;
 mod fork_server;
 mod function;
 mod handshake;
+pub(crate) mod host;
 mod image;
 mod init;
 mod member;

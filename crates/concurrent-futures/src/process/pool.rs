@@ -11,6 +11,7 @@
 use super::builder::Settings;
 use super::member::Kill;
 use super::spin::Spin;
+use super::start::Starter;
 use super::state::State;
 use super::task::Task;
 use crate::error::{BrokenExecutor, SubmitError, TaskError};
@@ -100,22 +101,61 @@ impl Pool {
     }
 
     /// Takes a task.
-    pub(super) fn submit(&self, task: Task) -> Result<(), SubmitError> {
+    ///
+    /// Returns whether a worker is to be started for it by the caller, as [`WorkerHost`]s have it.
+    ///
+    /// [`WorkerHost`]: super::host::WorkerHost
+    pub(super) fn submit(&self, task: Task) -> Result<bool, SubmitError> {
         let mut state = self.lock();
-        if !state.open {
-            let error = match &state.broken {
-                Some(broken) => SubmitError::Broken(broken.clone()),
-                None => SubmitError::Shutdown,
-            };
+        if let Some(error) = state.refusal() {
             drop(state);
             return Err(error);
         }
         // Its answer may come from another worker than the one that is waited for.
         state.end_nap();
-        if state.accept(task) || state.needs_watch {
+        let is_host_started = self.settings.host.is_some();
+        let needs_worker = state.accept(task);
+        if needs_worker && is_host_started {
+            state.starting += 1;
+        }
+        if needs_worker && !is_host_started || state.needs_watch || !state.late.is_empty() {
             self.wake(&mut state);
         }
-        Ok(())
+        Ok(needs_worker && is_host_started)
+    }
+
+    /// Why tasks are not accepted, if they are not.
+    pub(super) fn refusal(&self) -> Option<SubmitError> {
+        self.lock().refusal()
+    }
+
+    /// Counts workers that the caller will start. Returns how many.
+    pub(super) fn want_workers(&self, number: usize) -> usize {
+        let mut state = self.lock();
+        let wanted = number.min(state.max_workers);
+        let more = wanted.saturating_sub(state.wanted);
+        state.wanted += more;
+        state.starting += more;
+        more
+    }
+
+    /// Starts one worker that the caller has promised to start.
+    pub(super) fn start_worker(&self) -> io::Result<()> {
+        let started = Starter::default().start(&self.settings);
+        let mut state = self.lock();
+        state.starting -= 1;
+        match started {
+            Ok(member) => {
+                state.add_member(member);
+                self.wake(&mut state);
+                Ok(())
+            }
+            Err(error) => {
+                state.wanted -= 1;
+                self.wake(&mut state);
+                Err(error)
+            }
+        }
     }
 
     /// Whether a worker has something for this side. While another thread holds the lock, it
@@ -134,7 +174,7 @@ impl Pool {
             return false;
         }
         let batch = state.collect();
-        if state.has_started || state.needs_watch || !state.open {
+        if state.has_started || state.needs_watch || !state.open || !state.late.is_empty() {
             self.wake(&mut state);
         }
         drop(state);
@@ -160,8 +200,7 @@ impl Pool {
         };
         self.wake(&mut state);
         drop(state);
-        pending.iter().for_each(Task::cancel);
-        drop(pending);
+        pending.into_iter().for_each(Task::cancel);
         if wait {
             self.join();
         }
@@ -212,7 +251,7 @@ impl Pool {
         }
         self.wake(&mut state);
         drop(state);
-        pending.iter().for_each(Task::cancel);
+        pending.into_iter().for_each(Task::cancel);
     }
 
     /// The process ids of the workers.

@@ -12,13 +12,15 @@
 use super::channel::{Nap, ReplyKind};
 use super::codec::Bytes;
 use super::member::{Answer, Arrival, Content, Kill, Member, Stage};
-use super::task::{Ending, Task};
-use crate::error::BrokenExecutor;
+use super::task::{Ending, Start, Task};
+use crate::error::{BrokenExecutor, SubmitError, TaskError};
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a worker shall be busy with items of a span, in nanoseconds.
+const SPAN: u64 = 400_000;
 /// How long a worker shall be busy with what it was handed, in nanoseconds.
 const AHEAD: u64 = 200_000;
 /// Tasks that take longer are handed to idle workers only, in nanoseconds.
@@ -68,10 +70,14 @@ pub(super) struct State {
     pub(super) changed: bool,
     /// Tasks that have ended, whose callbacks the supervisor is to run.
     pub(super) late: Vec<Task>,
+    /// How many workers other threads than the supervisor are starting.
+    pub(super) starting: usize,
     /// The supervisor has ended.
     pub(super) ended: bool,
     /// How long tasks take, in nanoseconds; 0 while unknown.
     typical: u64,
+    /// The same for an item of a span.
+    typical_item: u64,
     arrivals: Vec<Arrival>,
 }
 
@@ -103,10 +109,34 @@ impl State {
             needs_watch: false,
             changed: false,
             late: Vec::new(),
+            starting: 0,
             ended: false,
             typical: 0,
+            typical_item: 0,
             arrivals: Vec::new(),
         }
+    }
+
+    /// Why tasks are not accepted, if they are not.
+    pub(super) fn refusal(&self) -> Option<SubmitError> {
+        if self.open {
+            return None;
+        }
+        Some(match &self.broken {
+            Some(broken) => SubmitError::Broken(broken.clone()),
+            None => SubmitError::Shutdown,
+        })
+    }
+
+    /// Adds a worker that was started.
+    pub(super) fn add_member(&mut self, member: Member) {
+        if self.broken.is_some() || !self.open && self.cancelling {
+            member.child.kill();
+        }
+        if self.supervisor_sleeps && self.helpers == 0 {
+            member.set_asleep(true);
+        }
+        self.members.push(member);
     }
 
     /// How many tasks a worker may have.
@@ -117,8 +147,16 @@ impl State {
         }
     }
 
-    fn note_duration(&mut self, nanoseconds: u64) {
+    /// Notes how long a task took, and for how many items of a span that was.
+    fn note_duration(&mut self, nanoseconds: u64, items: Option<u32>) {
         let nanoseconds = nanoseconds.clamp(1, 1 << 40);
+        if let Some(items) = items {
+            let item = (nanoseconds / u64::from(items.max(1))).max(1);
+            self.typical_item = match self.typical_item {
+                0 => item,
+                typical => typical.midpoint(item),
+            };
+        }
         self.typical = match self.typical {
             0 => nanoseconds,
             // One that lost its CPU in the middle says nothing about the others.
@@ -146,7 +184,7 @@ impl State {
                     .current()
                     .is_none_or(|task| task.options.time_limit.is_none())
                 && task.argument.len() <= SHORT
-                && member.has_room_for(task.argument.len());
+                && member.has_room_for_task(task);
             if can_wait && best.is_none_or(|(_, least)| load < least) {
                 best = Some((index, load));
             }
@@ -185,10 +223,29 @@ impl State {
         true
     }
 
-    /// Hands a task over, unless it was cancelled.
-    fn hand(&mut self, index: usize, task: Task) {
-        if !task.start() {
-            return;
+    /// Hands a task over, unless it was cancelled. What is worth it of a span: the rest is the
+    /// next to be handed over.
+    fn hand(&mut self, index: usize, mut task: Task) {
+        match task.start() {
+            Start::Started => {}
+            Start::Cancelled => {
+                self.late.extend(task.into_cancelled());
+                return;
+            }
+            Start::Abandoned => {
+                let cancelled = Ending::Error(TaskError::Cancelled);
+                self.late.extend(task.end(cancelled));
+                return;
+            }
+        }
+        if task.is_divisible() {
+            let items = match self.typical_item {
+                0 => 1,
+                nanoseconds => u32::try_from(SPAN / nanoseconds).unwrap_or(u32::MAX).max(1),
+            };
+            if let Some(rest) = task.split(items) {
+                self.queue.push_front(rest);
+            }
         }
         let limit = match (task.options.time_limit, self.members[index].load()) {
             (Some(limit), _) => Some(limit),
@@ -281,7 +338,12 @@ impl State {
         for arrival in arrivals.drain(..) {
             match arrival {
                 Arrival::Answer(answer) => {
-                    self.note_duration(answer.nanoseconds);
+                    let mut answer = answer;
+                    let items = answer.task.span_items();
+                    self.note_duration(answer.nanoseconds, items);
+                    if let Some(rest) = answer.rest.take() {
+                        self.queue.push_front(*rest);
+                    }
                     batch.answers.push(answer);
                 }
                 Arrival::Ready => self.has_started = true,
