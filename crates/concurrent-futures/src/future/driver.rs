@@ -16,6 +16,16 @@ pub(crate) trait Driver: Send + Sync {
     /// about the deadline. Returns whether it is done.
     fn drive(&self, is_done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool;
 
+    /// Takes back a task that was handed to a worker, if that has not begun, and cancels it.
+    /// Returns whether it did.
+    fn cancel(&self, future: super::FutureId) -> bool;
+
+    /// Forgets a task that was cancelled while it was pending.
+    fn forget(&self, future: super::FutureId);
+
+    /// Whether a worker has begun with a task that was handed to one.
+    fn has_begun(&self, future: super::FutureId) -> bool;
+
     /// Ends the task of a future that is running, together with its worker. Returns
     /// whether it will be.
     fn terminate(&self, future: super::FutureId) -> bool;
@@ -76,6 +86,23 @@ pub(crate) fn drive(
     deadline: Option<Instant>,
 ) -> Option<bool> {
     find(home).map(|driver| driver.drive(is_done, deadline))
+}
+
+/// Cancels the task of a future that is not pending, if its pool can.
+pub(crate) fn cancel(home: *const (), future: super::FutureId) -> bool {
+    find(home).is_some_and(|driver| driver.cancel(future))
+}
+
+/// Tells the pool of a future that it was cancelled.
+pub(crate) fn forget(home: *const (), future: super::FutureId) {
+    if let Some(driver) = find(home) {
+        driver.forget(future);
+    }
+}
+
+/// Whether the task of a future that is not pending was begun, as far as its pool knows.
+pub(crate) fn has_begun(home: *const (), future: super::FutureId) -> bool {
+    find(home).is_none_or(|driver| driver.has_begun(future))
 }
 
 /// Ends the task of a running future, if its pool can.

@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Rest, Writer, padded,
-    reserve,
+    CAPACITY, Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Rest, Writer,
+    padded, reserve,
 };
 use super::child::Child;
 use super::host::Definition;
@@ -16,11 +16,16 @@ use super::task::Task;
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 /// How much is written or read before the other side is shown: so that both work on a
 /// long value at the same time.
 const PIECE: usize = 128 * 1024;
+
+/// What an idle worker's stream has room for at least; this is when a patient writer is woken.
+const HALF: usize = CAPACITY / 2;
+const _: () = assert!(HALF > 2 * HEADER + Definition::LONGEST);
 
 /// Where a worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +232,11 @@ impl Member {
         if self.in_flight.is_empty() {
             self.since = Instant::now();
         }
+        let is_first = self.in_flight.is_empty();
+        let mut task = task;
+        if is_first {
+            task.note_turn();
+        }
         self.in_flight.push_back(Flight {
             task,
             number: self.next_number,
@@ -333,10 +343,10 @@ impl Member {
             || self.clogged && !self.is_full()
     }
 
-    /// Whether there is no room for a header, and a function to be learnt before.
+    /// Whether there is not much room. (A function to be learnt, and an argument that is not
+    /// long, have more than enough in the half of a stream.)
     fn is_full(&self) -> bool {
-        const LEAST: usize = 2 * HEADER + Definition::LONGEST;
-        matches!(self.writer.room(), Ok(0..LEAST))
+        matches!(self.writer.room(), Ok(0..HALF))
     }
 
     /// To be called when the worker may have got idle.
@@ -354,7 +364,7 @@ impl Member {
         self.reader.set_rest(rest(self.incoming.is_some()));
         let waits_for_room = self.sending.is_some() || self.clogged;
         self.writer.set_rest(if waits_for_room {
-            rest(self.sending.is_some())
+            rest(true)
         } else {
             Rest::Awake
         });
@@ -389,7 +399,8 @@ impl Member {
             self.wake();
         }
         if arrivals.len() > before {
-            if !self.in_flight.is_empty() {
+            if let Some(first) = self.in_flight.front_mut() {
+                first.task.note_turn();
                 self.since = Instant::now();
             }
             self.note_idle();
@@ -492,6 +503,8 @@ impl Member {
                     return Err(Corrupt);
                 }
                 self.stalled = false;
+                // If it came to its turn and to its end since we looked.
+                flight.task.note_turn();
                 let rest = match reply.left {
                     0 => None,
                     left => {
@@ -521,14 +534,19 @@ impl Member {
 
     /// Whether the worker has begun with a frame.
     fn has_begun(&self, flight: &Flight) -> bool {
-        match self.writer.consumed() {
-            // What was not read is still there as it was written, with the claim.
-            Ok(consumed) if consumed <= flight.position => {
-                Claim::Taken.holds(self.writer.word(flight.position))
-            }
-            // It was read; or the memory is corrupt, and it may have been.
-            _ => true,
-        }
+        // What was not read is still there as it was written, with the claim. It was read; or
+        // the memory is corrupt, and it may have been.
+        !self.is_unread(flight) || Claim::Taken.holds(self.word(flight))
+    }
+
+    /// Whether the frame is still in the stream.
+    fn is_unread(&self, flight: &Flight) -> bool {
+        let consumed = self.writer.consumed();
+        consumed.is_ok_and(|consumed| consumed <= flight.position)
+    }
+
+    fn word(&self, flight: &Flight) -> &AtomicU32 {
+        self.writer.word(flight.position)
     }
 
     /// Takes back what the worker has not begun with, the last first, but for `keep` tasks.
@@ -540,11 +558,8 @@ impl Member {
             };
             // A frame that is not written to its end is its worker's: it has nothing else.
             let recalled = self.sending.is_none()
-                && self
-                    .writer
-                    .consumed()
-                    .is_ok_and(|consumed| consumed <= flight.position)
-                && Claim::Recalled.claim(self.writer.word(flight.position));
+                && self.is_unread(&flight)
+                && Claim::Recalled.claim(self.word(&flight));
             if !recalled {
                 self.in_flight.push_back(flight);
                 break;
@@ -554,6 +569,33 @@ impl Member {
         }
         self.note_idle();
         taken
+    }
+
+    /// Takes back one task, if the worker has not begun with it.
+    pub(super) fn recall(&mut self, id: crate::future::FutureId) -> Option<Task> {
+        let place = self
+            .in_flight
+            .iter()
+            .position(|flight| flight.task.id() == id)?;
+        let is_last = place + 1 == self.in_flight.len();
+        let is_whole = !is_last || self.sending.is_none();
+        let flight = &self.in_flight[place];
+        if !is_whole || !self.is_unread(flight) || !Claim::Recalled.claim(self.word(flight)) {
+            return None;
+        }
+        self.handed -= 1;
+        let flight = self.in_flight.remove(place);
+        self.note_idle();
+        flight.map(|flight| flight.task)
+    }
+
+    /// Whether the worker has begun with a task; none if it does not have it.
+    pub(super) fn has_begun_with(&self, id: crate::future::FutureId) -> Option<bool> {
+        let flight = self
+            .in_flight
+            .iter()
+            .find(|flight| flight.task.id() == id)?;
+        Some(self.has_begun(flight))
     }
 
     /// What a dead worker has left.

@@ -62,6 +62,7 @@
 //! 6. Exit statuses are taken by pidfd, once. No zombie is left, and no other process is signalled.
 
 mod builder;
+mod callbacks;
 mod channel;
 mod child;
 mod codec;
@@ -75,6 +76,7 @@ pub(crate) mod host;
 mod image;
 mod init;
 mod member;
+mod observed;
 mod options;
 mod os;
 mod pool;

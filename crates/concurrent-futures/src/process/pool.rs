@@ -9,7 +9,8 @@
 #![forbid(unsafe_code)]
 
 use super::builder::Settings;
-use super::member::Kill;
+use super::callbacks::Callbacks;
+use super::member::{Kill, Member};
 use super::spin::Spin;
 use super::start::Starter;
 use super::state::State;
@@ -43,6 +44,8 @@ pub(super) struct Pool {
     pub(super) supervisor: OnceLock<ThreadId>,
     /// Threads that wait for a future.
     waiting: Spin,
+    /// The thread for callbacks; none where the supervisor's is.
+    callbacks: Option<Arc<Callbacks>>,
 }
 
 impl Pool {
@@ -55,6 +58,7 @@ impl Pool {
             )),
             ended: Condvar::new(),
             bell: rustix::event::eventfd(0, flags)?,
+            callbacks: settings.host.is_none().then(Arc::default),
             settings,
             supervisor: OnceLock::new(),
             waiting: Spin::default(),
@@ -100,6 +104,26 @@ impl Pool {
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
+    /// Who runs callbacks, if not the supervisor.
+    pub(super) fn callbacks(&self) -> Option<&Arc<Callbacks>> {
+        self.callbacks.as_ref()
+    }
+
+    /// Tells the observer what has happened under the lock.
+    pub(super) fn tell(&self) {
+        if let Some(observed) = &self.settings.observed {
+            observed.tell();
+        }
+    }
+
+    /// Closes the pool for new tasks. Those that wait for room are refused.
+    fn close(&self, state: &mut State) {
+        state.open = false;
+        if let Some(limit) = &self.settings.limit {
+            limit.close();
+        }
+    }
+
     /// Takes a task.
     ///
     /// Returns whether a worker is to be started for it by the caller, as [`WorkerHost`]s have it.
@@ -111,6 +135,10 @@ impl Pool {
             drop(state);
             return Err(error);
         }
+        let mut task = task;
+        if let Some(observed) = &self.settings.observed {
+            task.observe(observed);
+        }
         // Its answer may come from another worker than the one that is waited for.
         state.end_nap();
         let is_host_started = self.settings.host.is_some();
@@ -121,6 +149,8 @@ impl Pool {
         if needs_worker && !is_host_started || state.needs_watch || !state.late.is_empty() {
             self.wake(&mut state);
         }
+        drop(state);
+        self.tell();
         Ok(needs_worker && is_host_started)
     }
 
@@ -178,8 +208,13 @@ impl Pool {
             self.wake(&mut state);
         }
         drop(state);
+        self.tell();
         let late = batch.end();
-        if !late.is_empty() {
+        if let Some(callbacks) = &self.callbacks {
+            for task in late {
+                task.finish_by(Some(callbacks));
+            }
+        } else if !late.is_empty() {
             let mut state = self.lock();
             state.late.extend(late);
             self.wake(&mut state);
@@ -191,7 +226,7 @@ impl Pool {
     /// returns when all is done and all workers have ended.
     pub(super) fn shutdown(&self, wait: bool, cancel_futures: bool) {
         let mut state = self.lock();
-        state.open = false;
+        self.close(&mut state);
         let pending = if cancel_futures {
             state.cancelling = true;
             state.take_pending(0)
@@ -206,14 +241,24 @@ impl Pool {
         }
     }
 
-    /// Waits for the end of the supervisor, unless that is who asks.
+    /// Waits for the end of the supervisor and of the callbacks, unless it is one of these
+    /// who asks.
     fn join(&self) {
-        if self.supervisor.get() == Some(&thread::current().id()) {
+        let is_callback = |callbacks: &Arc<Callbacks>| callbacks.is_current();
+        if self.supervisor.get() == Some(&thread::current().id())
+            || self.callbacks.as_ref().is_some_and(is_callback)
+        {
             return;
         }
         let state = self.lock();
         let ended = self.ended.wait_while(state, |state| !state.ended);
         drop(ended);
+        if let Some(callbacks) = &self.callbacks {
+            callbacks.finish();
+        }
+        if let Some(observed) = &self.settings.observed {
+            observed.finish();
+        }
     }
 
     /// The supervisor has ended, or could not be started.
@@ -225,7 +270,7 @@ impl Pool {
     /// Fails what is pending, ends all workers, and refuses everything from now on.
     pub(super) fn break_with(&self, broken: &BrokenExecutor) {
         let mut state = self.lock();
-        state.open = false;
+        self.close(&mut state);
         // The first cause stays.
         let broken = state.broken.get_or_insert_with(|| broken.clone()).clone();
         let pending = state.take_pending(0);
@@ -234,15 +279,22 @@ impl Pool {
         }
         self.wake(&mut state);
         drop(state);
-        for task in pending {
-            task.reject(TaskError::Broken(broken.clone()));
+        let reject = move || {
+            for task in pending {
+                task.reject(TaskError::Broken(broken.clone()));
+            }
+        };
+        // It is the supervisor that finds out.
+        match &self.callbacks {
+            Some(callbacks) => callbacks.run(Box::new(reject)),
+            None => reject(),
         }
     }
 
     /// Ends all workers by a signal, and cancels what they have not begun.
     pub(super) fn end_workers(&self, signal: Signal) {
         let mut state = self.lock();
-        state.open = false;
+        self.close(&mut state);
         state.cancelling = true;
         let pending = state.take_pending(1);
         for member in &mut state.members {
@@ -320,6 +372,40 @@ impl Driver for Pool {
         };
         self.leave();
         done
+    }
+
+    fn cancel(&self, future: FutureId) -> bool {
+        let mut state = self.lock();
+        let task = state
+            .members
+            .iter_mut()
+            .find_map(|member| member.recall(future));
+        if let Some(task) = &task {
+            task.give_back();
+            // Its worker may be idle now, and have been about to wake nobody.
+            state.refill();
+            self.wake(&mut state);
+        }
+        drop(state);
+        task.map(Task::cancel).is_some()
+    }
+
+    fn forget(&self, future: FutureId) {
+        // What is cancelled stays in the queue until its turn, but for its place in there.
+        if self.settings.limit.is_some() {
+            let mut state = self.lock();
+            let place = state.queue.iter().rposition(|task| task.id() == future);
+            let task = place.and_then(|place| state.queue.remove(place));
+            drop(state);
+            drop(task);
+        }
+    }
+
+    fn has_begun(&self, future: FutureId) -> bool {
+        let state = self.lock();
+        let has_begun = |member: &Member| member.has_begun_with(future);
+        // One that no worker has was answered.
+        state.members.iter().find_map(has_begun).unwrap_or(true)
     }
 
     fn terminate(&self, future: FutureId) -> bool {

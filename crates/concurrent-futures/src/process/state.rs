@@ -227,7 +227,7 @@ impl State {
     /// next to be handed over.
     fn hand(&mut self, index: usize, mut task: Task) {
         match task.start() {
-            Start::Started => {}
+            Start::Started => task.permit = None,
             Start::Cancelled => {
                 self.late.extend(task.into_cancelled());
                 return;

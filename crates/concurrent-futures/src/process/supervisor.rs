@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::spin::Spin;
 use super::start::Starter;
 use super::state::{Batch, State};
-use super::task::Task;
+use super::task::{Ending, Task};
 use crate::error::{BrokenExecutor, TaskError};
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::Timespec;
@@ -99,9 +99,12 @@ impl Supervisor {
         loop {
             let turn = self.turn();
             let worked = !turn.batch.is_empty() || !turn.late.is_empty();
-            // Callbacks run here, after all results of the turn are there.
+            // Callbacks run after all results of the turn are there.
             let late = turn.batch.end();
-            turn.late.into_iter().chain(late).for_each(Task::finish);
+            for task in turn.late.into_iter().chain(late) {
+                task.finish_by(self.pool.callbacks());
+            }
+            self.pool.tell();
             if let Some(failure) = turn.unusable {
                 self.break_by_initializer(&failure);
             }
@@ -370,7 +373,9 @@ impl Supervisor {
             note,
         };
         let orphans = member.orphans();
-        batch.end().into_iter().for_each(Task::finish);
+        for task in batch.end() {
+            task.finish_by(self.pool.callbacks());
+        }
         let is_expected = member.stage == Stage::Closing && orphans.is_empty();
         if !is_expected {
             tracing::warn!(%death, "a worker process died");
@@ -434,13 +439,24 @@ impl Supervisor {
         };
         for task in failed {
             let error = self.error_of(&task, killed, death);
-            task.fail(error);
-        }
-        for task in cancelled {
-            match &broken {
-                Some(broken) => task.reject(TaskError::Broken(broken.clone())),
-                None => task.cancel(),
+            if let Some(task) = task.end(Ending::Error(error)) {
+                task.finish_by(self.pool.callbacks());
             }
+        }
+        if cancelled.is_empty() {
+            return;
+        }
+        let cancel = move || {
+            for task in cancelled {
+                match &broken {
+                    Some(broken) => task.reject(TaskError::Broken(broken.clone())),
+                    None => task.cancel(),
+                }
+            }
+        };
+        match self.pool.callbacks() {
+            Some(callbacks) => callbacks.run(Box::new(cancel)),
+            None => cancel(),
         }
     }
 

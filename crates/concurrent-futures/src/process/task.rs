@@ -9,16 +9,19 @@
 //! | its worker died while it ran | finished with an error; pending if it may be repeated |
 //! | answered | finished |
 
+use super::callbacks::Callbacks;
 use super::codec::Bytes;
 use super::failure::Failure;
 use super::function::Invoke;
 use super::host::{Argument, Definition, RemoteAnswer, RemoteCall, RemoteTask};
+use super::observed::{Event, Observed};
 use super::options::TaskOptions;
 use crate::error::TaskError;
 use crate::future::state::Advance;
 use crate::future::task::Header;
 use crate::future::{Call, Future, FutureId, Outcome, Phase, TaskRef};
 use crate::panic;
+use crate::thread::limit::Permit;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -112,6 +115,11 @@ pub(super) struct Task {
     pub(super) options: TaskOptions,
     span: Option<Span>,
     left: Left,
+    /// Its place among the pending tasks, if those are bounded.
+    pub(super) permit: Option<Permit>,
+    observed: Option<Arc<Observed>>,
+    /// Whether the observer knows that it was started.
+    reported: bool,
 }
 
 impl Task {
@@ -135,6 +143,9 @@ impl Task {
             options,
             span: None,
             left: Left::All,
+            permit: None,
+            observed: None,
+            reported: false,
         };
         // SAFETY: the call's output is this type, and this is the task's only handle.
         (task, unsafe { Future::new(handle) })
@@ -162,6 +173,36 @@ impl Task {
                 has_begun: false,
             }),
             left: Left::All,
+            permit: None,
+            observed: None,
+            reported: false,
+        }
+    }
+
+    /// Has an observer told what becomes of the task.
+    pub(super) fn observe(&mut self, observed: &Arc<Observed>) {
+        observed.note(Event::Submitted(self.id()));
+        self.observed = Some(Arc::clone(observed));
+    }
+
+    /// It is the first that its worker has: if it has not begun, it will at once. (The
+    /// observer is told later, as the pool's lock is held.)
+    pub(super) fn note_turn(&mut self) {
+        if let Some(observed) = &self.observed
+            && !self.reported
+        {
+            observed.note(Event::Started(self.future.id()));
+            self.reported = true;
+        }
+    }
+
+    /// Its future is done.
+    fn note_end(&mut self) {
+        if let Some(observed) = self.observed.take()
+            && self.reported
+        {
+            observed.note(Event::Finished(self.future.id()));
+            observed.tell();
         }
     }
 
@@ -211,6 +252,9 @@ impl Task {
             options: self.options,
             span: Some(rest),
             left: Left::All,
+            permit: None,
+            observed: None,
+            reported: false,
         })
     }
 
@@ -290,9 +334,9 @@ impl Task {
         }
     }
 
-    /// Ends a task that was started. If nobody waits for it and it has no callbacks, that
-    /// is all, and foreign code runs only to make the value. Otherwise it is given
-    /// back for [`finish`](Self::finish).
+    /// Ends a task that was started. If it has no callbacks, that is all, and foreign code
+    /// runs only to make the value. Otherwise it is given back for
+    /// [`finish`](Self::finish).
     pub(super) fn end(mut self, ending: Ending<'_>) -> Option<Self> {
         match self.face {
             // SAFETY: it was started by the pool, which ends it once: `self` is gone or only
@@ -300,7 +344,11 @@ impl Task {
             Face::Rust { write, .. } => unsafe {
                 write(&self.future, ending);
                 self.left = Left::Publish;
-                (!self.future.state().finish_unobserved()).then_some(self)
+                if !self.future.state().finish_uncalled() {
+                    return Some(self);
+                }
+                self.note_end();
+                None
             },
             Face::Foreign { answer, .. } => {
                 let items = self.span.as_ref().map(|span| span.items.clone());
@@ -339,6 +387,14 @@ impl Task {
         // Dropping it does the rest.
     }
 
+    /// The same, by the thread for callbacks if there is one.
+    pub(super) fn finish_by(self, callbacks: Option<&Arc<Callbacks>>) {
+        match callbacks {
+            Some(callbacks) => callbacks.run(Box::new(|| self.finish())),
+            None => self.finish(),
+        }
+    }
+
     /// Ends a task that was started with an error, callbacks and all.
     pub(super) fn fail(self, error: TaskError) {
         if let Some(task) = self.end(Ending::Error(error)) {
@@ -367,6 +423,7 @@ impl Drop for Task {
             Left::Publish if !state.is_done() => {
                 // SAFETY: written by `end`, and not finished.
                 unsafe { self.future.finish() };
+                self.note_end();
             }
             Left::All if state.claim().is_ok() => {
                 let error = TaskError::Abandoned;
@@ -380,6 +437,7 @@ impl Drop for Task {
                     }
                     self.future.finish();
                 }
+                self.note_end();
             }
             _ => {}
         }
