@@ -24,6 +24,7 @@ mod fields;
 mod future;
 mod host;
 mod map;
+mod name;
 mod observers;
 mod pool;
 mod process;
@@ -56,7 +57,11 @@ mod _engine {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
         module.add("MAX_WORKERS", concurrent_futures::engine::MAX_WORKERS)?;
-        Future::measure(module.py())
+        // Made now, as all that is made once; see `name.rs`.
+        super::name::make(py);
+        py.get_type::<super::host::Worker>();
+        Future::measure(py)
     }
 }

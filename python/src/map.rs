@@ -1,10 +1,10 @@
 //! `map`, and the iterator over its results.
 
 use crate::future::Future;
+use crate::name;
 use crate::pool::ThreadPool;
 use crate::waiting;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
@@ -90,9 +90,7 @@ fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
 }
 
 fn zip<'py>(py: Python<'py>, iterables: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyIterator>> {
-    let builtins = py.import(intern!(py, "builtins"))?;
-    let zipped = builtins.getattr(intern!(py, "zip"))?.call1(iterables)?;
-    zipped.try_iter()
+    crate::stdlib::zip(py)?.call1(iterables)?.try_iter()
 }
 
 /// Submits through `submit`, if a subclass has one of its own.
@@ -108,7 +106,7 @@ impl<'a, 'py> Submitter<'a, 'py> {
         function: &'a Bound<'py, PyAny>,
     ) -> PyResult<Self> {
         let py = executor.py();
-        let name = intern!(py, "submit");
+        let name = name::submit(py);
         let ours = py.get_type::<ThreadPool>().getattr(name)?;
         let theirs = executor.get_type().getattr(name)?;
         let overridden = if theirs.is(&ours) {
@@ -207,7 +205,7 @@ impl Results {
     /// The result of a future that a subclass's `submit` has returned.
     fn result_of_other<'py>(&self, future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = future.py();
-        let name = intern!(py, "result");
+        let name = name::result(py);
         match self.deadline {
             None => future.call_method0(name),
             Some(deadline) => {
@@ -219,9 +217,7 @@ impl Results {
 }
 
 fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
-    future
-        .call_method0(intern!(future.py(), "cancel"))
-        .map(drop)
+    future.call_method0(name::cancel(future.py())).map(drop)
 }
 
 #[pymethods]
