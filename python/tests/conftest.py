@@ -2,15 +2,19 @@
 
 import concurrent.futures
 import faulthandler
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import concurrent_futures
 from support import LIMIT
+from tasks import Flag
 
 # Tests take less than a few seconds. One that takes this long hangs: the run ends with the
 # stacks of all threads, whoever holds the interpreter's lock.
@@ -52,3 +56,31 @@ def lib(request: pytest.FixtureRequest) -> ModuleType:
 def package() -> ModuleType:
     """The package alone: for tests of what goes beyond the standard library."""
     return concurrent_futures
+
+
+@pytest.fixture(scope="module", params=multiprocessing.get_all_start_methods())
+def context(request: pytest.FixtureRequest) -> Any:
+    """Each way to start worker processes."""
+    return multiprocessing.get_context(request.param)
+
+
+@pytest.fixture
+def forking() -> Any:
+    """The quickest way, for tests of what is the same with all."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("there is no fork")
+    return multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Flag:
+    """For a task to say that it runs."""
+    return Flag(tmp_path / "running")
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Iterator[Flag]:
+    """For a test to end a task; set at its end at the latest."""
+    flag = Flag(tmp_path / "release")
+    yield flag
+    flag.set()
