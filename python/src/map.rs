@@ -93,7 +93,7 @@ fn zip<'py>(py: Python<'py>, iterables: Bound<'py, PyTuple>) -> PyResult<Bound<'
     crate::stdlib::zip(py)?.call1(iterables)?.try_iter()
 }
 
-/// Submits through `submit`, if a subclass has one of its own.
+/// Submits through `submit`, if a subclass or the executor itself has one of its own.
 struct Submitter<'a, 'py> {
     executor: &'a Bound<'py, ThreadPool>,
     function: &'a Bound<'py, PyAny>,
@@ -109,7 +109,11 @@ impl<'a, 'py> Submitter<'a, 'py> {
         let name = name::submit(py);
         let ours = py.get_type::<ThreadPool>().getattr(name)?;
         let theirs = executor.get_type().getattr(name)?;
-        let overridden = if theirs.is(&ours) {
+        let of_its_own = match executor.getattr_opt(name::dict(py))? {
+            Some(attributes) => attributes.contains(name)?,
+            None => false,
+        };
+        let overridden = if theirs.is(&ours) && !of_its_own {
             None
         } else {
             Some(executor.getattr(name)?)

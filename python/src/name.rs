@@ -39,6 +39,7 @@ names! {
     add_result = "add_result";
     cancel = "cancel";
     critical = "critical";
+    dict = "__dict__";
     error = "error";
     exc_info = "exc_info";
     exception_in_callback = "exception calling callback for %r";

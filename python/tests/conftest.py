@@ -2,14 +2,19 @@
 
 import concurrent.futures
 import faulthandler
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import concurrent_futures
 from support import LIMIT
+from tasks import Flag
 
 # Tests take less than a few seconds. One that takes this long hangs: the run ends with the
 # stacks of all threads, whoever holds the interpreter's lock.
@@ -18,9 +23,36 @@ HANGS = 5 * LIMIT
 _terminal = 2
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--reference`."""
+    parser.addoption(
+        "--reference",
+        action="store_true",
+        help="run the tests of process pools with the standard library's, too: it must pass those "
+        "that are for both, but has hangs of its own, and takes as long again",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the standard library's process pools out, without `--reference`."""
+    if config.getoption("--reference"):
+        return
+
+    def is_reference(item: pytest.Item) -> bool:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        is_of_processes = item.path.name.startswith("test_process_")
+        return is_of_processes and parameters.get("lib") is concurrent.futures
+
+    config.hook.pytest_deselected(items=list(filter(is_reference, items)))
+    items[:] = [item for item in items if not is_reference(item)]
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the real standard error, as a test's own is captured."""
+    """Keeps the real standard error, as a test's own is captured; has Ctrl-C end the tests."""
     global _terminal
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell; programs that tests start would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     capture = config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():
@@ -48,3 +80,31 @@ def lib(request: pytest.FixtureRequest) -> ModuleType:
 def package() -> ModuleType:
     """The package alone: for tests of what goes beyond the standard library."""
     return concurrent_futures
+
+
+@pytest.fixture(scope="module", params=multiprocessing.get_all_start_methods())
+def context(request: pytest.FixtureRequest) -> Any:
+    """Each way to start worker processes."""
+    return multiprocessing.get_context(request.param)
+
+
+@pytest.fixture
+def forking() -> Any:
+    """The quickest way, for tests of what is the same with all."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("there is no fork")
+    return multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Flag:
+    """For a task to say that it runs."""
+    return Flag(tmp_path / "running")
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Iterator[Flag]:
+    """For a test to end a task; set at its end at the latest."""
+    flag = Flag(tmp_path / "release")
+    yield flag
+    flag.set()

@@ -333,3 +333,17 @@ def test_buffersize_of_none_is_no_bound(buffering: ModuleType) -> None:
         results = pool.map(abs, items, buffersize=None)
         assert next(items, None) is None
         assert list(results) == list(range(100))
+
+
+def test_map_submits_by_a_submit_that_was_replaced(lib: ModuleType) -> None:
+    # As tqdm does, to see the futures.
+    with lib.ThreadPoolExecutor(1) as pool:
+        original, futures = pool.submit, []
+
+        def submit(*args: Any, **kwargs: Any) -> Any:
+            futures.append(original(*args, **kwargs))
+            return futures[-1]
+
+        pool.submit = submit
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]
+    assert [future.result() for future in futures] == [1, 2]

@@ -1,0 +1,328 @@
+"""What worker processes do in the tests: they import this module, whatever started them.
+
+It loads little, as each worker of some start methods reads it anew.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+# As in `support`, which loads more than workers need.
+LIMIT = float(os.environ.get("CONCURRENT_FUTURES_TEST_LIMIT", "60"))
+
+
+class Flag:
+    """An event for processes that have nothing in common: a file that is there or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def set(self) -> None:
+        """Sets it for good."""
+        self.path.touch()
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self.path.exists()
+
+    def wait(self) -> bool:
+        """Waits until it is set."""
+        end = time.monotonic() + LIMIT
+        while not self.is_set():
+            if time.monotonic() > end:
+                raise TimeoutError(f"nobody sets {self.path.name}")
+            time.sleep(0.001)
+        return True
+
+
+def capture(*args: Any, **kwargs: Any) -> Any:
+    """What it was called with."""
+    return args, kwargs
+
+
+def identity(value: Any) -> Any:
+    """The argument."""
+    return value
+
+
+def pid(_: object = None) -> int:
+    """The process that runs the task."""
+    return os.getpid()
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Raises an error."""
+    raise error
+
+
+def fail_with_cause() -> NoReturn:
+    """Raises an error that has a cause and a note."""
+    try:
+        raise KeyError("first")
+    except KeyError as error:
+        failed = ValueError("second")
+        failed.add_note("a note")
+        raise failed from error
+
+
+def hold(running: Flag, release: Flag) -> int:
+    """Says that it runs, and does until it is told to end."""
+    running.set()
+    release.wait()
+    return os.getpid()
+
+
+def meet(folder: Path, number: int) -> int:
+    """Waits until as many tasks are here; returns the process."""
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + LIMIT
+    while len(list(folder.iterdir())) < number:
+        if time.monotonic() > end:
+            raise TimeoutError("the others do not come")
+        time.sleep(0.001)
+    return os.getpid()
+
+
+def append(path: Path, line: object) -> None:
+    """Appends a line to a file, whole."""
+    with path.open("a") as file:
+        file.write(f"{line}\n")
+
+
+def fails_at(value: int, bad: int) -> int:
+    """The value, unless it is the bad one."""
+    if value == bad:
+        raise ValueError(f"{value} is bad")
+    return value
+
+
+def die(number: int) -> NoReturn:
+    """Kills its own process by a signal."""
+    # No file of the memory: some signals would write one.
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.kill(os.getpid(), number)
+    signal.pause()
+    raise AssertionError("still alive")
+
+
+def exit_at_once(code: int) -> NoReturn:
+    """Ends its process without any cleaning up."""
+    os._exit(code)
+
+
+def exit_at(value: int, bad: int) -> int:
+    """The value; but the process ends at the bad one."""
+    if value == bad:
+        os._exit(3)
+    return value
+
+
+def big(size: int) -> bytes:
+    """As many bytes."""
+    return b"x" * size
+
+
+def write_output(text: str) -> None:
+    """Writes to the worker's standard output and error, without a newline and unflushed."""
+    sys.stdout.write(text)
+    sys.stderr.write(text)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A class as programs have them."""
+
+    x: int
+    y: int = 0
+    tags: list[str] = field(default_factory=list)
+
+    def moved(self, by: int) -> "Point":
+        """Another one."""
+        return Point(self.x + by, self.y + by, [*self.tags, "moved"])
+
+    @classmethod
+    def origin(cls) -> "Point":
+        """The first of all."""
+        return cls(0)
+
+    @staticmethod
+    def distance(first: "Point", second: "Point") -> int:
+        """How far they are from each other."""
+        return abs(first.x - second.x) + abs(first.y - second.y)
+
+
+class Counter:
+    """An object that can be called, and has a state."""
+
+    def __init__(self, start: int) -> None:
+        self.count = start
+
+    def __call__(self, step: int = 1) -> int:
+        self.count += step
+        return self.count
+
+
+class TwoArgumentsError(Exception):
+    """Can be pickled, but not be unpickled: it needs an argument that pickle does not know."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class DetailedError(Exception):
+    """Has several arguments, as it should."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Unpicklable:
+    """Cannot be pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        raise pickle.PicklingError("not this one")
+
+
+class UnpicklableError(Exception):
+    """An error that cannot be pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        raise pickle.PicklingError("not this error")
+
+
+class OnPickling:
+    """Does something when it is pickled: raises, exits, or is killed."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __reduce__(self) -> Any:
+        misbehave(self.how)
+        return OnPickling, (self.how,)
+
+
+class OnUnpickling:
+    """Does something when it is unpickled."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __reduce__(self) -> Any:
+        return misbehave, (self.how,)
+
+
+def misbehave(how: str) -> str:
+    """Fails in one of the ways that there are."""
+    if how == "raise":
+        raise LookupError("on purpose")
+    if how == "exit":
+        sys.exit(7)
+    if how == "os._exit":
+        os._exit(7)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+    return how
+
+
+def make(kind: str, *args: Any) -> Any:
+    """Makes an object of this module, so that it begins to exist in the worker."""
+    return globals()[kind](*args)
+
+
+def fail_making(kind: str, *args: Any) -> NoReturn:
+    """Raises an error of this module."""
+    raise globals()[kind](*args)
+
+
+_STATE: list[Any] = []
+
+
+def keep(*values: Any) -> None:
+    """An initializer: keeps what it gets for the tasks."""
+    _STATE[:] = values
+
+
+def kept() -> list[Any]:
+    """What the initializer has kept."""
+    return _STATE
+
+
+def initialize_by_appending(path: Path) -> None:
+    """An initializer that leaves a line for its process."""
+    append(path, os.getpid())
+    keep("initialized")
+
+
+def add_one_with_lock() -> int:
+    """Counts in shared memory, with the lock that the initializer got."""
+    lock, value = _STATE
+    with lock:
+        before: int = value.value
+        value.value = before + 1
+    return before
+
+
+def put_into_queue(item: object) -> None:
+    """Puts something into the queue that the initializer got."""
+    [queue] = _STATE
+    queue.put(item)
+
+
+def start_process(flag: Flag) -> int:
+    """Starts a process of its own, which sets the flag."""
+    import multiprocessing
+
+    process = multiprocessing.Process(target=flag.set)
+    process.start()
+    process.join(LIMIT)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def nested(library: str, method: str, depth: int) -> int:
+    """Uses a pool in a worker of a pool, and so on; tells how many there were."""
+    import importlib
+    import multiprocessing
+
+    if depth == 0:
+        return 1
+    context = multiprocessing.get_context(method)
+    lib = importlib.import_module(library)
+    with lib.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return 1 + int(pool.submit(nested, library, method, depth - 1).result(LIMIT))
+
+
+def descriptors(process: int | str = "self") -> dict[str, str]:
+    """The open files of a process: numbers with what they are."""
+    found = {}
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            found[entry.name] = os.readlink(entry)
+        except OSError:  # Closed in the meantime, or the listing's own.
+            continue
+    return found
+
+
+def process_name() -> tuple[str, int | None]:
+    """What multiprocessing knows of the worker: its name, and its parent."""
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    return multiprocessing.current_process().name, parent.pid if parent is not None else None
+
+
+def local_function() -> Any:
+    """A function that pickle does not find."""
+    return lambda: None
