@@ -169,6 +169,10 @@ impl ProcessPool {
             Err(error) if pickling::is_interrupt(py, &error) => return Err(error),
             // As in the standard library, this call's future tells, and nobody else.
             Err(error) => {
+                if shared.pool.want_another_worker() {
+                    // Visibly so in the standard library, whose workers wait for any task.
+                    start_worker(py, shared)?;
+                }
                 let future = Future::of_remote(py, Remote::new(Arc::clone(shared), None))?;
                 let exception = process_errors::with_remote_traceback(py, error);
                 Future::set_outcome(&future, || {

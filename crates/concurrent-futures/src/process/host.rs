@@ -225,6 +225,13 @@ impl ProcessPool {
         self.0.want_workers(number)
     }
 
+    /// Notes that one more worker is wanted, unless there is an idle one. Returns whether it is to
+    /// be started.
+    #[must_use]
+    pub fn want_another_worker(&self) -> bool {
+        self.0.want_another()
+    }
+
     /// Starts a worker that is wanted.
     ///
     /// # Errors

@@ -281,15 +281,17 @@ impl State {
         }
     }
 
-    /// Gives an idle worker a share of what a busy one has.
-    fn share(&mut self) {
+    /// Whether a worker has nothing to do.
+    pub(super) fn has_idle(&self) -> bool {
         let is_idle = |member: &Member| {
             member.load() == 0 && member.stage == Stage::Ready && member.killed.is_none()
         };
-        if self.typical < WORTH_MOVING
-            || !self.queue.is_empty()
-            || !self.members.iter().any(is_idle)
-        {
+        self.members.iter().any(is_idle)
+    }
+
+    /// Gives an idle worker a share of what a busy one has.
+    fn share(&mut self) {
+        if self.typical < WORTH_MOVING || !self.queue.is_empty() || !self.has_idle() {
             return;
         }
         let busiest = self.members.iter_mut().max_by_key(|member| member.load());
@@ -423,6 +425,20 @@ impl State {
             self.refill();
         }
         next
+    }
+
+    /// Takes what is to be cancelled. If `keeps_first`, the first tasks, as many as there are
+    /// workers, count as started.
+    pub(super) fn take_unstarted(&mut self, keeps_first: bool) -> Vec<Task> {
+        if !keeps_first {
+            return self.take_pending(0);
+        }
+        let is_starting = |member: &&Member| member.stage == Stage::Starting;
+        let kept = self.members.iter().filter(is_starting).count() + self.starting;
+        let mut pending = self.take_pending(1);
+        let rest = pending.split_off(kept.min(pending.len()));
+        self.queue.extend(pending);
+        rest
     }
 
     /// Takes back what no worker has begun, but for `keep` tasks of each, and all that is
