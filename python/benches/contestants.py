@@ -59,6 +59,13 @@ class Pool:
         """
         raise UnableError
 
+    def drain_by_hand(self, count: int) -> int:
+        """Wait for the first of what is left, again and again; return the number of calls.
+
+        The futures have no executor: each is finished just before the call that finds it.
+        """
+        raise UnableError
+
     @property
     def executor(self) -> concurrent.futures.Executor:
         """What asyncio's `run_in_executor` takes."""
@@ -115,6 +122,17 @@ class FuturesPool(Pool):
             for _ in done:
                 gate.put(None)
         return calls
+
+    def drain_by_hand(self, count: int) -> int:
+        wait, first = self._module.wait, self._module.FIRST_COMPLETED
+        futures = [self._module.Future() for _ in range(count)]
+        pending = set(futures)
+        calls = 0
+        for future in futures:
+            future.set_result(None)
+            _, pending = wait(pending, return_when=first)
+            calls += 1
+        return calls if not pending else 0
 
     @property
     def executor(self) -> concurrent.futures.Executor:

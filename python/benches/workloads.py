@@ -7,7 +7,7 @@ from queue import SimpleQueue
 
 from contestants import Contestant, Pool
 from harness import Entry, Sample, Settings, check, measure, microseconds_each
-from pools import entries, identity, no_op, table_of_tasks, warm
+from pools import WORKERS, entries, identity, no_op, table_of_tasks, warm
 from report import Section, Table, Target
 
 #: How many tasks may be done and not taken yet, in a drain at a measured pace.
@@ -157,28 +157,39 @@ def drain(settings: Settings) -> Section:
         check(count // ahead <= calls <= count, contestant.name)
         return microseconds_each(elapsed, count)
 
+    def by_hand(contestant: Contestant) -> float:
+        with contestant.open(WORKERS) as pool:
+            start = time.perf_counter()
+            calls = pool.drain_by_hand(count)
+            elapsed = time.perf_counter() - start
+        check(calls == count, contestant.name)
+        return microseconds_each(elapsed, count)
+
     def run(contestant: Contestant) -> Sample:
-        return [once(contestant, ahead) for ahead in paces]
+        return [by_hand(contestant), *(once(contestant, ahead) for ahead in paces)]
 
     table = Table(
         [
+            "by hand, µs per future",
             "one by one, µs per future",
             f"{_AHEAD} ahead, µs per future",
             "full speed, µs per future",
         ],
         measure(settings.rounds, entries(run)),
-        compared=range(len(paces)),
+        compared=range(1 + len(paces)),
     )
     return Section(
         f"Drain {count:,} futures by repeated wait(FIRST_COMPLETED)",
-        "`while pending: done, pending = wait(pending, return_when=FIRST_COMPLETED)`, from the "
-        "submission on. A gate holds the tasks back: one may pass at the beginning, then as many "
-        f"as `wait` has returned. So each call finds one done; or up to {_AHEAD}, when so many may "
-        "pass at the beginning. At full speed all may pass at once, the pool is mostly through "
-        "before the first call, and little but submitting is left. The target is for one by one, "
-        "where the time is that of `wait`.",
+        "`while pending: done, pending = wait(pending, return_when=FIRST_COMPLETED)`. By hand: the "
+        "futures have no pool, and the thread that waits finishes one before each call, so that "
+        "the time is that of `wait`; the target is for this. The others are with a pool, from the "
+        "submission on: a gate holds the tasks back; one may pass at the beginning, then as many "
+        "as `wait` has returned. So each call finds one done, after a worker was woken up for it, "
+        f"which takes most of our time; or up to {_AHEAD}, when so many may pass at the beginning. "
+        "At full speed all may pass at once, the pool is mostly through before the first call, and "
+        "little but submitting is left.",
         table,
-        [Target.times(table, 0, 30, "µs", "one by one: ")],
+        [Target.times(table, 0, 30, "µs", "by hand: ")],
     )
 
 

@@ -199,6 +199,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         self._max_tasks_per_child = max_tasks_per_child
         self._on_worker_death = on_worker_death
         strict = on_worker_death == "break"
+        # With limits for each task, and where each dies for itself, each item is one.
+        self._may_divide = strict and task_timeout is None and max_pending is None
         installed = _stdlib.ProcessPoolExecutor is ProcessPoolExecutor
         task = _worker.Task(initializer, initargs, strict, installed)
         self._workers = Workers(mp_context, task)
@@ -254,9 +256,15 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        chunks = _chunks(zip(*iterables), chunksize)
-        results = _stdlib.Executor.map(self, partial(_process_chunk, fn), chunks, timeout=timeout)
-        return itertools.chain.from_iterable(results)
+        if "submit" in vars(self) or type(self).submit is not _engine.ProcessPool.submit:
+            # It is to be called for each task.
+            if buffersize is not None:
+                raise TypeError("buffersize needs the executor's own submit")
+            chunks = _chunks(zip(*iterables), chunksize)
+            call = partial(_process_chunk, fn)
+            return _flatten(_stdlib.Executor.map(self, call, chunks, timeout=timeout))
+        size = None if chunksize == 1 and self._may_divide else chunksize
+        return self._map(fn, iterables, timeout, size, buffersize)
 
     def options(
         self, *, timeout: float | None = None, retries: int = 0
@@ -350,6 +358,14 @@ def _start_method(context: BaseContext) -> str | None:
 def _chunks(items: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
     while chunk := tuple(itertools.islice(items, size)):
         yield chunk
+
+
+def _flatten(results: Iterator[list[_T]]) -> Iterator[_T]:
+    """Yield what is in lists, without a reference to what was yielded."""
+    for chunk in results:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
 
 
 def _process_chunk(fn: Callable[..., _T], chunk: tuple[Any, ...]) -> list[_T]:

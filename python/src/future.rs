@@ -1,6 +1,7 @@
 //! `Future`: the engine's state machine in a Python object.
 
 use crate::fields::Field;
+use crate::name;
 use crate::observers::{self, Held, Observers};
 use crate::remote::{self, Remote};
 use crate::stdlib;
@@ -11,7 +12,6 @@ use concurrent_futures::engine::{
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
@@ -77,7 +77,10 @@ impl Future {
 
     /// Makes the future of a task for another process.
     pub(crate) fn of_remote(py: Python<'_>, remote: Remote) -> PyResult<Bound<'_, Self>> {
-        Self::create(py, Self::with(&remote::VTABLE, None, Some(Box::new(remote))))
+        Self::create(
+            py,
+            Self::with(&remote::VTABLE, None, Some(Box::new(remote))),
+        )
     }
 
     fn create(py: Python<'_>, this: Self) -> PyResult<Bound<'_, Self>> {
@@ -209,7 +212,7 @@ impl Future {
         let offset = ptr::from_ref(sample.get()).addr() - sample.as_ptr().addr();
         let size = py
             .get_type::<Self>()
-            .getattr(intern!(py, "__basicsize__"))?
+            .getattr("__basicsize__")?
             .extract::<usize>()?;
         if size != offset + size_of::<Self>() {
             return Err(PyRuntimeError::new_err("futures have an unexpected layout"));
@@ -423,9 +426,9 @@ impl Future {
             return Ok(false);
         }
         let py = this.py();
-        let message = intern!(py, "Future %s in unexpected state: %s");
+        let message = name::unexpected_state(py);
         stdlib::logger(py)?.call_method1(
-            intern!(py, "critical"),
+            name::critical(py),
             (
                 message,
                 this.as_ptr().addr(),
@@ -460,8 +463,8 @@ impl Future {
         item: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = class.py();
-        py.import(intern!(py, "types"))?
-            .getattr(intern!(py, "GenericAlias"))?
+        py.import("types")?
+            .getattr("GenericAlias")?
             .call1((class, item))
     }
 

@@ -1,5 +1,6 @@
 //! What the engine's workers live in: threads of Python's `threading`.
 
+use crate::name;
 use crate::process::{attached, come_back, stay};
 use crate::stdlib;
 use crate::task::begin_turn;
@@ -7,7 +8,6 @@ use crate::waiting::await_waiters;
 use concurrent_futures::BrokenExecutor;
 use concurrent_futures::engine::{Host, WorkerThread};
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -32,12 +32,12 @@ impl Threads {
     fn start(&self, py: Python<'_>, number: usize, worker: WorkerThread) -> PyResult<()> {
         let _on_the_way = stay(py);
         let keywords = PyDict::new(py);
-        let name = intern!(py, "%s_%d").rem((&self.name_prefix, number))?;
-        keywords.set_item(intern!(py, "name"), name)?;
+        let name = name::thread_name(py).rem((&self.name_prefix, number))?;
+        keywords.set_item(name::name(py), name)?;
         let worker = Bound::new(py, Worker(Mutex::new(Some(worker))))?;
-        keywords.set_item(intern!(py, "target"), &worker)?;
+        keywords.set_item(name::target(py), &worker)?;
         let thread = stdlib::thread(py)?.call((), Some(&keywords))?;
-        if let Err(error) = thread.call_method0(intern!(py, "start")) {
+        if let Err(error) = thread.call_method0(name::start(py)) {
             // A handler of a signal may raise while the thread is waited for, which runs.
             let failed = worker.get().take().is_some();
             if failed && error.is_instance_of::<PyException>(py) {
@@ -51,7 +51,7 @@ impl Threads {
         self.of_pool.bind(py).add(&thread)?;
         self.of_process
             .bind(py)
-            .call_method1(intern!(py, "add"), (&thread,))?;
+            .call_method1(name::add(py), (&thread,))?;
         Ok(())
     }
 
@@ -115,9 +115,9 @@ impl Host for Shared {
             };
             stdlib::log(
                 py,
-                intern!(py, "critical"),
+                name::critical(py),
                 &error,
-                (intern!(py, "Exception in initializer:"),),
+                (name::exception_in_initializer(py),),
             );
             Err(BrokenExecutor::new(Arc::new(error)))
         })
@@ -159,7 +159,7 @@ impl OnThisThread<'_> {
 
 /// The target of a worker thread.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
-struct Worker(Mutex<Option<WorkerThread>>);
+pub(crate) struct Worker(Mutex<Option<WorkerThread>>);
 
 impl Worker {
     /// The engine's worker, if it was not taken before.

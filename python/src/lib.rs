@@ -25,12 +25,14 @@ mod future;
 mod host;
 mod life;
 mod map;
+mod name;
 mod observers;
 mod pickling;
 mod pool;
 mod process;
 mod process_errors;
 mod process_host;
+mod process_map;
 mod process_pool;
 mod released;
 mod remote;
@@ -61,7 +63,9 @@ mod _engine {
     #[pymodule_export]
     use super::process::{after_fork, before_fork, interpreter_ends, interpreter_exits};
     #[pymodule_export]
-    use super::process_pool::ProcessPool;
+    use super::process_map::SpanIterator;
+    #[pymodule_export]
+    use super::process_pool::{ProcessPool, Supervisor};
     #[pymodule_export]
     use super::stdlib::use_types;
     #[pymodule_export]
@@ -71,7 +75,11 @@ mod _engine {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
         module.add("MAX_WORKERS", concurrent_futures::engine::MAX_WORKERS)?;
-        Future::measure(module.py())
+        // Made now, as all that is made once; see `name.rs`.
+        super::name::make(py);
+        py.get_type::<super::host::Worker>();
+        Future::measure(py)
     }
 }

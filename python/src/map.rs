@@ -1,10 +1,10 @@
 //! `map`, and the iterator over its results.
 
 use crate::future::Future;
+use crate::name;
 use crate::pool::ThreadPool;
 use crate::waiting;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
@@ -76,7 +76,7 @@ pub(crate) fn map<'py>(
     Bound::new(py, ResultIterator(Mutex::new(results)))
 }
 
-fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
+pub(crate) fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
     if !size.is_instance_of::<pyo3::types::PyInt>() {
         return Err(PyTypeError::new_err(
             "buffersize must be an integer or None",
@@ -89,10 +89,11 @@ fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
     Ok(size.extract().unwrap_or(usize::MAX))
 }
 
-fn zip<'py>(py: Python<'py>, iterables: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyIterator>> {
-    let builtins = py.import(intern!(py, "builtins"))?;
-    let zipped = builtins.getattr(intern!(py, "zip"))?.call1(iterables)?;
-    zipped.try_iter()
+pub(crate) fn zip<'py>(
+    py: Python<'py>,
+    iterables: Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyIterator>> {
+    crate::stdlib::zip(py)?.call1(iterables)?.try_iter()
 }
 
 /// Submits through `submit`, if a subclass has one of its own.
@@ -108,7 +109,7 @@ impl<'a, 'py> Submitter<'a, 'py> {
         function: &'a Bound<'py, PyAny>,
     ) -> PyResult<Self> {
         let py = executor.py();
-        let name = intern!(py, "submit");
+        let name = name::submit(py);
         let ours = py.get_type::<ThreadPool>().getattr(name)?;
         let theirs = executor.get_type().getattr(name)?;
         let overridden = if theirs.is(&ours) {
@@ -207,7 +208,7 @@ impl Results {
     /// The result of a future that a subclass's `submit` has returned.
     fn result_of_other<'py>(&self, future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = future.py();
-        let name = intern!(py, "result");
+        let name = name::result(py);
         match self.deadline {
             None => future.call_method0(name),
             Some(deadline) => {
@@ -219,9 +220,7 @@ impl Results {
 }
 
 fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
-    future
-        .call_method0(intern!(future.py(), "cancel"))
-        .map(drop)
+    future.call_method0(name::cancel(future.py())).map(drop)
 }
 
 #[pymethods]

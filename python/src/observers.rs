@@ -17,11 +17,11 @@
 //!    finished the future, or by the one that came too late to add it.
 
 use crate::future::Future;
+use crate::name;
 use crate::process::stay;
 use crate::stdlib;
 use concurrent_futures::engine::{Advance, Phase};
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use pyo3::{PyTraverseError, PyVisit};
@@ -233,9 +233,9 @@ pub(crate) unsafe fn advance(
 fn tell(future: &Bound<'_, Future>, observers: &Observers, event: Event) {
     let py = future.py();
     let method = match event {
-        Event::Result => intern!(py, "add_result"),
-        Event::Exception => intern!(py, "add_exception"),
-        Event::Cancelled => intern!(py, "add_cancelled"),
+        Event::Result => name::add_result(py),
+        Event::Exception => name::add_exception(py),
+        Event::Cancelled => name::add_cancelled(py),
         Event::Withheld => return,
     };
     let waiters = observers
@@ -256,20 +256,16 @@ pub(crate) struct Held<'py>(Bound<'py, PyAny>);
 impl<'py> Held<'py> {
     pub(crate) fn acquire(condition: Bound<'py, PyAny>) -> PyResult<Self> {
         let _on_the_way = stay(condition.py());
-        condition.call_method0(intern!(condition.py(), "acquire"))?;
+        condition.call_method0(name::acquire(condition.py()))?;
         Ok(Self(condition))
     }
 
     pub(crate) fn notify_all(&self) -> PyResult<()> {
-        self.0
-            .call_method0(intern!(self.0.py(), "notify_all"))
-            .map(drop)
+        self.0.call_method0(name::notify_all(self.0.py())).map(drop)
     }
 
     pub(crate) fn release(self) -> PyResult<()> {
-        self.0
-            .call_method0(intern!(self.0.py(), "release"))
-            .map(drop)
+        self.0.call_method0(name::release(self.0.py())).map(drop)
     }
 }
 
@@ -328,6 +324,6 @@ pub(crate) fn call(future: &Bound<'_, Future>, callback: &Bound<'_, PyAny>) -> P
     let Err(error) = callback.call1((future,)) else {
         return Ok(());
     };
-    let message = intern!(future.py(), "exception calling callback for %r");
+    let message = name::exception_in_callback(future.py());
     stdlib::log_failure(error, message, future.as_any()).map_or(Ok(()), Err)
 }

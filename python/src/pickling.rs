@@ -8,17 +8,18 @@
 //! `copyreg`. If they are numbers, texts and the like, that comes to what the plain pickler
 //! does, which is many times cheaper.
 
+use crate::name;
+use crate::stdlib;
 use concurrent_futures::engine::{Argument, Definition};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{
     PyBool, PyBytes, PyCFunction, PyDict, PyFloat, PyFunction, PyInt, PyList, PyModule, PyString,
     PyTuple, PyType,
 };
 use std::collections::HashMap;
 use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a pickle is of.
@@ -37,6 +38,10 @@ pub(crate) enum Tag {
     Span = 4,
     /// A function, and arguments for each item of a span.
     WholeSpan = 5,
+    /// As `Span`, with the only argument of each item.
+    SingleSpan = 6,
+    /// As `WholeSpan`, with the only argument of each item.
+    WholeSingleSpan = 7,
 }
 
 impl Tag {
@@ -48,6 +53,8 @@ impl Tag {
             Self::Nothing,
             Self::Span,
             Self::WholeSpan,
+            Self::SingleSpan,
+            Self::WholeSingleSpan,
         ]
         .into_iter()
         .find(|known| *known as u8 == tag)
@@ -149,9 +156,7 @@ impl Functions {
         let keywords = keywords.filter(|keywords| !keywords.is_empty());
         let definition = self.define(function)?;
         let (tag, argument) = match (&definition, keywords) {
-            (Some(_), None) if arguments.is_empty() => {
-                (Tag::Nothing, Argument::Own(Vec::new()))
-            }
+            (Some(_), None) if arguments.is_empty() => (Tag::Nothing, Argument::Own(Vec::new())),
             (Some(_), None) => (Tag::Arguments, dumps(arguments, by_value)?),
             (Some(_), Some(keywords)) => {
                 let both = PyTuple::new(py, [arguments.as_any(), keywords.as_any()])?;
@@ -171,7 +176,9 @@ impl Functions {
         })
     }
 
-    /// Calls for each of the items as bytes.
+    /// Calls for each of the items as bytes: of their arguments, or of their only argument.
+    ///
+    /// The first eight bytes are a number, by which a worker recognises the span.
     ///
     /// # Errors
     /// What pickling them raises.
@@ -179,20 +186,31 @@ impl Functions {
         &self,
         function: &Bound<'py, PyAny>,
         items: &Bound<'py, PyList>,
+        is_single: bool,
         by_value: bool,
     ) -> PyResult<Pickled> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let definition = self.define(function)?;
         let (tag, argument) = if definition.is_some() {
-            (Tag::Span, dumps(items, by_value)?)
+            let tag = if is_single {
+                Tag::SingleSpan
+            } else {
+                Tag::Span
+            };
+            (tag, dumps(items, by_value)?)
         } else {
+            let tag = if is_single {
+                Tag::WholeSingleSpan
+            } else {
+                Tag::WholeSpan
+            };
             let both = PyTuple::new(function.py(), [function, items.as_any()])?;
-            (Tag::WholeSpan, dumps(&both, by_value)?)
+            (tag, dumps(&both, by_value)?)
         };
-        // Parts of it are sent at different times.
-        let argument = match argument {
-            Argument::Own(bytes) => Argument::Shared(Arc::new(bytes)),
-            shared @ Argument::Shared(_) => shared,
-        };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Shared, as parts of it are sent at different times.
+        let bytes = [&number.to_ne_bytes()[..], &argument].concat();
+        let argument = Argument::Shared(Arc::new(bytes));
         Ok(Pickled {
             definition,
             tag,
@@ -208,7 +226,7 @@ fn is_by_reference(function: &Bound<'_, PyAny>) -> PyResult<bool> {
     let may_be = if kind.is(py.get_type::<PyFunction>()) || kind.is(py.get_type::<PyType>()) {
         true
     } else if kind.is(py.get_type::<PyCFunction>()) {
-        let owner = function.getattr(intern!(py, "__self__"))?;
+        let owner = function.getattr(name::self_(py))?;
         owner.is_none() || owner.is_instance_of::<PyModule>()
     } else {
         false
@@ -217,15 +235,14 @@ fn is_by_reference(function: &Bound<'_, PyAny>) -> PyResult<bool> {
         return Ok(false);
     }
     let pickler = forking_pickler(py)?;
-    let copyreg = py.import(intern!(py, "copyreg"))?;
-    let registered = copyreg.getattr(intern!(py, "dispatch_table"))?.contains(&kind)?
-        || pickler.getattr(intern!(py, "_extra_reducers"))?.contains(&kind)?;
-    Ok(!registered && !pickler.hasattr(intern!(py, "reducer_override"))?)
+    let registered = stdlib::copyreg_table(py)?.contains(&kind)?
+        || pickler.getattr(name::extra_reducers(py))?.contains(&kind)?;
+    Ok(!registered && !pickler.hasattr(name::reducer_override(py))?)
 }
 
 fn forking_pickler(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import(intern!(py, "multiprocessing.reduction"))?
-        .getattr(intern!(py, "ForkingPickler"))
+    // What it is now: others may have put their own in its place.
+    stdlib::reduction(py)?.getattr(name::forking_pickler(py))
 }
 
 /// The pickle of an object, by `cloudpickle` if it must and may.
@@ -236,8 +253,8 @@ fn dumps(object: &Bound<'_, PyAny>, by_value: bool) -> PyResult<Argument> {
     } else {
         match with_reductions(object) {
             Err(error) if by_value && error.is_instance_of::<PyException>(py) => py
-                .import(intern!(py, "cloudpickle"))?
-                .call_method1(intern!(py, "dumps"), (object, 5))?
+                .import("cloudpickle")?
+                .call_method1("dumps", (object, 5))?
                 .cast_into::<PyBytes>()?,
             pickle => pickle?,
         }
@@ -247,25 +264,18 @@ fn dumps(object: &Bound<'_, PyAny>, by_value: bool) -> PyResult<Argument> {
 
 /// What anything that can be pickled comes to without reductions.
 pub(crate) fn plain<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = object.py();
-    let dumps = DUMPS.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("pickle")?.getattr("dumps")?.unbind())
-    })?;
-    let pickle = dumps.bind(py).call1((object, 5))?;
+    let pickle = stdlib::dumps(object.py())?.call1((object, 5))?;
     Ok(pickle.cast_into::<PyBytes>()?)
 }
 
 /// As `multiprocessing` pickles.
 pub(crate) fn with_reductions<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = object.py();
-    let buffer = py
-        .import(intern!(py, "io"))?
-        .call_method0(intern!(py, "BytesIO"))?;
+    let buffer = stdlib::bytes_io(py)?.call0()?;
     forking_pickler(py)?
         .call1((&buffer, 5))?
-        .call_method1(intern!(py, "dump"), (object,))?;
-    let pickle = buffer.call_method0(intern!(py, "getvalue"))?;
+        .call_method1(name::dump(py), (object,))?;
+    let pickle = buffer.call_method0(name::getvalue(py))?;
     Ok(pickle.cast_into::<PyBytes>()?)
 }
 
@@ -287,7 +297,10 @@ pub(crate) fn is_simple(object: &Bound<'_, PyAny>, depth: u32) -> bool {
         return false;
     }
     if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-        tuple.len() <= MOST && tuple.iter_borrowed().all(|item| is_simple(&item, depth - 1))
+        tuple.len() <= MOST
+            && tuple
+                .iter_borrowed()
+                .all(|item| is_simple(&item, depth - 1))
     } else if let Ok(list) = object.cast_exact::<PyList>() {
         list.len() <= MOST && list.iter().all(|item| is_simple(&item, depth - 1))
     } else if let Ok(dict) = object.cast_exact::<PyDict>() {

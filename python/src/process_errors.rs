@@ -1,11 +1,10 @@
 //! Errors of worker processes, as exceptions.
 
+use crate::name;
 use crate::stdlib;
 use concurrent_futures::{BrokenExecutor, SubmitError, TaskError, WorkerDied, WorkerExit};
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 /// What the standard library says of a pool that is broken.
 pub(crate) const BROKEN: &str =
@@ -13,26 +12,6 @@ pub(crate) const BROKEN: &str =
 /// What it says of each future.
 const BROKEN_FUTURE: &str = "A process in the process pool was terminated abruptly while the \
                              future was running or pending.";
-
-/// An object of `concurrent_futures._process_errors`.
-fn ours<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    let module = MODULE.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("concurrent_futures._process_errors")?.unbind())
-    })?;
-    module.bind(py).getattr(name)
-}
-
-fn make<'py>(
-    py: Python<'py>,
-    name: &str,
-    arguments: impl pyo3::call::PyCallArgs<'py>,
-) -> PyErr {
-    match ours(py, name).and_then(|class| class.call1(arguments)) {
-        Ok(error) => PyErr::from_value(error),
-        Err(error) => error,
-    }
-}
 
 /// Exit code as `multiprocessing` has it, which is a signal if negative.
 fn exit_code(exit: WorkerExit) -> Option<i32> {
@@ -45,7 +24,7 @@ fn exit_code(exit: WorkerExit) -> Option<i32> {
 
 fn worker_died(py: Python<'_>, death: &WorkerDied) -> PyErr {
     let arguments = (death.to_string(), death.pid(), exit_code(death.exit()));
-    make(py, "WorkerDiedError", arguments)
+    stdlib::error(stdlib::worker_died_error(py), arguments)
 }
 
 /// What breaks a pool, as the cause of an exception.
@@ -61,7 +40,7 @@ fn cause(py: Python<'_>, broken: &BrokenExecutor) -> Option<PyErr> {
 }
 
 fn broken_process_pool(py: Python<'_>, message: &str, cause: Option<PyErr>) -> PyErr {
-    let raised = make(py, "BrokenProcessPool", (message,));
+    let raised = stdlib::error(stdlib::broken_process_pool(py), (message,));
     raised.set_cause(py, cause);
     raised
 }
@@ -78,12 +57,13 @@ pub(crate) fn task_error(py: Python<'_>, error: &TaskError) -> PyErr {
     match error {
         TaskError::Broken(broken) => broken_process_pool(py, BROKEN_FUTURE, cause(py, broken)),
         TaskError::WorkerDied(death) => worker_died(py, death),
-        TaskError::TimeLimit(limit) => make(
-            py,
-            "TaskTimeoutError",
+        TaskError::TimeLimit(limit) => stdlib::error(
+            stdlib::task_timeout_error(py),
             (limit.to_string(), limit.pid(), limit.limit().as_secs_f64()),
         ),
-        TaskError::Terminated => make(py, "TaskTerminatedError", (error.to_string(),)),
+        TaskError::Terminated => {
+            stdlib::error(stdlib::task_terminated_error(py), (error.to_string(),))
+        }
         other => stdlib::task_error(py, other),
     }
 }
@@ -95,19 +75,19 @@ pub(crate) fn broken_by(py: Python<'_>, error: &PyErr) -> PyErr {
 
 /// A traceback as text, as the standard library passes it on.
 fn remote_traceback(py: Python<'_>, error: &PyErr) -> PyErr {
-    make(py, "remote_traceback", (error.value(py),))
+    match stdlib::remote_traceback(py).and_then(|make| make.call1((error.value(py),))) {
+        Ok(remote) => PyErr::from_value(remote),
+        Err(error) => error,
+    }
 }
 
 /// The exception, with its own traceback as text for its cause.
-pub(crate) fn with_remote_traceback<'py>(
-    py: Python<'py>,
-    error: PyErr,
-) -> Bound<'py, PyAny> {
+pub(crate) fn with_remote_traceback<'py>(py: Python<'py>, error: PyErr) -> Bound<'py, PyAny> {
     let cause = remote_traceback(py, &error);
     error.set_cause(py, Some(cause));
     let value = error.into_value(py).into_bound(py).into_any();
     // Frames would keep what could not be pickled.
-    if let Err(error) = value.setattr(intern!(py, "__traceback__"), py.None()) {
+    if let Err(error) = value.setattr(name::traceback(py), py.None()) {
         error.write_unraisable(py, Some(&value));
     }
     value

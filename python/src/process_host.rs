@@ -3,11 +3,11 @@
 //! The module `concurrent_futures.process` starts them, keeps them, and reads their exit
 //! codes, as only `multiprocessing` may take the exit status of its own children.
 
+use crate::name;
 use crate::process::attached;
 use crate::released;
 use concurrent_futures::WorkerExit;
 use concurrent_futures::engine::{StartedWorker, WorkerHost};
-use pyo3::intern;
 use pyo3::prelude::*;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -20,7 +20,7 @@ impl WorkerHost for Processes {
     fn start(&self, channel: OwnedFd) -> io::Result<StartedWorker> {
         attached(|py| {
             let workers = self.0.bind(py);
-            let started = workers.call_method1(intern!(py, "start"), (channel.as_raw_fd(),));
+            let started = workers.call_method1(name::start(py), (channel.as_raw_fd(),));
             let (pid, sentinel) = started
                 .and_then(|started| started.extract::<(u32, i32)>())
                 .map_err(io::Error::other)?;
@@ -37,7 +37,7 @@ impl WorkerHost for Processes {
         attached(|py| {
             let workers = self.0.bind(py);
             let exit = workers
-                .call_method1(intern!(py, "exit_of"), (pid, replaced))
+                .call_method1(name::exit_of(py), (pid, replaced))
                 .and_then(|exit| exit.extract::<Option<i32>>());
             match exit {
                 Ok(Some(code @ 0..)) => WorkerExit::Code(code),

@@ -1,10 +1,12 @@
 //! `ProcessPool`: what `concurrent_futures.ProcessPoolExecutor` is made of.
 
 use crate::future::Future;
+use crate::name;
 use crate::pickling::{self, Functions, Pickled};
 use crate::process::{self, generation};
 use crate::process_errors;
 use crate::process_host::Processes;
+use crate::process_map::{self, SpanIterator};
 use crate::released::drop_released;
 use crate::remote::{self, Remote};
 use crate::stdlib;
@@ -14,9 +16,8 @@ use concurrent_futures::engine::{
 };
 use concurrent_futures::{BrokenExecutor, SubmitError, TaskError, TaskOptions};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use std::mem;
 use std::ptr;
 use std::sync::Arc;
@@ -109,7 +110,7 @@ impl ProcessPool {
             return Err(stdlib::submit_error(py, &SubmitError::Shutdown));
         }
         if !started.has_begun.load(Ordering::Acquire) {
-            this.call_method0(intern!(py, "_begin"))?;
+            this.call_method0(name::begin(py))?;
             started.has_begun.store(true, Ordering::Release);
         }
         Ok(())
@@ -135,8 +136,7 @@ impl ProcessPool {
             options,
         };
         let submitted = remote::submit(py, &future, shared, call);
-        let needs_worker =
-            submitted.map_err(|error| process_errors::submit_error(py, &error))?;
+        let needs_worker = submitted.map_err(|error| process_errors::submit_error(py, &error))?;
         started.submitted.fetch_add(1, Ordering::Relaxed);
         if needs_worker && let Err(error) = start_worker(py, shared) {
             let (_, told) = Future::cancel_pending(&future);
@@ -144,6 +144,51 @@ impl ProcessPool {
             return Err(error);
         }
         Ok(future)
+    }
+
+    /// Submits calls for several items. Returns their future, and how many bytes they are; none
+    /// if they cannot be pickled, and may be divided.
+    pub(crate) fn submit_span<'py>(
+        this: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyList>,
+        is_single: bool,
+        is_divisible: bool,
+        options: TaskOptions,
+    ) -> PyResult<Option<(Bound<'py, Future>, usize)>> {
+        let py = this.py();
+        Self::prepare(this)?;
+        let started = this.get().started()?;
+        let shared = &started.shared;
+        let permit = started.permit(py)?;
+        let count = u32::try_from(items.len())?;
+        let pickled = shared
+            .functions
+            .pickle_span(function, items, is_single, shared.by_value);
+        let remote = Remote::of_span(Arc::clone(shared), count, permit);
+        let pickled = match pickled {
+            Ok(pickled) => pickled,
+            Err(error) if pickling::is_interrupt(py, &error) => return Err(error),
+            Err(_) if is_divisible && count > 1 => return Ok(None),
+            Err(error) => {
+                let exception = process_errors::with_remote_traceback(py, error);
+                remote.fail_span(PyErr::from_value(exception));
+                let future = Future::of_remote(py, remote)?;
+                Future::set_outcome(&future, || {})?;
+                return Ok(Some((future, 1)));
+            }
+        };
+        let bytes = pickled.argument.len();
+        let span = Some((count, is_divisible));
+        let future = Self::submit_pickled(this, remote, pickled, span, options)?;
+        // One worker was started for it, if there was none; there may be work for more.
+        for _ in 1..count {
+            if !shared.pool.want_another_worker() {
+                break;
+            }
+            start_worker(py, shared)?;
+        }
+        Ok(Some((future, bytes)))
     }
 
     fn submit_call<'py>(
@@ -219,7 +264,10 @@ impl Started {
 /// Starts a worker process in the calling thread.
 fn start_worker(py: Python<'_>, shared: &Shared) -> PyResult<()> {
     shared.pool.start_worker().map_err(|error| {
-        match error.get_ref().and_then(|error| error.downcast_ref::<PyErr>()) {
+        match error
+            .get_ref()
+            .and_then(|error| error.downcast_ref::<PyErr>())
+        {
             Some(error) => error.clone_ref(py),
             None => PyOSError::new_err(error.to_string()),
         }
@@ -234,7 +282,9 @@ fn time_limit(seconds: Option<f64>) -> PyResult<Option<Duration>> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(limit) if !limit.is_zero() => Ok(Some(limit)),
         _ if seconds > 0.0 => Ok(None), // As good as no limit.
-        _ => Err(PyValueError::new_err("the time limit must be greater than 0")),
+        _ => Err(PyValueError::new_err(
+            "the time limit must be greater than 0",
+        )),
     }
 }
 
@@ -340,6 +390,19 @@ impl ProcessPool {
             options = options.time_limit(limit);
         }
         Self::submit_call(this, r#fn, args, Some(kwargs), options)
+    }
+
+    /// As `map` of the executor.
+    #[pyo3(name = "_map")]
+    fn map<'py>(
+        this: &Bound<'py, Self>,
+        r#fn: Bound<'py, PyAny>,
+        iterables: Bound<'py, PyTuple>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        size: Option<usize>,
+        buffersize: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, SpanIterator>> {
+        process_map::map(this, r#fn, iterables, timeout, size, buffersize)
     }
 
     /// Counts workers that are to be there, and starts them.
@@ -448,4 +511,3 @@ impl Supervisor {
         }
     }
 }
-

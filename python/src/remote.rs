@@ -11,15 +11,15 @@
 use crate::future::Future;
 use crate::process_pool::Shared;
 use crate::released;
-use crate::stdlib;
 use crate::unpickling;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::{
-    Cancel, ForeignTask, Header, Permit, RemoteAnswer, RemoteTask, VTable,
+    Cancel, ForeignTask, Header, Permit, RemoteAnswer, RemoteTask, TaskRef, VTable,
 };
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::mem;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,9 @@ pub(crate) struct Remote {
     abandoned: AtomicBool,
     /// Its place among the tasks that are not done, if these are limited.
     permit: Mutex<Option<Permit>>,
+    /// A future that is finished when there is something for an item of a span. Its lock
+    /// is taken after that of the content.
+    milestone: Mutex<Option<(u32, TaskRef)>>,
 }
 
 /// An answer.
@@ -48,6 +51,8 @@ enum Content {
     Value(Arc<[u8]>),
     Failure(Arc<[u8]>),
     Error(TaskError),
+    /// What was raised in this process.
+    Raised(Arc<PyErr>),
     /// Parts of a span, of so many items, so many of which have come.
     Parts(Parts),
     /// It is where futures have their outcome.
@@ -55,11 +60,23 @@ enum Content {
 }
 
 /// The answers for the items of a span.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Parts {
     missing: u32,
-    /// Each with the first of its items.
-    parts: Vec<(u32, Arc<[u8]>)>,
+    /// By the first of their items.
+    parts: BTreeMap<u32, Arc<[u8]>>,
+    /// Why there will be no more.
+    error: Option<Box<Content>>,
+}
+
+/// What there is for an item of a span, and those behind it.
+pub(crate) enum Part<'py> {
+    /// The results, from this item on.
+    Results(Bound<'py, PyAny>),
+    /// There are none, but this.
+    Exception(PyErr),
+    /// Nothing yet.
+    Missing,
 }
 
 impl Remote {
@@ -68,12 +85,12 @@ impl Remote {
     }
 
     /// For the calls of several items.
-    pub(crate) fn of_span(pool: Arc<Shared>, items: u32) -> Self {
+    pub(crate) fn of_span(pool: Arc<Shared>, items: u32, permit: Option<Permit>) -> Self {
         let parts = Parts {
             missing: items,
-            parts: Vec::new(),
+            ..Parts::default()
         };
-        Self::with(pool, Content::Parts(parts), None)
+        Self::with(pool, Content::Parts(parts), permit)
     }
 
     fn with(pool: Arc<Shared>, content: Content, permit: Option<Permit>) -> Self {
@@ -83,6 +100,7 @@ impl Remote {
             failed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             permit: Mutex::new(permit),
+            milestone: Mutex::new(None),
         }
     }
 
@@ -100,8 +118,9 @@ impl Remote {
         self.abandoned.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn pool(&self) -> &Arc<Shared> {
-        &self.pool
+    /// That of another future of the same pool.
+    pub(crate) fn sibling(&self) -> Self {
+        Self::new(Arc::clone(&self.pool), None)
     }
 
     /// Gives up the place among the tasks that are not done.
@@ -115,13 +134,15 @@ impl Remote {
         self.leave();
         let mut content = self.content();
         match (&mut *content, answer) {
-            (Content::Parts(parts), RemoteAnswer::Value(bytes, items)) => {
-                parts.parts.push((items.start, shared(bytes)));
-                parts.missing = parts.missing.saturating_sub(items.end - items.start);
-                return parts.missing == 0;
+            (Content::Parts(parts), answer) => {
+                let is_complete = self.keep_part(parts, answer);
+                let milestone = self.reached(parts);
+                drop(content);
+                if let Some(milestone) = milestone {
+                    reach(&milestone);
+                }
+                return is_complete;
             }
-            // The first error of a span is the span's.
-            (Content::Failure(_) | Content::Error(_), _) => return false,
             (content, RemoteAnswer::Value(bytes, _)) => *content = Content::Value(shared(bytes)),
             (content, RemoteAnswer::Failure(bytes)) => {
                 self.failed.store(true, Ordering::Relaxed);
@@ -135,19 +156,92 @@ impl Remote {
         true
     }
 
-    /// The answers of a span that has finished, in the order of its items; or the exception
-    /// that all of them have.
-    pub(crate) fn take_parts(&self, py: Python<'_>) -> Result<Vec<Arc<[u8]>>, PyErr> {
-        let content = mem::replace(&mut *self.content(), Content::Opened);
-        match content {
-            Content::Parts(mut parts) => {
-                parts.parts.sort_unstable_by_key(|(start, _)| *start);
-                Ok(parts.parts.into_iter().map(|(_, bytes)| bytes).collect())
+    /// Keeps an answer for some items of a span. Returns whether it was the last.
+    fn keep_part(&self, parts: &mut Parts, answer: RemoteAnswer<'_>) -> bool {
+        if parts.error.is_some() {
+            // The first error is the span's, and has completed it.
+            return false;
+        }
+        let error = match answer {
+            RemoteAnswer::Value(bytes, items) => {
+                parts.parts.insert(items.start, shared(bytes));
+                parts.missing = parts.missing.saturating_sub(items.end - items.start);
+                return parts.missing == 0;
             }
-            other => Err(match self.unpickle(py, &other)? {
-                Opened::Exception(exception) => PyErr::from_value(exception),
-                Opened::Value(_) => stdlib::cancelled(py),
-            }),
+            RemoteAnswer::Failure(bytes) => Content::Failure(shared(bytes)),
+            RemoteAnswer::Error(error) => Content::Error(error),
+        };
+        self.failed.store(true, Ordering::Relaxed);
+        parts.error = Some(Box::new(error));
+        true
+    }
+
+    /// The milestone, if what it stands for is there.
+    fn reached(&self, parts: &Parts) -> Option<TaskRef> {
+        let mut milestone = self
+            .milestone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (item, _) = milestone.as_ref()?;
+        let is_reached = parts.error.is_some() || parts.parts.contains_key(item);
+        let (_, task) = milestone.take_if(|_| is_reached)?;
+        Some(task)
+    }
+
+    /// Has a span fail that is not submitted.
+    pub(crate) fn fail_span(&self, error: PyErr) {
+        let parts = Parts {
+            error: Some(Box::new(Content::Raised(Arc::new(error)))),
+            ..Parts::default()
+        };
+        *self.content() = Content::Parts(parts);
+        self.leave();
+    }
+
+    /// Takes what there is for an item of a span. The items before it were taken.
+    ///
+    /// # Errors
+    /// `KeyboardInterrupt`, when that came meanwhile.
+    pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
+        let taken = match &*self.content() {
+            Content::Parts(parts) => match (parts.parts.get(&item), &parts.error) {
+                (Some(bytes), _) => Content::Value(Arc::clone(bytes)),
+                (None, Some(error)) => Content::clone(error),
+                (None, None) => return Ok(Part::Missing),
+            },
+            other => other.clone(),
+        };
+        let part = self.unpickle(py, &taken)?;
+        if let Content::Parts(parts) = &mut *self.content() {
+            parts.parts.remove(&item);
+        }
+        Ok(match part {
+            Opened::Value(results) => Part::Results(results),
+            Opened::Exception(exception) => Part::Exception(PyErr::from_value(exception)),
+        })
+    }
+
+    /// Has a future finish when there is something for an item of a span, or nothing to come.
+    pub(crate) fn set_milestone(&self, item: u32, future: &Bound<'_, Future>) {
+        // SAFETY: made just now by `of_remote`, by the caller.
+        let task = unsafe { Future::enlist(future, self.pool.pool.home()) };
+        let content = self.content();
+        let former = {
+            let mut milestone = self
+                .milestone
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            milestone.replace((item, task))
+        };
+        // What came before would not be noticed.
+        let reached = match &*content {
+            Content::Parts(parts) => self.reached(parts),
+            _ => None,
+        };
+        drop(content);
+        drop(former);
+        if let Some(reached) = reached {
+            reach(&reached);
         }
     }
 
@@ -161,7 +255,13 @@ impl Remote {
             Content::Failure(bytes) => unpickling::failure(py, bytes).map(Opened::Exception),
             Content::Error(error) => {
                 let error = self.pool.task_error(py, error);
-                return Ok(Opened::Exception(error.into_value(py).into_bound(py).into_any()));
+                return Ok(Opened::Exception(
+                    error.into_value(py).into_bound(py).into_any(),
+                ));
+            }
+            Content::Raised(error) => {
+                let value = error.value(py).clone().into_any();
+                return Ok(Opened::Exception(value));
             }
             Content::Nothing | Content::Parts(_) | Content::Opened => {
                 return Ok(Opened::Value(py.None().into_bound(py)));
@@ -171,10 +271,20 @@ impl Remote {
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => Err(error),
             Err(error) => {
                 let error = self.pool.unpickling_failed(py, error);
-                Ok(Opened::Exception(error.into_value(py).into_bound(py).into_any()))
+                Ok(Opened::Exception(
+                    error.into_value(py).into_bound(py).into_any(),
+                ))
             }
             Ok(opened) => Ok(opened),
         }
+    }
+}
+
+/// Finishes a future that stands for nothing else.
+fn reach(milestone: &TaskRef) {
+    if milestone.state().claim().is_ok() {
+        // SAFETY: claimed; its result is None. Nobody but one waiting thread knows it.
+        unsafe { milestone.finish_quietly() };
     }
 }
 

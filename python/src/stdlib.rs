@@ -1,65 +1,44 @@
 //! What is taken from Python's standard library and from the package's own modules.
 
+use crate::name;
 use concurrent_futures::{BrokenExecutor, Deadlock, SubmitError, TaskError};
 use pyo3::exceptions::{PyBaseException, PyException, PyRuntimeError, PyTimeoutError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 
-/// The types that the package makes of the native ones.
-struct Types {
-    future: Py<PyType>,
-    deadlock_error: Py<PyType>,
-}
-
-static TYPES: PyOnceLock<Types> = PyOnceLock::new();
-
-/// Tells the engine which type the futures of executors are of, a subclass of `Future`,
-/// and what it raises when tasks wait for each other.
-#[pyfunction]
-pub(crate) fn use_types(
-    py: Python<'_>,
-    future: Bound<'_, PyType>,
-    deadlock_error: Bound<'_, PyType>,
-) -> PyResult<()> {
-    if !future.is_subclass_of::<crate::future::Future>()? {
-        return Err(pyo3::exceptions::PyTypeError::new_err(
-            "the future type must be a subclass of concurrent_futures._engine.Future",
-        ));
-    }
-    let types = Types {
-        future: future.unbind(),
-        deadlock_error: deadlock_error.unbind(),
-    };
-    TYPES
-        .set(py, types)
-        .map_err(|_| PyRuntimeError::new_err("the types are known already"))
-}
-
-fn types(py: Python<'_>) -> PyResult<&Types> {
-    TYPES.get(py).ok_or_else(|| {
-        PyRuntimeError::new_err("import concurrent_futures instead of its native module")
-    })
-}
-
-/// The type of an executor's futures.
-pub(crate) fn future_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    Ok(types(py)?.future.bind(py))
-}
-
-/// An object of a module of the standard library, looked up once.
+/// Makes an accessor for each of these objects of modules.
 macro_rules! imported {
     ($($name:ident = $module:literal, $attribute:literal;)*) => {
+        /// What the engine uses of the package and of the standard library.
+        ///
+        /// All of it is looked up while the package is imported, and never later: a thread that
+        /// looks something up at its first use may be in the middle of it when another one
+        /// forks, and then the child would wait for it forever.
+        struct Known {
+            future: Py<PyType>,
+            deadlock_error: Py<PyType>,
+            $($name: Py<PyAny>,)*
+        }
+
+        impl Known {
+            fn look_up(
+                py: Python<'_>,
+                future: Py<PyType>,
+                deadlock_error: Py<PyType>,
+            ) -> PyResult<Self> {
+                Ok(Self {
+                    future,
+                    deadlock_error,
+                    $($name: py.import($module)?.getattr($attribute)?.unbind(),)*
+                })
+            }
+        }
+
         $(
             pub(crate) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-                static OBJECT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-                OBJECT
-                    .get_or_try_init(py, || {
-                        Ok(py.import($module)?.getattr($attribute)?.unbind())
-                    })
-                    .map(|object| object.bind(py))
+                Ok(known(py)?.$name.bind(py))
             }
         )*
     };
@@ -74,8 +53,53 @@ imported! {
     condition = "threading", "Condition";
     thread = "threading", "Thread";
     switch_interval = "sys", "getswitchinterval";
+    zip = "builtins", "zip";
+    loads = "pickle", "loads";
+    dumps = "pickle", "dumps";
+    bytes_io = "io", "BytesIO";
+    reduction = "multiprocessing", "reduction";
+    copyreg_table = "copyreg", "dispatch_table";
+    rebuild_exception = "concurrent_futures._worker", "rebuild_exception";
+    failed_item = "concurrent_futures._worker", "FailedItem";
+    broken_process_pool = "concurrent_futures._process_errors", "BrokenProcessPool";
+    worker_died_error = "concurrent_futures._process_errors", "WorkerDiedError";
+    task_timeout_error = "concurrent_futures._process_errors", "TaskTimeoutError";
+    task_terminated_error = "concurrent_futures._process_errors", "TaskTerminatedError";
+    remote_traceback = "concurrent_futures._process_errors", "remote_traceback";
     // The original, also after `install()`.
     original_as_completed = "concurrent_futures._base", "_original_as_completed";
+}
+
+static KNOWN: PyOnceLock<Known> = PyOnceLock::new();
+
+/// Tells the engine which type the futures of executors are of, a subclass of `Future`,
+/// and what it raises when tasks wait for each other.
+#[pyfunction]
+pub(crate) fn use_types(
+    py: Python<'_>,
+    future: Bound<'_, PyType>,
+    deadlock_error: Bound<'_, PyType>,
+) -> PyResult<()> {
+    if !future.is_subclass_of::<crate::future::Future>()? {
+        return Err(pyo3::exceptions::PyTypeError::new_err(
+            "the future type must be a subclass of concurrent_futures._engine.Future",
+        ));
+    }
+    let known = Known::look_up(py, future.unbind(), deadlock_error.unbind())?;
+    KNOWN
+        .set(py, known)
+        .map_err(|_| PyRuntimeError::new_err("the types are known already"))
+}
+
+fn known(py: Python<'_>) -> PyResult<&Known> {
+    KNOWN.get(py).ok_or_else(|| {
+        PyRuntimeError::new_err("import concurrent_futures instead of its native module")
+    })
+}
+
+/// The type of an executor's futures.
+pub(crate) fn future_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    Ok(known(py)?.future.bind(py))
 }
 
 /// An exception of a type that was imported.
@@ -98,9 +122,9 @@ pub(crate) fn timed_out() -> PyErr {
 }
 
 pub(crate) fn deadlock(py: Python<'_>, deadlock: &Deadlock) -> PyErr {
-    match types(py) {
-        Ok(types) => error(
-            Ok(types.deadlock_error.bind(py).as_any()),
+    match known(py) {
+        Ok(known) => error(
+            Ok(known.deadlock_error.bind(py).as_any()),
             (deadlock.to_string(),),
         ),
         Err(error) => error,
@@ -168,7 +192,7 @@ pub(crate) fn log_failure(
     if !error.is_instance_of::<PyException>(py) {
         return Some(error);
     }
-    log(py, intern!(py, "error"), &error, (message, about));
+    log(py, name::error(py), &error, (message, about));
     None
 }
 
@@ -181,7 +205,7 @@ pub(crate) fn log<'py>(
 ) {
     let logged = (|| {
         let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "exc_info"), error.value(py))?;
+        keywords.set_item(name::exc_info(py), error.value(py))?;
         logger(py)?.getattr(level)?.call(arguments, Some(&keywords))
     })();
     if let Err(error) = logged {

@@ -1,6 +1,7 @@
 //! The task in a future: what the engine's workers do with it.
 
 use crate::future::Future;
+use crate::name;
 use crate::observers::{self, Event};
 use crate::process::attached;
 use crate::stdlib;
@@ -9,7 +10,6 @@ use concurrent_futures::engine::{
     Advance, Cancel, ForeignTask, Header, Permit, Phase, deadline_after,
 };
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -198,9 +198,9 @@ impl Future {
                 // The worker goes on: others rely on it.
                 stdlib::log(
                     py,
-                    intern!(py, "critical"),
+                    name::critical(py),
                     &error,
-                    (intern!(py, "Exception in worker"),),
+                    (name::exception_in_worker(py),),
                 );
             }
         });

@@ -8,10 +8,10 @@
 //! | [`PICKLED`] | a pickle |
 //! | [`BYTES`] | the bytes of a `bytes` object |
 
+use crate::stdlib;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBytes;
 
 pub(crate) const NONE: u8 = 0;
@@ -39,21 +39,12 @@ pub(crate) fn value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, P
 /// # Errors
 /// What unpickling raises.
 pub(crate) fn failure<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    static REBUILD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let rebuild = REBUILD.get_or_try_init(py, || {
-        let module = py.import("concurrent_futures._worker")?;
-        Ok::<_, PyErr>(module.getattr("rebuild_exception")?.unbind())
-    })?;
-    rebuild.bind(py).call1((PyBytes::new(py, bytes),))
+    stdlib::rebuild_exception(py)?.call1((PyBytes::new(py, bytes),))
 }
 
 /// `pickle.loads`.
 pub(crate) fn loads<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let loads = LOADS.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("pickle")?.getattr("loads")?.unbind())
-    })?;
-    let loads = loads.bind(py);
+    let loads = stdlib::loads(py)?;
     if pickle.len() <= COPIED {
         return loads.call1((PyBytes::new(py, pickle),));
     }

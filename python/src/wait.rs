@@ -5,9 +5,11 @@ use crate::stdlib;
 use crate::waiting;
 use concurrent_futures::engine::{HasTask, TaskRef, has_failed, wait_for_all, wait_for_first};
 use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PySet, PyString};
 use std::mem::ManuallyDrop;
+use std::slice;
 
 /// A future that is kept by something else, as its task.
 pub(crate) struct Borrowed(ManuallyDrop<TaskRef>);
@@ -71,7 +73,10 @@ impl Divided {
             not_done: Vec::with_capacity(futures.len()),
         };
         let usual_type = stdlib::future_type(futures.py()).ok()?.as_type_ptr();
-        for future in futures {
+        // SAFETY: promised by the caller.
+        for element in unsafe { elements(futures) } {
+            // SAFETY: the set keeps it.
+            let future = unsafe { pyo3::Borrowed::from_ptr(futures.py(), element) };
             // Nearly always of this very type, which is quickly seen.
             let future = if future.get_type_ptr() == usual_type {
                 // SAFETY: the type is a subclass of ours.
@@ -174,10 +179,27 @@ pub(crate) fn wait<'py>(
     stdlib::done_and_not_done(py)?.call1((done, not_done))
 }
 
+/// The elements of a set, without a reference to each: `wait` is called again and again with
+/// many futures of which few are done, and then it is little but going through them.
+///
+/// # Safety
+/// The set stays as it is until this is gone.
+unsafe fn elements(set: &Bound<'_, PySet>) -> impl Iterator<Item = *mut ffi::PyObject> {
+    let set = set.as_ptr().cast::<ffi::PySetObject>();
+    // SAFETY: attached; the object is a set, whose table has `mask + 1` entries.
+    let entries = unsafe {
+        let length = usize::try_from((*set).mask).unwrap_or(0) + 1;
+        slice::from_raw_parts((*set).table, length)
+    };
+    // Where an element was taken out, the hash is one that no object has.
+    let is_element = |entry: &&ffi::setentry| !entry.key.is_null() && entry.hash != -1;
+    entries.iter().filter(is_element).map(|entry| entry.key)
+}
+
 /// The futures as a set that is ours.
 fn copied<'py>(futures: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PySet>> {
     // SAFETY: attached; the call makes a set of any iterable.
-    let set = unsafe { pyo3::ffi::PySet_New(futures.as_ptr()) };
+    let set = unsafe { ffi::PySet_New(futures.as_ptr()) };
     // SAFETY: a new reference to a set, or null with an exception.
     unsafe { Ok(Bound::from_owned_ptr_or_err(futures.py(), set)?.cast_into_unchecked()) }
 }

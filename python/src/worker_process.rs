@@ -4,11 +4,11 @@
 //! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
 
 use crate::pickling::{self, Tag};
+use crate::stdlib;
 use crate::task::{begin_turn, let_others_run};
 use crate::unpickling::loads;
 use concurrent_futures::engine::{self, CallOrder, Called, Caller, Definition};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use std::ops::Range;
@@ -33,6 +33,8 @@ struct Worker<'py> {
     pack: Bound<'py, PyAny>,
     /// What ends the worker.
     fatal: Option<PyErr>,
+    /// The span of which it had the last part: its number, function and items.
+    span: Option<([u8; 8], Bound<'py, PyAny>, Bound<'py, PyList>)>,
 }
 
 /// What goes wrong before a call is made, or in it.
@@ -67,8 +69,8 @@ impl<'py> Worker<'py> {
         let unpickled = self.unpickle(order, argument);
         let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
             Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
-            Unpickled::Span(function, items) => {
-                return self.span(&function, &items, &order.items, answer);
+            Unpickled::Span(function, items, is_single) => {
+                return self.call_span(&function, &items, is_single, &order.items, answer);
             }
         };
         let result = function.call(&arguments, keywords.as_ref());
@@ -82,12 +84,10 @@ impl<'py> Worker<'py> {
 
     fn unpickle(&mut self, order: &CallOrder, argument: &[u8]) -> PyResult<Unpickled<'py>> {
         let py = self.py;
-        let tag = Tag::of(order.tag)
-            .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
+        let tag =
+            Tag::of(order.tag).ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
         Ok(match tag {
-            Tag::Nothing => {
-                Unpickled::Call(self.function(order.place)?, PyTuple::empty(py), None)
-            }
+            Tag::Nothing => Unpickled::Call(self.function(order.place)?, PyTuple::empty(py), None),
             Tag::Arguments => {
                 let arguments = loads(py, argument)?.cast_into::<PyTuple>()?;
                 Unpickled::Call(self.function(order.place)?, arguments, None)
@@ -100,22 +100,47 @@ impl<'py> Worker<'py> {
                 let (function, arguments, keywords) = loads(py, argument)?.extract()?;
                 Unpickled::Call(function, arguments, Some(keywords))
             }
-            Tag::Span => {
-                let items = loads(py, argument)?.cast_into::<PyList>()?;
-                Unpickled::Span(self.function(order.place)?, items)
-            }
-            Tag::WholeSpan => {
-                let (function, items) = loads(py, argument)?.extract()?;
-                Unpickled::Span(function, items)
+            Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan => {
+                let (function, items) = self.unpickle_span(order.place, tag, argument)?;
+                let is_single = matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan);
+                Unpickled::Span(function, items, is_single)
             }
         })
     }
 
-    /// Calls the function for some of the items: all of them, or as many as there is time for.
-    fn span(
+    /// The function and the items of a span, of which this worker may have had a part just now.
+    fn unpickle_span(
         &mut self,
+        place: u16,
+        tag: Tag,
+        argument: &[u8],
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
+        let py = self.py;
+        let (number, pickle) = argument
+            .split_first_chunk()
+            .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
+        if let Some((known, function, items)) = &self.span
+            && known == number
+        {
+            return Ok((function.clone(), items.clone()));
+        }
+        let (function, items) = match tag {
+            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, pickle)?.extract()?,
+            _ => (
+                self.function(place)?,
+                loads(py, pickle)?.cast_into::<PyList>()?,
+            ),
+        };
+        self.span = Some((*number, function.clone(), items.clone()));
+        Ok((function, items))
+    }
+
+    /// Calls the function for some of the items: all of them, or as many as there is time for.
+    fn call_span(
+        &self,
         function: &Bound<'py, PyAny>,
         items: &Bound<'py, PyList>,
+        is_single: bool,
         range: &Range<u32>,
         answer: &mut Vec<u8>,
     ) -> Result<Called, Failure> {
@@ -131,8 +156,10 @@ impl<'py> Worker<'py> {
             let called = items.get_item(index as usize).and_then(|arguments| {
                 // The item is this call's only: nothing else keeps its arguments.
                 items.set_item(index as usize, py.None())?;
-                let arguments = arguments.cast_into::<PyTuple>()?;
-                function.call(arguments, None)
+                if is_single {
+                    return function.call1((arguments,));
+                }
+                function.call(arguments.cast_into::<PyTuple>()?, None)
             });
             let result = match called {
                 Ok(result) => result,
@@ -141,7 +168,8 @@ impl<'py> Worker<'py> {
             results.append(result).map_err(Failure::Call)?;
             let_others_run(py);
         }
-        self.append_results(&results, answer).map_err(Failure::Call)?;
+        self.append_results(&results, answer)
+            .map_err(Failure::Call)?;
         Ok(match left {
             0 => Called::Returned,
             left => Called::StoppedBefore(left),
@@ -150,7 +178,7 @@ impl<'py> Worker<'py> {
 
     /// What stands for the result of an item that has failed.
     fn failed_item(&self, error: &PyErr) -> PyResult<Bound<'py, PyAny>> {
-        failed_item(self.py)?.call1((self.pack.call1((error.value(self.py),))?,))
+        stdlib::failed_item(self.py)?.call1((self.pack.call1((error.value(self.py),))?,))
     }
 
     /// The results of a span: together, or, if one of them cannot be pickled, that one as a
@@ -188,14 +216,13 @@ impl<'py> Worker<'py> {
 
 /// A call, or several.
 enum Unpickled<'py> {
-    Call(Bound<'py, PyAny>, Bound<'py, PyTuple>, Option<Bound<'py, PyDict>>),
-    Span(Bound<'py, PyAny>, Bound<'py, PyList>),
-}
-
-/// The class of what stands for an item that has failed.
-fn failed_item(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import(intern!(py, "concurrent_futures._worker"))?
-        .getattr(intern!(py, "FailedItem"))
+    Call(
+        Bound<'py, PyAny>,
+        Bound<'py, PyTuple>,
+        Option<Bound<'py, PyDict>>,
+    ),
+    /// Whether each item is the only argument, rather than all of them.
+    Span(Bound<'py, PyAny>, Bound<'py, PyList>, bool),
 }
 
 impl Caller for Worker<'_> {
@@ -219,6 +246,7 @@ impl Caller for Worker<'_> {
     }
 
     fn idle(&mut self, wait: &mut dyn FnMut()) {
+        self.span = None;
         let mut wait = OnThisThread(wait);
         self.py.detach(|| wait.call());
         begin_turn(self.py);
@@ -261,6 +289,7 @@ pub(crate) fn serve<'py>(
         is_strict,
         pack,
         fatal: None,
+        span: None,
     };
     begin_turn(py);
     let served = engine::serve(own(channel), &mut worker);

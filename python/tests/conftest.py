@@ -3,6 +3,7 @@
 import concurrent.futures
 import faulthandler
 import os
+import signal
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -19,8 +20,11 @@ _terminal = 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the real standard error, as a test's own is captured."""
+    """Keeps the real standard error, as a test's own is captured; has Ctrl-C end the tests."""
     global _terminal
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell; programs that tests start would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     capture = config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():

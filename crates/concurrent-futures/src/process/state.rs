@@ -197,6 +197,11 @@ impl State {
         {
             is_queued = self.members[index].load() > 0;
             self.hand(index, task);
+            if !self.queue.is_empty() {
+                // The rest of a span: there may be more idle workers.
+                self.refill();
+                is_queued = !self.queue.is_empty();
+            }
         } else {
             self.queue.push_back(task);
         }

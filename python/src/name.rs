@@ -1,0 +1,70 @@
+//! Strings that Python is given again and again.
+//!
+//! They are made when the module is, not at their first use (as `pyo3::intern` does): a thread
+//! may be in the middle of that when another one forks, and then the child would wait for it
+//! forever.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
+
+/// Makes an accessor for each of these strings.
+macro_rules! names {
+    ($($name:ident = $text:literal;)*) => {
+        struct Names {
+            $($name: Py<PyString>,)*
+        }
+
+        fn names(py: Python<'_>) -> &Names {
+            NAMES.get_or_init(py, || Names {
+                $($name: PyString::intern(py, $text).unbind(),)*
+            })
+        }
+
+        $(
+            pub(crate) fn $name(py: Python<'_>) -> &Bound<'_, PyString> {
+                names(py).$name.bind(py)
+            }
+        )*
+    };
+}
+
+static NAMES: PyOnceLock<Names> = PyOnceLock::new();
+
+names! {
+    begin = "_begin";
+    exit_of = "exit_of";
+    self_ = "__self__";
+    traceback = "__traceback__";
+    extra_reducers = "_extra_reducers";
+    reducer_override = "reducer_override";
+    forking_pickler = "ForkingPickler";
+    dump = "dump";
+    getvalue = "getvalue";
+    acquire = "acquire";
+    add = "add";
+    add_cancelled = "add_cancelled";
+    add_exception = "add_exception";
+    add_result = "add_result";
+    cancel = "cancel";
+    critical = "critical";
+    error = "error";
+    exc_info = "exc_info";
+    exception_in_callback = "exception calling callback for %r";
+    exception_in_initializer = "Exception in initializer:";
+    exception_in_worker = "Exception in worker";
+    name = "name";
+    notify_all = "notify_all";
+    release = "release";
+    result = "result";
+    start = "start";
+    submit = "submit";
+    target = "target";
+    thread_name = "%s_%d";
+    unexpected_state = "Future %s in unexpected state: %s";
+}
+
+/// Makes the strings.
+pub(crate) fn make(py: Python<'_>) {
+    names(py);
+}
