@@ -1,11 +1,9 @@
 """What can go wrong with worker processes."""
 
 import signal as _signal
-from concurrent.futures.process import (  # type: ignore[attr-defined]
-    BrokenProcessPool,
-    _RemoteTraceback,
-)
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from traceback import format_exception
+from typing import Any
 
 __all__ = [
     "BrokenProcessPool",
@@ -23,9 +21,7 @@ class WorkerDiedError(BrokenProcessPool):
     cause (``__cause__``) of the ``BrokenProcessPool`` that all futures of the pool raise.
     """
 
-    def __init__(
-        self, message: str, pid: int | None = None, exitcode: int | None = None
-    ) -> None:
+    def __init__(self, message: str, pid: int | None = None, exitcode: int | None = None) -> None:
         super().__init__(message)
         #: The process id of the worker.
         self.pid = pid
@@ -67,5 +63,11 @@ class TaskTimeoutError(TimeoutError):
 def remote_traceback(error: BaseException) -> BaseException:
     """Return what the standard library has as the cause of an error from elsewhere."""
     text = "".join(format_exception(type(error), error, error.__traceback__))
-    remote: BaseException = _RemoteTraceback(f'\n"""\n{text}"""')
-    return remote
+    return as_remote(text)
+
+
+def as_remote(text: str) -> BaseException:
+    """Return a traceback as the standard library passes it on."""
+    remote: Any = _RemoteTraceback
+    error: BaseException = remote(f'\n"""\n{text}"""')
+    return error

@@ -89,7 +89,7 @@ def pack_exception(error: BaseException) -> bytes:
 
 def rebuild_exception(data: bytes) -> BaseException:
     """Return the exception that `pack_exception` was given, with its traceback for its cause."""
-    from concurrent.futures.process import _RemoteTraceback  # type: ignore[attr-defined]
+    from concurrent_futures._process_errors import as_remote
 
     exact, parts, text = pickle.loads(data)
     try:
@@ -98,7 +98,7 @@ def rebuild_exception(data: bytes) -> BaseException:
         if parts is None:
             raise
         error = _from_parts(*pickle.loads(parts))
-    error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')
+    error.__cause__ = as_remote(text)
     rebuilt: BaseException = error
     return rebuilt
 

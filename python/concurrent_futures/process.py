@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import concurrent.futures as _stdlib
 import concurrent.futures.process as _stdlib_process
+import importlib
 import itertools
 import multiprocessing
 import os
-import sys
 import threading
 import weakref
 from abc import ABCMeta
@@ -39,7 +39,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _stdlib_executor = _stdlib_process.ProcessPoolExecutor
-_check_system_limits: Callable[[], None] = _stdlib_process._check_system_limits  # type: ignore[attr-defined]
+_check_system_limits: Callable[[], None] = _stdlib_process._check_system_limits
 
 # The supervisors of all pools, each with what ends it.
 _supervisors: weakref.WeakKeyDictionary[threading.Thread, _engine.Supervisor] = (
@@ -190,11 +190,11 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         if max_pending is not None and max_pending <= 0:
             raise ValueError("max_pending must be greater than 0")
         if cloudpickle:
-            import cloudpickle as _  # noqa: F401  # Now rather than at the first call.
+            importlib.import_module("cloudpickle")  # Now rather than at the first call.
         self._max_workers = max_workers
         self._mp_context = mp_context
         self._safe_to_dynamically_spawn_children = method != "fork"
-        self._initializer = initializer
+        self._initializer: Callable[..., Any] | None = initializer
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
         self._on_worker_death = on_worker_death
@@ -204,11 +204,12 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         installed = _stdlib.ProcessPoolExecutor is ProcessPoolExecutor
         task = _worker.Task(initializer, initargs, strict, installed)
         self._workers = Workers(mp_context, task)
-        self._processes: dict[int, Any] | None = self._workers.processes
-        self._call_queue: _CallQueue | None = _CallQueue(self)
-        self._executor_manager_thread: threading.Thread | None = None
-        self._executor_manager_thread_wakeup: object = None
-        self._result_queue: object = None
+        self._processes: Any = self._workers.processes
+        self._call_queue: Any = _CallQueue(self)
+        self._work_ids: Any = self._call_queue
+        self._executor_manager_thread: Any = None
+        self._executor_manager_thread_wakeup: Any = None
+        self._result_queue: Any = None
         self._shutdown_lock = threading.Lock()
         self._start(
             self._workers,
@@ -230,7 +231,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
                 # All at once, before there is a thread more, which forks do not go well with.
                 self._start_workers(self._max_workers)
             supervisor = self._supervisor()
-            thread = threading.Thread(target=supervisor, name="ProcessPoolExecutor-supervisor")
+            thread = threading.Thread(target=supervisor.run, name="ProcessPoolExecutor-supervisor")
             _supervisors[thread] = supervisor
             try:
                 thread.start()
@@ -260,15 +261,13 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
             # It is to be called for each task.
             if buffersize is not None:
                 raise TypeError("buffersize needs the executor's own submit")
-            chunks = _chunks(zip(*iterables), chunksize)
+            chunks = _chunks(zip(*iterables, strict=False), chunksize)
             call = partial(_process_chunk, fn)
             return _flatten(_stdlib.Executor.map(self, call, chunks, timeout=timeout))
         size = None if chunksize == 1 and self._may_divide else chunksize
         return self._map(fn, iterables, timeout, size, buffersize)
 
-    def options(
-        self, *, timeout: float | None = None, retries: int = 0
-    ) -> ProcessPoolOptions:
+    def options(self, *, timeout: float | None = None, retries: int = 0) -> ProcessPoolOptions:
         """Return an object whose ``submit`` gives calls a time limit, and repeats them.
 
         A call that runs longer than ``timeout`` seconds raises `TaskTimeoutError`; its worker
@@ -313,24 +312,18 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
     # ---- what other code touches
 
     @property
-    def _shutdown_thread(self) -> bool:
+    def _shutdown_thread(self) -> bool:  # type: ignore[override]
         return self._is_closed()
 
     @property
-    def _queue_count(self) -> int:
+    def _queue_count(self) -> int:  # type: ignore[override]
         return self._submitted()
-
-    @property
-    def _work_ids(self) -> _CallQueue:
-        return _CallQueue(self)
 
 
 class ProcessPoolOptions:
     """Submits calls with a time limit and retries; see `ProcessPoolExecutor.options`."""
 
-    def __init__(
-        self, executor: ProcessPoolExecutor, timeout: float | None, retries: int
-    ) -> None:
+    def __init__(self, executor: ProcessPoolExecutor, timeout: float | None, retries: int) -> None:
         if retries < 0:
             raise ValueError("retries must not be negative")
         self._executor = executor

@@ -411,6 +411,25 @@ impl Future {
         }
     }
 
+    /// Ends a call that a worker process runs, together with the process, which is replaced.
+    ///
+    /// Its future raises `TaskTerminatedError`. A pending one is cancelled. Returns whether it did
+    /// either; calls that threads run cannot be ended.
+    fn terminate(this: &Bound<'_, Self>) -> PyResult<bool> {
+        let (cancel, told) = Self::cancel_pending(this);
+        told?;
+        if cancel != Cancel::TooLate {
+            return Ok(cancel == Cancel::Now);
+        }
+        let py = this.py();
+        let future = this.get();
+        Ok(py.detach(|| {
+            future
+                .remote()
+                .is_some_and(|remote| remote.terminate(future))
+        }))
+    }
+
     /// Says that the task begins to run. For those who write executors.
     ///
     /// Returns False if the future was cancelled, and the task should not be run. Raises

@@ -28,20 +28,20 @@ fn worker_died(py: Python<'_>, death: &WorkerDied) -> PyErr {
 }
 
 /// What breaks a pool, as the cause of an exception.
-fn cause(py: Python<'_>, broken: &BrokenExecutor) -> Option<PyErr> {
+fn cause(py: Python<'_>, broken: &BrokenExecutor) -> PyErr {
     let cause = broken.cause();
     if let Some(error) = cause.downcast_ref::<PyErr>() {
-        return Some(remote_traceback(py, error));
+        return remote_traceback(py, error);
     }
     if let Some(death) = cause.downcast_ref::<WorkerDied>() {
-        return Some(worker_died(py, death));
+        return worker_died(py, death);
     }
-    Some(PyRuntimeError::new_err(cause.to_string()))
+    PyRuntimeError::new_err(cause.to_string())
 }
 
-fn broken_process_pool(py: Python<'_>, message: &str, cause: Option<PyErr>) -> PyErr {
+fn broken_process_pool(py: Python<'_>, message: &str, cause: PyErr) -> PyErr {
     let raised = stdlib::error(stdlib::broken_process_pool(py), (message,));
-    raised.set_cause(py, cause);
+    raised.set_cause(py, Some(cause));
     raised
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn task_error(py: Python<'_>, error: &TaskError) -> PyErr {
 
 /// What a future raises whose answer cannot be unpickled, if that breaks the pool.
 pub(crate) fn broken_by(py: Python<'_>, error: &PyErr) -> PyErr {
-    broken_process_pool(py, BROKEN_FUTURE, Some(remote_traceback(py, error)))
+    broken_process_pool(py, BROKEN_FUTURE, remote_traceback(py, error))
 }
 
 /// A traceback as text, as the standard library passes it on.

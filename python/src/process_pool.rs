@@ -14,7 +14,7 @@ use crate::waiting;
 use concurrent_futures::engine::{
     PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, WhenFull,
 };
-use concurrent_futures::{BrokenExecutor, SubmitError, TaskError, TaskOptions};
+use concurrent_futures::{BrokenExecutor, SubmitError, TaskOptions};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -35,11 +35,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What a future raises for an error of the engine.
-    pub(crate) fn task_error(&self, py: Python<'_>, error: &TaskError) -> PyErr {
-        process_errors::task_error(py, error)
-    }
-
     /// An answer cannot be unpickled: breaks the pool, if that is its way. Returns what the future
     /// raises.
     pub(crate) fn unpickling_failed(&self, py: Python<'_>, error: PyErr) -> PyErr {
@@ -53,8 +48,12 @@ impl Shared {
         raised
     }
 
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.generation == generation()
+    }
+
     fn check_fork(&self) -> PyResult<()> {
-        if self.generation == generation() {
+        if self.is_of_this_process() {
             return Ok(());
         }
         Err(PyRuntimeError::new_err(
@@ -489,13 +488,14 @@ fn check_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     Ok(())
 }
 
-/// The target of a pool's supervisor thread.
+/// What a pool's supervisor thread runs.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
 pub(crate) struct Supervisor(Arc<Shared>);
 
 #[pymethods]
 impl Supervisor {
-    fn __call__(&self, py: Python<'_>) {
+    /// Supervises the workers, up to the end of the pool.
+    fn run(&self, py: Python<'_>) {
         let on_the_way = py.detach(|| {
             self.0.pool.supervise();
             process::come_back()

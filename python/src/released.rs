@@ -71,9 +71,10 @@ pub(crate) fn drop_old() -> Option<Duration> {
     if !ANY.load(Ordering::Relaxed) {
         return None;
     }
-    let age = pile().since?.elapsed();
-    if age < PATIENCE {
-        return Some(PATIENCE - age);
+    let due = pile().since? + PATIENCE;
+    let left = due.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        return Some(left);
     }
     attached(drop_released);
     None

@@ -9,6 +9,7 @@
 //! `content` is under a lock, which is held for no Python code.
 
 use crate::future::Future;
+use crate::process_errors;
 use crate::process_pool::Shared;
 use crate::released;
 use crate::unpickling;
@@ -64,7 +65,7 @@ enum Content {
 struct Parts {
     missing: u32,
     /// By the first of their items.
-    parts: BTreeMap<u32, Arc<[u8]>>,
+    results: BTreeMap<u32, Arc<[u8]>>,
     /// Why there will be no more.
     error: Option<Box<Content>>,
 }
@@ -118,6 +119,13 @@ impl Remote {
         self.abandoned.store(true, Ordering::Relaxed);
     }
 
+    /// Ends the task of the future, and its worker if that is running it.
+    pub(crate) fn terminate(&self, future: &Future) -> bool {
+        // SAFETY: the caller has the future meanwhile.
+        let task = unsafe { future.task() };
+        self.pool.is_of_this_process() && self.pool.pool.terminate(&task)
+    }
+
     /// That of another future of the same pool.
     pub(crate) fn sibling(&self) -> Self {
         Self::new(Arc::clone(&self.pool), None)
@@ -164,7 +172,7 @@ impl Remote {
         }
         let error = match answer {
             RemoteAnswer::Value(bytes, items) => {
-                parts.parts.insert(items.start, shared(bytes));
+                parts.results.insert(items.start, shared(bytes));
                 parts.missing = parts.missing.saturating_sub(items.end - items.start);
                 return parts.missing == 0;
             }
@@ -183,7 +191,7 @@ impl Remote {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let (item, _) = milestone.as_ref()?;
-        let is_reached = parts.error.is_some() || parts.parts.contains_key(item);
+        let is_reached = parts.error.is_some() || parts.results.contains_key(item);
         let (_, task) = milestone.take_if(|_| is_reached)?;
         Some(task)
     }
@@ -204,7 +212,7 @@ impl Remote {
     /// `KeyboardInterrupt`, when that came meanwhile.
     pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
         let taken = match &*self.content() {
-            Content::Parts(parts) => match (parts.parts.get(&item), &parts.error) {
+            Content::Parts(parts) => match (parts.results.get(&item), &parts.error) {
                 (Some(bytes), _) => Content::Value(Arc::clone(bytes)),
                 (None, Some(error)) => Content::clone(error),
                 (None, None) => return Ok(Part::Missing),
@@ -213,7 +221,7 @@ impl Remote {
         };
         let part = self.unpickle(py, &taken)?;
         if let Content::Parts(parts) = &mut *self.content() {
-            parts.parts.remove(&item);
+            parts.results.remove(&item);
         }
         Ok(match part {
             Opened::Value(results) => Part::Results(results),
@@ -254,7 +262,7 @@ impl Remote {
             Content::Value(bytes) => unpickling::value(py, bytes).map(Opened::Value),
             Content::Failure(bytes) => unpickling::failure(py, bytes).map(Opened::Exception),
             Content::Error(error) => {
-                let error = self.pool.task_error(py, error);
+                let error = process_errors::task_error(py, error);
                 return Ok(Opened::Exception(
                     error.into_value(py).into_bound(py).into_any(),
                 ));

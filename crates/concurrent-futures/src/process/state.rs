@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How long a worker shall be busy with items of a span, in nanoseconds.
 const SPAN: u64 = 400_000;
+/// After so many parts of spans that took as long as expected, the next ones are twice as long.
+const STEADY: u32 = 4;
 /// How long a worker shall be busy with what it was handed, in nanoseconds.
 const AHEAD: u64 = 200_000;
 /// Tasks that take longer are handed to idle workers only, in nanoseconds.
@@ -74,6 +76,8 @@ pub(super) struct State {
     typical: u64,
     /// The same for an item of a span.
     typical_item: u64,
+    /// How many parts of spans in a row took as long as expected.
+    steady: u32,
     arrivals: Vec<Arrival>,
 }
 
@@ -108,6 +112,7 @@ impl State {
             ended: false,
             typical: 0,
             typical_item: 0,
+            steady: 0,
             arrivals: Vec::new(),
         }
     }
@@ -150,6 +155,12 @@ impl State {
             self.typical_item = match self.typical_item {
                 0 => item,
                 typical => typical.midpoint(item),
+            };
+            // Trust grows slowly, and is lost at once: short items must not wait behind long ones.
+            self.steady = if nanoseconds > 4 * SPAN {
+                0
+            } else {
+                self.steady + 1
             };
         }
         self.typical = match self.typical {
@@ -244,6 +255,7 @@ impl State {
                 0 => 1,
                 nanoseconds => u32::try_from(SPAN / nanoseconds).unwrap_or(u32::MAX).max(1),
             };
+            let items = items.min(1 << (self.steady / STEADY).min(20));
             if let Some(rest) = task.split(items) {
                 self.queue.push_front(rest);
             }
