@@ -145,8 +145,8 @@ fn a_slow_callback_delays_neither_deaths_nor_time_limits() {
         let dies = pool.submit(exit, 3).unwrap();
         assert!(matches!(dies.result(), Err(TaskError::WorkerDied(_))));
         let options = TaskOptions::new().time_limit(Duration::from_millis(20));
-        let spin = |on: bool| while on {};
-        let endless = pool.submit_with(options, spin, true).unwrap();
+        let gate = Gate::new();
+        let endless = pool.submit_with(options, hold, gate.path()).unwrap();
         assert!(matches!(endless.result(), Err(TaskError::TimeLimit(_))));
         assert_eq!(pool.submit(square, 5).unwrap().result().unwrap(), 25);
         assert!(!slow.done());
@@ -306,7 +306,9 @@ fn an_observer_is_told_of_each_task_in_order() {
                     let futures: Vec<_> =
                         (0..200).map(|n| pool.submit(square, n).unwrap()).collect();
                     let ids: Vec<_> = futures.iter().map(concurrent_futures::Future::id).collect();
-                    futures.into_iter().for_each(|future| drop(future.result()));
+                    for (n, future) in (0..).zip(futures) {
+                        assert_eq!(future.result().unwrap(), square(n));
+                    }
                     ids
                 })
             })

@@ -154,6 +154,8 @@ impl fmt::Debug for Argument {
 pub struct RemoteCall {
     /// The function, if it is defined by itself.
     pub definition: Option<Arc<Definition>>,
+    /// Less than 16, and given to the [`Caller`] as it is.
+    pub tag: u8,
     /// All else.
     pub argument: Argument,
     /// How many items, if it is a span, and whether it may be divided.
@@ -221,6 +223,13 @@ impl ProcessPool {
     #[must_use]
     pub fn want_workers(&self, number: usize) -> usize {
         self.0.want_workers(number)
+    }
+
+    /// Notes that one more worker is wanted, unless there is an idle one. Returns whether it is to
+    /// be started.
+    #[must_use]
+    pub fn want_another_worker(&self) -> bool {
+        self.0.want_another()
     }
 
     /// Starts a worker that is wanted.
@@ -296,6 +305,19 @@ pub enum Called {
     StoppedBefore(u32),
     /// It raised: the failure is in the buffer.
     Raised,
+    /// The worker is to end without an answer.
+    Ended,
+}
+
+/// What a worker is told of a call, besides the bytes of its argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallOrder {
+    /// Where the function was defined; [`Definition::PLACES`] if the call brings its own.
+    pub place: u16,
+    /// As in [`RemoteCall`].
+    pub tag: u8,
+    /// The items of a span.
+    pub items: Range<u32>,
 }
 
 /// Carries out calls in a worker.
@@ -303,14 +325,8 @@ pub trait Caller {
     /// Learns a function.
     fn define(&mut self, place: u16, bytes: &[u8]);
 
-    /// Carries out a call: with the function that was defined at `place`, if the call says so.
-    fn call(
-        &mut self,
-        place: u16,
-        items: Range<u32>,
-        argument: &[u8],
-        answer: &mut Vec<u8>,
-    ) -> Called;
+    /// Carries out a call.
+    fn call(&mut self, order: CallOrder, argument: &[u8], answer: &mut Vec<u8>) -> Called;
 
     /// Calls `wait`, in which the worker waits, and calls nothing foreign.
     fn idle(&mut self, wait: &mut dyn FnMut());

@@ -159,6 +159,18 @@ impl Pool {
         self.lock().refusal()
     }
 
+    /// Counts one worker more, unless there is an idle one. Returns whether the caller is to
+    /// start it.
+    pub(super) fn want_another(&self) -> bool {
+        let mut state = self.lock();
+        let wants = state.open && !state.has_idle() && state.wanted < state.max_workers;
+        if wants {
+            state.wanted += 1;
+            state.starting += 1;
+        }
+        wants
+    }
+
     /// Counts workers that the caller will start. Returns how many.
     pub(super) fn want_workers(&self, number: usize) -> usize {
         let mut state = self.lock();
@@ -229,7 +241,8 @@ impl Pool {
         self.close(&mut state);
         let pending = if cancel_futures {
             state.cancelling = true;
-            state.take_pending(0)
+            let keeps_first = self.settings.host.is_some();
+            state.take_unstarted(keeps_first)
         } else {
             Vec::new()
         };

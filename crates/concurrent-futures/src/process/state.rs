@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How long a worker shall be busy with items of a span, in nanoseconds.
 const SPAN: u64 = 400_000;
+/// After so many parts of spans that took as long as expected, the next ones are twice as long.
+const STEADY: u32 = 4;
 /// How long a worker shall be busy with what it was handed, in nanoseconds.
 const AHEAD: u64 = 200_000;
 /// Tasks that take longer are handed to idle workers only, in nanoseconds.
@@ -78,6 +80,8 @@ pub(super) struct State {
     typical: u64,
     /// The same for an item of a span.
     typical_item: u64,
+    /// How many parts of spans in a row took as long as expected.
+    steady: u32,
     arrivals: Vec<Arrival>,
 }
 
@@ -113,6 +117,7 @@ impl State {
             ended: false,
             typical: 0,
             typical_item: 0,
+            steady: 0,
             arrivals: Vec::new(),
         }
     }
@@ -155,6 +160,12 @@ impl State {
             self.typical_item = match self.typical_item {
                 0 => item,
                 typical => typical.midpoint(item),
+            };
+            // Trust grows slowly, and is lost at once: short items must not wait behind long ones.
+            self.steady = if nanoseconds > 4 * SPAN {
+                0
+            } else {
+                self.steady + 1
             };
         }
         self.typical = match self.typical {
@@ -201,6 +212,11 @@ impl State {
         {
             is_queued = self.members[index].load() > 0;
             self.hand(index, task);
+            if !self.queue.is_empty() {
+                // The rest of a span: there may be more idle workers.
+                self.refill();
+                is_queued = !self.queue.is_empty();
+            }
         } else {
             self.queue.push_back(task);
         }
@@ -243,6 +259,7 @@ impl State {
                 0 => 1,
                 nanoseconds => u32::try_from(SPAN / nanoseconds).unwrap_or(u32::MAX).max(1),
             };
+            let items = items.min(1 << (self.steady / STEADY).min(20));
             if let Some(rest) = task.split(items) {
                 self.queue.push_front(rest);
             }
@@ -285,12 +302,14 @@ impl State {
         }
     }
 
+    /// Whether a worker has nothing to do.
+    pub(super) fn has_idle(&self) -> bool {
+        self.members.iter().any(Member::is_idle)
+    }
+
     /// Gives an idle worker a share of what a busy one has.
     fn share(&mut self) {
-        if self.typical < WORTH_MOVING
-            || !self.queue.is_empty()
-            || !self.members.iter().any(Member::is_idle)
-        {
+        if self.typical < WORTH_MOVING || !self.queue.is_empty() || !self.has_idle() {
             return;
         }
         let busiest = self.members.iter_mut().max_by_key(|member| member.load());
@@ -415,7 +434,7 @@ impl State {
     pub(super) fn take_back_stalled(&mut self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut taken = Vec::new();
-        let is_one_idle = self.members.iter().any(Member::is_idle);
+        let is_one_idle = self.has_idle();
         for member in &mut self.members {
             if member.load() < 2 {
                 continue;
@@ -438,6 +457,20 @@ impl State {
             self.refill();
         }
         next
+    }
+
+    /// Takes what is to be cancelled. If `keeps_first`, the first tasks, as many as there are
+    /// workers, count as started.
+    pub(super) fn take_unstarted(&mut self, keeps_first: bool) -> Vec<Task> {
+        if !keeps_first {
+            return self.take_pending(0);
+        }
+        let is_starting = |member: &&Member| member.stage == Stage::Starting;
+        let kept = self.members.iter().filter(is_starting).count() + self.starting;
+        let mut pending = self.take_pending(1);
+        let rest = pending.split_off(kept.min(pending.len()));
+        self.queue.extend(pending);
+        rest
     }
 
     /// Takes back what no worker has begun, but for `keep` tasks of each, and all that is

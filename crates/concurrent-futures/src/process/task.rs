@@ -13,7 +13,7 @@ use super::callbacks::Callbacks;
 use super::codec::Bytes;
 use super::failure::Failure;
 use super::function::Invoke;
-use super::host::{Argument, Definition, RemoteAnswer, RemoteCall, RemoteTask};
+use super::host::{Argument, CallOrder, Definition, RemoteAnswer, RemoteCall, RemoteTask};
 use super::observed::{Event, Observed};
 use super::options::TaskOptions;
 use crate::error::TaskError;
@@ -163,7 +163,8 @@ impl Task {
                 answer: T::answer,
                 is_abandoned: T::is_abandoned,
             },
-            function: place.map_or(u64::from(Definition::PLACES), u64::from),
+            function: u64::from(place.unwrap_or(Definition::PLACES))
+                | u64::from(call.tag & 15) << 12,
             definition: call.definition,
             argument: call.argument,
             options: call.options,
@@ -444,18 +445,22 @@ impl Drop for Task {
     }
 }
 
-/// The place of a function, less than 2^16, and the items of a span, less than 2^24.
+/// The place of a function and the tag, less than 2^16, and the items of a span, less than 2^24.
 fn pack(function: u64, items: &Range<u32>) -> u64 {
     function | u64::from(items.start) << 16 | u64::from(items.end - items.start) << 40
 }
 
 /// What [`pack`] has packed.
-pub(super) fn unpack(packed: u64) -> (u16, Range<u32>) {
-    let bits = |shift: u32, count: u32| (packed >> shift) & ((1 << count) - 1);
-    let [place, start, length] = [bits(0, 16), bits(16, 24), bits(40, 24)];
-    let number = |bits: u64| u32::try_from(bits).unwrap_or(u32::MAX);
-    let place = u16::try_from(place).unwrap_or(u16::MAX);
-    (place, number(start)..number(start) + number(length))
+pub(super) fn unpack(packed: u64) -> CallOrder {
+    let bytes = packed.to_le_bytes();
+    let function = u16::from_le_bytes([bytes[0], bytes[1]]);
+    let start = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], 0]);
+    let length = u32::from_le_bytes([bytes[5], bytes[6], bytes[7], 0]);
+    CallOrder {
+        place: function & 0x0fff,
+        tag: (function >> 12).to_le_bytes()[0],
+        items: start..start + length,
+    }
 }
 
 /// # Safety

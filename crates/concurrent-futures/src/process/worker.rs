@@ -46,6 +46,8 @@ const KEPT: usize = 1024 * 1024;
 enum Trouble {
     #[error("its supervisor is not there any more")]
     Alone,
+    #[error("its task is to end it")]
+    Ended,
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     #[error(transparent)]
@@ -74,7 +76,7 @@ pub(super) fn serve_face(socket: &Socket, caller: &mut dyn Caller) -> io::Result
         Loop::new(socket, &memory, Some(caller)).run()
     });
     match ended {
-        Ok(()) | Err(Trouble::Alone) => Ok(()),
+        Ok(()) | Err(Trouble::Alone | Trouble::Ended) => Ok(()),
         Err(trouble) => {
             // If that does not arrive, the error has to do.
             let _ = refuse(socket, &trouble.to_string());
@@ -222,13 +224,12 @@ impl<'a> Loop<'a> {
 
     /// Has the face carry out a call.
     fn call_foreign(&mut self, call: &Call, argument: &Bytes<'_>) -> Result<(), Trouble> {
-        let (place, items) = unpack(call.function);
         let Some(caller) = self.caller.get_mut() else {
             return Err(Corrupt.into());
         };
         match call.order {
             Order::Define => {
-                caller.define(place, argument.as_slice());
+                caller.define(unpack(call.function).place, argument.as_slice());
                 return Ok(());
             }
             Order::Call => {}
@@ -236,7 +237,7 @@ impl<'a> Loop<'a> {
         }
         self.result.clear();
         let start = Instant::now();
-        let outcome = caller.call(place, items, argument.as_slice(), &mut self.result);
+        let outcome = caller.call(unpack(call.function), argument.as_slice(), &mut self.result);
         let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         if os::is_fork() {
             // As above.
@@ -246,6 +247,7 @@ impl<'a> Loop<'a> {
             Called::Returned => (ReplyKind::Value, 0),
             Called::StoppedBefore(left) => (ReplyKind::Value, left),
             Called::Raised => (ReplyKind::Failure, 0),
+            Called::Ended => return Err(Trouble::Ended),
         };
         self.answer_left(kind, left, call.number, nanoseconds)
     }
