@@ -252,11 +252,11 @@ LONG = """
 import multiprocessing, os, signal, sys, time
 
 def work(flag):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\n" % os.getpid())
     time.sleep(1000)
 
 def idle():
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\n" % os.getpid())
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
