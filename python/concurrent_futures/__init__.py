@@ -25,7 +25,13 @@ from concurrent_futures._base import (
     wait,
 )
 from concurrent_futures._install import install, uninstall
-from concurrent_futures.process import ProcessPoolExecutor
+from concurrent_futures.process import (
+    BrokenProcessPool,
+    ProcessPoolExecutor,
+    TaskTerminatedError,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
 from concurrent_futures.thread import ThreadPoolExecutor
 
 __all__ = [
@@ -33,14 +39,18 @@ __all__ = [
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
     "BrokenExecutor",
+    "BrokenProcessPool",
     "CancelledError",
     "DeadlockError",
     "Executor",
     "Future",
     "InvalidStateError",
     "ProcessPoolExecutor",
+    "TaskTerminatedError",
+    "TaskTimeoutError",
     "ThreadPoolExecutor",
     "TimeoutError",
+    "WorkerDiedError",
     "as_completed",
     "install",
     "uninstall",

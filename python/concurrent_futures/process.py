@@ -1,8 +1,388 @@
-"""``ProcessPoolExecutor``: the standard library's own, so far.
+"""``ProcessPoolExecutor``.
 
-Its futures work with this package's ``wait`` and ``as_completed``.
+The names are those of the standard library's ``concurrent.futures.process``.
 """
 
-from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from __future__ import annotations
 
-__all__ = ["BrokenProcessPool", "ProcessPoolExecutor"]
+import concurrent.futures as _stdlib
+import concurrent.futures.process as _stdlib_process
+import importlib
+import itertools
+import multiprocessing
+import os
+import threading
+import weakref
+from abc import ABCMeta
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from multiprocessing.context import BaseContext
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from concurrent_futures import _base, _engine, _worker
+from concurrent_futures._process_errors import (
+    BrokenProcessPool,
+    TaskTerminatedError,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
+
+__all__ = [
+    "BrokenProcessPool",
+    "ProcessPoolExecutor",
+    "TaskTerminatedError",
+    "TaskTimeoutError",
+    "WorkerDiedError",
+]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_stdlib_executor = _stdlib_process.ProcessPoolExecutor
+_check_system_limits: Callable[[], None] = _stdlib_process._check_system_limits
+
+# The supervisors of all pools, each with what ends it.
+_supervisors: weakref.WeakKeyDictionary[threading.Thread, _engine.Supervisor] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _cpu_count() -> int:
+    """Return the number of CPUs, counted as this Python's executor does."""
+    count = getattr(os, "process_cpu_count", os.cpu_count)()
+    return count or 1
+
+
+class Workers:
+    """The worker processes of a pool. It does not know the executor, which may be garbage."""
+
+    def __init__(self, context: BaseContext, task: _worker.Task) -> None:
+        self._context = context
+        self._task = task
+        #: By process id.
+        self.processes: dict[int, Any] = {}
+
+    def start(self, channel: int) -> tuple[int, int]:
+        """Start a worker with its end of a channel; return its process id and sentinel."""
+        context: Any = self._context
+        process = context.Process(
+            target=_worker.run,
+            args=(
+                _worker.Descriptor(channel),
+                _worker.Descriptor(_engine.life_of_this_process()),
+                self._task,
+            ),
+        )
+        process.start()
+        self.processes[process.pid] = process
+        return process.pid, process.sentinel
+
+    def exit_of(self, pid: int, replaced: bool) -> int | None:
+        """Return the exit code of a worker that has ended, and forget it if it is replaced."""
+        process = self.processes[pid]
+        process.join()
+        if replaced:
+            del self.processes[pid]
+        code: int | None = process.exitcode
+        return code
+
+
+class _CallQueue:
+    """Stands for the queue of calls, of which there is none but in the engine."""
+
+    def __init__(self, executor: ProcessPoolExecutor) -> None:
+        self._executor = weakref.ref(executor)
+
+    def qsize(self) -> int:
+        """Return the number of pending tasks."""
+        executor = self._executor()
+        return 0 if executor is None else executor._pending()
+
+    def empty(self) -> bool:
+        """Return whether no task is pending."""
+        return self.qsize() == 0
+
+    def close(self) -> None:
+        """Do nothing: it is closed with the executor."""
+
+    def join_thread(self) -> None:
+        """Do nothing: there is no thread."""
+
+
+class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMeta):
+    """Runs calls in worker processes.
+
+    Parameters
+    ----------
+    max_workers
+        The number of processes that the pool may have; by default that of CPUs.
+    mp_context
+        The context of ``multiprocessing`` whose processes the workers are.
+    initializer
+        Called first in each worker. If it raises an exception, the pool is broken: pending
+        futures and ``submit`` raise ``BrokenProcessPool``.
+    initargs
+        The arguments of the initializer. They may be locks and queues of the context.
+    max_tasks_per_child
+        After how many calls a worker ends and another takes its place.
+    on_worker_death
+        What happens when a worker dies: ``"break"``, as in the standard library, breaks the
+        pool, so that all futures raise ``BrokenProcessPool``. With ``"isolate"``, only the
+        future of the call that the worker was running does (`WorkerDiedError`), and the pool
+        replaces the worker. Results that cannot be unpickled then fail their own future, too.
+    task_timeout
+        How many seconds each call may run. Its worker is killed and replaced when they have
+        passed, and its future raises `TaskTimeoutError`.
+    memory_limit
+        How many bytes each worker may have for data (``RLIMIT_DATA``).
+    max_pending
+        How many tasks may be pending or running: ``submit`` waits for room. By default
+        there is no limit.
+    cloudpickle
+        Whether what ``pickle`` refuses, such as lambdas and closures, is pickled by
+        ``cloudpickle``, which must be installed.
+    """
+
+    @classmethod
+    def __subclasshook__(cls, other: type, /) -> Any:
+        # As for futures.
+        if cls is ProcessPoolExecutor and issubclass(other, _stdlib_executor):
+            return True
+        return NotImplemented
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        on_worker_death: Literal["break", "isolate"] = "break",
+        task_timeout: float | None = None,
+        memory_limit: int | None = None,
+        max_pending: int | None = None,
+        cloudpickle: bool = False,
+    ) -> None:
+        _check_system_limits()
+        if max_workers is None:
+            max_workers = _cpu_count()
+        elif max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if mp_context is None:
+            mp_context = _default_context(max_tasks_per_child)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        method = _start_method(mp_context)
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+            if method == "fork":
+                raise ValueError(
+                    "max_tasks_per_child is incompatible with"
+                    " the 'fork' multiprocessing start method;"
+                    " supply a different mp_context."
+                )
+        if on_worker_death not in ("break", "isolate"):
+            raise ValueError("on_worker_death must be 'break' or 'isolate'")
+        if max_pending is not None and max_pending <= 0:
+            raise ValueError("max_pending must be greater than 0")
+        if cloudpickle:
+            importlib.import_module("cloudpickle")  # Now rather than at the first call.
+        self._max_workers = max_workers
+        self._mp_context = mp_context
+        self._safe_to_dynamically_spawn_children = method != "fork"
+        self._initializer: Callable[..., Any] | None = initializer
+        self._initargs = initargs
+        self._max_tasks_per_child = max_tasks_per_child
+        self._on_worker_death = on_worker_death
+        strict = on_worker_death == "break"
+        # With limits for each task, and where each dies for itself, each item is one.
+        self._may_divide = strict and task_timeout is None and max_pending is None
+        installed = _stdlib.ProcessPoolExecutor is ProcessPoolExecutor
+        task = _worker.Task(initializer, initargs, strict, installed)
+        self._workers = Workers(mp_context, task)
+        self._processes: Any = self._workers.processes
+        self._call_queue: Any = _CallQueue(self)
+        self._work_ids: Any = self._call_queue
+        self._executor_manager_thread: Any = None
+        self._executor_manager_thread_wakeup: Any = None
+        self._result_queue: Any = None
+        self._shutdown_lock = threading.Lock()
+        self._start(
+            self._workers,
+            min(max_workers, _engine.MAX_WORKERS),
+            max_tasks_per_child,
+            strict,
+            task_timeout,
+            memory_limit,
+            max_pending,
+            cloudpickle,
+        )
+
+    def _begin(self) -> None:
+        """Start what is there from the first task on."""
+        with self._shutdown_lock:
+            if self._executor_manager_thread is not None or self._processes is None:
+                return
+            if not self._safe_to_dynamically_spawn_children:
+                # All at once, before there is a thread more, which forks do not go well with.
+                self._start_workers(self._max_workers)
+            supervisor = self._supervisor()
+            thread = threading.Thread(target=supervisor.run, name="ProcessPoolExecutor-supervisor")
+            _supervisors[thread] = supervisor
+            try:
+                thread.start()
+            except BaseException:
+                del _supervisors[thread]
+                raise
+            self._executor_manager_thread = thread
+
+    def map(
+        self,
+        fn: Callable[..., _T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[_T]:
+        """Call ``fn`` for the items of the iterables; return an iterator over the results.
+
+        The results come in the order of the items. All calls are submitted at once, or, with
+        ``buffersize``, that many ahead of the iteration. The iterator raises TimeoutError if a
+        result is not there ``timeout`` seconds after the call of map. With a ``chunksize``, so
+        many calls are one task; otherwise, the executor sends short ones together.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if "submit" in vars(self) or type(self).submit is not _engine.ProcessPool.submit:
+            # It is to be called for each task.
+            if buffersize is not None:
+                raise TypeError("buffersize needs the executor's own submit")
+            chunks = _chunks(zip(*iterables, strict=False), chunksize)
+            call = partial(_process_chunk, fn)
+            return _flatten(_stdlib.Executor.map(self, call, chunks, timeout=timeout))
+        size = None if chunksize == 1 and self._may_divide else chunksize
+        return self._map(fn, iterables, timeout, size, buffersize)
+
+    def options(self, *, timeout: float | None = None, retries: int = 0) -> ProcessPoolOptions:
+        """Return an object whose ``submit`` gives calls a time limit, and repeats them.
+
+        A call that runs longer than ``timeout`` seconds raises `TaskTimeoutError`; its worker
+        is killed and replaced. One whose worker dies is called again, up to ``retries`` times;
+        for that, ``on_worker_death`` must be ``"isolate"``.
+        """
+        return ProcessPoolOptions(self, timeout, retries)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse tasks from now on.
+
+        Waits for those that are pending or running, and for the end of the workers, if
+        ``wait``. With ``cancel_futures``, those that no worker has begun are cancelled.
+        """
+        with self._shutdown_lock:
+            self._close(cancel_futures)
+            thread = self._executor_manager_thread
+        if wait and thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._executor_manager_thread = None
+        self._call_queue = None
+        self._processes = None
+
+    def terminate_workers(self) -> None:
+        """End all workers by SIGTERM, and shut down without waiting.
+
+        Calls that run raise `BrokenProcessPool`; those that do not are cancelled.
+        """
+        self._force_end(kill=False)
+
+    def kill_workers(self) -> None:
+        """End all workers by SIGKILL, and shut down without waiting.
+
+        Calls that run raise `BrokenProcessPool`; those that do not are cancelled.
+        """
+        self._force_end(kill=True)
+
+    def _force_end(self, *, kill: bool) -> None:
+        self._end_workers(kill)
+        self.shutdown(wait=False, cancel_futures=True)
+
+    # ---- what other code touches
+
+    @property
+    def _shutdown_thread(self) -> bool:  # type: ignore[override]
+        return self._is_closed()
+
+    @property
+    def _queue_count(self) -> int:  # type: ignore[override]
+        return self._submitted()
+
+
+class ProcessPoolOptions:
+    """Submits calls with a time limit and retries; see `ProcessPoolExecutor.options`."""
+
+    def __init__(self, executor: ProcessPoolExecutor, timeout: float | None, retries: int) -> None:
+        if retries < 0:
+            raise ValueError("retries must not be negative")
+        self._executor = executor
+        self._timeout = timeout
+        self._retries = retries
+
+    def submit(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> _base.Future[_T]:
+        """Submit the call ``fn(*args, **kwargs)``, and return its Future at once."""
+        return self._executor._submit_with(self._timeout, self._retries, fn, args, kwargs)
+
+
+def _default_context(max_tasks_per_child: int | None) -> BaseContext:
+    """Return the context that this Python's executor has by default."""
+    if max_tasks_per_child is not None:
+        return multiprocessing.get_context("spawn")
+    return multiprocessing.get_context()
+
+
+def _start_method(context: BaseContext) -> str | None:
+    return context.get_start_method(allow_none=False)
+
+
+def _chunks(items: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    while chunk := tuple(itertools.islice(items, size)):
+        yield chunk
+
+
+def _flatten(results: Iterator[list[_T]]) -> Iterator[_T]:
+    """Yield what is in lists, without a reference to what was yielded."""
+    for chunk in results:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
+
+
+def _process_chunk(fn: Callable[..., _T], chunk: tuple[Any, ...]) -> list[_T]:
+    return [fn(*args) for args in chunk]
+
+
+def _at_exit() -> None:
+    """Let all pools finish their work before the interpreter ends."""
+    _engine.interpreter_exits()
+    while True:
+        try:
+            supervisors = list(_supervisors.items())
+            break
+        except RuntimeError:  # It has changed.
+            continue
+    for _, supervisor in supervisors:
+        supervisor.close()
+    for thread, _ in supervisors:
+        thread.join()
+
+
+# As the standard library does it: before all threads that are no daemons are joined.
+_register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
+_register_atexit(_at_exit)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_supervisors.clear)

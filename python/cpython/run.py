@@ -217,6 +217,9 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> int:
     """Run the suites that this Python has; print counts and failures."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell; what the tests start would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     options = parse_options()
     version = f"CPython {platform.python_version()}"
     left_out = read_left_out()

@@ -3,6 +3,7 @@
 use crate::fields::Field;
 use crate::name;
 use crate::observers::{self, Held, Observers};
+use crate::remote::{self, Remote};
 use crate::stdlib;
 use crate::task::Call;
 use crate::waiting;
@@ -33,6 +34,8 @@ pub(crate) struct Future {
     header: Header,
     /// Whoever starts or cancels the task takes it.
     call: UnsafeCell<Option<Call>>,
+    /// What a task in another process needs besides.
+    remote: Option<Box<Remote>>,
     result: Field,
     exception: Field,
     /// In here, as callbacks are too common to allocate for.
@@ -52,9 +55,14 @@ static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 impl Future {
     fn pending(call: Option<Call>) -> Self {
+        Self::with(&VTABLE, call, None)
+    }
+
+    fn with(vtable: &'static VTable, call: Option<Call>, remote: Option<Box<Remote>>) -> Self {
         Self {
-            header: Header::foreign(&VTABLE),
+            header: Header::foreign(vtable),
             call: UnsafeCell::new(call),
+            remote,
             result: Field::empty(),
             exception: Field::empty(),
             observers: Observers::default(),
@@ -64,14 +72,26 @@ impl Future {
 
     /// Makes the future of a task.
     pub(crate) fn of_call<'py>(py: Python<'py>, call: Call) -> PyResult<Bound<'py, Self>> {
+        Self::create(py, Self::pending(Some(call)))
+    }
+
+    /// Makes the future of a task for another process.
+    pub(crate) fn of_remote(py: Python<'_>, remote: Remote) -> PyResult<Bound<'_, Self>> {
+        Self::create(
+            py,
+            Self::with(&remote::VTABLE, None, Some(Box::new(remote))),
+        )
+    }
+
+    fn create(py: Python<'_>, this: Self) -> PyResult<Bound<'_, Self>> {
         let future_type = stdlib::future_type(py)?.as_type_ptr();
         // SAFETY: the type is a subclass of ours, which has nothing but a `Self` at this
         // offset (see `measure`); this is what a call of the type comes to.
         unsafe {
             let object = ffi::PyType_GenericAlloc(future_type, 0);
             let object = Bound::from_owned_ptr_or_err(py, object)?;
-            let this = object.as_ptr().byte_add(OFFSET.load(Ordering::Relaxed));
-            this.cast::<Self>().write(Self::pending(Some(call)));
+            let place = object.as_ptr().byte_add(OFFSET.load(Ordering::Relaxed));
+            place.cast::<Self>().write(this);
             Ok(object.cast_into_unchecked::<Self>())
         }
     }
@@ -106,7 +126,11 @@ impl Future {
     }
 
     pub(crate) fn has_exception(&self) -> bool {
-        self.exception.is_set()
+        self.exception.is_set() || self.remote().is_some_and(Remote::has_failed)
+    }
+
+    pub(crate) fn remote(&self) -> Option<&Remote> {
+        self.remote.as_deref()
     }
 
     /// Writes the outcome of a future that the caller has claimed.
@@ -272,6 +296,7 @@ impl Future {
 
     /// The exception, or else the result, of a future that is done.
     pub(crate) fn outcome<'py>(this: &Bound<'py, Self>) -> PyResult<Outcome<'py>> {
+        remote::open(this)?;
         let owner = this.as_any();
         Self::looking(this, |future| match future.state().phase() {
             Phase::Finished => Ok(match future.exception.get(owner) {
@@ -386,6 +411,25 @@ impl Future {
         }
     }
 
+    /// Ends a call that a worker process runs, together with the process, which is replaced.
+    ///
+    /// Its future raises `TaskTerminatedError`. A pending one is cancelled. Returns whether it did
+    /// either; calls that threads run cannot be ended.
+    fn terminate(this: &Bound<'_, Self>) -> PyResult<bool> {
+        let (cancel, told) = Self::cancel_pending(this);
+        told?;
+        if cancel != Cancel::TooLate {
+            return Ok(cancel == Cancel::Now);
+        }
+        let py = this.py();
+        let future = this.get();
+        Ok(py.detach(|| {
+            future
+                .remote()
+                .is_some_and(|remote| remote.terminate(future))
+        }))
+    }
+
     /// Says that the task begins to run. For those who write executors.
     ///
     /// Returns False if the future was cancelled, and the task should not be run. Raises
@@ -446,6 +490,7 @@ impl Future {
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
         let class = this.get_type().name()?;
         let address = this.as_ptr().addr();
+        remote::open(this)?;
         let owner = this.as_any();
         Self::looking(this, |future| {
             let phase = future.state().phase();
@@ -498,8 +543,9 @@ impl Future {
     }
 
     #[getter(_result)]
-    fn get_result<'py>(this: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
-        this.get().result.get(this.as_any())
+    fn get_result<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        remote::open(this)?;
+        Ok(this.get().result.get(this.as_any()))
     }
 
     #[setter(_result)]
@@ -509,8 +555,9 @@ impl Future {
     }
 
     #[getter(_exception)]
-    fn get_exception<'py>(this: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
-        this.get().exception.get(this.as_any())
+    fn get_exception<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        remote::open(this)?;
+        Ok(this.get().exception.get(this.as_any()))
     }
 
     #[setter(_exception)]
@@ -546,6 +593,7 @@ impl Future {
     /// Whether the future is done, whether it was cancelled, its result, its exception.
     #[pyo3(name = "_get_snapshot")]
     fn snapshot<'py>(this: &Bound<'py, Self>) -> PyResult<Snapshot<'py>> {
+        remote::open(this)?;
         let owner = this.as_any();
         Self::looking(this, |future| match future.state().phase() {
             Phase::Finished => (

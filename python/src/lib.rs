@@ -23,15 +23,25 @@ mod as_completed;
 mod fields;
 mod future;
 mod host;
+mod life;
 mod map;
 mod name;
 mod observers;
+mod pickling;
 mod pool;
 mod process;
+mod process_errors;
+mod process_host;
+mod process_map;
+mod process_pool;
+mod released;
+mod remote;
 mod stdlib;
 mod task;
+mod unpickling;
 mod wait;
 mod waiting;
+mod worker_process;
 
 use pyo3::pymodule;
 
@@ -45,15 +55,23 @@ mod _engine {
     #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
+    use super::life::{life_of_this_process, live_no_longer_than};
+    #[pymodule_export]
     use super::map::ResultIterator;
     #[pymodule_export]
     use super::pool::ThreadPool;
     #[pymodule_export]
     use super::process::{after_fork, before_fork, interpreter_ends, interpreter_exits};
     #[pymodule_export]
+    use super::process_map::SpanIterator;
+    #[pymodule_export]
+    use super::process_pool::{ProcessPool, Supervisor};
+    #[pymodule_export]
     use super::stdlib::use_types;
     #[pymodule_export]
     use super::wait::wait;
+    #[pymodule_export]
+    use super::worker_process::{refuse, serve};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -76,7 +76,7 @@ pub(crate) fn map<'py>(
     Bound::new(py, ResultIterator(Mutex::new(results)))
 }
 
-fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
+pub(crate) fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
     if !size.is_instance_of::<pyo3::types::PyInt>() {
         return Err(PyTypeError::new_err(
             "buffersize must be an integer or None",
@@ -89,7 +89,10 @@ fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
     Ok(size.extract().unwrap_or(usize::MAX))
 }
 
-fn zip<'py>(py: Python<'py>, iterables: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyIterator>> {
+pub(crate) fn zip<'py>(
+    py: Python<'py>,
+    iterables: Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyIterator>> {
     crate::stdlib::zip(py)?.call1(iterables)?.try_iter()
 }
 

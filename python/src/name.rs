@@ -32,6 +32,15 @@ macro_rules! names {
 static NAMES: PyOnceLock<Names> = PyOnceLock::new();
 
 names! {
+    begin = "_begin";
+    exit_of = "exit_of";
+    self_ = "__self__";
+    traceback = "__traceback__";
+    extra_reducers = "_extra_reducers";
+    reducer_override = "reducer_override";
+    forking_pickler = "ForkingPickler";
+    dump = "dump";
+    getvalue = "getvalue";
     acquire = "acquire";
     add = "add";
     add_cancelled = "add_cancelled";

@@ -1,6 +1,6 @@
 //! What concerns the whole process: forks, and the end of the interpreter.
 
-use crate::waiting;
+use crate::{life, released, waiting};
 use concurrent_futures::engine::{ForkGuard, Pool};
 use pyo3::prelude::*;
 use std::cell::RefCell;
@@ -9,6 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// How many forks there are between this process and the first.
+static GENERATION: AtomicUsize = AtomicUsize::new(0);
+
+/// Differs in a fork from what it is in its parent.
+pub(crate) fn generation() -> usize {
+    GENERATION.load(Ordering::Relaxed)
+}
 
 static EXITING: AtomicBool = AtomicBool::new(false);
 
@@ -61,11 +69,19 @@ pub(crate) fn before_fork(py: Python<'_>) {
 /// Called after the fork, in parent and child.
 #[pyfunction]
 pub(crate) fn after_fork(in_child: bool) {
-    drop(HELD.take());
+    let mut held = HELD.take();
     if in_child {
+        if let Some(held) = &mut held {
+            held.forget_pools();
+        }
+        GENERATION.fetch_add(1, Ordering::Relaxed);
+        life::forget();
+        released::forget();
+        EXITING.store(false, Ordering::Release);
         // The parent's: what they refer to must not even be dropped here.
         mem::forget(mem::take(&mut *pools()));
     }
+    drop(held);
 }
 
 /// Threads that are about to attach, or run Python code in a call of ours.

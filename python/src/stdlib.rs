@@ -54,6 +54,18 @@ imported! {
     thread = "threading", "Thread";
     switch_interval = "sys", "getswitchinterval";
     zip = "builtins", "zip";
+    loads = "pickle", "loads";
+    dumps = "pickle", "dumps";
+    bytes_io = "io", "BytesIO";
+    reduction = "multiprocessing", "reduction";
+    copyreg_table = "copyreg", "dispatch_table";
+    rebuild_exception = "concurrent_futures._worker", "rebuild_exception";
+    failed_item = "concurrent_futures._worker", "FailedItem";
+    broken_process_pool = "concurrent_futures._process_errors", "BrokenProcessPool";
+    worker_died_error = "concurrent_futures._process_errors", "WorkerDiedError";
+    task_timeout_error = "concurrent_futures._process_errors", "TaskTimeoutError";
+    task_terminated_error = "concurrent_futures._process_errors", "TaskTerminatedError";
+    remote_traceback = "concurrent_futures._process_errors", "remote_traceback";
     // The original, also after `install()`.
     original_as_completed = "concurrent_futures._base", "_original_as_completed";
 }

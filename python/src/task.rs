@@ -113,19 +113,8 @@ unsafe impl ForeignTask for Future {
     }
 
     unsafe fn finish(task: NonNull<Header>) {
-        attached(|py| {
-            // SAFETY: promised by the caller.
-            let finished = unsafe { Self::finish(&Self::of(py, task)) };
-            if let Err(error) = finished {
-                // The worker goes on: others rely on it.
-                stdlib::log(
-                    py,
-                    name::critical(py),
-                    &error,
-                    (name::exception_in_worker(py),),
-                );
-            }
-        });
+        // SAFETY: promised by the caller.
+        unsafe { Self::finish_task(task) };
     }
 
     unsafe fn fail(task: NonNull<Header>, error: TaskError) {
@@ -171,17 +160,8 @@ unsafe impl ForeignTask for Future {
     }
 
     unsafe fn free(task: NonNull<Header>) {
-        attached(|py| {
-            // SAFETY: promised by the caller; the reference was made, and the object taken
-            // out of the garbage collector's sight, when the task was submitted.
-            unsafe {
-                let object = Self::object_of(task);
-                if ffi::PyObject_GC_IsTracked(object) == 0 {
-                    ffi::PyObject_GC_Track(object.cast());
-                }
-                drop(Bound::from_owned_ptr(py, object));
-            }
-        });
+        // SAFETY: promised by the caller.
+        attached(|py| unsafe { drop_reference(py, task) });
     }
 
     unsafe fn name(_task: NonNull<Header>) -> Cow<'static, str> {
@@ -189,7 +169,43 @@ unsafe impl ForeignTask for Future {
     }
 }
 
+/// Drops the reference with which a future was enlisted.
+///
+/// # Safety
+/// It is the caller's.
+pub(crate) unsafe fn drop_reference(py: Python<'_>, task: NonNull<Header>) {
+    // SAFETY: promised by the caller; the reference was made, and the object taken out of the
+    // garbage collector's sight, when the task was submitted.
+    unsafe {
+        let object = Future::object_of(task);
+        if ffi::PyObject_GC_IsTracked(object) == 0 {
+            ffi::PyObject_GC_Track(object.cast());
+        }
+        drop(Bound::from_owned_ptr(py, object));
+    }
+}
+
 impl Future {
+    /// Makes a future done that was claimed and has its outcome; the engine asks for it.
+    ///
+    /// # Safety
+    /// The caller has claimed the future and written the outcome.
+    pub(crate) unsafe fn finish_task(task: NonNull<Header>) {
+        attached(|py| {
+            // SAFETY: promised by the caller.
+            let finished = unsafe { Self::finish(&Self::of(py, task)) };
+            if let Err(error) = finished {
+                // The worker goes on: others rely on it.
+                stdlib::log(
+                    py,
+                    name::critical(py),
+                    &error,
+                    (name::exception_in_worker(py),),
+                );
+            }
+        });
+    }
+
     /// Cancels the future if it is pending, and calls its callbacks.
     pub(crate) fn cancel_pending(this: &Bound<'_, Self>) -> (Cancel, PyResult<()>) {
         // SAFETY: a pending future may be cancelled by anyone, and has no outcome.
@@ -200,6 +216,9 @@ impl Future {
             Advance::Done => {
                 // SAFETY: ours is the cancellation, so the call is ours.
                 drop(unsafe { Self::take_call(this) });
+                if let Some(remote) = this.get().remote() {
+                    remote.leave();
+                }
                 let called = if observed {
                     observers::call_callbacks(this)
                 } else {
@@ -280,7 +299,7 @@ fn turn(py: Python<'_>) -> Duration {
 
 /// Python code is interrupted when others wait for their turn. Native code is not, and
 /// between the tasks there is no Python code: so we offer it.
-fn let_others_run(py: Python<'_>) {
+pub(crate) fn let_others_run(py: Python<'_>) {
     if END_OF_TURN.get().is_some_and(|end| Instant::now() >= end) {
         py.detach(|| {});
         begin_turn(py);

@@ -1,6 +1,7 @@
 //! How threads of Python wait: detached, until a time, and until a signal is to be handled.
 
 use crate::process::{attached, come_back};
+use crate::released::drop_released;
 use concurrent_futures::engine::{Stop, deadline_after, spin_limit};
 use pyo3::exceptions::PyOverflowError;
 use pyo3::ffi;
@@ -83,6 +84,7 @@ pub(crate) fn detached<R: Send>(
         (result, raised.into_inner(), come_back())
     });
     drop(on_the_way);
+    drop_released(py);
     raised.map_or(Ok(result), Err)
 }
 

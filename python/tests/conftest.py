@@ -4,6 +4,7 @@ import concurrent.futures
 import faulthandler
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,9 +23,36 @@ HANGS = 5 * LIMIT
 _terminal = 2
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--reference`."""
+    parser.addoption(
+        "--reference",
+        action="store_true",
+        help="run the tests of process pools with the standard library's, too: it must pass those "
+        "that are for both, but has hangs of its own, and takes as long again",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the standard library's process pools out, without `--reference`."""
+    if config.getoption("--reference"):
+        return
+
+    def is_reference(item: pytest.Item) -> bool:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        is_of_processes = item.path.name.startswith("test_process_")
+        return is_of_processes and parameters.get("lib") is concurrent.futures
+
+    config.hook.pytest_deselected(items=list(filter(is_reference, items)))
+    items[:] = [item for item in items if not is_reference(item)]
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the real standard error, as a test's own is captured."""
+    """Keeps the real standard error, as a test's own is captured; has Ctrl-C end the tests."""
     global _terminal
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell; programs that tests start would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     capture = config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():

@@ -251,12 +251,16 @@ def test_a_broken_pool_at_the_end(lib: ModuleType) -> None:
 LONG = """
 import multiprocessing, os, signal, sys, time
 
+def tell():
+    # In one piece, as two processes write into one pipe.
+    os.write(1, b"%d\\n" % os.getpid())
+
 def work(flag):
-    os.write(1, b"%d\n" % os.getpid())
+    tell()
     time.sleep(1000)
 
 def idle():
-    os.write(1, b"%d\n" % os.getpid())
+    tell()
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])

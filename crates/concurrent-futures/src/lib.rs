@@ -101,6 +101,11 @@ pub mod engine {
     pub use crate::future::task::{ForeignTask, Header, TaskRef, VTable};
     pub use crate::future::wait::{HasTask, has_failed, next_ready, wait_for_all, wait_for_first};
     #[cfg(target_os = "linux")]
+    pub use crate::process::host::{
+        Argument, CallOrder, Called, Caller, Definition, PoolSettings, ProcessPool, RemoteAnswer,
+        RemoteCall, RemoteTask, StartedWorker, WorkerHost, refuse, serve,
+    };
+    #[cfg(target_os = "linux")]
     pub use crate::process::init_before_main;
     pub use crate::sync::{deadline_after, spin_limit};
     pub use crate::thread::MAX_WORKERS;

@@ -39,7 +39,7 @@ pub fn wait_until_done(
         return Ok(false);
     }
     current::with_worker(|worker| {
-        if is_done_soon(task, worker.filter(|_| deadline.is_none())) {
+        if is_done_soon(task, worker.filter(|_| deadline.is_none()), deadline) {
             return Ok(true);
         }
         let (Some(worker), None) = (worker, deadline) else {
@@ -61,7 +61,7 @@ pub fn wait_until_done(
 /// be. Should the calling task be what it waits for, another task gets the error.
 pub(crate) fn wait_always(task: &TaskRef) {
     current::with_worker(|worker| {
-        if is_done_soon(task, worker) {
+        if is_done_soon(task, worker, None) {
             return;
         }
         let futures: &Futures<'_> = &|f| f(task);
@@ -72,11 +72,12 @@ pub(crate) fn wait_always(task: &TaskRef) {
 
 /// Whether the future is done, can be run in place by `worker`, or is done before a
 /// sleep and a wake-up would be over.
-fn is_done_soon(task: &TaskRef, worker: Option<&Worker<'_>>) -> bool {
-    task.state().is_done()
+fn is_done_soon(task: &TaskRef, worker: Option<&Worker<'_>>, deadline: Option<Instant>) -> bool {
+    let is_done = || task.state().is_done();
+    is_done()
         || worker.is_some_and(|worker| worker.run_in_place(task))
-        || driver::drive(task.home(), &|| task.state().is_done())
-        || spin_until(|| task.state().is_done())
+        // Who has worked for the pool has waited awake enough.
+        || driver::drive(task.home(), &is_done, deadline).unwrap_or_else(|| spin_until(is_done))
 }
 
 /// A thread's entry in the list of the future it waits for.

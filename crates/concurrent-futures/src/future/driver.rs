@@ -7,13 +7,24 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock, Weak};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard, Weak};
+use std::time::Instant;
 
 /// A pool that a waiting thread can do work for.
 pub(crate) trait Driver: Send + Sync {
-    /// Works until `is_done`, or until there has been nothing to do for some time.
-    /// Returns whether it is done.
-    fn drive(&self, is_done: &dyn Fn() -> bool) -> bool;
+    /// Works until `is_done`, until there has been nothing to do for some time, or until
+    /// about the deadline. Returns whether it is done.
+    fn drive(&self, is_done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool;
+
+    /// Takes back a task that was handed to a worker, if that has not begun, and cancels it.
+    /// Returns whether it did.
+    fn cancel(&self, future: super::FutureId) -> bool;
+
+    /// Forgets a task that was cancelled while it was pending.
+    fn forget(&self, future: super::FutureId);
+
+    /// Whether a worker has begun with a task that was handed to one.
+    fn has_begun(&self, future: super::FutureId) -> bool;
 
     /// Ends the task of a future that is running, together with its worker. Returns
     /// whether it will be.
@@ -42,6 +53,22 @@ pub(crate) fn remove(home: *const ()) {
     COUNT.store(drivers.len(), Ordering::Relaxed);
 }
 
+/// The list of pools, which no other thread changes or reads meanwhile.
+pub(crate) struct Held(RwLockWriteGuard<'static, Vec<(usize, Weak<dyn Driver>)>>);
+
+/// Waits for the list.
+pub(crate) fn hold() -> Held {
+    Held(DRIVERS.write().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Held {
+    /// Forgets all pools, without looking at them.
+    pub(crate) fn forget(&mut self) {
+        std::mem::forget(std::mem::take(&mut *self.0));
+        COUNT.store(0, Ordering::Relaxed);
+    }
+}
+
 fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {
     if home.is_null() || COUNT.load(Ordering::Relaxed) == 0 {
         return None;
@@ -51,10 +78,31 @@ fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {
     driver.upgrade()
 }
 
-/// Works for the pool of a future, if it is one of these, as long as that helps. Returns
-/// whether `is_done`.
-pub(crate) fn drive(home: *const (), is_done: &dyn Fn() -> bool) -> bool {
-    find(home).is_some_and(|driver| driver.drive(is_done))
+/// Works for the pool of a future, as long as that helps. Returns whether `is_done`; none if
+/// the pool is not one of these.
+pub(crate) fn drive(
+    home: *const (),
+    is_done: &dyn Fn() -> bool,
+    deadline: Option<Instant>,
+) -> Option<bool> {
+    find(home).map(|driver| driver.drive(is_done, deadline))
+}
+
+/// Cancels the task of a future that is not pending, if its pool can.
+pub(crate) fn cancel(home: *const (), future: super::FutureId) -> bool {
+    find(home).is_some_and(|driver| driver.cancel(future))
+}
+
+/// Tells the pool of a future that it was cancelled.
+pub(crate) fn forget(home: *const (), future: super::FutureId) {
+    if let Some(driver) = find(home) {
+        driver.forget(future);
+    }
+}
+
+/// Whether the task of a future that is not pending was begun, as far as its pool knows.
+pub(crate) fn has_begun(home: *const (), future: super::FutureId) -> bool {
+    find(home).is_none_or(|driver| driver.has_begun(future))
 }
 
 /// Ends the task of a running future, if its pool can.

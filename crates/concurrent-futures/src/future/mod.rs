@@ -114,7 +114,14 @@ impl<T> Future<T> {
     /// assert!(matches!(future.result(), Err(TaskError::Cancelled)));
     /// ```
     pub fn cancel(&self) -> bool {
-        self.task.cancel() != Cancel::TooLate
+        match self.task.cancel() {
+            Cancel::Now => {
+                driver::forget(self.task.home(), self.id());
+                true
+            }
+            Cancel::Before => true,
+            Cancel::TooLate => !self.done() && driver::cancel(self.task.home(), self.id()),
+        }
     }
 
     /// Ends the task, whatever it is doing: cancels it if it is pending; if it is running
@@ -160,10 +167,12 @@ impl<T> Future<T> {
     /// Whether the task is being run.
     #[must_use]
     pub fn running(&self) -> bool {
-        matches!(
-            self.task.state().phase(),
-            Phase::Running | Phase::Setting | Phase::Finishing
-        )
+        match self.task.state().phase() {
+            // It may be on its way to a worker process.
+            Phase::Running => driver::has_begun(self.task.home(), self.id()),
+            Phase::Setting | Phase::Finishing => true,
+            _ => false,
+        }
     }
 
     /// Whether the future is finished or cancelled, and its callbacks have run.

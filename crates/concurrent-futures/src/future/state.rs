@@ -334,6 +334,30 @@ impl State {
             && self.exchange(word, Word::new(Phase::Finished)).is_ok()
     }
 
+    /// Makes the future `Finished`, and notifies all who wait, if there are no callbacks and it
+    /// is not flagged.
+    ///
+    /// # Safety
+    /// As for [`finish_unobserved`](Self::finish_unobserved).
+    pub(crate) unsafe fn finish_uncalled(&self) -> bool {
+        // SAFETY: promised by the caller.
+        if unsafe { self.finish_unobserved() } {
+            return true;
+        }
+        let lock = |word: Word| (!word.is_flagged()).then(|| word.locked());
+        let Ok(before) = self.update(lock) else {
+            return false;
+        };
+        // SAFETY: the lock gives us the list.
+        if unsafe { has_callbacks(before.list()) } {
+            self.unlock(before);
+            return false;
+        }
+        self.unlock(Word::new(Phase::Finished));
+        notify_all(before.list());
+        true
+    }
+
     /// Makes the future go to phase `to` if it is in one of `from`, and, unless
     /// `despite_flag`, not flagged. If it is done by that, notifies all who wait.
     ///
@@ -523,6 +547,21 @@ unsafe fn divide(mut list: *mut Node) -> (*mut Node, *mut Node) {
         }
     }
     (callbacks, waiters)
+}
+
+/// # Safety
+/// The caller has the list to itself.
+unsafe fn has_callbacks(mut list: *mut Node) -> bool {
+    while let Some(node) = NonNull::new(list) {
+        // SAFETY: promised by the caller; a node in the list is alive.
+        unsafe {
+            if matches!(node.as_ref().action, Action::Callback(_)) {
+                return true;
+            }
+            list = node.as_ref().next();
+        }
+    }
+    false
 }
 
 /// # Safety

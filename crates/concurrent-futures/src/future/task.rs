@@ -423,7 +423,7 @@ impl TaskRef {
     ///
     /// # Safety
     /// As for `finish`.
-    pub(crate) unsafe fn finish_quietly(&self) -> bool {
+    pub unsafe fn finish_quietly(&self) -> bool {
         // SAFETY: promised by the caller; a foreign task's list has no callbacks, and what
         // else is to be done is told by the flag.
         unsafe {

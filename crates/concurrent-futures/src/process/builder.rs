@@ -7,15 +7,19 @@ use super::error::{TransferError, TransferStep};
 use super::executor::ProcessPoolExecutor;
 use super::failure::Failure;
 use super::function::{self, Invoke};
+use super::host::{PoolSettings, WorkerHost};
 use super::image::image;
 use super::init::is_initialized;
+use super::observed::Observed;
 use super::options::{StartMethod, TaskOptions};
 use super::pool::Pool;
 use super::supervisor;
 use crate::error::BuildError;
 use crate::executor::{Function, Value};
 use crate::future::Outcome;
+use crate::observer::Observer;
 use crate::panic;
+use crate::thread::limit::PendingLimit;
 use crate::thread::{InitializerOutcome, MAX_WORKERS};
 use std::any::type_name;
 use std::error::Error;
@@ -23,11 +27,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 /// What a pool was made with.
-#[derive(Debug)]
 pub(super) struct Settings {
     pub(super) max_workers: usize,
     pub(super) max_tasks_per_child: Option<usize>,
@@ -42,19 +46,31 @@ pub(super) struct Settings {
     pub(super) program: Option<OsString>,
     pub(super) strict: bool,
     pub(super) options: TaskOptions,
+    /// The bound on pending tasks.
+    pub(super) limit: Option<Arc<PendingLimit>>,
+    pub(super) observed: Option<Arc<Observed>>,
+    /// What starts the workers, if they are not this program, started anew.
+    pub(super) host: Option<Arc<dyn WorkerHost>>,
 }
 
-/// Makes a [`ProcessPoolExecutor`]; see [`ProcessPoolExecutor::builder`].
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct ProcessPoolExecutorBuilder {
-    settings: Settings,
-    /// Why the initializer does not travel.
-    initializer_error: Option<TransferError>,
+impl Settings {
+    /// Those of a pool of another face.
+    pub(super) fn of_host(settings: &PoolSettings, host: Arc<dyn WorkerHost>) -> Self {
+        Self {
+            max_workers: settings.max_workers,
+            max_tasks_per_child: settings.max_tasks_per_child,
+            start_timeout: Duration::MAX,
+            memory_limit: settings.memory_limit,
+            strict: settings.strict,
+            host: Some(host),
+            ..Self::default()
+        }
+    }
 }
 
-impl Default for ProcessPoolExecutorBuilder {
+impl Default for Settings {
     fn default() -> Self {
-        let settings = Settings {
+        Self {
             max_workers: thread::available_parallelism().map_or(1, usize::from),
             max_tasks_per_child: None,
             start_method: StartMethod::default(),
@@ -67,12 +83,34 @@ impl Default for ProcessPoolExecutorBuilder {
             program: None,
             strict: false,
             options: TaskOptions::new(),
-        };
-        Self {
-            settings,
-            initializer_error: None,
+            limit: None,
+            observed: None,
+            host: None,
         }
     }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("max_workers", &self.max_workers)
+            .field("max_tasks_per_child", &self.max_tasks_per_child)
+            .field("start_method", &self.start_method)
+            .field("memory_limit", &self.memory_limit)
+            .field("strict", &self.strict)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`ProcessPoolExecutor`]; see [`ProcessPoolExecutor::builder`].
+#[must_use = "a builder does nothing until `build` is called"]
+#[derive(Default)]
+pub struct ProcessPoolExecutorBuilder {
+    settings: Settings,
+    /// Why the initializer does not travel.
+    initializer_error: Option<TransferError>,
+    max_pending: Option<usize>,
 }
 
 impl ProcessPoolExecutorBuilder {
@@ -223,6 +261,61 @@ impl ProcessPoolExecutorBuilder {
         self
     }
 
+    /// Bounds the number of pending tasks: `submit` and `map` wait for room. A task that was
+    /// handed to a worker is not pending any more. By default there is no bound.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().max_workers(2).max_pending(10).build()?;
+    /// let squares = pool.map(|n: u64| n * n, 0..1000)?;
+    /// assert_eq!(squares.map(Result::unwrap).sum::<u64>(), 332_833_500);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_pending(mut self, max_pending: usize) -> Self {
+        self.max_pending = Some(max_pending);
+        self
+    }
+
+    /// Has `observer` told what becomes of each task. It is called by whoever has to do with
+    /// the task at that moment: the thread that submits, one that waits, or one of the
+    /// pool's. A task is started when it is the next that its worker runs; one that is
+    /// repeated is reported as started once.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{FutureId, Observer, ProcessPoolExecutor};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    ///
+    /// #[derive(Default)]
+    /// struct Finished(AtomicUsize);
+    ///
+    /// impl Observer for Finished {
+    ///     fn finished(&self, _: FutureId) {
+    ///         self.0.fetch_add(1, Ordering::Relaxed);
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let finished = Arc::new(Finished::default());
+    /// let pool = ProcessPoolExecutor::builder().observer(Arc::clone(&finished)).build()?;
+    /// pool.map(f64::sqrt, [1.0, 4.0, 9.0])?.for_each(drop);
+    /// pool.shutdown(true, false);
+    /// assert_eq!(finished.0.load(Ordering::Relaxed), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.settings.observed = Some(Arc::new(Observed::new(Box::new(observer))));
+        self
+    }
+
     /// Makes the executor. Its workers are started when there are tasks.
     ///
     /// # Errors
@@ -241,7 +334,7 @@ impl ProcessPoolExecutorBuilder {
     /// let error = ProcessPoolExecutor::builder().max_workers(0).build().unwrap_err();
     /// assert!(matches!(error, BuildError::ZeroWorkers));
     /// ```
-    pub fn build(self) -> Result<ProcessPoolExecutor, BuildError> {
+    pub fn build(mut self) -> Result<ProcessPoolExecutor, BuildError> {
         if !is_initialized() {
             return Err(BuildError::NotInitialized);
         }
@@ -251,6 +344,10 @@ impl ProcessPoolExecutorBuilder {
             (_, Some(0)) => return Err(BuildError::ZeroTasks),
             _ => {}
         }
+        if self.max_pending == Some(0) {
+            return Err(BuildError::ZeroPending);
+        }
+        self.settings.limit = self.max_pending.map(PendingLimit::new);
         if let Some(error) = self.initializer_error {
             return Err(BuildError::Transfer(error));
         }

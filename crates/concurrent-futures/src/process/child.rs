@@ -4,6 +4,7 @@
 
 use super::channel::Socket;
 use super::error::WorkerExit;
+use super::host::StartedWorker;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::io;
@@ -13,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 #[derive(Debug)]
 pub(super) struct Child {
     pid: u32,
+    /// Readable once the process has ended.
     pidfd: OwnedFd,
     pub(super) socket: Socket,
 }
@@ -23,6 +25,23 @@ impl Child {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd, socket })
+    }
+
+    /// A process that a host has started.
+    pub(super) fn of_host(started: &StartedWorker, socket: Socket) -> io::Result<Self> {
+        let raw = i32::try_from(started.pid).ok().and_then(Pid::from_raw);
+        let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = match (
+            rustix::process::pidfd_open(raw, PidfdFlags::empty()),
+            &started.sentinel,
+        ) {
+            (Ok(pidfd), _) => pidfd,
+            // It has ended, and whoever is its parent has taken notice.
+            (Err(Errno::SRCH), Some(sentinel)) => sentinel.try_clone()?,
+            (Err(error), _) => return Err(error.into()),
+        };
+        let pid = started.pid;
         Ok(Self { pid, pidfd, socket })
     }
 

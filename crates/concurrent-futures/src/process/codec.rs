@@ -4,6 +4,7 @@
 
 use crate::executor::Value;
 use std::any::Any;
+use std::borrow::Cow;
 
 /// Values up to this length are copied, so that a buffer can be used again; longer ones
 /// are moved.
@@ -55,7 +56,14 @@ pub(super) enum Bytes<'a> {
     Owned(Vec<u8>),
 }
 
-impl Bytes<'_> {
+impl<'a> Bytes<'a> {
+    pub(super) fn into_cow(self) -> Cow<'a, [u8]> {
+        match self {
+            Self::Borrowed(bytes) => Cow::Borrowed(bytes),
+            Self::Owned(bytes) => Cow::Owned(bytes),
+        }
+    }
+
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,

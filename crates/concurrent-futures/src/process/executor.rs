@@ -12,7 +12,9 @@ use super::task::Task;
 use crate::error::{BuildError, SubmitError, TaskError};
 use crate::executor::{Executor, Function, Value};
 use crate::future::Future;
+use crate::future::blocking::NEVER;
 use crate::map::{BufferedMap, Map, MapOptions};
+use crate::thread::limit::WhenFull;
 use rustix::process::Signal;
 use std::error::Error;
 use std::fmt;
@@ -40,8 +42,9 @@ use std::sync::Arc;
 /// is left to this process.
 ///
 /// # Callbacks
-/// They run in a thread of the pool, one after the other, and must not wait for other
-/// tasks of it.
+/// They run in a thread of the pool that does nothing else, one after the other: one that
+/// takes long delays the others, and nothing else. It may submit tasks and wait for them,
+/// but not for a future that has callbacks itself, which run after it.
 ///
 /// Source of the semantics:
 /// [`concurrent.futures.ProcessPoolExecutor`][python].
@@ -416,9 +419,14 @@ impl ProcessPoolExecutor {
         let mut bytes = Vec::new();
         let encoded = crate::panic::catch(|| codec::encode(argument, &mut bytes));
         let place = function::place_of::<I>();
-        let (task, future) = Task::new::<I>(self.pool.home(), place.unwrap_or(0), bytes, options);
+        let (mut task, future) =
+            Task::new::<I>(self.pool.home(), place.unwrap_or(0), bytes, options);
         let error = match (place, encoded) {
             (Some(_), Ok(Ok(()))) => {
+                if let Some(limit) = &self.pool.settings.limit {
+                    // None when the pool is closed, which it says itself.
+                    task.permit = limit.acquire(WhenFull::Wait(NEVER))?;
+                }
                 self.pool.submit(task)?;
                 return Ok(future);
             }

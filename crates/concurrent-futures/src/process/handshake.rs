@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 const MAGIC: [u8; 8] = *b"CFUTURE1";
 
+/// The identity of the workers of other faces, which load the same library.
+pub(super) const FACE: Identity = *b"face 1\0\0\0\0\0\0\0\0\0\0";
+
 /// What a worker is told.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Setup {

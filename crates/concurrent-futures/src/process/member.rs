@@ -7,21 +7,25 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Writer, padded, reserve,
+    CAPACITY, Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Rest, Writer,
+    padded, reserve,
 };
 use super::child::Child;
+use super::host::Definition;
 use super::task::Task;
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU32;
+use std::time::Instant;
 
 /// How much is written or read before the other side is shown: so that both work on a
 /// long value at the same time.
 const PIECE: usize = 128 * 1024;
 
-/// How long a worker may take to pass over recalled frames, which takes microseconds.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// What an idle worker's stream has room for at least; this is when a patient writer is woken.
+const HALF: usize = CAPACITY / 2;
+const _: () = assert!(HALF > 2 * HEADER + Definition::LONGEST);
 
 /// Where a worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub(super) struct Answer {
     pub(super) content: Content,
     /// How long the task ran.
     pub(super) nanoseconds: u64,
+    /// What of the task's span was not begun.
+    pub(super) rest: Option<Box<Task>>,
 }
 
 /// Where the bytes of an answer are.
@@ -105,6 +111,9 @@ pub(super) struct Member {
     pub(super) killed: Option<Kill>,
     /// Whether its task has run for so long that nothing is queued behind it.
     pub(super) stalled: bool,
+    /// It has nothing to do, but frames that were recalled fill its stream: it will pass over
+    /// them when it comes to it.
+    pub(super) clogged: bool,
     /// Tasks it was ever handed.
     pub(super) handed: usize,
     /// When it was started, and then, when the task that it runs came to its turn.
@@ -117,6 +126,8 @@ pub(super) struct Member {
     sending: Option<usize>,
     incoming: Option<Incoming>,
     next_number: u64,
+    /// The functions that it knows, by their places; see `Definition`.
+    known: Vec<u64>,
     /// For headers.
     head: Vec<u8>,
 }
@@ -128,6 +139,7 @@ impl Member {
             stage: Stage::Starting,
             killed: None,
             stalled: false,
+            clogged: false,
             handed: 0,
             since: Instant::now(),
             writer,
@@ -136,6 +148,7 @@ impl Member {
             sending: None,
             incoming: None,
             next_number: 0,
+            known: Vec::new(),
             head: Vec::with_capacity(HEADER),
         }
     }
@@ -143,6 +156,16 @@ impl Member {
     /// The tasks that it has.
     pub(super) fn load(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Whether it can be given a task.
+    pub(super) fn takes_tasks(&self) -> bool {
+        self.stage == Stage::Ready && self.killed.is_none() && !self.clogged
+    }
+
+    /// Whether it waits for one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.takes_tasks()
     }
 
     /// The task that it runs, if it has one.
@@ -155,23 +178,64 @@ impl Member {
         self.in_flight.iter().any(|flight| flight.task.id() == id)
     }
 
+    /// Whether the frame of a task fits in now.
+    pub(super) fn has_room_for_task(&self, task: &Task) -> bool {
+        let definition = self.missing(task).map_or(0, |missing| {
+            HEADER + missing.bytes.len().next_multiple_of(8)
+        });
+        self.has_room_for(definition + task.argument.len().next_multiple_of(8))
+    }
+
     /// Whether the frame of an argument so long fits in now.
-    pub(super) fn has_room_for(&self, length: usize) -> bool {
+    fn has_room_for(&self, length: usize) -> bool {
         let room = self.writer.room().unwrap_or(0);
         self.sending.is_none() && room >= HEADER + length.next_multiple_of(8)
+    }
+
+    /// What the worker has to learn first.
+    fn missing<'a>(&self, task: &'a Task) -> Option<&'a Definition> {
+        let definition = task.definition.as_deref()?;
+        let known = self.known.get(usize::from(definition.place));
+        (known != Some(&definition.number)).then_some(definition)
+    }
+
+    /// Has the worker learn the function of a task, if it does not know it.
+    fn teach(&mut self, task: &Task) -> Result<(), Corrupt> {
+        let Some(missing) = self.missing(task) else {
+            return Ok(());
+        };
+        let call = Call {
+            order: Order::Define,
+            length: missing.bytes.len() as u64,
+            function: missing.place.into(),
+            number: u64::MAX,
+        };
+        self.write_whole(&call, &missing.bytes)?;
+        let place = usize::from(missing.place);
+        if self.known.len() <= place {
+            self.known.resize(place + 1, 0);
+        }
+        self.known[place] = missing.number;
+        Ok(())
     }
 
     /// Hands a task over. What does not fit in is written later, by
     /// [`pump`](Self::pump): only for a worker that has nothing else.
     pub(super) fn hand(&mut self, task: Task) -> Result<(), Corrupt> {
+        self.teach(&task)?;
         let call = Call {
             order: Order::Call,
             length: task.argument.len() as u64,
-            function: task.function,
+            function: task.place(),
             number: self.next_number,
         };
         if self.in_flight.is_empty() {
             self.since = Instant::now();
+        }
+        let is_first = self.in_flight.is_empty();
+        let mut task = task;
+        if is_first {
+            task.note_turn();
         }
         self.in_flight.push_back(Flight {
             task,
@@ -180,28 +244,30 @@ impl Member {
         });
         self.next_number += 1;
         self.handed += 1;
-        self.write_header(&call)?;
+        self.write_whole(&call, &[])?;
         self.sending = Some(0);
         self.pump()?;
         if self.sending.is_some() {
             // Nobody may be there to go on, but whom the worker wakes when there is room.
-            self.writer.set_asleep(true);
+            self.writer.set_rest(Rest::Patient);
             // Once more: room that came before wakes nobody.
             self.pump()?;
         }
         Ok(())
     }
 
-    fn write_header(&mut self, call: &Call) -> Result<(), Corrupt> {
-        // There is room: the whole frame fits in, or the worker has nothing, and is at most
-        // about to pass over frames that were recalled.
-        let start = Instant::now();
-        while self.writer.room()? < HEADER && start.elapsed() < PATIENCE {
-            std::thread::yield_now();
-        }
-        match self.writer.write(&call.encode())? {
-            HEADER => Ok(()),
-            _ => Err(Corrupt),
+    /// Writes a header and a short payload.
+    fn write_whole(&mut self, call: &Call, payload: &[u8]) -> Result<(), Corrupt> {
+        // There is room: the whole frame fits in, or the worker has nothing and is not clogged.
+        let whole = HEADER + payload.len().next_multiple_of(8);
+        let zeros = whole - HEADER - payload.len();
+        let written = self.writer.write(&call.encode())?
+            + self.writer.write(payload)?
+            + self.writer.write(&[0; 8][..zeros])?;
+        if written == whole {
+            Ok(())
+        } else {
+            Err(Corrupt)
         }
     }
 
@@ -229,16 +295,14 @@ impl Member {
             function,
             number: u64::MAX,
         };
-        self.write_header(&call)?;
-        self.writer.write(argument)?;
-        let zeros = argument.len().next_multiple_of(8) - argument.len();
-        self.writer.write(&[0; 8][..zeros])?;
-        self.publish();
+        self.write_whole(&call, argument)?;
+        self.publish(true);
         Ok(())
     }
 
-    fn publish(&self) {
-        if self.writer.publish() {
+    /// Shows the worker what was written, `and_that_is_all` for now.
+    fn publish(&self, and_that_is_all: bool) {
+        if self.writer.publish(and_that_is_all) {
             self.wake();
         }
     }
@@ -248,20 +312,24 @@ impl Member {
         let _ = self.child.socket.wake();
     }
 
-    /// Writes what there is room for. Returns whether that was anything.
+    /// Writes what there is room for.
     pub(super) fn pump(&mut self) -> Result<(), Corrupt> {
         while let (Some(done), Some(flight)) = (self.sending, self.in_flight.back()) {
             let argument = &flight.task.argument;
             let whole = argument.len().next_multiple_of(8);
-            let piece = if done < argument.len() {
-                &argument[done..argument.len().min(done + PIECE)]
-            } else {
-                &[0; 8][..whole - done]
+            let end = argument.len().min(done + PIECE);
+            let mut written = match argument.get(done..end) {
+                Some(piece) => self.writer.write(piece)?,
+                None => 0,
             };
-            let written = self.writer.write(piece)?;
+            if done + written >= argument.len() {
+                let zeros = &[0; 8][..whole - (done + written)];
+                written += self.writer.write(zeros)?;
+            }
             self.sending = (done + written < whole).then_some(done + written);
-            self.publish();
-            if written < piece.len() {
+            self.publish(self.sending.is_none());
+            // Only a full stream is a reason to stop: it has woken a patient worker.
+            if written == 0 {
                 break;
             }
         }
@@ -272,12 +340,39 @@ impl Member {
     pub(super) fn has_work(&self) -> bool {
         !matches!(self.reader.available(), Ok(0))
             || self.sending.is_some() && !matches!(self.writer.room(), Ok(0))
+            || self.clogged && !self.is_full()
+    }
+
+    /// Whether there is not much room. (A function to be learnt, and an argument that is not
+    /// long, have more than enough in the half of a stream.)
+    fn is_full(&self) -> bool {
+        matches!(self.writer.room(), Ok(0..HALF))
+    }
+
+    /// To be called when the worker may have got idle.
+    fn note_idle(&mut self) {
+        self.clogged = self.in_flight.is_empty() && self.is_full();
     }
 
     /// Has the worker write to the socket when something happens, or not.
     pub(super) fn set_asleep(&self, asleep: bool) {
-        self.reader.set_asleep(asleep);
-        self.writer.set_asleep(asleep && self.sending.is_some());
+        let rest = |is_long| match (asleep, is_long) {
+            (false, _) => Rest::Awake,
+            (true, true) => Rest::Patient,
+            (true, false) => Rest::Asleep,
+        };
+        self.reader.set_rest(rest(self.incoming.is_some()));
+        let waits_for_room = self.sending.is_some() || self.clogged;
+        self.writer.set_rest(if waits_for_room {
+            rest(true)
+        } else {
+            Rest::Awake
+        });
+    }
+
+    /// Whether a thread may nap until something comes: it is not woken for room.
+    pub(super) fn lets_nap(&self) -> bool {
+        self.sending.is_none() && !self.clogged
     }
 
     /// Has the worker wake one thread, without the socket.
@@ -292,6 +387,7 @@ impl Member {
         shared: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
         self.pump()?;
+        self.clogged &= self.is_full();
         let before = arrivals.len();
         let mut result = Ok(true);
         let mut read = false;
@@ -299,11 +395,15 @@ impl Member {
             result = self.receive_one(arrivals, shared);
             read |= matches!(result, Ok(true));
         }
-        if (read || self.incoming.is_some()) && self.reader.release() {
+        if (read || self.incoming.is_some()) && self.reader.release(true) {
             self.wake();
         }
-        if arrivals.len() > before && !self.in_flight.is_empty() {
-            self.since = Instant::now();
+        if arrivals.len() > before {
+            if let Some(first) = self.in_flight.front_mut() {
+                first.task.note_turn();
+                self.since = Instant::now();
+            }
+            self.note_idle();
         }
         result.map(drop)
     }
@@ -361,7 +461,7 @@ impl Member {
         };
         incoming.left -= read as u64;
         if incoming.left > 0 {
-            if read > 0 && self.reader.release() {
+            if read > 0 && self.reader.release(false) {
                 self.wake();
             }
             return Ok(read > 0);
@@ -382,6 +482,7 @@ impl Member {
         shared: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
         match (reply.kind, self.stage) {
+            (ReplyKind::Ready, Stage::Closing) => {}
             (ReplyKind::Ready, Stage::Starting) => {
                 self.stage = Stage::Ready;
                 arrivals.push(Arrival::Ready);
@@ -394,7 +495,7 @@ impl Member {
                 arrivals.push(Arrival::Unusable(bytes));
             }
             (ReplyKind::Value | ReplyKind::Failure, Stage::Ready | Stage::Closing) => {
-                let flight = self.in_flight.pop_front().ok_or(Corrupt)?;
+                let mut flight = self.in_flight.pop_front().ok_or(Corrupt)?;
                 if flight.number != reply.number
                     || self.in_flight.is_empty() && self.sending.is_some()
                 {
@@ -402,11 +503,21 @@ impl Member {
                     return Err(Corrupt);
                 }
                 self.stalled = false;
+                // If it came to its turn and to its end since we looked.
+                flight.task.note_turn();
+                let rest = match reply.left {
+                    0 => None,
+                    left => {
+                        let begun = flight.task.items().checked_sub(left).ok_or(Corrupt)?;
+                        Some(Box::new(flight.task.split(begun).ok_or(Corrupt)?))
+                    }
+                };
                 arrivals.push(Arrival::Answer(Answer {
                     task: flight.task,
                     kind: reply.kind,
                     content,
                     nanoseconds: reply.nanoseconds,
+                    rest,
                 }));
             }
             _ => return Err(Corrupt),
@@ -414,16 +525,28 @@ impl Member {
         Ok(())
     }
 
+    /// Whether the worker has begun with its first task.
+    pub(super) fn has_begun_first(&self) -> bool {
+        self.in_flight
+            .front()
+            .is_some_and(|flight| self.has_begun(flight))
+    }
+
     /// Whether the worker has begun with a frame.
     fn has_begun(&self, flight: &Flight) -> bool {
-        match self.writer.consumed() {
-            // What was not read is still there as it was written, with the claim.
-            Ok(consumed) if consumed <= flight.position => {
-                Claim::Taken.holds(self.writer.word(flight.position))
-            }
-            // It was read; or the memory is corrupt, and it may have been.
-            _ => true,
-        }
+        // What was not read is still there as it was written, with the claim. It was read; or
+        // the memory is corrupt, and it may have been.
+        !self.is_unread(flight) || Claim::Taken.holds(self.word(flight))
+    }
+
+    /// Whether the frame is still in the stream.
+    fn is_unread(&self, flight: &Flight) -> bool {
+        let consumed = self.writer.consumed();
+        consumed.is_ok_and(|consumed| consumed <= flight.position)
+    }
+
+    fn word(&self, flight: &Flight) -> &AtomicU32 {
+        self.writer.word(flight.position)
     }
 
     /// Takes back what the worker has not begun with, the last first, but for `keep` tasks.
@@ -435,11 +558,8 @@ impl Member {
             };
             // A frame that is not written to its end is its worker's: it has nothing else.
             let recalled = self.sending.is_none()
-                && self
-                    .writer
-                    .consumed()
-                    .is_ok_and(|consumed| consumed <= flight.position)
-                && Claim::Recalled.claim(self.writer.word(flight.position));
+                && self.is_unread(&flight)
+                && Claim::Recalled.claim(self.word(&flight));
             if !recalled {
                 self.in_flight.push_back(flight);
                 break;
@@ -447,7 +567,35 @@ impl Member {
             self.handed -= 1;
             taken.push(flight.task);
         }
+        self.note_idle();
         taken
+    }
+
+    /// Takes back one task, if the worker has not begun with it.
+    pub(super) fn recall(&mut self, id: crate::future::FutureId) -> Option<Task> {
+        let place = self
+            .in_flight
+            .iter()
+            .position(|flight| flight.task.id() == id)?;
+        let is_last = place + 1 == self.in_flight.len();
+        let is_whole = !is_last || self.sending.is_none();
+        let flight = &self.in_flight[place];
+        if !is_whole || !self.is_unread(flight) || !Claim::Recalled.claim(self.word(flight)) {
+            return None;
+        }
+        self.handed -= 1;
+        let flight = self.in_flight.remove(place);
+        self.note_idle();
+        flight.map(|flight| flight.task)
+    }
+
+    /// Whether the worker has begun with a task; none if it does not have it.
+    pub(super) fn has_begun_with(&self, id: crate::future::FutureId) -> Option<bool> {
+        let flight = self
+            .in_flight
+            .iter()
+            .find(|flight| flight.task.id() == id)?;
+        Some(self.has_begun(flight))
     }
 
     /// What a dead worker has left.

@@ -62,6 +62,7 @@
 //! 6. Exit statuses are taken by pidfd, once. No zombie is left, and no other process is signalled.
 
 mod builder;
+mod callbacks;
 mod channel;
 mod child;
 mod codec;
@@ -71,9 +72,11 @@ mod failure;
 mod fork_server;
 mod function;
 mod handshake;
+pub(crate) mod host;
 mod image;
 mod init;
 mod member;
+mod observed;
 mod options;
 mod os;
 mod pool;

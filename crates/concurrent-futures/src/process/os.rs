@@ -16,6 +16,8 @@ pub(super) fn watch_forks() {
         IS_FORK.store(true, Ordering::Relaxed);
     }
     static ONCE: Once = Once::new();
+    // A fork that becomes a worker is one of its own.
+    IS_FORK.store(false, Ordering::Relaxed);
     ONCE.call_once(|| {
         // SAFETY: the function stores to an atomic, which a child may do.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };

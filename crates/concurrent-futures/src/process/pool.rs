@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 use super::builder::Settings;
-use super::member::Kill;
+use super::callbacks::Callbacks;
+use super::member::{Kill, Member};
 use super::spin::Spin;
+use super::start::Starter;
 use super::state::State;
 use super::task::Task;
 use crate::error::{BrokenExecutor, SubmitError, TaskError};
@@ -24,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::thread::{self, ThreadId};
+use std::time::Instant;
 
 /// The longest nap.
 const NAP: Timespec = Timespec {
@@ -41,6 +44,8 @@ pub(super) struct Pool {
     pub(super) supervisor: OnceLock<ThreadId>,
     /// Threads that wait for a future.
     waiting: Spin,
+    /// The thread for callbacks; none where the supervisor's is.
+    callbacks: Option<Arc<Callbacks>>,
 }
 
 impl Pool {
@@ -53,6 +58,7 @@ impl Pool {
             )),
             ended: Condvar::new(),
             bell: rustix::event::eventfd(0, flags)?,
+            callbacks: settings.host.is_none().then(Arc::default),
             settings,
             supervisor: OnceLock::new(),
             waiting: Spin::default(),
@@ -98,23 +104,100 @@ impl Pool {
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
+    /// Who runs callbacks, if not the supervisor.
+    pub(super) fn callbacks(&self) -> Option<&Arc<Callbacks>> {
+        self.callbacks.as_ref()
+    }
+
+    /// Tells the observer what has happened under the lock.
+    pub(super) fn tell(&self) {
+        if let Some(observed) = &self.settings.observed {
+            observed.tell();
+        }
+    }
+
+    /// Closes the pool for new tasks. Those that wait for room are refused.
+    fn close(&self, state: &mut State) {
+        state.open = false;
+        if let Some(limit) = &self.settings.limit {
+            limit.close();
+        }
+    }
+
     /// Takes a task.
-    pub(super) fn submit(&self, task: Task) -> Result<(), SubmitError> {
+    ///
+    /// Returns whether a worker is to be started for it by the caller, as [`WorkerHost`]s have it.
+    ///
+    /// [`WorkerHost`]: super::host::WorkerHost
+    pub(super) fn submit(&self, task: Task) -> Result<bool, SubmitError> {
         let mut state = self.lock();
-        if !state.open {
-            let error = match &state.broken {
-                Some(broken) => SubmitError::Broken(broken.clone()),
-                None => SubmitError::Shutdown,
-            };
+        if let Some(error) = state.refusal() {
             drop(state);
             return Err(error);
         }
+        let mut task = task;
+        if let Some(observed) = &self.settings.observed {
+            task.observe(observed);
+        }
         // Its answer may come from another worker than the one that is waited for.
         state.end_nap();
-        if state.accept(task) || state.needs_watch {
+        let is_host_started = self.settings.host.is_some();
+        let needs_worker = state.accept(task);
+        if needs_worker && is_host_started {
+            state.starting += 1;
+        }
+        if needs_worker && !is_host_started || state.needs_watch || !state.late.is_empty() {
             self.wake(&mut state);
         }
-        Ok(())
+        drop(state);
+        self.tell();
+        Ok(needs_worker && is_host_started)
+    }
+
+    /// Why tasks are not accepted, if they are not.
+    pub(super) fn refusal(&self) -> Option<SubmitError> {
+        self.lock().refusal()
+    }
+
+    /// Counts one worker more, unless there is an idle one. Returns whether the caller is to
+    /// start it.
+    pub(super) fn want_another(&self) -> bool {
+        let mut state = self.lock();
+        let wants = state.open && !state.has_idle() && state.wanted < state.max_workers;
+        if wants {
+            state.wanted += 1;
+            state.starting += 1;
+        }
+        wants
+    }
+
+    /// Counts workers that the caller will start. Returns how many.
+    pub(super) fn want_workers(&self, number: usize) -> usize {
+        let mut state = self.lock();
+        let wanted = number.min(state.max_workers);
+        let more = wanted.saturating_sub(state.wanted);
+        state.wanted += more;
+        state.starting += more;
+        more
+    }
+
+    /// Starts one worker that the caller has promised to start.
+    pub(super) fn start_worker(&self) -> io::Result<()> {
+        let started = Starter::default().start(&self.settings);
+        let mut state = self.lock();
+        state.starting -= 1;
+        match started {
+            Ok(member) => {
+                state.add_member(member);
+                self.wake(&mut state);
+                Ok(())
+            }
+            Err(error) => {
+                state.wanted -= 1;
+                self.wake(&mut state);
+                Err(error)
+            }
+        }
     }
 
     /// Whether a worker has something for this side. While another thread holds the lock, it
@@ -133,12 +216,17 @@ impl Pool {
             return false;
         }
         let batch = state.collect();
-        if state.has_started || state.needs_watch || !state.open {
+        if state.has_started || state.needs_watch || !state.open || !state.late.is_empty() {
             self.wake(&mut state);
         }
         drop(state);
+        self.tell();
         let late = batch.end();
-        if !late.is_empty() {
+        if let Some(callbacks) = &self.callbacks {
+            for task in late {
+                task.finish_by(Some(callbacks));
+            }
+        } else if !late.is_empty() {
             let mut state = self.lock();
             state.late.extend(late);
             self.wake(&mut state);
@@ -150,30 +238,40 @@ impl Pool {
     /// returns when all is done and all workers have ended.
     pub(super) fn shutdown(&self, wait: bool, cancel_futures: bool) {
         let mut state = self.lock();
-        state.open = false;
+        self.close(&mut state);
         let pending = if cancel_futures {
             state.cancelling = true;
-            state.take_pending(0)
+            let keeps_first = self.settings.host.is_some();
+            state.take_unstarted(keeps_first)
         } else {
             Vec::new()
         };
         self.wake(&mut state);
         drop(state);
-        pending.iter().for_each(Task::cancel);
-        drop(pending);
+        pending.into_iter().for_each(Task::cancel);
         if wait {
             self.join();
         }
     }
 
-    /// Waits for the end of the supervisor, unless that is who asks.
+    /// Waits for the end of the supervisor and of the callbacks, unless it is one of these
+    /// who asks.
     fn join(&self) {
-        if self.supervisor.get() == Some(&thread::current().id()) {
+        let is_callback = |callbacks: &Arc<Callbacks>| callbacks.is_current();
+        if self.supervisor.get() == Some(&thread::current().id())
+            || self.callbacks.as_ref().is_some_and(is_callback)
+        {
             return;
         }
         let state = self.lock();
         let ended = self.ended.wait_while(state, |state| !state.ended);
         drop(ended);
+        if let Some(callbacks) = &self.callbacks {
+            callbacks.finish();
+        }
+        if let Some(observed) = &self.settings.observed {
+            observed.finish();
+        }
     }
 
     /// The supervisor has ended, or could not be started.
@@ -185,7 +283,7 @@ impl Pool {
     /// Fails what is pending, ends all workers, and refuses everything from now on.
     pub(super) fn break_with(&self, broken: &BrokenExecutor) {
         let mut state = self.lock();
-        state.open = false;
+        self.close(&mut state);
         // The first cause stays.
         let broken = state.broken.get_or_insert_with(|| broken.clone()).clone();
         let pending = state.take_pending(0);
@@ -194,15 +292,22 @@ impl Pool {
         }
         self.wake(&mut state);
         drop(state);
-        for task in pending {
-            task.reject(TaskError::Broken(broken.clone()));
+        let reject = move || {
+            for task in pending {
+                task.reject(TaskError::Broken(broken.clone()));
+            }
+        };
+        // It is the supervisor that finds out.
+        match &self.callbacks {
+            Some(callbacks) => callbacks.run(Box::new(reject)),
+            None => reject(),
         }
     }
 
     /// Ends all workers by a signal, and cancels what they have not begun.
     pub(super) fn end_workers(&self, signal: Signal) {
         let mut state = self.lock();
-        state.open = false;
+        self.close(&mut state);
         state.cancelling = true;
         let pending = state.take_pending(1);
         for member in &mut state.members {
@@ -211,7 +316,7 @@ impl Pool {
         }
         self.wake(&mut state);
         drop(state);
-        pending.iter().for_each(Task::cancel);
+        pending.into_iter().for_each(Task::cancel);
     }
 
     /// The process ids of the workers.
@@ -262,9 +367,13 @@ impl Pool {
 }
 
 impl Driver for Pool {
-    fn drive(&self, is_done: &dyn Fn() -> bool) -> bool {
+    fn drive(&self, is_done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
         self.enter();
         let done = loop {
+            // Others' answers may come for ever.
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break is_done();
+            }
             let mut received = false;
             self.waiting.until(|| {
                 received = !is_done() && self.receive();
@@ -276,6 +385,40 @@ impl Driver for Pool {
         };
         self.leave();
         done
+    }
+
+    fn cancel(&self, future: FutureId) -> bool {
+        let mut state = self.lock();
+        let task = state
+            .members
+            .iter_mut()
+            .find_map(|member| member.recall(future));
+        if let Some(task) = &task {
+            task.give_back();
+            // Its worker may be idle now, and have been about to wake nobody.
+            state.refill();
+            self.wake(&mut state);
+        }
+        drop(state);
+        task.map(Task::cancel).is_some()
+    }
+
+    fn forget(&self, future: FutureId) {
+        // What is cancelled stays in the queue until its turn, but for its place in there.
+        if self.settings.limit.is_some() {
+            let mut state = self.lock();
+            let place = state.queue.iter().rposition(|task| task.id() == future);
+            let task = place.and_then(|place| state.queue.remove(place));
+            drop(state);
+            drop(task);
+        }
+    }
+
+    fn has_begun(&self, future: FutureId) -> bool {
+        let state = self.lock();
+        let has_begun = |member: &Member| member.has_begun_with(future);
+        // One that no worker has was answered.
+        state.members.iter().find_map(has_begun).unwrap_or(true)
     }
 
     fn terminate(&self, future: FutureId) -> bool {

@@ -1,7 +1,8 @@
 //! Starts worker processes, by either start method.
 //!
 //! Whoever calls this must live as long as the workers: the system kills them when the
-//! *thread* that started them ends. It is the supervisor.
+//! *thread* that started them ends. It is the supervisor. Workers of a
+//! [`WorkerHost`](super::host::WorkerHost) may be started by any thread.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +11,7 @@ use super::channel::{CAPACITY, Memory, Reader, Socket, Writer};
 use super::child::Child;
 use super::error::WorkerExit;
 use super::fork_server::ForkServer;
-use super::handshake::Setup;
+use super::handshake::{FACE, Setup};
 use super::image::{EXECUTABLE, image};
 use super::init::{Role, VARIABLE};
 use super::member::Member;
@@ -32,9 +33,13 @@ impl Starter {
     /// Starts a worker, and sends it what it needs to work.
     pub(super) fn start(&mut self, settings: &Settings) -> io::Result<Member> {
         let (ours, theirs) = Socket::pair()?;
-        let child = match settings.start_method {
-            StartMethod::Spawn => spawn(settings, Role::Worker, ours, theirs)?,
-            StartMethod::ForkServer => self.fork(settings, ours, theirs)?,
+        let child = match (&settings.host, settings.start_method) {
+            (Some(host), _) => {
+                let started = host.start(theirs.into_fd())?;
+                Arc::new(Child::of_host(&started, ours)?)
+            }
+            (None, StartMethod::Spawn) => spawn(settings, Role::Worker, ours, theirs)?,
+            (None, StartMethod::ForkServer) => self.fork(settings, ours, theirs)?,
         };
         let (function, argument) = match &settings.initializer {
             Some((function, argument)) => (*function, &argument[..]),
@@ -48,7 +53,11 @@ impl Starter {
                 capacity: capacity as u64,
                 memory_limit: settings.memory_limit,
             };
-            let setup = setup.encode(image()?.identity());
+            let identity = match settings.host {
+                Some(_) => FACE,
+                None => image()?.identity(),
+            };
+            let setup = setup.encode(identity);
             // A worker that has died is noticed as any other.
             let _ = child.socket.send(&setup, Some(file.as_fd()));
             let (writer, reader) = (Writer::to_worker(&memory), Reader::from_worker(&memory));
@@ -60,7 +69,7 @@ impl Starter {
         };
         set_up().inspect_err(|_: &io::Error| {
             child.kill();
-            self.exit_of(&child);
+            self.exit_of(settings, &child, true);
         })
     }
 
@@ -82,10 +91,16 @@ impl Starter {
     }
 
     /// Takes the exit status of a worker that has ended.
-    pub(super) fn exit_of(&mut self, child: &Child) -> WorkerExit {
-        match &mut self.fork_server {
-            Some(server) => server.exit_of(child),
-            None => child.reap(),
+    pub(super) fn exit_of(
+        &mut self,
+        settings: &Settings,
+        child: &Child,
+        replaced: bool,
+    ) -> WorkerExit {
+        match (&settings.host, &mut self.fork_server) {
+            (Some(host), _) => host.exit_of(child.pid(), replaced),
+            (None, Some(server)) => server.exit_of(child),
+            (None, None) => child.reap(),
         }
     }
 }

@@ -12,13 +12,17 @@
 use super::channel::{Nap, ReplyKind};
 use super::codec::Bytes;
 use super::member::{Answer, Arrival, Content, Kill, Member, Stage};
-use super::task::{Ending, Task};
-use crate::error::BrokenExecutor;
+use super::task::{Ending, Start, Task};
+use crate::error::{BrokenExecutor, SubmitError, TaskError};
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a worker shall be busy with items of a span, in nanoseconds.
+const SPAN: u64 = 400_000;
+/// After so many parts of spans that took as long as expected, the next ones are twice as long.
+const STEADY: u32 = 4;
 /// How long a worker shall be busy with what it was handed, in nanoseconds.
 const AHEAD: u64 = 200_000;
 /// Tasks that take longer are handed to idle workers only, in nanoseconds.
@@ -27,6 +31,8 @@ const LONG: u64 = 2_000_000;
 const MOST: u64 = 512;
 /// After this time, nothing stays queued behind a task.
 pub(super) const STALL: Duration = Duration::from_millis(1);
+/// After this time, nothing stays with a worker that has not begun if another is idle.
+const STARVED: Duration = Duration::from_millis(20);
 /// Longer arguments are written to an idle worker only, which reads them meanwhile.
 const SHORT: usize = 32 * 1024;
 /// Tasks that take longer than this are worth moving to an idle worker, in nanoseconds.
@@ -50,6 +56,8 @@ pub(super) struct State {
     pub(super) unusable: Option<Vec<u8>>,
     /// Whether a worker has become able to work since the supervisor looked.
     pub(super) has_started: bool,
+    /// Whether a worker's stream has got room for a task again.
+    has_room: bool,
     /// How many threads that wait for futures receive answers.
     pub(super) helpers: usize,
     /// The only helper naps, until its worker answers.
@@ -64,10 +72,16 @@ pub(super) struct State {
     pub(super) changed: bool,
     /// Tasks that have ended, whose callbacks the supervisor is to run.
     pub(super) late: Vec<Task>,
+    /// How many workers other threads than the supervisor are starting.
+    pub(super) starting: usize,
     /// The supervisor has ended.
     pub(super) ended: bool,
     /// How long tasks take, in nanoseconds; 0 while unknown.
     typical: u64,
+    /// The same for an item of a span.
+    typical_item: u64,
+    /// How many parts of spans in a row took as long as expected.
+    steady: u32,
     arrivals: Vec<Arrival>,
 }
 
@@ -91,6 +105,7 @@ impl State {
             broken: None,
             unusable: None,
             has_started: false,
+            has_room: false,
             helpers: 0,
             nap: None,
             supervisor_sleeps: false,
@@ -98,10 +113,35 @@ impl State {
             needs_watch: false,
             changed: false,
             late: Vec::new(),
+            starting: 0,
             ended: false,
             typical: 0,
+            typical_item: 0,
+            steady: 0,
             arrivals: Vec::new(),
         }
+    }
+
+    /// Why tasks are not accepted, if they are not.
+    pub(super) fn refusal(&self) -> Option<SubmitError> {
+        if self.open {
+            return None;
+        }
+        Some(match &self.broken {
+            Some(broken) => SubmitError::Broken(broken.clone()),
+            None => SubmitError::Shutdown,
+        })
+    }
+
+    /// Adds a worker that was started.
+    pub(super) fn add_member(&mut self, member: Member) {
+        if self.broken.is_some() || !self.open && self.cancelling {
+            member.child.kill();
+        }
+        if self.supervisor_sleeps && self.helpers == 0 {
+            member.set_asleep(true);
+        }
+        self.members.push(member);
     }
 
     /// How many tasks a worker may have.
@@ -112,12 +152,28 @@ impl State {
         }
     }
 
-    fn note_duration(&mut self, nanoseconds: u64) {
+    /// Notes how long a task took, and for how many items of a span that was.
+    fn note_duration(&mut self, nanoseconds: u64, items: Option<u32>) {
         let nanoseconds = nanoseconds.clamp(1, 1 << 40);
+        if let Some(items) = items {
+            let item = (nanoseconds / u64::from(items.max(1))).max(1);
+            self.typical_item = match self.typical_item {
+                0 => item,
+                typical => typical.midpoint(item),
+            };
+            // Trust grows slowly, and is lost at once: short items must not wait behind long ones.
+            self.steady = if nanoseconds > 4 * SPAN {
+                0
+            } else {
+                self.steady + 1
+            };
+        }
         self.typical = match self.typical {
             0 => nanoseconds,
-            typical => ((typical * 7 + nanoseconds) / 8).max(1),
-        };
+            // One that lost its CPU in the middle says nothing about the others.
+            typical => (typical * 7 + nanoseconds.min(typical.saturating_mul(64))) / 8,
+        }
+        .max(1);
     }
 
     /// The worker that is to have a task, if there is one now.
@@ -125,10 +181,7 @@ impl State {
         let credit = self.credit();
         let mut best = None;
         for (index, member) in self.members.iter().enumerate() {
-            let takes_tasks = member.stage == Stage::Ready
-                && member.killed.is_none()
-                && member.handed < self.max_tasks;
-            if !takes_tasks {
+            if !member.takes_tasks() || member.handed >= self.max_tasks {
                 continue;
             }
             let load = member.load();
@@ -142,7 +195,7 @@ impl State {
                     .current()
                     .is_none_or(|task| task.options.time_limit.is_none())
                 && task.argument.len() <= SHORT
-                && member.has_room_for(task.argument.len());
+                && member.has_room_for_task(task);
             if can_wait && best.is_none_or(|(_, least)| load < least) {
                 best = Some((index, load));
             }
@@ -159,6 +212,11 @@ impl State {
         {
             is_queued = self.members[index].load() > 0;
             self.hand(index, task);
+            if !self.queue.is_empty() {
+                // The rest of a span: there may be more idle workers.
+                self.refill();
+                is_queued = !self.queue.is_empty();
+            }
         } else {
             self.queue.push_back(task);
         }
@@ -181,10 +239,30 @@ impl State {
         true
     }
 
-    /// Hands a task over, unless it was cancelled.
-    fn hand(&mut self, index: usize, task: Task) {
-        if !task.start() {
-            return;
+    /// Hands a task over, unless it was cancelled. What is worth it of a span: the rest is the
+    /// next to be handed over.
+    fn hand(&mut self, index: usize, mut task: Task) {
+        match task.start() {
+            Start::Started => task.permit = None,
+            Start::Cancelled => {
+                self.late.extend(task.into_cancelled());
+                return;
+            }
+            Start::Abandoned => {
+                let cancelled = Ending::Error(TaskError::Cancelled);
+                self.late.extend(task.end(cancelled));
+                return;
+            }
+        }
+        if task.is_divisible() {
+            let items = match self.typical_item {
+                0 => 1,
+                nanoseconds => u32::try_from(SPAN / nanoseconds).unwrap_or(u32::MAX).max(1),
+            };
+            let items = items.min(1 << (self.steady / STEADY).min(20));
+            if let Some(rest) = task.split(items) {
+                self.queue.push_front(rest);
+            }
         }
         let limit = match (task.options.time_limit, self.members[index].load()) {
             (Some(limit), _) => Some(limit),
@@ -224,15 +302,14 @@ impl State {
         }
     }
 
+    /// Whether a worker has nothing to do.
+    pub(super) fn has_idle(&self) -> bool {
+        self.members.iter().any(Member::is_idle)
+    }
+
     /// Gives an idle worker a share of what a busy one has.
     fn share(&mut self) {
-        let is_idle = |member: &Member| {
-            member.load() == 0 && member.stage == Stage::Ready && member.killed.is_none()
-        };
-        if self.typical < WORTH_MOVING
-            || !self.queue.is_empty()
-            || !self.members.iter().any(is_idle)
-        {
+        if self.typical < WORTH_MOVING || !self.queue.is_empty() || !self.has_idle() {
             return;
         }
         let busiest = self.members.iter_mut().max_by_key(|member| member.load());
@@ -257,7 +334,7 @@ impl State {
         for index in 0..self.members.len() {
             self.receive(index, &mut batch);
         }
-        if !batch.answers.is_empty() || self.has_started {
+        if !batch.answers.is_empty() || self.has_started || mem::take(&mut self.has_room) {
             self.refill();
             self.share();
             self.retire();
@@ -272,13 +349,20 @@ impl State {
             return;
         }
         let mut arrivals = mem::take(&mut self.arrivals);
+        let was_clogged = member.clogged;
         if member.receive(&mut arrivals, &mut batch.shared).is_err() {
             self.fault(index);
         }
+        self.has_room |= was_clogged && !self.members[index].clogged;
         for arrival in arrivals.drain(..) {
             match arrival {
                 Arrival::Answer(answer) => {
-                    self.note_duration(answer.nanoseconds);
+                    let mut answer = answer;
+                    let items = answer.task.span_items();
+                    self.note_duration(answer.nanoseconds, items);
+                    if let Some(rest) = answer.rest.take() {
+                        self.queue.push_front(*rest);
+                    }
                     batch.answers.push(answer);
                 }
                 Arrival::Ready => self.has_started = true,
@@ -319,7 +403,11 @@ impl State {
         let (Some(member), None) = (busy.next(), busy.next()) else {
             return None;
         };
-        if self.helpers != 1 || !self.supervisor_sleeps || !self.queue.is_empty() {
+        if self.helpers != 1
+            || !self.supervisor_sleeps
+            || !self.queue.is_empty()
+            || !member.lets_nap()
+        {
             return None;
         }
         let nap = Arc::new(member.begin_nap());
@@ -339,20 +427,28 @@ impl State {
     }
 
     /// Takes back what is queued behind tasks that take long. Returns when to look again.
+    ///
+    /// A worker that has not even begun waits for the CPU. To take from it what it will do in
+    /// no time once it has got it helps only if another worker is idle, and the system
+    /// would then be as slow to let that one run: so there is more patience.
     pub(super) fn take_back_stalled(&mut self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut taken = Vec::new();
+        let is_one_idle = self.has_idle();
         for member in &mut self.members {
             if member.load() < 2 {
                 continue;
             }
-            let due = member.since + STALL;
-            if due <= now {
-                member.stalled = true;
-                taken.push(member.take_back(1));
-            } else {
-                next = Some(next.map_or(due, |next| next.min(due)));
+            let begun = member.has_begun_first();
+            let due = member.since + if begun { STALL } else { STARVED };
+            if due <= now && (begun || is_one_idle) {
+                member.stalled = begun;
+                taken.push(member.take_back(usize::from(begun)));
+                continue;
             }
+            // It may begin at any time, and then be at it for long.
+            let again = due.clamp(now, now + 4 * STALL);
+            next = Some(next.map_or(again, |next| next.min(again)));
         }
         if !taken.is_empty() {
             for taken in taken {
@@ -361,6 +457,20 @@ impl State {
             self.refill();
         }
         next
+    }
+
+    /// Takes what is to be cancelled. If `keeps_first`, the first tasks, as many as there are
+    /// workers, count as started.
+    pub(super) fn take_unstarted(&mut self, keeps_first: bool) -> Vec<Task> {
+        if !keeps_first {
+            return self.take_pending(0);
+        }
+        let is_starting = |member: &&Member| member.stage == Stage::Starting;
+        let kept = self.members.iter().filter(is_starting).count() + self.starting;
+        let mut pending = self.take_pending(1);
+        let rest = pending.split_off(kept.min(pending.len()));
+        self.queue.extend(pending);
+        rest
     }
 
     /// Takes back what no worker has begun, but for `keep` tasks of each, and all that is

@@ -12,12 +12,13 @@ use super::child::Child;
 use super::error::{TimeLimitExceeded, WorkerDied, WorkerExit};
 use super::failure::Failure;
 use super::handshake::Refusal;
+use super::host::WorkerHost;
 use super::member::{Kill, Member, Orphan, Stage};
 use super::pool::Pool;
 use super::spin::Spin;
 use super::start::Starter;
 use super::state::{Batch, State};
-use super::task::Task;
+use super::task::{Ending, Task};
 use crate::error::{BrokenExecutor, TaskError};
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::Timespec;
@@ -42,12 +43,17 @@ pub(super) fn start(pool: &Arc<Pool>) -> io::Result<()> {
     let supervised = Arc::clone(pool);
     let name = String::from("cf-supervisor");
     let handle = thread::Builder::new().name(name).spawn(move || {
-        let _ = supervised.supervisor.set(thread::current().id());
-        Supervisor::new(Arc::clone(&supervised)).run();
-        supervised.end();
+        supervise(&supervised);
     })?;
     drop(handle);
     Ok(())
+}
+
+/// The supervisor's work, up to the end of the pool.
+pub(super) fn supervise(pool: &Arc<Pool>) {
+    let _ = pool.supervisor.set(thread::current().id());
+    Supervisor::new(Arc::clone(pool)).run();
+    pool.end();
 }
 
 struct Supervisor {
@@ -93,9 +99,12 @@ impl Supervisor {
         loop {
             let turn = self.turn();
             let worked = !turn.batch.is_empty() || !turn.late.is_empty();
-            // Callbacks run here, after all results of the turn are there.
+            // Callbacks run after all results of the turn are there.
             let late = turn.batch.end();
-            turn.late.into_iter().chain(late).for_each(Task::finish);
+            for task in turn.late.into_iter().chain(late) {
+                task.finish_by(self.pool.callbacks());
+            }
+            self.pool.tell();
             if let Some(failure) = turn.unusable {
                 self.break_by_initializer(&failure);
             }
@@ -135,9 +144,10 @@ impl Supervisor {
         }
         let is_over = !state.open && state.queue.is_empty();
         if is_over {
-            close_idle(&mut state);
+            close_idle(&mut state, self.pool.settings.host.is_some());
         }
-        let needed = state.wanted.saturating_sub(state.members.len());
+        let there = state.members.len() + state.starting;
+        let needed = state.wanted.saturating_sub(there);
         let starts = match self.not_before {
             _ if is_over || state.broken.is_some() => 0,
             Some(not_before) if needed > 0 && not_before > now => {
@@ -153,7 +163,7 @@ impl Supervisor {
             late: std::mem::take(&mut state.late),
             starts,
             unusable: state.unusable.take(),
-            finished: is_over && state.members.is_empty(),
+            finished: is_over && there == 0,
             next,
         }
     }
@@ -163,6 +173,8 @@ impl Supervisor {
         let limit = match (member.stage, member.current()) {
             (Stage::Starting, _) => Some(self.pool.settings.start_timeout),
             (_, Some(task)) => task.options.time_limit,
+            // Processes of a host may have ways of their own to end.
+            (Stage::Closing, None) if self.pool.settings.host.is_some() => None,
             (Stage::Closing, None) => Some(GRACE),
             (Stage::Ready, None) => None,
         };
@@ -195,11 +207,7 @@ impl Supervisor {
         match self.starter.start(&self.pool.settings) {
             Ok(member) => {
                 self.not_before = None;
-                let mut state = self.pool.lock();
-                if state.broken.is_some() || !state.open && state.cancelling {
-                    member.child.kill();
-                }
-                state.members.push(member);
+                self.pool.lock().add_member(member);
             }
             Err(error) => {
                 tracing::warn!(%error, "a worker process could not be started");
@@ -212,7 +220,9 @@ impl Supervisor {
     /// A worker has not come to work. After several, the pool is broken.
     fn fail_start(&mut self, cause: Arc<dyn Error + Send + Sync>) {
         self.failures += 1;
-        if self.failures >= FAILURES {
+        let settings = &self.pool.settings;
+        let is_enough = settings.strict && settings.host.is_some();
+        if self.failures >= FAILURES || is_enough {
             let broken = BrokenExecutor::by("worker processes do not start", cause);
             self.pool.break_with(&broken);
         }
@@ -250,7 +260,13 @@ impl Supervisor {
             }
         }
         let now = Instant::now();
-        self.look(until.map(|until| until.saturating_duration_since(now)));
+        let host = self.pool.settings.host.as_deref();
+        let again = host.and_then(WorkerHost::before_sleep);
+        let until = until.map(|until| until.saturating_duration_since(now));
+        self.look(match (until, again) {
+            (Some(until), Some(again)) => Some(until.min(again)),
+            (until, again) => until.or(again),
+        });
         let mut state = self.pool.lock();
         state.supervisor_sleeps = false;
         if state.helpers == 0 {
@@ -324,8 +340,7 @@ impl Supervisor {
         if !self.silent.contains(&pid) {
             self.listen(child);
         }
-        let exit = self.starter.exit_of(child);
-        let (mut member, batch) = {
+        let (mut member, batch, replaced) = {
             let mut state = self.pool.lock();
             let place = |member: &Member| Arc::ptr_eq(&member.child, child);
             let Some(index) = state.members.iter().position(place) else {
@@ -334,8 +349,16 @@ impl Supervisor {
             // What it has answered counts.
             let mut batch = Batch::default();
             state.receive(index, &mut batch);
-            (state.members.remove(index), batch)
+            let is_over = state.broken.is_some() || !state.open && state.queue.is_empty();
+            let member = state.members.remove(index);
+            // No other is started in its place before its exit status is taken.
+            state.starting += 1;
+            (member, batch, !is_over)
         };
+        let settings = &self.pool.settings;
+        let is_last = settings.strict && member.stage != Stage::Closing && member.killed.is_none();
+        let exit = self.starter.exit_of(settings, child, replaced && !is_last);
+        self.pool.lock().starting -= 1;
         self.silent.retain(|silent| *silent != pid);
         let note: Option<Arc<str>> = match (self.refusals.remove(&pid), &member.killed) {
             (Some(refusal), _) => Some(refusal.into()),
@@ -350,23 +373,32 @@ impl Supervisor {
             note,
         };
         let orphans = member.orphans();
-        batch.end().into_iter().for_each(Task::finish);
+        for task in batch.end() {
+            task.finish_by(self.pool.callbacks());
+        }
         let is_expected = member.stage == Stage::Closing && orphans.is_empty();
         if !is_expected {
             tracing::warn!(%death, "a worker process died");
         }
+        let is_refused = settings.host.is_some() && death.note.is_some() && member.killed.is_none();
         if member.stage == Stage::Starting && member.killed.as_ref().is_none_or(is_fault) {
+            if is_refused {
+                // No other could work either.
+                self.failures = FAILURES;
+            }
             self.fail_start(Arc::new(WorkerDied {
                 note: death.note.clone().or_else(|| Some(hint(exit).into())),
                 ..death.clone()
             }));
         }
-        self.settle(orphans, member.killed.as_ref(), &death);
+        // First, so that who sees a task fail for it finds the pool broken.
         let is_strict = self.pool.settings.strict && !is_expected && member.killed.is_none();
         if is_strict && member.stage != Stage::Starting {
-            let broken = BrokenExecutor::by("a worker process died", Arc::new(death));
+            let cause = Arc::new(death.clone());
+            let broken = BrokenExecutor::by("a worker process died", cause);
             self.pool.break_with(&broken);
         }
+        self.settle(orphans, member.killed.as_ref(), &death);
     }
 
     /// Decides what becomes of the tasks of a dead worker.
@@ -407,13 +439,24 @@ impl Supervisor {
         };
         for task in failed {
             let error = self.error_of(&task, killed, death);
-            task.fail(error);
-        }
-        for task in cancelled {
-            match &broken {
-                Some(broken) => task.reject(TaskError::Broken(broken.clone())),
-                None => task.cancel(),
+            if let Some(task) = task.end(Ending::Error(error)) {
+                task.finish_by(self.pool.callbacks());
             }
+        }
+        if cancelled.is_empty() {
+            return;
+        }
+        let cancel = move || {
+            for task in cancelled {
+                match &broken {
+                    Some(broken) => task.reject(TaskError::Broken(broken.clone())),
+                    None => task.cancel(),
+                }
+            }
+        };
+        match self.pool.callbacks() {
+            Some(callbacks) => callbacks.run(Box::new(cancel)),
+            None => cancel(),
         }
     }
 
@@ -463,10 +506,13 @@ fn hint(exit: WorkerExit) -> &'static str {
 }
 
 /// Tells workers that have nothing to do to end.
-fn close_idle(state: &mut State) {
+fn close_idle(state: &mut State, waits: bool) {
     for member in &mut state.members {
         if member.stage == Stage::Ready && member.load() == 0 {
             member.since = Instant::now();
+            member.close();
+        } else if member.stage == Stage::Starting && waits {
+            // It may be in the middle of something that is not to be cut off.
             member.close();
         } else if member.stage == Stage::Starting && member.killed.is_none() {
             member.killed = Some(Kill::Terminated);

@@ -9,15 +9,23 @@
 //! | its worker died while it ran | finished with an error; pending if it may be repeated |
 //! | answered | finished |
 
+use super::callbacks::Callbacks;
 use super::codec::Bytes;
 use super::failure::Failure;
 use super::function::Invoke;
+use super::host::{Argument, CallOrder, Definition, RemoteAnswer, RemoteCall, RemoteTask};
+use super::observed::{Event, Observed};
 use super::options::TaskOptions;
 use crate::error::TaskError;
 use crate::future::state::Advance;
+use crate::future::task::Header;
 use crate::future::{Call, Future, FutureId, Outcome, Phase, TaskRef};
 use crate::panic;
+use crate::thread::limit::Permit;
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// What a task comes to.
 #[derive(Debug)]
@@ -44,21 +52,74 @@ impl<I: Invoke> Call for Remote<I> {
     }
 }
 
+/// Whose task it is.
+#[derive(Clone, Copy)]
+enum Face {
+    Rust {
+        /// Writes an outcome of the future's type.
+        ///
+        /// # Safety
+        /// The future is this task's, and the caller has started or claimed it.
+        write: unsafe fn(&TaskRef, Ending<'_>),
+        name: fn() -> &'static str,
+    },
+    /// As in [`RemoteTask`].
+    Foreign {
+        answer: unsafe fn(NonNull<Header>, RemoteAnswer<'_>) -> bool,
+        is_abandoned: unsafe fn(NonNull<Header>) -> bool,
+    },
+}
+
+/// Calls for several items in one task, or what is left of them.
+#[derive(Clone, Debug)]
+struct Span {
+    items: Range<u32>,
+    /// Whether it may be divided, so that nothing waits behind what takes long.
+    is_divisible: bool,
+    /// Whether the task was started, by this part or another.
+    has_begun: bool,
+}
+
+/// What became of a task that was to be handed over.
+pub(super) enum Start {
+    /// Pending to running.
+    Started,
+    /// It was cancelled before.
+    Cancelled,
+    /// Nobody wants the rest of a span.
+    Abandoned,
+}
+
+/// What is left to be done for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// All.
+    All,
+    /// To publish the outcome, which is written.
+    Publish,
+    /// To take notice that it was cancelled.
+    Notice,
+    /// Nothing: others complete it.
+    Nothing,
+}
+
 /// A call, and the future that waits for it.
 pub(super) struct Task {
     future: TaskRef,
-    /// Writes an outcome of the future's type.
-    ///
-    /// # Safety
-    /// The future is this task's, and the caller has started or claimed it.
-    write: unsafe fn(&TaskRef, Ending<'_>),
-    name: fn() -> &'static str,
+    face: Face,
     /// The function's place.
     pub(super) function: u64,
-    pub(super) argument: Vec<u8>,
+    /// The function, if a worker has to learn it first.
+    pub(super) definition: Option<Arc<Definition>>,
+    pub(super) argument: Argument,
     pub(super) options: TaskOptions,
-    /// Whether the outcome is written, but not published.
-    written: bool,
+    span: Option<Span>,
+    left: Left,
+    /// Its place among the pending tasks, if those are bounded.
+    pub(super) permit: Option<Permit>,
+    observed: Option<Arc<Observed>>,
+    /// Whether the observer knows that it was started.
+    reported: bool,
 }
 
 impl Task {
@@ -72,15 +133,130 @@ impl Task {
         let (ours, handle) = TaskRef::pair(Remote::<I>(PhantomData), home);
         let task = Self {
             future: ours,
-            write: write::<I>,
-            name: I::name,
+            face: Face::Rust {
+                write: write::<I>,
+                name: I::name,
+            },
             function,
-            argument,
+            definition: None,
+            argument: Argument::Own(argument),
             options,
-            written: false,
+            span: None,
+            left: Left::All,
+            permit: None,
+            observed: None,
+            reported: false,
         };
         // SAFETY: the call's output is this type, and this is the task's only handle.
         (task, unsafe { Future::new(handle) })
+    }
+
+    /// A task of another face.
+    ///
+    /// # Safety
+    /// The reference is that of a `T`.
+    pub(super) unsafe fn foreign<T: RemoteTask>(future: TaskRef, call: RemoteCall) -> Self {
+        let place = call.definition.as_ref().map(|known| known.place);
+        Self {
+            future,
+            face: Face::Foreign {
+                answer: T::answer,
+                is_abandoned: T::is_abandoned,
+            },
+            function: u64::from(place.unwrap_or(Definition::PLACES))
+                | u64::from(call.tag & 15) << 12,
+            definition: call.definition,
+            argument: call.argument,
+            options: call.options,
+            span: call.span.map(|(items, is_divisible)| Span {
+                items: 0..items,
+                is_divisible,
+                has_begun: false,
+            }),
+            left: Left::All,
+            permit: None,
+            observed: None,
+            reported: false,
+        }
+    }
+
+    /// Has an observer told what becomes of the task.
+    pub(super) fn observe(&mut self, observed: &Arc<Observed>) {
+        observed.note(Event::Submitted(self.id()));
+        self.observed = Some(Arc::clone(observed));
+    }
+
+    /// It is the first that its worker has: if it has not begun, it will at once. (The
+    /// observer is told later, as the pool's lock is held.)
+    pub(super) fn note_turn(&mut self) {
+        if let Some(observed) = &self.observed
+            && !self.reported
+        {
+            observed.note(Event::Started(self.future.id()));
+            self.reported = true;
+        }
+    }
+
+    /// Its future is done.
+    fn note_end(&mut self) {
+        if let Some(observed) = self.observed.take()
+            && self.reported
+        {
+            observed.note(Event::Finished(self.future.id()));
+            observed.tell();
+        }
+    }
+
+    /// What the header of the frame says of the function: its place, and which items.
+    pub(super) fn place(&self) -> u64 {
+        match &self.span {
+            None => self.function,
+            Some(span) => pack(self.function, &span.items),
+        }
+    }
+
+    /// How many items it has.
+    pub(super) fn items(&self) -> u32 {
+        self.span
+            .as_ref()
+            .map_or(1, |span| span.items.end - span.items.start)
+    }
+
+    /// The same, if it is a span.
+    pub(super) fn span_items(&self) -> Option<u32> {
+        self.span.as_ref().map(|_| self.items())
+    }
+
+    /// Whether it may be divided.
+    pub(super) fn is_divisible(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| span.is_divisible) && self.items() > 1
+    }
+
+    /// Takes all items but the first few, which stay, out of a span that was started.
+    pub(super) fn split(&mut self, first: u32) -> Option<Self> {
+        let span = self.span.as_mut()?;
+        let middle = span.items.start.checked_add(first)?;
+        if middle >= span.items.end {
+            return None;
+        }
+        let rest = Span {
+            items: middle..span.items.end,
+            ..span.clone()
+        };
+        span.items.end = middle;
+        Some(Self {
+            future: self.future.clone(),
+            face: self.face,
+            function: self.function,
+            definition: self.definition.clone(),
+            argument: self.argument.clone(),
+            options: self.options,
+            span: Some(rest),
+            left: Left::All,
+            permit: None,
+            observed: None,
+            reported: false,
+        })
     }
 
     pub(super) fn id(&self) -> FutureId {
@@ -88,16 +264,44 @@ impl Task {
     }
 
     pub(super) fn name(&self) -> &'static str {
-        (self.name)()
+        match self.face {
+            Face::Rust { name, .. } => name(),
+            Face::Foreign { .. } => "a call",
+        }
     }
 
-    /// Pending to running. False when it was cancelled.
-    pub(super) fn start(&self) -> bool {
-        self.future.state().start()
+    /// Pending to running, unless it was cancelled.
+    pub(super) fn start(&mut self) -> Start {
+        match (&mut self.span, self.face) {
+            (
+                Some(Span {
+                    has_begun: true, ..
+                }),
+                Face::Foreign { is_abandoned, .. },
+            ) => {
+                // SAFETY: the future is of this face.
+                if unsafe { is_abandoned(self.future.address()) } {
+                    Start::Abandoned
+                } else {
+                    Start::Started
+                }
+            }
+            (span, _) if self.future.state().start() => {
+                if let Some(span) = span {
+                    span.has_begun = true;
+                }
+                Start::Started
+            }
+            _ => Start::Cancelled,
+        }
     }
 
     /// Running to pending: the worker that it was handed to has not begun.
     pub(super) fn give_back(&self) {
+        if self.span.is_some() {
+            // Other parts of it may be running.
+            return;
+        }
         // SAFETY: a task that a pool has started is the pool's, and only the pool's, to
         // finish or give back. The phase is not done, so that nobody is notified.
         let went = unsafe {
@@ -105,32 +309,91 @@ impl Task {
                 .state()
                 .advance(&[Phase::Running], Phase::Pending, true)
         };
-        debug_assert_eq!(went, Advance::Done);
+        // In other faces, anybody may set an outcome.
+        debug_assert!(went == Advance::Done || matches!(self.face, Face::Foreign { .. }));
     }
 
-    /// Cancels the task if it is pending.
-    pub(super) fn cancel(&self) {
-        self.future.cancel();
+    /// A task that was cancelled: [`finish`](Self::finish) takes notice of that, if its face
+    /// wants it.
+    pub(super) fn into_cancelled(mut self) -> Option<Self> {
+        self.left = Left::Notice;
+        matches!(self.face, Face::Foreign { .. }).then_some(self)
     }
 
-    /// Ends a task that was started. If nobody waits for it and it has no callbacks, that
-    /// is all, and foreign code runs only to make the value. Otherwise it is given
-    /// back for [`finish`](Self::finish).
+    /// Cancels the task if it is pending, and what is left of a span.
+    pub(super) fn cancel(self) {
+        if matches!(
+            self.span,
+            Some(Span {
+                has_begun: true,
+                ..
+            })
+        ) {
+            self.fail(TaskError::Cancelled);
+        } else {
+            self.future.cancel();
+        }
+    }
+
+    /// Ends a task that was started. If it has no callbacks, that is all, and foreign code
+    /// runs only to make the value. Otherwise it is given back for
+    /// [`finish`](Self::finish).
     pub(super) fn end(mut self, ending: Ending<'_>) -> Option<Self> {
-        // SAFETY: it was started by the pool, which ends it once: `self` is gone or only
-        // finished afterwards.
-        unsafe {
-            (self.write)(&self.future, ending);
-            self.written = true;
-            (!self.future.state().finish_unobserved()).then_some(self)
+        match self.face {
+            // SAFETY: it was started by the pool, which ends it once: `self` is gone or only
+            // finished afterwards.
+            Face::Rust { write, .. } => unsafe {
+                write(&self.future, ending);
+                self.left = Left::Publish;
+                if !self.future.state().finish_uncalled() {
+                    return Some(self);
+                }
+                self.note_end();
+                None
+            },
+            Face::Foreign { answer, .. } => {
+                let items = self.span.as_ref().map(|span| span.items.clone());
+                let is_span = items.is_some();
+                let remote = match ending {
+                    Ending::Value(bytes) => {
+                        RemoteAnswer::Value(bytes.into_cow(), items.unwrap_or(0..1))
+                    }
+                    Ending::Failure(bytes) => RemoteAnswer::Failure(bytes.into_cow()),
+                    Ending::Error(error) => RemoteAnswer::Error(error),
+                };
+                self.left = Left::Nothing;
+                if !is_span && self.future.state().claim().is_err() {
+                    // Somebody else has set an outcome.
+                    return None;
+                }
+                // SAFETY: started by the pool, and claimed if it is no span.
+                let is_complete = unsafe { answer(self.future.address(), remote) };
+                if !is_complete || is_span && self.future.state().claim().is_err() {
+                    return None;
+                }
+                self.left = Left::Publish;
+                // SAFETY: claimed, and the outcome is written.
+                (!unsafe { self.future.finish_quietly() }).then_some(self)
+            }
         }
     }
 
     /// Runs the callbacks and wakes who waits for a task that [`end`](Self::end) has given
     /// back.
     pub(super) fn finish(self) {
-        debug_assert!(self.written);
-        // Dropping it does.
+        debug_assert!(matches!(self.left, Left::Publish | Left::Notice));
+        if self.left == Left::Notice {
+            self.future.skip();
+        }
+        // Dropping it does the rest.
+    }
+
+    /// The same, by the thread for callbacks if there is one.
+    pub(super) fn finish_by(self, callbacks: Option<&Arc<Callbacks>>) {
+        match callbacks {
+            Some(callbacks) => callbacks.run(Box::new(|| self.finish())),
+            None => self.finish(),
+        }
     }
 
     /// Ends a task that was started with an error, callbacks and all.
@@ -141,9 +404,14 @@ impl Task {
     }
 
     /// Fails a task unless it was cancelled.
-    pub(super) fn reject(self, error: TaskError) {
-        if self.start() {
-            self.fail(error);
+    pub(super) fn reject(mut self, error: TaskError) {
+        match self.start() {
+            Start::Started | Start::Abandoned => self.fail(error),
+            Start::Cancelled => {
+                if let Some(task) = self.into_cancelled() {
+                    task.finish();
+                }
+            }
         }
     }
 }
@@ -152,18 +420,46 @@ impl Drop for Task {
     /// Nobody may wait forever: what was not finished is finished now.
     fn drop(&mut self) {
         let state = self.future.state();
-        if self.written {
-            if !state.is_done() {
+        match self.left {
+            Left::Publish if !state.is_done() => {
                 // SAFETY: written by `end`, and not finished.
                 unsafe { self.future.finish() };
+                self.note_end();
             }
-        } else if state.claim().is_ok() {
-            // SAFETY: just claimed.
-            unsafe {
-                (self.write)(&self.future, Ending::Error(TaskError::Abandoned));
-                self.future.finish();
+            Left::All if state.claim().is_ok() => {
+                let error = TaskError::Abandoned;
+                // SAFETY: just claimed.
+                unsafe {
+                    match self.face {
+                        Face::Rust { write, .. } => write(&self.future, Ending::Error(error)),
+                        Face::Foreign { answer, .. } => {
+                            answer(self.future.address(), RemoteAnswer::Error(error));
+                        }
+                    }
+                    self.future.finish();
+                }
+                self.note_end();
             }
+            _ => {}
         }
+    }
+}
+
+/// The place of a function and the tag, less than 2^16, and the items of a span, less than 2^24.
+fn pack(function: u64, items: &Range<u32>) -> u64 {
+    function | u64::from(items.start) << 16 | u64::from(items.end - items.start) << 40
+}
+
+/// What [`pack`] has packed.
+pub(super) fn unpack(packed: u64) -> CallOrder {
+    let bytes = packed.to_le_bytes();
+    let function = u16::from_le_bytes([bytes[0], bytes[1]]);
+    let start = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], 0]);
+    let length = u32::from_le_bytes([bytes[5], bytes[6], bytes[7], 0]);
+    CallOrder {
+        place: function & 0x0fff,
+        tag: (function >> 12).to_le_bytes()[0],
+        items: start..start + length,
     }
 }
 

@@ -7,24 +7,35 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    Call, Claim, Corrupt, HEADER, Memory, Order, Packet, Reader, Reply, ReplyKind, Socket, Writer,
-    padded, reserve,
+    Call, Claim, Corrupt, HEADER, Memory, Order, Packet, Reader, Reply, ReplyKind, Rest, Socket,
+    Writer, padded, reserve,
 };
 use super::codec::Bytes;
-use super::handshake::{Mismatch, Refusal, Setup};
-use super::image::image;
+use super::handshake::{FACE, Mismatch, Refusal, Setup};
+use super::host::{Called, Caller};
+use super::image::{Identity, image};
 use super::spin::Spin;
+use super::task::unpack;
 use super::{function, os};
 use crate::current::Worker;
 use crate::panic;
 use rustix::process::{Resource, Rlimit, Signal};
+use rustix::time::Timespec;
+use std::cell::RefCell;
 use std::io;
 use std::process;
 use std::ptr;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How much is written or read before the other side is shown.
 const PIECE: usize = 128 * 1024;
+/// How long it naps before it sleeps: a nap is cheaper to end, but nobody who is not there any
+/// more ends it.
+const NAP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000,
+};
 /// The place of the initializer where there is none.
 pub(super) const NO_FUNCTION: u64 = 0;
 /// Buffers that have grown beyond this are given back.
@@ -35,6 +46,8 @@ const KEPT: usize = 1024 * 1024;
 enum Trouble {
     #[error("its supervisor is not there any more")]
     Alone,
+    #[error("its task is to end it")]
+    Ended,
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     #[error(transparent)]
@@ -56,10 +69,39 @@ pub(super) fn run(socket: &Socket) -> ! {
     }
 }
 
+/// The life of a worker of another face, which is no fork or new start of this program.
+pub(super) fn serve_face(socket: &Socket, caller: &mut dyn Caller) -> io::Result<()> {
+    let ended = open(socket, FACE).and_then(|memory| {
+        os::watch_forks();
+        Loop::new(socket, &memory, Some(caller)).run()
+    });
+    match ended {
+        Ok(()) | Err(Trouble::Alone | Trouble::Ended) => Ok(()),
+        Err(trouble) => {
+            // If that does not arrive, the error has to do.
+            let _ = refuse(socket, &trouble.to_string());
+            Err(io::Error::other(trouble))
+        }
+    }
+}
+
+/// Tells the supervisor why this worker cannot work.
+pub(super) fn refuse(socket: &Socket, why: &str) -> io::Result<()> {
+    socket.send(&Refusal(why.to_owned()).encode(), None)
+}
+
 fn serve(socket: &Socket) -> Result<(), Trouble> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(io::Error::from)?;
-    let identity = image()?.identity();
+    let memory = open(socket, image()?.identity())?;
+    os::leave_interrupts_to_parent();
+    os::watch_forks();
+    panic::install_hook();
+    Loop::new(socket, &memory, None).run()
+}
+
+/// Does as the first packet says, and attaches to the memory that came with it.
+fn open(socket: &Socket, identity: Identity) -> Result<Arc<Memory>, Trouble> {
     let Packet::Message(setup, Some(file)) = socket.receive(true)? else {
         return Err(Trouble::Alone);
     };
@@ -71,9 +113,6 @@ fn serve(socket: &Socket) -> Result<(), Trouble> {
         }
         Err(Mismatch::Garbled) => return Err(Corrupt.into()),
     };
-    os::leave_interrupts_to_parent();
-    os::watch_forks();
-    panic::install_hook();
     if let Some(bytes) = setup.memory_limit {
         let limit = Rlimit {
             current: Some(bytes),
@@ -82,17 +121,7 @@ fn serve(socket: &Socket) -> Result<(), Trouble> {
         rustix::process::setrlimit(Resource::Data, limit).map_err(io::Error::from)?;
     }
     let capacity = usize::try_from(setup.capacity).map_err(|_| Corrupt)?;
-    let memory = Memory::attach(&file, capacity)?;
-    drop(file);
-    let mut loop_ = Loop {
-        socket,
-        reader: Reader::to_worker(&memory),
-        writer: Writer::from_worker(&memory),
-        head: Vec::with_capacity(HEADER),
-        result: Vec::new(),
-        spin: Spin::default(),
-    };
-    loop_.run()
+    Ok(Memory::attach(&file, capacity)?)
 }
 
 struct Loop<'a> {
@@ -102,9 +131,23 @@ struct Loop<'a> {
     head: Vec<u8>,
     result: Vec<u8>,
     spin: Spin,
+    /// Who carries out calls, if it is not this program.
+    caller: RefCell<Option<&'a mut dyn Caller>>,
 }
 
-impl Loop<'_> {
+impl<'a> Loop<'a> {
+    fn new(socket: &'a Socket, memory: &Arc<Memory>, caller: Option<&'a mut dyn Caller>) -> Self {
+        Self {
+            socket,
+            reader: Reader::to_worker(memory),
+            writer: Writer::from_worker(memory),
+            head: Vec::with_capacity(HEADER),
+            result: Vec::new(),
+            spin: Spin::default(),
+            caller: RefCell::new(caller),
+        }
+    }
+
     fn run(&mut self) -> Result<(), Trouble> {
         let mut argument = Vec::new();
         loop {
@@ -125,7 +168,7 @@ impl Loop<'_> {
                 Bytes::Owned(own)
             };
             self.skip(whole - call.length)?;
-            self.release()?;
+            self.release(true)?;
             self.call(&call, content)?;
         }
     }
@@ -135,7 +178,7 @@ impl Loop<'_> {
         loop {
             self.head.clear();
             if !self.reader.peek(HEADER, &mut self.head)? {
-                self.wait_for_bytes()?;
+                self.wait_for_frame()?;
                 continue;
             }
             let call = Call::decode(&self.head)?;
@@ -145,7 +188,7 @@ impl Loop<'_> {
                 return Ok(call);
             }
             self.skip(padded(call.length).ok_or(Corrupt)?)?;
-            self.release()?;
+            self.release(true)?;
         }
     }
 
@@ -158,6 +201,9 @@ impl Loop<'_> {
     fn call(&mut self, call: &Call, argument: Bytes<'_>) -> Result<(), Trouble> {
         if call.order == Order::Initialize && call.function == NO_FUNCTION {
             return self.say_ready();
+        }
+        if self.caller.get_mut().is_some() {
+            return self.call_foreign(call, &argument);
         }
         let function = function::at(call.function).ok_or(Corrupt)?;
         self.result.clear();
@@ -176,11 +222,53 @@ impl Loop<'_> {
         }
     }
 
+    /// Has the face carry out a call.
+    fn call_foreign(&mut self, call: &Call, argument: &Bytes<'_>) -> Result<(), Trouble> {
+        let Some(caller) = self.caller.get_mut() else {
+            return Err(Corrupt.into());
+        };
+        match call.order {
+            Order::Define => {
+                caller.define(unpack(call.function).place, argument.as_slice());
+                return Ok(());
+            }
+            Order::Call => {}
+            Order::Initialize | Order::Close => return Err(Corrupt.into()),
+        }
+        self.result.clear();
+        let start = Instant::now();
+        let outcome = caller.call(unpack(call.function), argument.as_slice(), &mut self.result);
+        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if os::is_fork() {
+            // As above.
+            os::leave();
+        }
+        let (kind, left) = match outcome {
+            Called::Returned => (ReplyKind::Value, 0),
+            Called::StoppedBefore(left) => (ReplyKind::Value, left),
+            Called::Raised => (ReplyKind::Failure, 0),
+            Called::Ended => return Err(Trouble::Ended),
+        };
+        self.answer_left(kind, left, call.number, nanoseconds)
+    }
+
     /// Sends what is in the buffer.
     fn answer(&mut self, kind: ReplyKind, number: u64, nanoseconds: u64) -> Result<(), Trouble> {
+        self.answer_left(kind, 0, number, nanoseconds)
+    }
+
+    /// The same; the last items of a span were not begun.
+    fn answer_left(
+        &mut self,
+        kind: ReplyKind,
+        left: u32,
+        number: u64,
+        nanoseconds: u64,
+    ) -> Result<(), Trouble> {
         let result = std::mem::take(&mut self.result);
         let reply = Reply {
             kind,
+            left,
             length: result.len() as u64,
             nanoseconds,
             number,
@@ -191,7 +279,7 @@ impl Loop<'_> {
         self.write(&reply.encode(), is_short)?;
         self.write(&result, is_short)?;
         self.write(&[0; 8][..zeros], is_short)?;
-        self.publish()?;
+        self.publish(true)?;
         if result.capacity() <= KEPT {
             self.result = result;
         }
@@ -206,7 +294,7 @@ impl Loop<'_> {
             let written = self.writer.write(piece)?;
             left = &left[written..];
             if !quietly {
-                self.publish()?;
+                self.publish(false)?;
             }
             if written == 0 {
                 self.wait_for_room()?;
@@ -215,8 +303,9 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn publish(&self) -> Result<(), Trouble> {
-        if self.writer.publish() {
+    /// Shows the supervisor what was written, `and_that_is_all` for now.
+    fn publish(&self, and_that_is_all: bool) -> Result<(), Trouble> {
+        if self.writer.publish(and_that_is_all) {
             self.socket.wake()?;
         }
         Ok(())
@@ -228,7 +317,7 @@ impl Loop<'_> {
             if self.reader.read(missing.min(PIECE), bytes)? == 0 {
                 self.wait_for_bytes()?;
             } else if missing > PIECE {
-                self.release()?;
+                self.release(false)?;
             }
         }
         Ok(())
@@ -245,32 +334,78 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn release(&self) -> Result<(), Trouble> {
-        if self.reader.release() {
+    /// Gives back the room of what was read, `and_that_is_all` for now.
+    fn release(&self, and_that_is_all: bool) -> Result<(), Trouble> {
+        if self.reader.release(and_that_is_all) {
             self.socket.wake()?;
         }
         Ok(())
     }
 
-    fn wait_for_bytes(&self) -> Result<(), Trouble> {
-        self.release()?;
+    /// Waits for the beginning of a frame.
+    fn wait_for_frame(&self) -> Result<(), Trouble> {
         let is_there = || !matches!(self.reader.available(), Ok(0));
-        self.wait(is_there, |asleep| self.reader.set_asleep(asleep))
+        self.release(true)?;
+        self.wait(&is_there, || {
+            let nap = self.reader.begin_nap();
+            if !is_there() {
+                nap.sleep(&NAP);
+            }
+            if is_there() {
+                self.reader.set_rest(Rest::Awake);
+                return Ok(());
+            }
+            self.sleep(is_there, |rest| self.reader.set_rest(rest), Rest::Asleep)
+        })
+    }
+
+    /// Waits in the middle of a frame.
+    fn wait_for_bytes(&self) -> Result<(), Trouble> {
+        self.release(true)?;
+        let is_there = || !matches!(self.reader.available(), Ok(0));
+        self.wait(&is_there, || {
+            self.sleep(is_there, |rest| self.reader.set_rest(rest), Rest::Patient)
+        })
     }
 
     fn wait_for_room(&self) -> Result<(), Trouble> {
+        self.publish(true)?;
         let is_there = || !matches!(self.writer.room(), Ok(0));
-        self.wait(is_there, |asleep| self.writer.set_asleep(asleep))
+        self.wait(&is_there, || {
+            self.sleep(is_there, |rest| self.writer.set_rest(rest), Rest::Patient)
+        })
     }
 
-    /// Waits for the supervisor: for some microseconds awake, then asleep.
-    fn wait(&self, is_there: impl Fn() -> bool, set_asleep: impl Fn(bool)) -> Result<(), Trouble> {
-        if self.spin.until(&is_there) {
-            return Ok(());
+    /// Waits for the supervisor: for some microseconds awake, then as `sleep` does.
+    fn wait(
+        &self,
+        is_there: &dyn Fn() -> bool,
+        sleep: impl Fn() -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let wait = || {
+            if self.spin.until(is_there) {
+                return Ok(());
+            }
+            sleep()
+        };
+        let mut waited = Ok(());
+        match &mut *self.caller.borrow_mut() {
+            Some(caller) => caller.idle(&mut || waited = wait()),
+            None => waited = wait(),
         }
-        set_asleep(true);
+        waited
+    }
+
+    /// Sleeps until the supervisor wakes this side, or is not there any more.
+    fn sleep(
+        &self,
+        is_there: impl Fn() -> bool,
+        set_rest: impl Fn(Rest),
+        rest: Rest,
+    ) -> Result<(), Trouble> {
+        set_rest(rest);
         let woken = is_there() || self.socket.sleep()?;
-        set_asleep(false);
+        set_rest(Rest::Awake);
         if woken { Ok(()) } else { Err(Trouble::Alone) }
     }
 }

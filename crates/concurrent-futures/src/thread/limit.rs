@@ -35,7 +35,9 @@ pub enum WhenFull<'a> {
 }
 
 impl PendingLimit {
-    pub(crate) fn new(max: usize) -> Arc<Self> {
+    /// So many may be pending.
+    #[must_use]
+    pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
             state: Mutex::new(State {
@@ -85,7 +87,7 @@ impl PendingLimit {
     }
 
     /// Lets all go who wait for room.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         for signal in state.waiting.drain(..) {

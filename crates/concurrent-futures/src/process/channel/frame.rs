@@ -6,7 +6,7 @@
 //! | bytes | to a worker | from a worker |
 //! |---|---|---|
 //! | 0..4 | the claim | the kind |
-//! | 4..8 | the kind | 0 |
+//! | 4..8 | the kind | items of a span that were not begun |
 //! | 8..16 | length of the payload | length of the payload |
 //! | 16..24 | place of the function | nanoseconds that the task took |
 //! | 24..32 | number of the frame | number of the frame that it answers |
@@ -66,6 +66,8 @@ pub(in crate::process) enum Order {
     Initialize = 2,
     /// End.
     Close = 3,
+    /// Learn a function.
+    Define = 4,
 }
 
 /// The header of a frame to a worker.
@@ -89,6 +91,7 @@ impl Call {
             1 => Order::Call,
             2 => Order::Initialize,
             3 => Order::Close,
+            4 => Order::Define,
             _ => return Err(Corrupt),
         };
         Ok(Self {
@@ -118,6 +121,8 @@ pub(in crate::process) enum ReplyKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::process) struct Reply {
     pub(in crate::process) kind: ReplyKind,
+    /// How many of the last items of a span were not begun.
+    pub(in crate::process) left: u32,
     pub(in crate::process) length: u64,
     pub(in crate::process) nanoseconds: u64,
     pub(in crate::process) number: u64,
@@ -125,12 +130,12 @@ pub(in crate::process) struct Reply {
 
 impl Reply {
     pub(in crate::process) fn encode(&self) -> [u8; HEADER] {
-        let kinds = (self.kind as u32, 0);
+        let kinds = (self.kind as u32, self.left);
         encode(kinds, [self.length, self.nanoseconds, self.number])
     }
 
     pub(in crate::process) fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
-        let ((kind, zero), [length, nanoseconds, number]) = decode(bytes)?;
+        let ((kind, left), [length, nanoseconds, number]) = decode(bytes)?;
         let kind = match kind {
             1 => ReplyKind::Value,
             2 => ReplyKind::Failure,
@@ -138,11 +143,9 @@ impl Reply {
             4 => ReplyKind::Unusable,
             _ => return Err(Corrupt),
         };
-        if zero != 0 {
-            return Err(Corrupt);
-        }
         Ok(Self {
             kind,
+            left,
             length,
             nanoseconds,
             number,
@@ -191,7 +194,7 @@ mod tests {
         fn headers_come_back(length: u64, function: u64, number: u64) {
             let call = Call { order: Order::Call, length, function, number };
             prop_assert_eq!(Call::decode(&call.encode()), Ok(call));
-            let reply = Reply { kind: ReplyKind::Value, length, nanoseconds: function, number };
+            let reply = Reply { kind: ReplyKind::Value, left: 3, length, nanoseconds: function, number };
             prop_assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         }
     }

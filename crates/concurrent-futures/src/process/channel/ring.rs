@@ -14,6 +14,12 @@
 //! With a full fence between the two steps on both sides, at least one of them sees what
 //! the other did, and no wake-up is lost.
 //!
+//! In the middle of a long value, whoever sleeps is *patient*: it is woken for half a stream,
+//! not for each piece, as each wake-up costs more than to copy one. Nobody sleeps for ever for
+//! it: a side that is through with a value, or is about to sleep itself, says *that this is
+//! all* for now, which wakes a patient one too; or it has filled or emptied the stream, which
+//! is more than half of one.
+//!
 //! # Invariants
 //! 1. `head <= tail <= head + capacity`. A side that finds the other's position against
 //!    this reports [`Corrupt`]; the memory is not touched outside the stream in any case.
@@ -40,14 +46,29 @@ const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 /// It naps on the flag itself.
 const NAPPING: u32 = 2;
+/// It sleeps on the socket in the middle of a long value.
+const PATIENT: u32 = 3;
 
-/// Looks at a flag after something was published; true if the other side is to be woken
-/// by the socket. One that naps is woken here.
-fn is_asleep(flag: &AtomicU32) -> bool {
+/// How a side sleeps, if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(in crate::process) enum Rest {
+    /// Nothing wakes it: it looks by itself.
+    Awake = AWAKE,
+    /// Anything wakes it.
+    Asleep = ASLEEP,
+    /// Only what is worth it does: half a stream, or all that comes for now.
+    Patient = PATIENT,
+}
+
+/// Looks at a flag after something was published, which `is_enough` to wake even a patient
+/// one; true if the other side is to be woken by the socket. One that naps is woken here.
+fn is_to_wake(flag: &AtomicU32, is_enough: impl FnOnce() -> bool) -> bool {
     // ORDERING: the fence orders what was published before the look at the flag; see
     // the protocol.
     fence(Ordering::SeqCst);
-    if flag.load(Ordering::Relaxed) == AWAKE {
+    let rest = flag.load(Ordering::Relaxed);
+    if rest == AWAKE || rest == PATIENT && !is_enough() {
         return false;
     }
     match flag.swap(AWAKE, Ordering::Relaxed) {
@@ -62,8 +83,8 @@ fn is_asleep(flag: &AtomicU32) -> bool {
 }
 
 /// Sets or takes back the flag of a side that is about to sleep.
-fn set_asleep(flag: &AtomicU32, asleep: bool) {
-    flag.store(if asleep { ASLEEP } else { AWAKE }, Ordering::Relaxed);
+fn set_rest(flag: &AtomicU32, rest: Rest) {
+    flag.store(rest as u32, Ordering::Relaxed);
     // ORDERING: the fence orders the flag before the look that follows; see the
     // protocol.
     fence(Ordering::SeqCst);
@@ -133,18 +154,22 @@ impl Writer {
         Ok(length)
     }
 
-    /// Shows the reader what was written. True if it is to be woken.
+    /// Shows the reader what was written, `and_that_is_all` for now. True if it is to be
+    /// woken.
     #[must_use]
-    pub(in crate::process) fn publish(&self) -> bool {
+    pub(in crate::process) fn publish(&self, and_that_is_all: bool) -> bool {
         // ORDERING: Release publishes the bytes.
         self.positions().tail().store(self.tail, Ordering::Release);
-        is_asleep(self.positions().reader_sleeps())
+        is_to_wake(self.positions().reader_sleeps(), || {
+            let is_much = |room| room <= self.memory.capacity() / 2;
+            and_that_is_all || self.room().is_ok_and(is_much)
+        })
     }
 
-    /// Says whether this side is about to sleep until there is room; look once more
+    /// Says whether and how this side is about to sleep until there is room; look once more
     /// afterwards.
-    pub(in crate::process) fn set_asleep(&self, asleep: bool) {
-        set_asleep(self.positions().writer_sleeps(), asleep);
+    pub(in crate::process) fn set_rest(&self, rest: Rest) {
+        set_rest(self.positions().writer_sleeps(), rest);
     }
 
     /// The word at the beginning of a frame that was written at `position`.
@@ -229,25 +254,29 @@ impl Reader {
         Ok(length)
     }
 
-    /// Gives the room of what was read back. True if the writer is to be woken.
+    /// Gives the room of what was read back, `and_that_is_all` for now. True if the writer
+    /// is to be woken.
     #[must_use]
-    pub(in crate::process) fn release(&self) -> bool {
+    pub(in crate::process) fn release(&self, and_that_is_all: bool) -> bool {
         // ORDERING: Release, so that the writer writes there after our last look.
         self.positions().head().store(self.head, Ordering::Release);
-        is_asleep(self.positions().writer_sleeps())
+        is_to_wake(self.positions().writer_sleeps(), || {
+            let is_little = |unread| unread <= self.memory.capacity() / 2;
+            and_that_is_all || self.available().is_ok_and(is_little)
+        })
     }
 
-    /// Says whether this side is about to sleep until there is something to read; look
-    /// once more afterwards.
-    pub(in crate::process) fn set_asleep(&self, asleep: bool) {
-        set_asleep(self.positions().reader_sleeps(), asleep);
+    /// Says whether and how this side is about to sleep until there is something to read;
+    /// look once more afterwards.
+    pub(in crate::process) fn set_rest(&self, rest: Rest) {
+        set_rest(self.positions().reader_sleeps(), rest);
     }
 
     /// Prepares a nap until there is something to read; look once more afterwards.
     pub(in crate::process) fn begin_nap(&self) -> Nap {
         let flag = self.positions().reader_sleeps();
         flag.store(NAPPING, Ordering::Relaxed);
-        // ORDERING: as in `set_asleep`.
+        // ORDERING: as in `set_rest`.
         fence(Ordering::SeqCst);
         Nap {
             memory: Arc::clone(&self.memory),
@@ -308,14 +337,14 @@ mod tests {
             let mut done = 0;
             while done < sent.len() {
                 done += writer.write(&sent[done..]).unwrap();
-                let _ = writer.publish();
+                let _ = writer.publish(true);
                 thread::yield_now();
             }
         });
         let mut received = Vec::new();
         while received.len() < expected.len() {
             reader.read(usize::MAX, &mut received).unwrap();
-            let _ = reader.release();
+            let _ = reader.release(true);
             thread::yield_now();
         }
         sender.join().unwrap();
@@ -325,22 +354,52 @@ mod tests {
     #[test]
     fn a_sleeping_reader_is_to_be_woken_once() {
         let (mut writer, reader) = stream(64);
-        reader.set_asleep(true);
+        reader.set_rest(Rest::Asleep);
         assert_eq!(writer.write(b"bytes").unwrap(), 5);
-        assert!(writer.publish());
-        assert!(!writer.publish());
+        assert!(writer.publish(true));
+        assert!(!writer.publish(true));
     }
 
     #[test]
     fn a_waiting_writer_is_to_be_woken_once() {
         let (mut writer, mut reader) = stream(64);
         assert_eq!(writer.write(&[0; 100]).unwrap(), 64);
-        writer.set_asleep(true);
-        let _ = writer.publish();
+        writer.set_rest(Rest::Asleep);
+        let _ = writer.publish(true);
         assert_eq!(reader.skip(8).unwrap(), 8);
-        assert!(reader.release());
-        assert!(!reader.release());
+        assert!(reader.release(true));
+        assert!(!reader.release(true));
         assert_eq!(writer.room().unwrap(), 8);
+    }
+
+    #[test]
+    fn a_patient_reader_is_woken_for_half_a_stream_or_all_that_comes() {
+        let (mut writer, mut reader) = stream(64);
+        reader.set_rest(Rest::Patient);
+        assert_eq!(writer.write(&[1; 24]).unwrap(), 24);
+        assert!(!writer.publish(false));
+        assert_eq!(writer.write(&[1; 8]).unwrap(), 8);
+        assert!(writer.publish(false));
+        assert_eq!(reader.skip(32).unwrap(), 32);
+        let _ = reader.release(false);
+        reader.set_rest(Rest::Patient);
+        assert_eq!(writer.write(&[1; 8]).unwrap(), 8);
+        assert!(!writer.publish(false));
+        assert!(writer.publish(true));
+    }
+
+    #[test]
+    fn a_patient_writer_is_woken_for_half_a_stream_or_all_that_is_read() {
+        let (mut writer, mut reader) = stream(64);
+        assert_eq!(writer.write(&[1; 64]).unwrap(), 64);
+        let _ = writer.publish(false);
+        writer.set_rest(Rest::Patient);
+        assert_eq!(reader.skip(24).unwrap(), 24);
+        assert!(!reader.release(false));
+        assert_eq!(reader.skip(8).unwrap(), 8);
+        assert!(reader.release(false));
+        writer.set_rest(Rest::Patient);
+        assert!(reader.release(true));
     }
 
     proptest! {
@@ -348,7 +407,7 @@ mod tests {
         fn positions_against_the_protocol_are_reported(tail: u64, head: u64) {
             let (mut writer, mut reader) = stream(64);
             prop_assert_eq!(writer.write(&[1; 24]).unwrap(), 24);
-            let _ = writer.publish();
+            let _ = writer.publish(true);
             writer.positions().head().store(head, Ordering::Relaxed);
             reader.positions().tail().store(tail, Ordering::Relaxed);
             prop_assert_eq!(writer.room().is_ok(), head <= 24);

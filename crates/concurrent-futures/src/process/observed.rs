@@ -1,0 +1,88 @@
+//! What an observer is told, in the right order.
+//!
+//! A task comes to its turn under the pool's lock, where nothing foreign is called: so what
+//! has happened is noted first, and told when the lock is free, by one thread at a time.
+
+#![forbid(unsafe_code)]
+
+use crate::future::FutureId;
+use crate::observer::Observer;
+use crate::panic::log_panic;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+/// What has happened to a task.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Submitted(FutureId),
+    Started(FutureId),
+    Finished(FutureId),
+}
+
+/// An observer, and what it is still to be told.
+pub(super) struct Observed {
+    observer: Box<dyn Observer>,
+    state: Mutex<State>,
+    told: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    events: VecDeque<Event>,
+    /// The thread that is telling them.
+    teller: Option<ThreadId>,
+}
+
+impl Observed {
+    pub(super) fn new(observer: Box<dyn Observer>) -> Self {
+        Self {
+            observer,
+            state: Mutex::default(),
+            told: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what has happened.
+    pub(super) fn note(&self, event: Event) {
+        self.lock().events.push_back(event);
+    }
+
+    /// Tells the observer what was noted, unless another thread is at it.
+    pub(super) fn tell(&self) {
+        let mut state = self.lock();
+        if state.teller.is_some() {
+            return;
+        }
+        while let Some(event) = state.events.pop_front() {
+            state.teller = Some(thread::current().id());
+            drop(state);
+            log_panic("an observer panicked", || match event {
+                Event::Submitted(future) => self.observer.submitted(future),
+                Event::Started(future) => self.observer.started(future),
+                Event::Finished(future) => self.observer.finished(future),
+            });
+            state = self.lock();
+        }
+        state.teller = None;
+        self.told.notify_all();
+    }
+
+    /// Waits until the observer was told everything, unless it is the observer who asks.
+    pub(super) fn finish(&self) {
+        self.tell();
+        let ours = Some(thread::current().id());
+        let is_telling = |state: &mut State| state.teller.is_some() && state.teller != ours;
+        drop(self.told.wait_while(self.lock(), is_telling));
+    }
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observed").finish_non_exhaustive()
+    }
+}

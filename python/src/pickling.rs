@@ -1,0 +1,376 @@
+//! Calls as bytes for another process.
+//!
+//! Functions that are pickled by reference, which most are, are *defined*: each worker gets
+//! their pickle once, and calls have a number in its place. The table has a strong reference
+//! to each, so that an address stands for one function as long as it is there.
+//!
+//! Arguments are pickled as `multiprocessing` does it, with what was registered there or in
+//! `copyreg`. If they are numbers, texts and the like, that comes to what the plain pickler
+//! does, which is many times cheaper.
+
+use crate::name;
+use crate::stdlib;
+use concurrent_futures::engine::{Argument, Definition};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
+use pyo3::prelude::*;
+use pyo3::types::{
+    PyBool, PyBytes, PyCFunction, PyDict, PyFloat, PyFunction, PyInt, PyList, PyModule, PyString,
+    PyTuple, PyType,
+};
+use std::collections::HashMap;
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a pickle is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Tag {
+    /// The arguments. The function is defined.
+    Arguments = 0,
+    /// Arguments and keywords. The function is defined.
+    Keywords = 1,
+    /// Function, arguments and keywords.
+    Whole = 2,
+    /// Nothing: there are no arguments. The function is defined.
+    Nothing = 3,
+    /// Arguments for each item of a span. The function is defined.
+    Span = 4,
+    /// A function, and arguments for each item of a span.
+    WholeSpan = 5,
+    /// As `Span`, with the only argument of each item.
+    SingleSpan = 6,
+    /// As `WholeSpan`, with the only argument of each item.
+    WholeSingleSpan = 7,
+}
+
+impl Tag {
+    pub(crate) fn of(tag: u8) -> Option<Self> {
+        [
+            Self::Arguments,
+            Self::Keywords,
+            Self::Whole,
+            Self::Nothing,
+            Self::Span,
+            Self::WholeSpan,
+            Self::SingleSpan,
+            Self::WholeSingleSpan,
+        ]
+        .into_iter()
+        .find(|known| *known as u8 == tag)
+    }
+}
+
+/// A call as bytes.
+pub(crate) struct Pickled {
+    pub(crate) definition: Option<Arc<Definition>>,
+    pub(crate) tag: Tag,
+    pub(crate) argument: Argument,
+}
+
+/// The functions that are defined.
+#[derive(Default)]
+pub(crate) struct Functions(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    by_address: HashMap<usize, Known>,
+    /// The address of the function at each place.
+    places: Vec<usize>,
+    /// The place that is given away next, when all are taken.
+    next: usize,
+    number: u64,
+}
+
+struct Known {
+    /// None if it is one that is sent with each call.
+    definition: Option<Arc<Definition>>,
+    _function: Py<PyAny>,
+}
+
+impl Functions {
+    /// The definition of a function, if it is one that can be defined.
+    ///
+    /// # Errors
+    /// What pickling the function raises.
+    fn define(&self, function: &Bound<'_, PyAny>) -> PyResult<Option<Arc<Definition>>> {
+        let address = function.as_ptr().addr();
+        if let Some(known) = self.lock().by_address.get(&address) {
+            return Ok(known.definition.clone());
+        }
+        if !is_by_reference(function)? {
+            return Ok(None);
+        }
+        let Ok(pickle) = with_reductions(function) else {
+            // It is for the pickling of the whole call to tell.
+            return Ok(None);
+        };
+        let bytes = pickle.as_bytes();
+        if bytes.len() > Definition::LONGEST {
+            return Ok(None);
+        }
+        let mut table = self.lock();
+        let place = if table.places.len() < usize::from(Definition::PLACES) {
+            table.places.push(address);
+            table.places.len() - 1
+        } else {
+            let place = table.next;
+            table.next = (place + 1) % table.places.len();
+            place
+        };
+        table.number += 1;
+        let definition = Arc::new(Definition {
+            place: u16::try_from(place)?,
+            number: table.number,
+            bytes: bytes.to_vec(),
+        });
+        let former = std::mem::replace(&mut table.places[place], address);
+        let replaced = (former != address).then(|| table.by_address.remove(&former));
+        let known = Known {
+            definition: Some(Arc::clone(&definition)),
+            _function: function.clone().unbind(),
+        };
+        let raced = table.by_address.insert(address, known);
+        drop(table);
+        // Without the lock, as Python code may run.
+        drop((replaced, raced));
+        Ok(Some(definition))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call as bytes.
+    ///
+    /// # Errors
+    /// What pickling it raises.
+    pub(crate) fn pickle<'py>(
+        &self,
+        function: &Bound<'py, PyAny>,
+        arguments: &Bound<'py, PyTuple>,
+        keywords: Option<&Bound<'py, PyDict>>,
+        by_value: bool,
+    ) -> PyResult<Pickled> {
+        let py = function.py();
+        let keywords = keywords.filter(|keywords| !keywords.is_empty());
+        let definition = self.define(function)?;
+        let (tag, argument) = match (&definition, keywords) {
+            (Some(_), None) if arguments.is_empty() => (Tag::Nothing, Argument::Own(Vec::new())),
+            (Some(_), None) => (Tag::Arguments, dumps(arguments, by_value)?),
+            (Some(_), Some(keywords)) => {
+                let both = PyTuple::new(py, [arguments.as_any(), keywords.as_any()])?;
+                (Tag::Keywords, dumps(both.as_any(), by_value)?)
+            }
+            (None, keywords) => {
+                let keywords = keywords.cloned().unwrap_or_else(|| PyDict::new(py));
+                let parts = [function, arguments.as_any(), keywords.as_any()];
+                let whole = PyTuple::new(py, parts)?;
+                (Tag::Whole, dumps(whole.as_any(), by_value)?)
+            }
+        };
+        Ok(Pickled {
+            definition,
+            tag,
+            argument,
+        })
+    }
+
+    /// Calls for each of the items as bytes: of their arguments, or of their only argument.
+    ///
+    /// The first eight bytes are a number, by which a worker recognises the span.
+    ///
+    /// # Errors
+    /// What pickling them raises.
+    pub(crate) fn pickle_span<'py>(
+        &self,
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyList>,
+        is_single: bool,
+        by_value: bool,
+    ) -> PyResult<Pickled> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let definition = self.define(function)?;
+        let (tag, argument) = if definition.is_some() {
+            let tag = if is_single {
+                Tag::SingleSpan
+            } else {
+                Tag::Span
+            };
+            (tag, dumps(items, by_value)?)
+        } else {
+            let tag = if is_single {
+                Tag::WholeSingleSpan
+            } else {
+                Tag::WholeSpan
+            };
+            let both = PyTuple::new(function.py(), [function, items.as_any()])?;
+            (tag, dumps(&both, by_value)?)
+        };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Shared, as parts of it are sent at different times.
+        let bytes = [&number.to_ne_bytes()[..], &argument].concat();
+        let argument = Argument::Shared(Arc::new(bytes));
+        Ok(Pickled {
+            definition,
+            tag,
+            argument,
+        })
+    }
+}
+
+/// Whether pickling a function comes to its name: whatever it does otherwise is state.
+fn is_by_reference(function: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = function.py();
+    let kind = function.get_type();
+    let may_be = if kind.is(py.get_type::<PyFunction>()) || kind.is(py.get_type::<PyType>()) {
+        true
+    } else if kind.is(py.get_type::<PyCFunction>()) {
+        let owner = function.getattr(name::self_(py))?;
+        owner.is_none() || owner.is_instance_of::<PyModule>()
+    } else {
+        false
+    };
+    if !may_be {
+        return Ok(false);
+    }
+    let pickler = forking_pickler(py)?;
+    let registered = stdlib::copyreg_table(py)?.contains(&kind)?
+        || pickler.getattr(name::extra_reducers(py))?.contains(&kind)?;
+    Ok(!registered && !pickler.hasattr(name::reducer_override(py))?)
+}
+
+fn forking_pickler(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // What it is now: others may have put their own in its place.
+    stdlib::reduction(py)?.getattr(name::forking_pickler(py))
+}
+
+/// The pickle of an object, by `cloudpickle` if it must and may.
+fn dumps(object: &Bound<'_, PyAny>, by_value: bool) -> PyResult<Argument> {
+    let py = object.py();
+    let pickle = if is_simple(object, 3) {
+        plain(object)?
+    } else {
+        match with_reductions(object) {
+            Err(error) if by_value && error.is_instance_of::<PyException>(py) => py
+                .import("cloudpickle")?
+                .call_method1("dumps", (object, 5))?
+                .cast_into::<PyBytes>()?,
+            pickle => pickle?,
+        }
+    };
+    Ok(argument_of(&pickle))
+}
+
+/// What anything that can be pickled comes to without reductions.
+pub(crate) fn plain<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let pickle = stdlib::dumps(object.py())?.call1((object, 5))?;
+    Ok(pickle.cast_into::<PyBytes>()?)
+}
+
+/// As `multiprocessing` pickles.
+pub(crate) fn with_reductions<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let py = object.py();
+    let buffer = stdlib::bytes_io(py)?.call0()?;
+    forking_pickler(py)?
+        .call1((&buffer, 5))?
+        .call_method1(name::dump(py), (object,))?;
+    let pickle = buffer.call_method0(name::getvalue(py))?;
+    Ok(pickle.cast_into::<PyBytes>()?)
+}
+
+/// Whether an object is made of numbers, texts, bytes and small containers of these: nothing
+/// can be registered for them.
+pub(crate) fn is_simple(object: &Bound<'_, PyAny>, depth: u32) -> bool {
+    /// Beyond, looking costs more than it saves.
+    const MOST: usize = 4096;
+    if object.is_none()
+        || object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyString>()
+        || object.is_exact_instance_of::<PyFloat>()
+        || object.is_exact_instance_of::<PyBytes>()
+        || object.is_exact_instance_of::<PyBool>()
+    {
+        return true;
+    }
+    if depth == 0 {
+        return false;
+    }
+    if let Ok(tuple) = object.cast_exact::<PyTuple>() {
+        tuple.len() <= MOST
+            && tuple
+                .iter_borrowed()
+                .all(|item| is_simple(&item, depth - 1))
+    } else if let Ok(list) = object.cast_exact::<PyList>() {
+        list.len() <= MOST && list.iter().all(|item| is_simple(&item, depth - 1))
+    } else if let Ok(dict) = object.cast_exact::<PyDict>() {
+        dict.len() <= MOST
+            && dict
+                .iter()
+                .all(|(key, value)| is_simple(&key, depth - 1) && is_simple(&value, depth - 1))
+    } else {
+        false
+    }
+}
+
+/// Bytes that stay where Python has them.
+struct InPython {
+    start: *const u8,
+    length: usize,
+    _object: Py<PyBytes>,
+}
+
+// SAFETY: the bytes of a `bytes` object never change, and it is kept.
+unsafe impl Send for InPython {}
+// SAFETY: as above.
+unsafe impl Sync for InPython {}
+
+impl AsRef<[u8]> for InPython {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(self.start, self.length) }
+    }
+}
+
+fn argument_of(pickle: &Bound<'_, PyBytes>) -> Argument {
+    /// Up to this length, copying is cheaper than keeping the object.
+    const COPIED: usize = 16 * 1024;
+    let bytes = pickle.as_bytes();
+    if bytes.len() <= COPIED {
+        return Argument::Own(bytes.to_vec());
+    }
+    Argument::Shared(Arc::new(InPython {
+        start: bytes.as_ptr(),
+        length: bytes.len(),
+        _object: pickle.clone().unbind(),
+    }))
+}
+
+/// Whether pickling was interrupted, which is not the call's fault.
+pub(crate) fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// Appends the pickle of a result, as `unpickling::value` reads it.
+///
+/// # Errors
+/// What pickling it raises.
+pub(crate) fn append_result(result: &Bound<'_, PyAny>, answer: &mut Vec<u8>) -> PyResult<()> {
+    if result.is_none() {
+        answer.push(crate::unpickling::NONE);
+    } else if let Ok(bytes) = result.cast_exact::<PyBytes>() {
+        answer.reserve_exact(1 + bytes.as_bytes().len());
+        answer.push(crate::unpickling::BYTES);
+        answer.extend_from_slice(bytes.as_bytes());
+    } else {
+        let pickle = if is_simple(result, 3) {
+            plain(result)?
+        } else {
+            with_reductions(result)?
+        };
+        answer.reserve_exact(1 + pickle.as_bytes().len());
+        answer.push(crate::unpickling::PICKLED);
+        answer.extend_from_slice(pickle.as_bytes());
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! Errors of worker processes, as exceptions.
+
+use crate::name;
+use crate::stdlib;
+use concurrent_futures::{BrokenExecutor, SubmitError, TaskError, WorkerDied, WorkerExit};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// What the standard library says of a pool that is broken.
+pub(crate) const BROKEN: &str =
+    "A child process terminated abruptly, the process pool is not usable anymore";
+/// What it says of each future.
+const BROKEN_FUTURE: &str = "A process in the process pool was terminated abruptly while the \
+                             future was running or pending.";
+
+/// Exit code as `multiprocessing` has it, which is a signal if negative.
+fn exit_code(exit: WorkerExit) -> Option<i32> {
+    match exit {
+        WorkerExit::Code(code) => Some(code),
+        WorkerExit::Signal(signal) => Some(-signal),
+        _ => None,
+    }
+}
+
+fn worker_died(py: Python<'_>, death: &WorkerDied) -> PyErr {
+    let arguments = (death.to_string(), death.pid(), exit_code(death.exit()));
+    stdlib::error(stdlib::worker_died_error(py), arguments)
+}
+
+/// What breaks a pool, as the cause of an exception.
+fn cause(py: Python<'_>, broken: &BrokenExecutor) -> PyErr {
+    let cause = broken.cause();
+    if let Some(error) = cause.downcast_ref::<PyErr>() {
+        return remote_traceback(py, error);
+    }
+    if let Some(death) = cause.downcast_ref::<WorkerDied>() {
+        return worker_died(py, death);
+    }
+    PyRuntimeError::new_err(cause.to_string())
+}
+
+fn broken_process_pool(py: Python<'_>, message: &str, cause: PyErr) -> PyErr {
+    let raised = stdlib::error(stdlib::broken_process_pool(py), (message,));
+    raised.set_cause(py, Some(cause));
+    raised
+}
+
+pub(crate) fn submit_error(py: Python<'_>, error: &SubmitError) -> PyErr {
+    match error {
+        SubmitError::Broken(broken) => broken_process_pool(py, BROKEN, cause(py, broken)),
+        other => stdlib::submit_error(py, other),
+    }
+}
+
+/// What a future raises.
+pub(crate) fn task_error(py: Python<'_>, error: &TaskError) -> PyErr {
+    match error {
+        TaskError::Broken(broken) => broken_process_pool(py, BROKEN_FUTURE, cause(py, broken)),
+        TaskError::WorkerDied(death) => worker_died(py, death),
+        TaskError::TimeLimit(limit) => stdlib::error(
+            stdlib::task_timeout_error(py),
+            (limit.to_string(), limit.pid(), limit.limit().as_secs_f64()),
+        ),
+        TaskError::Terminated => {
+            stdlib::error(stdlib::task_terminated_error(py), (error.to_string(),))
+        }
+        other => stdlib::task_error(py, other),
+    }
+}
+
+/// What a future raises whose answer cannot be unpickled, if that breaks the pool.
+pub(crate) fn broken_by(py: Python<'_>, error: &PyErr) -> PyErr {
+    broken_process_pool(py, BROKEN_FUTURE, remote_traceback(py, error))
+}
+
+/// A traceback as text, as the standard library passes it on.
+fn remote_traceback(py: Python<'_>, error: &PyErr) -> PyErr {
+    match stdlib::remote_traceback(py).and_then(|make| make.call1((error.value(py),))) {
+        Ok(remote) => PyErr::from_value(remote),
+        Err(error) => error,
+    }
+}
+
+/// The exception, with its own traceback as text for its cause.
+pub(crate) fn with_remote_traceback<'py>(py: Python<'py>, error: PyErr) -> Bound<'py, PyAny> {
+    let cause = remote_traceback(py, &error);
+    error.set_cause(py, Some(cause));
+    let value = error.into_value(py).into_bound(py).into_any();
+    // Frames would keep what could not be pickled.
+    if let Err(error) = value.setattr(name::traceback(py), py.None()) {
+        error.write_unraisable(py, Some(&value));
+    }
+    value
+}

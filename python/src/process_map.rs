@@ -1,0 +1,396 @@
+//! `map` on worker processes, and the iterator over its results.
+//!
+//! Items are sent as *spans*: the arguments of many items in one pickle. The engine hands a
+//! worker as many of them as take some tenths of a millisecond, one at first, and a worker that
+//! comes to long ones leaves the rest to others. So each item runs as if it were a task of its
+//! own, and costs a small part of one. Each has its own result or exception; results are
+//! unpickled when their turn comes.
+
+use crate::future::Future;
+use crate::map::{checked_buffersize, zip};
+use crate::process_pool::ProcessPool;
+use crate::remote::{Part, Remote};
+use crate::stdlib;
+use crate::waiting;
+use concurrent_futures::TaskOptions;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList, PyTuple, PyWeakrefReference};
+use pyo3::{PyTraverseError, PyVisit};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// The bytes that a span may have, more or less.
+const BYTES: usize = 32 * 1024;
+/// The items of the first span, whose size nobody knows.
+const FIRST: usize = 16;
+/// The most items of a span.
+const MOST: usize = 2048;
+
+/// Results in the order of the items.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct SpanIterator(Mutex<Results>);
+
+struct Results {
+    /// For `breathe`.
+    calls: u8,
+    /// Whether an item was asked for.
+    begun: bool,
+    spans: VecDeque<Span>,
+    /// Items of the first span that were yielded, or are in `current`.
+    taken: u32,
+    /// Results that were unpickled, and the place of the next.
+    current: Option<(Py<PyList>, usize)>,
+    deadline: Option<Instant>,
+    /// What is still to be submitted.
+    source: Option<Source>,
+}
+
+struct Span {
+    future: Py<Future>,
+    items: u32,
+}
+
+/// Where items come from.
+struct Source {
+    executor: Py<PyWeakrefReference>,
+    function: Py<PyAny>,
+    items: Py<PyIterator>,
+    /// Whether each item is the only argument.
+    is_single: bool,
+    /// How many items make a span, if that is not for us to say.
+    size: Option<usize>,
+    options: TaskOptions,
+}
+
+pub(crate) fn map<'py>(
+    executor: &Bound<'py, ProcessPool>,
+    function: Bound<'py, PyAny>,
+    iterables: Bound<'py, PyTuple>,
+    timeout: Option<&Bound<'py, PyAny>>,
+    size: Option<usize>,
+    buffersize: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, SpanIterator>> {
+    let py = executor.py();
+    let buffersize = buffersize
+        .filter(|size| !size.is_none())
+        .map(checked_buffersize)
+        .transpose()?;
+    let deadline = waiting::deadline(timeout)?;
+    let is_single = iterables.len() == 1;
+    let items = if is_single {
+        iterables.get_item(0)?.try_iter()?
+    } else {
+        zip(py, iterables)?
+    };
+    let size = match buffersize {
+        None => size,
+        Some(_) => Some(size.unwrap_or(1)),
+    };
+    let source = Source {
+        executor: PyWeakrefReference::new(executor.as_any())?.unbind(),
+        function: function.unbind(),
+        items: items.unbind(),
+        is_single,
+        size,
+        options: executor.get().default_options()?,
+    };
+    let mut results = Results {
+        calls: 0,
+        begun: false,
+        spans: VecDeque::new(),
+        taken: 0,
+        current: None,
+        deadline,
+        source: None,
+    };
+    let mut next = FIRST;
+    let mut room = buffersize.unwrap_or(usize::MAX);
+    let mut is_all = false;
+    while room > 0 && !is_all {
+        match source.submit(executor, &mut next, &mut results.spans) {
+            Ok(true) => {}
+            Ok(false) => is_all = true,
+            Err(error) => {
+                results.cancel(py)?;
+                return Err(error);
+            }
+        }
+        py.check_signals()?;
+        room -= 1;
+    }
+    if !is_all {
+        results.source = Some(source);
+    }
+    Bound::new(py, SpanIterator(Mutex::new(results)))
+}
+
+impl Source {
+    /// Submits the next span, of about `next` items. False if there are no more.
+    fn submit(
+        &self,
+        executor: &Bound<'_, ProcessPool>,
+        next: &mut usize,
+        spans: &mut VecDeque<Span>,
+    ) -> PyResult<bool> {
+        let py = executor.py();
+        let size = self.size.unwrap_or(*next);
+        let list = PyList::empty(py);
+        let mut items = self.items.bind(py).clone();
+        while list.len() < size {
+            let Some(item) = items.next() else {
+                break;
+            };
+            list.append(item?)?;
+        }
+        if list.is_empty() {
+            return Ok(false);
+        }
+        let count = list.len();
+        if let Some(bytes) = self.submit_list(executor, &list, spans)? {
+            *next = (BYTES / (bytes / count).max(1)).clamp(1, MOST);
+            return Ok(true);
+        }
+        // Something in it cannot be pickled: each for itself.
+        for item in list {
+            let single = PyList::new(py, [item])?;
+            self.submit_list(executor, &single, spans)?;
+        }
+        Ok(true)
+    }
+
+    /// Submits these items. Returns how many bytes they are; none if they cannot be pickled
+    /// together, but perhaps one by one.
+    fn submit_list<'py>(
+        &self,
+        executor: &Bound<'py, ProcessPool>,
+        list: &Bound<'py, PyList>,
+        spans: &mut VecDeque<Span>,
+    ) -> PyResult<Option<usize>> {
+        let is_divisible = self.size.is_none();
+        let submitted = ProcessPool::submit_span(
+            executor,
+            self.function.bind(executor.py()),
+            list,
+            self.is_single,
+            is_divisible,
+            self.options,
+        )?;
+        let Some((future, bytes)) = submitted else {
+            return Ok(None);
+        };
+        let items = u32::try_from(list.len())?;
+        let future = future.unbind();
+        spans.push_back(Span { future, items });
+        Ok(Some(bytes))
+    }
+}
+
+impl Results {
+    /// Cancels what has not started.
+    fn cancel(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.source = None;
+        self.current = None;
+        let mut first = Ok(());
+        for span in self.spans.drain(..) {
+            let future = span.future.bind(py);
+            if let Some(remote) = future.get().remote() {
+                remote.abandon();
+            }
+            let (_, told) = Future::cancel_pending(future);
+            first = first.and(told);
+        }
+        first
+    }
+
+    /// Submits the next span, if there is one, and the executor is still there.
+    fn submit_next(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
+        let executor = source.executor.bind(py).call0()?;
+        let next = match executor.cast::<ProcessPool>() {
+            Ok(executor) => source.submit(executor, &mut FIRST.clone(), &mut self.spans)?,
+            Err(_) => false,
+        };
+        if !next {
+            self.source = None;
+        }
+        Ok(())
+    }
+
+    /// The next of the results that are unpickled.
+    fn next_of_current<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some((list, place)) = &mut self.current else {
+            return Ok(None);
+        };
+        let list = list.bind(py);
+        if *place >= list.len() {
+            self.current = None;
+            return Ok(None);
+        }
+        let result = list.get_item(*place)?;
+        // Who gets it is the only one to have it.
+        list.set_item(*place, py.None())?;
+        *place += 1;
+        if result.get_type().is(stdlib::failed_item(py)?) {
+            let error = result.call_method0("error")?;
+            return Err(stdlib::raising(&error));
+        }
+        Ok(Some(result))
+    }
+
+    fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.begun = true;
+        waiting::breathe(py, &mut self.calls)?;
+        loop {
+            if let Some(result) = self.next_of_current(py)? {
+                return Ok(Some(result));
+            }
+            let Some(span) = self.spans.front() else {
+                return Ok(None);
+            };
+            if self.taken >= span.items {
+                self.spans.pop_front();
+                self.taken = 0;
+                continue;
+            }
+            if self.taken == 0 {
+                // Its turn has come: one more may be submitted.
+                self.submit_next(py)?;
+            }
+            self.open_part(py)?;
+        }
+    }
+
+    /// Waits for the next results, and unpickles them.
+    fn open_part(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(span) = self.spans.front() else {
+            return Ok(());
+        };
+        let future = span.future.bind(py).clone();
+        let Some(remote) = future.get().remote() else {
+            return Err(PyRuntimeError::new_err("the future is of another kind"));
+        };
+        loop {
+            let was_done = future.get().state().is_done();
+            match remote.take_part(py, self.taken)? {
+                Part::Results(results) => {
+                    let results = results.cast_into::<PyList>()?;
+                    self.taken += u32::try_from(results.len())?;
+                    self.current = Some((results.unbind(), 0));
+                    return Ok(());
+                }
+                Part::Exception(error) => return Err(stdlib::raising(error.value(py))),
+                Part::Missing if was_done => return Err(stdlib::cancelled(py)),
+                Part::Missing => wait_for_part(&future, remote, self.taken, self.deadline)?,
+            }
+        }
+    }
+}
+
+/// Waits until there is something for an item of a span.
+fn wait_for_part(
+    span: &Bound<'_, Future>,
+    remote: &Remote,
+    item: u32,
+    deadline: Option<Instant>,
+) -> PyResult<()> {
+    let milestone = Future::of_remote(span.py(), remote.sibling())?;
+    remote.set_milestone(item, &milestone);
+    Future::wait_until(&milestone, deadline)
+}
+
+#[pymethods]
+impl SpanIterator {
+    fn __iter__<'py>(this: Bound<'py, Self>) -> Bound<'py, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let mut results = self
+            .0
+            .try_lock()
+            .map_err(|_| PyRuntimeError::new_err("the iterator is in use by another thread"))?;
+        let next = results.next(py);
+        if let Err(error) = &next {
+            // As with any iterator that has failed, there is nothing more to come.
+            results.cancel(py)?;
+            if error.is_instance_of::<PyStopIteration>(py) {
+                // It would look like the end of the iteration.
+                let raised = PyRuntimeError::new_err("generator raised StopIteration");
+                raised.set_cause(py, Some(error.clone_ref(py)));
+                return Err(raised);
+            }
+        }
+        next
+    }
+
+    /// How many results are still to come, at least.
+    fn __length_hint__(&self, py: Python<'_>) -> usize {
+        let Ok(results) = self.0.try_lock() else {
+            return 0;
+        };
+        let items: usize = results.spans.iter().map(|span| span.items as usize).sum();
+        let current = match &results.current {
+            Some((list, place)) => list.bind(py).len() - place,
+            None => 0,
+        };
+        items + current - results.taken as usize
+    }
+
+    /// Ends the iteration, and cancels the calls that have not started.
+    ///
+    /// If no result was ever asked for, the calls are left to run.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match self.0.try_lock() {
+            Ok(mut results) if results.begun => results.cancel(py),
+            Ok(mut results) => {
+                results.source = None;
+                results.spans.clear();
+                Ok(())
+            }
+            Err(_) => Err(PyValueError::new_err(
+                "the iterator is in use by another thread",
+            )),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(results) = self.0.try_lock() else {
+            return Ok(());
+        };
+        if let Some(source) = &results.source {
+            visit.call(&source.function)?;
+            visit.call(&source.items)?;
+        }
+        if let Some((list, _)) = &results.current {
+            visit.call(list)?;
+        }
+        results
+            .spans
+            .iter()
+            .try_for_each(|span| visit.call(&span.future))
+    }
+}
+
+impl Drop for SpanIterator {
+    fn drop(&mut self) {
+        let results = self
+            .0
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // As in the standard library, whose iterator is a generator: one that nobody has
+        // asked for an item lets all calls run.
+        if results.spans.is_empty() || !results.begun {
+            return;
+        }
+        let cancelled = Python::try_attach(|py| {
+            results.cancel(py).map_err(|error| {
+                error.write_unraisable(py, None);
+            })
+        });
+        let _ = cancelled;
+    }
+}

@@ -1,0 +1,513 @@
+//! `ProcessPool`: what `concurrent_futures.ProcessPoolExecutor` is made of.
+
+use crate::future::Future;
+use crate::name;
+use crate::pickling::{self, Functions, Pickled};
+use crate::process::{self, generation};
+use crate::process_errors;
+use crate::process_host::Processes;
+use crate::process_map::{self, SpanIterator};
+use crate::released::drop_released;
+use crate::remote::{self, Remote};
+use crate::stdlib;
+use crate::waiting;
+use concurrent_futures::engine::{
+    PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, WhenFull,
+};
+use concurrent_futures::{BrokenExecutor, SubmitError, TaskOptions};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use std::mem;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What an executor, its futures and its supervisor share.
+pub(crate) struct Shared {
+    pub(crate) pool: Engine,
+    pub(crate) functions: Functions,
+    /// Of forks: in another one, the pool is not to be touched.
+    generation: usize,
+    /// Whether functions may be pickled by value.
+    pub(crate) by_value: bool,
+}
+
+impl Shared {
+    /// An answer cannot be unpickled: breaks the pool, if that is its way. Returns what the future
+    /// raises.
+    pub(crate) fn unpickling_failed(&self, py: Python<'_>, error: PyErr) -> PyErr {
+        if !self.pool.is_strict() {
+            return error;
+        }
+        let raised = process_errors::broken_by(py, &error);
+        if self.generation == generation() {
+            self.pool.break_with(&BrokenExecutor::new(Arc::new(error)));
+        }
+        raised
+    }
+
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.generation == generation()
+    }
+
+    fn check_fork(&self) -> PyResult<()> {
+        if self.is_of_this_process() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(
+            "this ProcessPoolExecutor belongs to the process that this one is a fork of: \
+             make another one",
+        ))
+    }
+}
+
+struct Started {
+    shared: Arc<Shared>,
+    /// Whether the supervisor was started.
+    has_begun: AtomicBool,
+    submitted: AtomicUsize,
+    options: TaskOptions,
+    limit: Option<Arc<PendingLimit>>,
+}
+
+/// A pool of processes, without the attributes that Python code adds.
+#[pyclass(module = "concurrent_futures._engine", subclass, frozen)]
+pub(crate) struct ProcessPool {
+    /// Set by `_start`. What a second `__init__` replaces is never freed, as others may be
+    /// using it.
+    started: AtomicPtr<Started>,
+}
+
+impl ProcessPool {
+    fn started(&self) -> PyResult<&Started> {
+        // SAFETY: see the field.
+        unsafe { self.started.load(Ordering::Acquire).as_ref() }.ok_or_else(|| {
+            PyRuntimeError::new_err("ProcessPoolExecutor.__init__ has not been called")
+        })
+    }
+
+    pub(crate) fn shared(&self) -> PyResult<&Arc<Shared>> {
+        Ok(&self.started()?.shared)
+    }
+
+    pub(crate) fn default_options(&self) -> PyResult<TaskOptions> {
+        Ok(self.started()?.options)
+    }
+
+    /// Raises an exception if nothing is accepted; starts the supervisor before the first task.
+    pub(crate) fn prepare(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        drop_released(py);
+        let started = this.get().started()?;
+        started.shared.check_fork()?;
+        if let Some(refusal) = started.shared.pool.refusal() {
+            return Err(process_errors::submit_error(py, &refusal));
+        }
+        if process::is_exiting() {
+            return Err(stdlib::submit_error(py, &SubmitError::Shutdown));
+        }
+        if !started.has_begun.load(Ordering::Acquire) {
+            this.call_method0(name::begin(py))?;
+            started.has_begun.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Submits a call that is bytes already.
+    pub(crate) fn submit_pickled<'py>(
+        this: &Bound<'py, Self>,
+        remote: Remote,
+        pickled: Pickled,
+        span: Option<(u32, bool)>,
+        options: TaskOptions,
+    ) -> PyResult<Bound<'py, Future>> {
+        let py = this.py();
+        let started = this.get().started()?;
+        let shared = &started.shared;
+        let future = Future::of_remote(py, remote)?;
+        let call = RemoteCall {
+            definition: pickled.definition,
+            tag: pickled.tag as u8,
+            argument: pickled.argument,
+            span,
+            options,
+        };
+        let submitted = remote::submit(py, &future, shared, call);
+        let needs_worker = submitted.map_err(|error| process_errors::submit_error(py, &error))?;
+        started.submitted.fetch_add(1, Ordering::Relaxed);
+        if needs_worker && let Err(error) = start_worker(py, shared) {
+            let (_, told) = Future::cancel_pending(&future);
+            told?;
+            return Err(error);
+        }
+        Ok(future)
+    }
+
+    /// Submits calls for several items. Returns their future, and how many bytes they are; none
+    /// if they cannot be pickled, and may be divided.
+    pub(crate) fn submit_span<'py>(
+        this: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyList>,
+        is_single: bool,
+        is_divisible: bool,
+        options: TaskOptions,
+    ) -> PyResult<Option<(Bound<'py, Future>, usize)>> {
+        let py = this.py();
+        Self::prepare(this)?;
+        let started = this.get().started()?;
+        let shared = &started.shared;
+        let permit = started.permit(py)?;
+        let count = u32::try_from(items.len())?;
+        let pickled = shared
+            .functions
+            .pickle_span(function, items, is_single, shared.by_value);
+        let remote = Remote::of_span(Arc::clone(shared), count, permit);
+        let pickled = match pickled {
+            Ok(pickled) => pickled,
+            Err(error) if pickling::is_interrupt(py, &error) => return Err(error),
+            Err(_) if is_divisible && count > 1 => return Ok(None),
+            Err(error) => {
+                let exception = process_errors::with_remote_traceback(py, error);
+                remote.fail_span(PyErr::from_value(exception));
+                let future = Future::of_remote(py, remote)?;
+                Future::set_outcome(&future, || {})?;
+                return Ok(Some((future, 1)));
+            }
+        };
+        let bytes = pickled.argument.len();
+        let span = Some((count, is_divisible));
+        let future = Self::submit_pickled(this, remote, pickled, span, options)?;
+        // One worker was started for it, if there was none; there may be work for more.
+        for _ in 1..count {
+            if !shared.pool.want_another_worker() {
+                break;
+            }
+            start_worker(py, shared)?;
+        }
+        Ok(Some((future, bytes)))
+    }
+
+    fn submit_call<'py>(
+        this: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        arguments: &Bound<'py, PyTuple>,
+        keywords: Option<&Bound<'py, PyDict>>,
+        options: TaskOptions,
+    ) -> PyResult<Bound<'py, Future>> {
+        let py = this.py();
+        Self::prepare(this)?;
+        let started = this.get().started()?;
+        let shared = &started.shared;
+        let permit = started.permit(py)?;
+        let pickled = shared
+            .functions
+            .pickle(function, arguments, keywords, shared.by_value);
+        let future = match pickled {
+            Ok(pickled) => {
+                let remote = Remote::new(Arc::clone(shared), permit);
+                Self::submit_pickled(this, remote, pickled, None, options)?
+            }
+            Err(error) if pickling::is_interrupt(py, &error) => return Err(error),
+            // As in the standard library, this call's future tells, and nobody else.
+            Err(error) => {
+                if shared.pool.want_another_worker() {
+                    // Visibly so in the standard library, whose workers wait for any task.
+                    start_worker(py, shared)?;
+                }
+                let future = Future::of_remote(py, Remote::new(Arc::clone(shared), None))?;
+                let exception = process_errors::with_remote_traceback(py, error);
+                Future::set_outcome(&future, || {
+                    Future::fill_exception(&future, exception.into_any());
+                })?;
+                future
+            }
+        };
+        Ok(future)
+    }
+}
+
+impl Started {
+    /// A place for one more pending task; none if they are not limited.
+    fn permit(&self, py: Python<'_>) -> PyResult<Option<Permit>> {
+        let Some(limit) = &self.limit else {
+            return Ok(None);
+        };
+        let acquired = match limit.acquire(WhenFull::Refuse) {
+            Err(SubmitError::Full) => {
+                waiting::detached(py, |stop| limit.acquire(WhenFull::Wait(stop)))?
+            }
+            other => other,
+        };
+        let closed = || match self.shared.pool.refusal() {
+            Some(refusal) => process_errors::submit_error(py, &refusal),
+            None => stdlib::submit_error(py, &SubmitError::Shutdown),
+        };
+        match acquired {
+            Ok(Some(permit)) => Ok(Some(permit)),
+            Ok(None) => Err(closed()),
+            Err(error) => Err(stdlib::submit_error(py, &error)),
+        }
+    }
+
+    fn close(&self, cancel_futures: bool) {
+        self.shared.pool.close(cancel_futures);
+        if let Some(limit) = &self.limit {
+            limit.close();
+        }
+    }
+}
+
+/// Starts a worker process in the calling thread.
+fn start_worker(py: Python<'_>, shared: &Shared) -> PyResult<()> {
+    shared.pool.start_worker().map_err(|error| {
+        match error
+            .get_ref()
+            .and_then(|error| error.downcast_ref::<PyErr>())
+        {
+            Some(error) => error.clone_ref(py),
+            None => PyOSError::new_err(error.to_string()),
+        }
+    })
+}
+
+/// A time limit in seconds.
+fn time_limit(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    let Some(seconds) = seconds else {
+        return Ok(None);
+    };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(limit) if !limit.is_zero() => Ok(Some(limit)),
+        _ if seconds > 0.0 => Ok(None), // As good as no limit.
+        _ => Err(PyValueError::new_err(
+            "the time limit must be greater than 0",
+        )),
+    }
+}
+
+impl Drop for ProcessPool {
+    fn drop(&mut self) {
+        let started = *self.started.get_mut();
+        if started.is_null() {
+            return;
+        }
+        // SAFETY: made by `_start`; nobody else has a reference to the object.
+        let started = unsafe { Box::from_raw(started) };
+        if started.shared.generation == generation() {
+            // The workers finish what is pending.
+            started.close(false);
+        } else {
+            mem::forget(started);
+        }
+    }
+}
+
+#[pymethods]
+impl ProcessPool {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            started: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Sets the pool up.
+    #[pyo3(name = "_start")]
+    #[allow(clippy::too_many_arguments, reason = "the executor's settings")]
+    #[allow(clippy::fn_params_excessive_bools, reason = "the executor's settings")]
+    fn start(
+        &self,
+        workers: Py<PyAny>,
+        max_workers: usize,
+        max_tasks_per_child: Option<usize>,
+        strict: bool,
+        task_timeout: Option<f64>,
+        memory_limit: Option<u64>,
+        max_pending: Option<usize>,
+        by_value: bool,
+    ) -> PyResult<()> {
+        let settings = PoolSettings {
+            max_workers,
+            max_tasks_per_child,
+            memory_limit,
+            strict,
+        };
+        let mut options = TaskOptions::new();
+        if let Some(limit) = time_limit(task_timeout)? {
+            options = options.time_limit(limit);
+        }
+        let pool = Engine::new(&settings, Arc::new(Processes(workers)))?;
+        let started = Box::new(Started {
+            shared: Arc::new(Shared {
+                pool,
+                functions: Functions::default(),
+                generation: generation(),
+                by_value,
+            }),
+            has_begun: AtomicBool::new(false),
+            submitted: AtomicUsize::new(0),
+            options,
+            limit: max_pending.map(PendingLimit::new),
+        });
+        self.started
+            .store(Box::into_raw(started), Ordering::Release);
+        Ok(())
+    }
+
+    /// Submits the call fn(*args, **kwargs), and returns its Future at once.
+    ///
+    /// What the call needs is pickled by the calling thread; if that fails, so does the
+    /// future. With `max_pending`, it waits for room first. Raises RuntimeError after a
+    /// shutdown, BrokenProcessPool if the pool is broken.
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn submit<'py>(
+        this: &Bound<'py, Self>,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, Future>> {
+        check_keywords(kwargs)?;
+        let options = this.get().started()?.options;
+        Self::submit_call(this, r#fn, args, kwargs, options)
+    }
+
+    /// The same with a time limit and retries.
+    #[pyo3(name = "_submit_with")]
+    fn submit_with<'py>(
+        this: &Bound<'py, Self>,
+        timeout: Option<f64>,
+        retries: u32,
+        r#fn: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, Future>> {
+        let mut options = this.get().started()?.options.retries(retries);
+        if let Some(limit) = time_limit(timeout)? {
+            options = options.time_limit(limit);
+        }
+        Self::submit_call(this, r#fn, args, Some(kwargs), options)
+    }
+
+    /// As `map` of the executor.
+    #[pyo3(name = "_map")]
+    fn map<'py>(
+        this: &Bound<'py, Self>,
+        r#fn: Bound<'py, PyAny>,
+        iterables: Bound<'py, PyTuple>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        size: Option<usize>,
+        buffersize: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, SpanIterator>> {
+        process_map::map(this, r#fn, iterables, timeout, size, buffersize)
+    }
+
+    /// Counts workers that are to be there, and starts them.
+    #[pyo3(name = "_start_workers")]
+    fn start_workers(&self, py: Python<'_>, number: usize) -> PyResult<()> {
+        let shared = self.shared()?;
+        let mut first = Ok(());
+        // All that were promised: an error must not keep the others from being counted back.
+        for _ in 0..shared.pool.want_workers(number) {
+            first = first.and(start_worker(py, shared));
+        }
+        first
+    }
+
+    /// Returns what the pool's supervisor is to call.
+    #[pyo3(name = "_supervisor")]
+    fn supervisor(&self) -> PyResult<Supervisor> {
+        Ok(Supervisor(Arc::clone(self.shared()?)))
+    }
+
+    /// Refuses tasks from now on; if told to, cancels those that are pending.
+    #[pyo3(name = "_close")]
+    fn close(&self, py: Python<'_>, cancel_futures: bool) -> PyResult<()> {
+        let started = self.started()?;
+        if started.shared.generation == generation() {
+            py.detach(|| started.close(cancel_futures));
+            drop_released(py);
+        }
+        Ok(())
+    }
+
+    /// Ends all workers by a signal: SIGKILL or SIGTERM.
+    #[pyo3(name = "_end_workers")]
+    fn end_workers(&self, py: Python<'_>, kill: bool) -> PyResult<()> {
+        let shared = self.shared()?;
+        shared.check_fork()?;
+        py.detach(|| shared.pool.end_workers(kill));
+        Ok(())
+    }
+
+    /// The number of tasks that no worker has.
+    #[pyo3(name = "_pending")]
+    fn pending(&self) -> PyResult<usize> {
+        let shared = self.shared()?;
+        shared.check_fork()?;
+        Ok(shared.pool.pending())
+    }
+
+    /// The number of tasks that were ever submitted.
+    #[pyo3(name = "_submitted")]
+    fn submitted(&self) -> PyResult<usize> {
+        Ok(self.started()?.submitted.load(Ordering::Relaxed))
+    }
+
+    /// Whether the pool accepts nothing any more.
+    #[pyo3(name = "_is_closed")]
+    fn is_closed(&self) -> PyResult<bool> {
+        let shared = self.shared()?;
+        Ok(shared.generation != generation() || shared.pool.refusal().is_some())
+    }
+
+    /// False, or what is wrong with the pool.
+    #[getter(_broken)]
+    fn broken<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self.shared()?.pool.refusal() {
+            Some(SubmitError::Broken(_)) => {
+                Ok(process_errors::BROKEN.into_pyobject(py)?.into_any())
+            }
+            _ => Ok(false.into_pyobject(py)?.to_owned().into_any()),
+        }
+    }
+}
+
+fn check_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    let are_strings = |keywords: &Bound<'_, PyDict>| {
+        keywords
+            .keys()
+            .iter()
+            .all(|key| key.is_instance_of::<PyString>())
+    };
+    if keywords.is_some_and(|keywords| !are_strings(keywords)) {
+        return Err(PyTypeError::new_err("keywords must be strings"));
+    }
+    Ok(())
+}
+
+/// What a pool's supervisor thread runs.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct Supervisor(Arc<Shared>);
+
+#[pymethods]
+impl Supervisor {
+    /// Supervises the workers, up to the end of the pool.
+    fn run(&self, py: Python<'_>) {
+        let on_the_way = py.detach(|| {
+            self.0.pool.supervise();
+            process::come_back()
+        });
+        drop(on_the_way);
+        drop_released(py);
+    }
+
+    /// Has the pool finish what is pending, and end.
+    fn close(&self, py: Python<'_>) {
+        if self.0.generation == generation() {
+            py.detach(|| self.0.pool.close(false));
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Futures of calls that worker processes carry out.
+//!
+//! # Protocol
+//! The answer is kept as the bytes that have come, by whichever thread receives them, which is
+//! not attached. The future is finished by that. It is *opened*, which is to say unpickled, by
+//! the first thread that asks for the outcome. Should two ask at the same time, both
+//! unpickle, and both get what the first has put into the future.
+//!
+//! `content` is under a lock, which is held for no Python code.
+
+use crate::future::Future;
+use crate::process_errors;
+use crate::process_pool::Shared;
+use crate::released;
+use crate::unpickling;
+use concurrent_futures::TaskError;
+use concurrent_futures::engine::{
+    Cancel, ForeignTask, Header, Permit, RemoteAnswer, RemoteTask, TaskRef, VTable,
+};
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::mem;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The operations of futures whose task is carried out in another process.
+pub(crate) static VTABLE: VTable = VTable::of::<RemoteFuture>();
+
+/// What a future of a process pool has besides.
+pub(crate) struct Remote {
+    pool: Arc<Shared>,
+    content: Mutex<Content>,
+    /// Whether it is the task that has failed, or the answer that did not come.
+    failed: AtomicBool,
+    /// Whether nobody wants the rest of a span.
+    abandoned: AtomicBool,
+    /// Its place among the tasks that are not done, if these are limited.
+    permit: Mutex<Option<Permit>>,
+    /// A future that is finished when there is something for an item of a span. Its lock
+    /// is taken after that of the content.
+    milestone: Mutex<Option<(u32, TaskRef)>>,
+}
+
+/// An answer.
+#[derive(Clone)]
+enum Content {
+    /// It has not come, or somebody else has set an outcome.
+    Nothing,
+    Value(Arc<[u8]>),
+    Failure(Arc<[u8]>),
+    Error(TaskError),
+    /// What was raised in this process.
+    Raised(Arc<PyErr>),
+    /// Parts of a span, of so many items, so many of which have come.
+    Parts(Parts),
+    /// It is where futures have their outcome.
+    Opened,
+}
+
+/// The answers for the items of a span.
+#[derive(Clone, Default)]
+struct Parts {
+    missing: u32,
+    /// By the first of their items.
+    results: BTreeMap<u32, Arc<[u8]>>,
+    /// Why there will be no more.
+    error: Option<Box<Content>>,
+}
+
+/// What there is for an item of a span, and those behind it.
+pub(crate) enum Part<'py> {
+    /// The results, from this item on.
+    Results(Bound<'py, PyAny>),
+    /// There are none, but this.
+    Exception(PyErr),
+    /// Nothing yet.
+    Missing,
+}
+
+impl Remote {
+    pub(crate) fn new(pool: Arc<Shared>, permit: Option<Permit>) -> Self {
+        Self::with(pool, Content::Nothing, permit)
+    }
+
+    /// For the calls of several items.
+    pub(crate) fn of_span(pool: Arc<Shared>, items: u32, permit: Option<Permit>) -> Self {
+        let parts = Parts {
+            missing: items,
+            ..Parts::default()
+        };
+        Self::with(pool, Content::Parts(parts), permit)
+    }
+
+    fn with(pool: Arc<Shared>, content: Content, permit: Option<Permit>) -> Self {
+        Self {
+            pool,
+            content: Mutex::new(content),
+            failed: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            permit: Mutex::new(permit),
+            milestone: Mutex::new(None),
+        }
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Has the rest of a span not begun.
+    pub(crate) fn abandon(&self) {
+        // ORDERING: Relaxed: what is begun meanwhile is begun.
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the task of the future, and its worker if that is running it.
+    pub(crate) fn terminate(&self, future: &Future) -> bool {
+        // SAFETY: the caller has the future meanwhile.
+        let task = unsafe { future.task() };
+        self.pool.is_of_this_process() && self.pool.pool.terminate(&task)
+    }
+
+    /// That of another future of the same pool.
+    pub(crate) fn sibling(&self) -> Self {
+        Self::new(Arc::clone(&self.pool), None)
+    }
+
+    /// Gives up the place among the tasks that are not done.
+    pub(crate) fn leave(&self) {
+        let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(permit.take());
+    }
+
+    /// Keeps an answer. Returns whether it is complete.
+    fn keep(&self, answer: RemoteAnswer<'_>) -> bool {
+        self.leave();
+        let mut content = self.content();
+        match (&mut *content, answer) {
+            (Content::Parts(parts), answer) => {
+                let is_complete = self.keep_part(parts, answer);
+                let milestone = self.reached(parts);
+                drop(content);
+                if let Some(milestone) = milestone {
+                    reach(&milestone);
+                }
+                return is_complete;
+            }
+            (content, RemoteAnswer::Value(bytes, _)) => *content = Content::Value(shared(bytes)),
+            (content, RemoteAnswer::Failure(bytes)) => {
+                self.failed.store(true, Ordering::Relaxed);
+                *content = Content::Failure(shared(bytes));
+            }
+            (content, RemoteAnswer::Error(error)) => {
+                self.failed.store(true, Ordering::Relaxed);
+                *content = Content::Error(error);
+            }
+        }
+        true
+    }
+
+    /// Keeps an answer for some items of a span. Returns whether it was the last.
+    fn keep_part(&self, parts: &mut Parts, answer: RemoteAnswer<'_>) -> bool {
+        if parts.error.is_some() {
+            // The first error is the span's, and has completed it.
+            return false;
+        }
+        let error = match answer {
+            RemoteAnswer::Value(bytes, items) => {
+                parts.results.insert(items.start, shared(bytes));
+                parts.missing = parts.missing.saturating_sub(items.end - items.start);
+                return parts.missing == 0;
+            }
+            RemoteAnswer::Failure(bytes) => Content::Failure(shared(bytes)),
+            RemoteAnswer::Error(error) => Content::Error(error),
+        };
+        self.failed.store(true, Ordering::Relaxed);
+        parts.error = Some(Box::new(error));
+        true
+    }
+
+    /// The milestone, if what it stands for is there.
+    fn reached(&self, parts: &Parts) -> Option<TaskRef> {
+        let mut milestone = self
+            .milestone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (item, _) = milestone.as_ref()?;
+        let is_reached = parts.error.is_some() || parts.results.contains_key(item);
+        let (_, task) = milestone.take_if(|_| is_reached)?;
+        Some(task)
+    }
+
+    /// Has a span fail that is not submitted.
+    pub(crate) fn fail_span(&self, error: PyErr) {
+        let parts = Parts {
+            error: Some(Box::new(Content::Raised(Arc::new(error)))),
+            ..Parts::default()
+        };
+        *self.content() = Content::Parts(parts);
+        self.leave();
+    }
+
+    /// Takes what there is for an item of a span. The items before it were taken.
+    ///
+    /// # Errors
+    /// `KeyboardInterrupt`, when that came meanwhile.
+    pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
+        let taken = match &*self.content() {
+            Content::Parts(parts) => match (parts.results.get(&item), &parts.error) {
+                (Some(bytes), _) => Content::Value(Arc::clone(bytes)),
+                (None, Some(error)) => Content::clone(error),
+                (None, None) => return Ok(Part::Missing),
+            },
+            other => other.clone(),
+        };
+        let part = self.unpickle(py, &taken)?;
+        if let Content::Parts(parts) = &mut *self.content() {
+            parts.results.remove(&item);
+        }
+        Ok(match part {
+            Opened::Value(results) => Part::Results(results),
+            Opened::Exception(exception) => Part::Exception(PyErr::from_value(exception)),
+        })
+    }
+
+    /// Has a future finish when there is something for an item of a span, or nothing to come.
+    pub(crate) fn set_milestone(&self, item: u32, future: &Bound<'_, Future>) {
+        // SAFETY: made just now by `of_remote`, by the caller.
+        let task = unsafe { Future::enlist(future, self.pool.pool.home()) };
+        let content = self.content();
+        let former = {
+            let mut milestone = self
+                .milestone
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            milestone.replace((item, task))
+        };
+        // What came before would not be noticed.
+        let reached = match &*content {
+            Content::Parts(parts) => self.reached(parts),
+            _ => None,
+        };
+        drop(content);
+        drop(former);
+        if let Some(reached) = reached {
+            reach(&reached);
+        }
+    }
+
+    /// Makes objects of an answer.
+    ///
+    /// # Errors
+    /// `KeyboardInterrupt`, when that came meanwhile.
+    fn unpickle<'py>(&self, py: Python<'py>, content: &Content) -> PyResult<Opened<'py>> {
+        let unpickled = match content {
+            Content::Value(bytes) => unpickling::value(py, bytes).map(Opened::Value),
+            Content::Failure(bytes) => unpickling::failure(py, bytes).map(Opened::Exception),
+            Content::Error(error) => {
+                let error = process_errors::task_error(py, error);
+                return Ok(Opened::Exception(
+                    error.into_value(py).into_bound(py).into_any(),
+                ));
+            }
+            Content::Raised(error) => {
+                let value = error.value(py).clone().into_any();
+                return Ok(Opened::Exception(value));
+            }
+            Content::Nothing | Content::Parts(_) | Content::Opened => {
+                return Ok(Opened::Value(py.None().into_bound(py)));
+            }
+        };
+        match unpickled {
+            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => Err(error),
+            Err(error) => {
+                let error = self.pool.unpickling_failed(py, error);
+                Ok(Opened::Exception(
+                    error.into_value(py).into_bound(py).into_any(),
+                ))
+            }
+            Ok(opened) => Ok(opened),
+        }
+    }
+}
+
+/// Finishes a future that stands for nothing else.
+fn reach(milestone: &TaskRef) {
+    if milestone.state().claim().is_ok() {
+        // SAFETY: claimed; its result is None. Nobody but one waiting thread knows it.
+        unsafe { milestone.finish_quietly() };
+    }
+}
+
+fn shared(bytes: Cow<'_, [u8]>) -> Arc<[u8]> {
+    match bytes {
+        Cow::Borrowed(bytes) => Arc::from(bytes),
+        Cow::Owned(bytes) => Arc::from(bytes),
+    }
+}
+
+/// What is in an answer.
+enum Opened<'py> {
+    Value(Bound<'py, PyAny>),
+    Exception(Bound<'py, PyAny>),
+}
+
+/// Puts the outcome of a future where futures have it.
+///
+/// # Errors
+/// `KeyboardInterrupt`, when that came meanwhile: then it is still to be opened.
+pub(crate) fn open(future: &Bound<'_, Future>) -> PyResult<()> {
+    let Some(remote) = future.get().remote() else {
+        return Ok(());
+    };
+    if !future.get().state().is_done() {
+        return Ok(());
+    }
+    let py = future.py();
+    let content = {
+        let content = remote.content();
+        match &*content {
+            Content::Nothing | Content::Opened | Content::Parts(_) => return Ok(()),
+            content => content.clone(),
+        }
+    };
+    let opened = remote.unpickle(py, &content)?;
+    let before = {
+        let mut content = remote.content();
+        if matches!(*content, Content::Opened) {
+            return Ok(());
+        }
+        // Storing a reference into an empty field runs no Python code.
+        match opened {
+            Opened::Value(value) => Future::fill_result(future, value),
+            Opened::Exception(exception) => Future::fill_exception(future, exception),
+        }
+        mem::replace(&mut *content, Content::Opened)
+    };
+    drop(before);
+    Ok(())
+}
+
+/// What the engine does with such a future.
+struct RemoteFuture;
+
+// SAFETY: as for `Future`, whose objects these are.
+unsafe impl ForeignTask for RemoteFuture {
+    /// No thread of this process calls it.
+    unsafe fn execute(_: NonNull<Header>) -> bool {
+        false
+    }
+
+    unsafe fn finish(task: NonNull<Header>) {
+        // SAFETY: promised by the caller.
+        unsafe { Future::finish_task(task) };
+    }
+
+    unsafe fn fail(task: NonNull<Header>, error: TaskError) {
+        // SAFETY: promised by the caller: started, so that it may claim and finish.
+        unsafe {
+            let future = Future::at(task);
+            if future.as_ref().state().claim().is_ok() {
+                Self::answer(task, RemoteAnswer::Error(error));
+                Self::finish(task);
+            }
+        }
+    }
+
+    unsafe fn cancel(task: NonNull<Header>) -> Cancel {
+        // SAFETY: promised by the caller.
+        unsafe { <Future as ForeignTask>::cancel(task) }
+    }
+
+    unsafe fn skip(task: NonNull<Header>) {
+        // SAFETY: promised by the caller.
+        unsafe { <Future as ForeignTask>::skip(task) }
+    }
+
+    unsafe fn failed(task: NonNull<Header>) -> bool {
+        // SAFETY: promised by the caller.
+        unsafe { <Future as ForeignTask>::failed(task) }
+    }
+
+    unsafe fn free(task: NonNull<Header>) {
+        released::release(task);
+    }
+
+    unsafe fn name(_: NonNull<Header>) -> Cow<'static, str> {
+        Cow::Borrowed("a call")
+    }
+}
+
+// SAFETY: as above; the functions call nothing foreign.
+unsafe impl RemoteTask for RemoteFuture {
+    unsafe fn answer(task: NonNull<Header>, answer: RemoteAnswer<'_>) -> bool {
+        // SAFETY: the pool has a reference to the future, which has this part.
+        let future = unsafe { Future::at(task).as_ref() };
+        future.remote().is_none_or(|remote| remote.keep(answer))
+    }
+
+    unsafe fn is_abandoned(task: NonNull<Header>) -> bool {
+        // SAFETY: as above.
+        let future = unsafe { Future::at(task).as_ref() };
+        future
+            .remote()
+            .is_some_and(|remote| remote.abandoned.load(Ordering::Relaxed))
+    }
+}
+
+/// Submits a future that was made for it. Returns whether a worker is to be started.
+pub(crate) fn submit(
+    py: Python<'_>,
+    future: &Bound<'_, Future>,
+    pool: &Shared,
+    call: concurrent_futures::engine::RemoteCall,
+) -> Result<bool, concurrent_futures::SubmitError> {
+    /// Copying more than this takes longer than letting other threads run.
+    const LONG: usize = 64 * 1024;
+    // SAFETY: made just now with our table, and kept by the caller until we return.
+    let task = unsafe { Future::enlist(future, pool.pool.home()) };
+    let is_long = call.argument.len() > LONG;
+    // SAFETY: it is a future of ours.
+    let submit = move || unsafe { pool.pool.submit::<RemoteFuture>(task, call) };
+    if is_long { py.detach(submit) } else { submit() }
+}

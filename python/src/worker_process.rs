@@ -1,0 +1,314 @@
+//! The life of a worker process: it unpickles calls, makes them, and pickles what they return.
+//!
+//! It is attached but while it waits. Signals that come while it waits are handled then; an
+//! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
+
+use crate::pickling::{self, Tag};
+use crate::stdlib;
+use crate::task::{begin_turn, let_others_run};
+use crate::unpickling::loads;
+use concurrent_futures::engine::{self, CallOrder, Called, Caller, Definition};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use std::ops::Range;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// A worker that has been at a span for so long leaves the rest to others.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// A function that was defined.
+enum Function {
+    Pickled(Vec<u8>),
+    Ready(Py<PyAny>),
+}
+
+struct Worker<'py> {
+    py: Python<'py>,
+    functions: Vec<Option<Function>>,
+    /// Whether what cannot be unpickled ends the worker, as in the standard library.
+    is_strict: bool,
+    /// Makes the bytes of an exception.
+    pack: Bound<'py, PyAny>,
+    /// What ends the worker.
+    fatal: Option<PyErr>,
+    /// The span of which it had the last part: its number, function and items.
+    span: Option<([u8; 8], Bound<'py, PyAny>, Bound<'py, PyList>)>,
+}
+
+/// What goes wrong before a call is made, or in it.
+enum Failure {
+    /// The call cannot be unpickled.
+    Unpickling(PyErr),
+    /// The call, or pickling its result.
+    Call(PyErr),
+}
+
+impl<'py> Worker<'py> {
+    fn function(&mut self, place: u16) -> PyResult<Bound<'py, PyAny>> {
+        let place = self.functions.get_mut(usize::from(place));
+        let Some(Some(function)) = place else {
+            return Err(PyRuntimeError::new_err("the function is not defined"));
+        };
+        let ready = match function {
+            Function::Ready(ready) => return Ok(ready.bind(self.py).clone()),
+            Function::Pickled(pickle) => loads(self.py, pickle)?,
+        };
+        *function = Function::Ready(ready.clone().unbind());
+        Ok(ready)
+    }
+
+    fn make(
+        &mut self,
+        order: &CallOrder,
+        argument: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> Result<Called, Failure> {
+        let py = self.py;
+        let unpickled = self.unpickle(order, argument);
+        let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
+            Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
+            Unpickled::Span(function, items, is_single) => {
+                return self.call_span(&function, &items, is_single, &order.items, answer);
+            }
+        };
+        let result = function.call(&arguments, keywords.as_ref());
+        // Before the answer: who waits for it may look at what becomes of them.
+        drop((function, arguments, keywords));
+        let result = result.map_err(Failure::Call)?;
+        pickling::append_result(&result, answer).map_err(Failure::Call)?;
+        let_others_run(py);
+        Ok(Called::Returned)
+    }
+
+    fn unpickle(&mut self, order: &CallOrder, argument: &[u8]) -> PyResult<Unpickled<'py>> {
+        let py = self.py;
+        let tag =
+            Tag::of(order.tag).ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
+        Ok(match tag {
+            Tag::Nothing => Unpickled::Call(self.function(order.place)?, PyTuple::empty(py), None),
+            Tag::Arguments => {
+                let arguments = loads(py, argument)?.cast_into::<PyTuple>()?;
+                Unpickled::Call(self.function(order.place)?, arguments, None)
+            }
+            Tag::Keywords => {
+                let (arguments, keywords) = loads(py, argument)?.extract()?;
+                Unpickled::Call(self.function(order.place)?, arguments, Some(keywords))
+            }
+            Tag::Whole => {
+                let (function, arguments, keywords) = loads(py, argument)?.extract()?;
+                Unpickled::Call(function, arguments, Some(keywords))
+            }
+            Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan => {
+                let (function, items) = self.unpickle_span(order.place, tag, argument)?;
+                let is_single = matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan);
+                Unpickled::Span(function, items, is_single)
+            }
+        })
+    }
+
+    /// The function and the items of a span, of which this worker may have had a part just now.
+    fn unpickle_span(
+        &mut self,
+        place: u16,
+        tag: Tag,
+        argument: &[u8],
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
+        let py = self.py;
+        let (number, pickle) = argument
+            .split_first_chunk()
+            .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
+        if let Some((known, function, items)) = &self.span
+            && known == number
+        {
+            return Ok((function.clone(), items.clone()));
+        }
+        let (function, items) = match tag {
+            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, pickle)?.extract()?,
+            _ => (
+                self.function(place)?,
+                loads(py, pickle)?.cast_into::<PyList>()?,
+            ),
+        };
+        self.span = Some((*number, function.clone(), items.clone()));
+        Ok((function, items))
+    }
+
+    /// Calls the function for some of the items: all of them, or as many as there is time for.
+    fn call_span(
+        &self,
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyList>,
+        is_single: bool,
+        range: &Range<u32>,
+        answer: &mut Vec<u8>,
+    ) -> Result<Called, Failure> {
+        let py = self.py;
+        let results = PyList::empty(py);
+        let start = Instant::now();
+        let mut left = range.end - range.start;
+        for index in range.clone() {
+            if left < range.end - range.start && start.elapsed() > PATIENCE {
+                break;
+            }
+            left -= 1;
+            let called = items.get_item(index as usize).and_then(|arguments| {
+                // The item is this call's only: nothing else keeps its arguments.
+                items.set_item(index as usize, py.None())?;
+                if is_single {
+                    return function.call1((arguments,));
+                }
+                function.call(arguments.cast_into::<PyTuple>()?, None)
+            });
+            let result = match called {
+                Ok(result) => result,
+                Err(error) => self.failed_item(&error).map_err(Failure::Call)?,
+            };
+            results.append(result).map_err(Failure::Call)?;
+            let_others_run(py);
+        }
+        self.append_results(&results, answer)
+            .map_err(Failure::Call)?;
+        Ok(match left {
+            0 => Called::Returned,
+            left => Called::StoppedBefore(left),
+        })
+    }
+
+    /// What stands for the result of an item that has failed.
+    fn failed_item(&self, error: &PyErr) -> PyResult<Bound<'py, PyAny>> {
+        stdlib::failed_item(self.py)?.call1((self.pack.call1((error.value(self.py),))?,))
+    }
+
+    /// The results of a span: together, or, if one of them cannot be pickled, that one as a
+    /// failure.
+    fn append_results(&self, results: &Bound<'py, PyList>, answer: &mut Vec<u8>) -> PyResult<()> {
+        if pickling::append_result(results, answer).is_ok() {
+            return Ok(());
+        }
+        answer.clear();
+        for index in 0..results.len() {
+            let result = results.get_item(index)?;
+            if let Err(error) = pickling::with_reductions(&result) {
+                results.set_item(index, self.failed_item(&error)?)?;
+            }
+        }
+        pickling::append_result(results, answer)
+    }
+
+    /// Makes the answer of an exception.
+    fn raise(&mut self, error: &PyErr, answer: &mut Vec<u8>) -> Called {
+        answer.clear();
+        let packed = self.pack.call1((error.value(self.py),));
+        match packed.and_then(|packed| Ok(packed.cast_into::<PyBytes>()?)) {
+            Ok(bytes) => {
+                answer.extend_from_slice(bytes.as_bytes());
+                Called::Raised
+            }
+            Err(error) => {
+                self.fatal = Some(error);
+                Called::Ended
+            }
+        }
+    }
+}
+
+/// A call, or several.
+enum Unpickled<'py> {
+    Call(
+        Bound<'py, PyAny>,
+        Bound<'py, PyTuple>,
+        Option<Bound<'py, PyDict>>,
+    ),
+    /// Whether each item is the only argument, rather than all of them.
+    Span(Bound<'py, PyAny>, Bound<'py, PyList>, bool),
+}
+
+impl Caller for Worker<'_> {
+    fn define(&mut self, place: u16, bytes: &[u8]) {
+        let place = usize::from(place.min(Definition::PLACES - 1));
+        if self.functions.len() <= place {
+            self.functions.resize_with(place + 1, || None);
+        }
+        self.functions[place] = Some(Function::Pickled(bytes.to_vec()));
+    }
+
+    fn call(&mut self, order: CallOrder, argument: &[u8], answer: &mut Vec<u8>) -> Called {
+        match self.make(&order, argument, answer) {
+            Ok(called) => called,
+            Err(Failure::Unpickling(error)) if self.is_strict => {
+                self.fatal = Some(error);
+                Called::Ended
+            }
+            Err(Failure::Unpickling(error) | Failure::Call(error)) => self.raise(&error, answer),
+        }
+    }
+
+    fn idle(&mut self, wait: &mut dyn FnMut()) {
+        self.span = None;
+        let mut wait = OnThisThread(wait);
+        self.py.detach(|| wait.call());
+        begin_turn(self.py);
+        while let Err(error) = self.py.check_signals() {
+            if !error.is_instance_of::<PyKeyboardInterrupt>(self.py) {
+                error.write_unraisable(self.py, None);
+            }
+        }
+    }
+}
+
+/// What is called while detached, but by the same thread.
+struct OnThisThread<'a>(&'a mut dyn FnMut());
+
+// SAFETY: `detach` asks for `Send` to keep out references to Python objects, of which what waits
+// here has none; it changes no thread.
+unsafe impl Send for OnThisThread<'_> {}
+
+impl OnThisThread<'_> {
+    fn call(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Carries out calls until the pool ends. The file descriptor is given away.
+///
+/// # Errors
+/// What ends the worker instead: a call that cannot be unpickled, if `is_strict`.
+#[pyfunction]
+#[pyo3(signature = (channel, pack, is_strict))]
+pub(crate) fn serve<'py>(
+    py: Python<'py>,
+    channel: i32,
+    pack: Bound<'py, PyAny>,
+    is_strict: bool,
+) -> PyResult<()> {
+    let mut worker = Worker {
+        py,
+        functions: Vec::new(),
+        is_strict,
+        pack,
+        fatal: None,
+        span: None,
+    };
+    begin_turn(py);
+    let served = engine::serve(own(channel), &mut worker);
+    match (worker.fatal, served) {
+        (Some(fatal), _) => Err(fatal),
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) => Err(PyOSError::new_err(error.to_string())),
+    }
+}
+
+/// Tells the pool that this process, and any other, cannot become a worker. The file descriptor
+/// is given away.
+#[pyfunction]
+pub(crate) fn refuse(channel: i32, why: &str) {
+    // If nobody is there to be told, nobody wants the worker.
+    let _ = engine::refuse(own(channel), why);
+}
+
+fn own(fd: i32) -> OwnedFd {
+    // SAFETY: it was opened, or received, for this, and nobody else closes it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
