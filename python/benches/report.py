@@ -80,7 +80,7 @@ class Target:
         others = [
             (row.figures[column].median, row.entry.name)
             for row in table.rows
-            if row.figures and not row.entry.is_ours and not row.entry.is_context
+            if row.figures and row.entry.name != contestants.OURS.name and not row.entry.is_context
         ]
         if ours is None or not others:
             return cls(promise, None, False)
@@ -178,8 +178,8 @@ def _introduction(part: Part, settings: Settings, disturbance: float) -> str:
         f"{settings.rounds} rounds runs all of them once, in one process, in an order that changes "
         f"from round to round, each with a fresh pool of {part.pools} (unless said otherwise) "
         "which have all run a task already; the garbage collector is on, as in every program. A "
-        "cell shows the median over the rounds, and in parentheses the lowest and the highest; lower is "
-        "better. A column × tells how many times better than that of `concurrent.futures` a median "
+        "cell shows the median over the rounds, and in parentheses the lowest and the highest; "
+        "lower is better. A column × tells how many times better than that of `concurrent.futures` a median "
         "is: above 1, it is faster, or smaller. A dash: cannot do it. Rows in *italics* are there "
         "for context and do something else, as the text above the table says."
     )
