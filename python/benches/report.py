@@ -180,8 +180,8 @@ def _introduction(part: Part, settings: Settings, disturbance: float) -> str:
         "which have all run a task already; the garbage collector is on, as in every program. A "
         "cell shows the median over the rounds, and in parentheses the lowest and the highest; "
         "lower is better. A column × tells how many times better than that of `concurrent.futures` "
-        "a median is: above 1, it is faster, or smaller. A dash: cannot do it. Rows in *italics* are there "
-        "for context and do something else, as the text above the table says."
+        "a median is: above 1, it is faster, or smaller. A dash: cannot do it. Rows in *italics* "
+        "are there for context and do something else, as the text above the table says."
     )
     return "\n\n".join([f"## {part.name}, in Python", " · ".join(place), " ".join(warnings)])
 
