@@ -61,6 +61,7 @@
 //!    that started them ends.
 //! 6. Exit statuses are taken by pidfd, once. No zombie is left, and no other process is signalled.
 
+mod awake;
 mod builder;
 mod callbacks;
 mod channel;
@@ -76,6 +77,8 @@ pub(crate) mod host;
 mod image;
 mod init;
 mod member;
+#[cfg(all(test, loom_models))]
+mod models;
 mod observed;
 mod options;
 mod os;
