@@ -62,8 +62,15 @@ class TaskTimeoutError(TimeoutError):
 
 def remote_traceback(error: BaseException) -> BaseException:
     """Return what the standard library has as the cause of an error from elsewhere."""
+    return as_remote(format_traceback(error))
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return an exception with its traceback as text."""
     text = "".join(format_exception(type(error), error, error.__traceback__))
-    return as_remote(text)
+    if error.__traceback__ is None:  # It was raised by native code, called by native code.
+        text = f"Traceback (most recent call last):\n{text}"
+    return text
 
 
 def as_remote(text: str) -> BaseException:

@@ -11,10 +11,10 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import reduction
-from traceback import format_exception
 from typing import Any
 
 from concurrent_futures import _engine
+from concurrent_futures._process_errors import as_remote, format_traceback
 
 
 class Descriptor:
@@ -42,6 +42,8 @@ class Task:
     strict: bool
     #: Whether `concurrent_futures` takes the place of the standard library's module.
     installed: bool
+    #: Whether results may be pickled by `cloudpickle`.
+    by_value: bool
 
 
 def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
@@ -61,18 +63,18 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
             )
             _engine.refuse(channel.fd, "the initializer failed")
             return
-    _engine.serve(channel.fd, pack_exception, task.strict)
+    _engine.serve(channel.fd, pack_exception, task.strict, task.by_value)
 
 
 def pack_exception(error: BaseException) -> bytes:
     """Return an exception as bytes for `rebuild_exception`, with its traceback as text."""
-    text = "".join(format_exception(type(error), error, error.__traceback__))
+    text = format_traceback(error)
     error.__traceback__ = None
     try:
         exact = bytes(reduction.ForkingPickler.dumps(error, 5))
     except BaseException as failure:
         # As in the standard library, this is the call's exception then.
-        text = "".join(format_exception(type(failure), failure, failure.__traceback__))
+        text = format_traceback(failure)
         failure.__traceback__ = None
         error = failure
         exact = bytes(reduction.ForkingPickler.dumps(error, 5))
@@ -89,8 +91,6 @@ def pack_exception(error: BaseException) -> bytes:
 
 def rebuild_exception(data: bytes) -> BaseException:
     """Return the exception that `pack_exception` was given, with its traceback for its cause."""
-    from concurrent_futures._process_errors import as_remote
-
     exact, parts, text = pickle.loads(data)
     try:
         error = pickle.loads(exact)

@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -107,6 +107,23 @@ class _CallQueue:
 
     def join_thread(self) -> None:
         """Do nothing: there is no thread."""
+
+
+class _WorkItems(Mapping[int, None]):
+    """Stands for the tasks that are not done, to be counted."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._count))
+
+    def __getitem__(self, key: int) -> None:
+        if key not in range(self._count):
+            raise KeyError(key)
 
 
 class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMeta):
@@ -202,7 +219,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         # With limits for each task, and where each dies for itself, each item is one.
         self._may_divide = strict and task_timeout is None and max_pending is None
         installed = _stdlib.ProcessPoolExecutor is ProcessPoolExecutor
-        task = _worker.Task(initializer, initargs, strict, installed)
+        task = _worker.Task(initializer, initargs, strict, installed, cloudpickle)
         self._workers = Workers(mp_context, task)
         self._processes: Any = self._workers.processes
         self._call_queue: Any = _CallQueue(self)
@@ -210,6 +227,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         self._executor_manager_thread: Any = None
         self._executor_manager_thread_wakeup: Any = None
         self._result_queue: Any = None
+        self._cancel_pending_futures = False
+        self._idle_worker_semaphore = threading.Semaphore(0)
         self._shutdown_lock = threading.Lock()
         self._start(
             self._workers,
@@ -314,6 +333,10 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
     @property
     def _shutdown_thread(self) -> bool:  # type: ignore[override]
         return self._is_closed()
+
+    @property
+    def _pending_work_items(self) -> _WorkItems:  # type: ignore[override]
+        return _WorkItems(self._unfinished())
 
     @property
     def _queue_count(self) -> int:  # type: ignore[override]

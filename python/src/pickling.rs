@@ -44,6 +44,9 @@ pub(crate) enum Tag {
     WholeSingleSpan = 7,
 }
 
+/// Added to the tag of a span that is one task: an exception is that of all of its items.
+pub(crate) const AS_ONE: u8 = 8;
+
 impl Tag {
     pub(crate) fn of(tag: u8) -> Option<Self> {
         [
@@ -247,8 +250,12 @@ fn forking_pickler(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 /// The pickle of an object, by `cloudpickle` if it must and may.
 fn dumps(object: &Bound<'_, PyAny>, by_value: bool) -> PyResult<Argument> {
+    Ok(argument_of(&pickle_of(object, by_value)?))
+}
+
+fn pickle_of<'py>(object: &Bound<'py, PyAny>, by_value: bool) -> PyResult<Bound<'py, PyBytes>> {
     let py = object.py();
-    let pickle = if is_simple(object, 3) {
+    Ok(if is_simple(object, 3) {
         plain(object)?
     } else {
         match with_reductions(object) {
@@ -258,8 +265,7 @@ fn dumps(object: &Bound<'_, PyAny>, by_value: bool) -> PyResult<Argument> {
                 .cast_into::<PyBytes>()?,
             pickle => pickle?,
         }
-    };
-    Ok(argument_of(&pickle))
+    })
 }
 
 /// What anything that can be pickled comes to without reductions.
@@ -355,7 +361,11 @@ pub(crate) fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
 ///
 /// # Errors
 /// What pickling it raises.
-pub(crate) fn append_result(result: &Bound<'_, PyAny>, answer: &mut Vec<u8>) -> PyResult<()> {
+pub(crate) fn append_result(
+    result: &Bound<'_, PyAny>,
+    by_value: bool,
+    answer: &mut Vec<u8>,
+) -> PyResult<()> {
     if result.is_none() {
         answer.push(crate::unpickling::NONE);
     } else if let Ok(bytes) = result.cast_exact::<PyBytes>() {
@@ -363,11 +373,7 @@ pub(crate) fn append_result(result: &Bound<'_, PyAny>, answer: &mut Vec<u8>) -> 
         answer.push(crate::unpickling::BYTES);
         answer.extend_from_slice(bytes.as_bytes());
     } else {
-        let pickle = if is_simple(result, 3) {
-            plain(result)?
-        } else {
-            with_reductions(result)?
-        };
+        let pickle = pickle_of(result, by_value)?;
         answer.reserve_exact(1 + pickle.as_bytes().len());
         answer.push(crate::unpickling::PICKLED);
         answer.extend_from_slice(pickle.as_bytes());

@@ -2,7 +2,7 @@
 
 use crate::future::Future;
 use crate::name;
-use crate::pickling::{self, Functions, Pickled};
+use crate::pickling::{self, AS_ONE, Functions, Pickled};
 use crate::process::{self, generation};
 use crate::process_errors;
 use crate::process_host::Processes;
@@ -129,7 +129,10 @@ impl ProcessPool {
         let future = Future::of_remote(py, remote)?;
         let call = RemoteCall {
             definition: pickled.definition,
-            tag: pickled.tag as u8,
+            tag: match span {
+                Some((_, false)) => pickled.tag as u8 | AS_ONE,
+                _ => pickled.tag as u8,
+            },
             argument: pickled.argument,
             span,
             options,
@@ -139,8 +142,8 @@ impl ProcessPool {
         started.submitted.fetch_add(1, Ordering::Relaxed);
         if needs_worker && let Err(error) = start_worker(py, shared) {
             let (_, told) = Future::cancel_pending(&future);
-            told?;
-            return Err(error);
+            shared.pool.reconsider();
+            return Err(told.err().unwrap_or(error));
         }
         Ok(future)
     }
@@ -329,6 +332,9 @@ impl ProcessPool {
         max_pending: Option<usize>,
         by_value: bool,
     ) -> PyResult<()> {
+        if memory_limit == Some(0) {
+            return Err(PyValueError::new_err("memory_limit must be greater than 0"));
+        }
         let settings = PoolSettings {
             max_workers,
             max_tasks_per_child,
@@ -448,6 +454,14 @@ impl ProcessPool {
         let shared = self.shared()?;
         shared.check_fork()?;
         Ok(shared.pool.pending())
+    }
+
+    /// The number of tasks that are not done.
+    #[pyo3(name = "_unfinished")]
+    fn unfinished(&self) -> PyResult<usize> {
+        let shared = self.shared()?;
+        shared.check_fork()?;
+        Ok(shared.pool.unfinished())
     }
 
     /// The number of tasks that were ever submitted.

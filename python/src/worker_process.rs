@@ -3,7 +3,7 @@
 //! It is attached but while it waits. Signals that come while it waits are handled then; an
 //! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
 
-use crate::pickling::{self, Tag};
+use crate::pickling::{self, AS_ONE, Tag};
 use crate::stdlib;
 use crate::task::{begin_turn, let_others_run};
 use crate::unpickling::loads;
@@ -11,7 +11,6 @@ use concurrent_futures::engine::{self, CallOrder, Called, Caller, Definition};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
-use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -29,6 +28,8 @@ struct Worker<'py> {
     functions: Vec<Option<Function>>,
     /// Whether what cannot be unpickled ends the worker, as in the standard library.
     is_strict: bool,
+    /// Whether results may be pickled by value.
+    by_value: bool,
     /// Makes the bytes of an exception.
     pack: Bound<'py, PyAny>,
     /// What ends the worker.
@@ -70,22 +71,22 @@ impl<'py> Worker<'py> {
         let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
             Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
             Unpickled::Span(function, items, is_single) => {
-                return self.call_span(&function, &items, is_single, &order.items, answer);
+                return self.call_span(&function, &items, is_single, order, answer);
             }
         };
         let result = function.call(&arguments, keywords.as_ref());
         // Before the answer: who waits for it may look at what becomes of them.
         drop((function, arguments, keywords));
         let result = result.map_err(Failure::Call)?;
-        pickling::append_result(&result, answer).map_err(Failure::Call)?;
+        pickling::append_result(&result, self.by_value, answer).map_err(Failure::Call)?;
         let_others_run(py);
         Ok(Called::Returned)
     }
 
     fn unpickle(&mut self, order: &CallOrder, argument: &[u8]) -> PyResult<Unpickled<'py>> {
         let py = self.py;
-        let tag =
-            Tag::of(order.tag).ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
+        let tag = Tag::of(order.tag & !AS_ONE)
+            .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
         Ok(match tag {
             Tag::Nothing => Unpickled::Call(self.function(order.place)?, PyTuple::empty(py), None),
             Tag::Arguments => {
@@ -141,15 +142,17 @@ impl<'py> Worker<'py> {
         function: &Bound<'py, PyAny>,
         items: &Bound<'py, PyList>,
         is_single: bool,
-        range: &Range<u32>,
+        order: &CallOrder,
         answer: &mut Vec<u8>,
     ) -> Result<Called, Failure> {
         let py = self.py;
+        let range = &order.items;
+        let is_one = order.tag & AS_ONE != 0;
         let results = PyList::empty(py);
         let start = Instant::now();
         let mut left = range.end - range.start;
         for index in range.clone() {
-            if left < range.end - range.start && start.elapsed() > PATIENCE {
+            if !is_one && left < range.end - range.start && start.elapsed() > PATIENCE {
                 break;
             }
             left -= 1;
@@ -163,13 +166,18 @@ impl<'py> Worker<'py> {
             });
             let result = match called {
                 Ok(result) => result,
+                Err(error) if is_one => return Err(Failure::Call(error)),
                 Err(error) => self.failed_item(&error).map_err(Failure::Call)?,
             };
             results.append(result).map_err(Failure::Call)?;
             let_others_run(py);
         }
-        self.append_results(&results, answer)
-            .map_err(Failure::Call)?;
+        if is_one {
+            pickling::append_result(&results, self.by_value, answer).map_err(Failure::Call)?;
+        } else {
+            self.append_results(&results, answer)
+                .map_err(Failure::Call)?;
+        }
         Ok(match left {
             0 => Called::Returned,
             left => Called::StoppedBefore(left),
@@ -184,17 +192,18 @@ impl<'py> Worker<'py> {
     /// The results of a span: together, or, if one of them cannot be pickled, that one as a
     /// failure.
     fn append_results(&self, results: &Bound<'py, PyList>, answer: &mut Vec<u8>) -> PyResult<()> {
-        if pickling::append_result(results, answer).is_ok() {
+        if pickling::append_result(results, self.by_value, answer).is_ok() {
             return Ok(());
         }
         answer.clear();
         for index in 0..results.len() {
             let result = results.get_item(index)?;
-            if let Err(error) = pickling::with_reductions(&result) {
+            let mut bytes = Vec::new();
+            if let Err(error) = pickling::append_result(&result, self.by_value, &mut bytes) {
                 results.set_item(index, self.failed_item(&error)?)?;
             }
         }
-        pickling::append_result(results, answer)
+        pickling::append_result(results, self.by_value, answer)
     }
 
     /// Makes the answer of an exception.
@@ -276,17 +285,19 @@ impl OnThisThread<'_> {
 /// # Errors
 /// What ends the worker instead: a call that cannot be unpickled, if `is_strict`.
 #[pyfunction]
-#[pyo3(signature = (channel, pack, is_strict))]
+#[pyo3(signature = (channel, pack, is_strict, by_value))]
 pub(crate) fn serve<'py>(
     py: Python<'py>,
     channel: i32,
     pack: Bound<'py, PyAny>,
     is_strict: bool,
+    by_value: bool,
 ) -> PyResult<()> {
     let mut worker = Worker {
         py,
         functions: Vec::new(),
         is_strict,
+        by_value,
         pack,
         fatal: None,
         span: None,

@@ -25,6 +25,7 @@
 use super::builder::Settings;
 use super::channel::Socket;
 use super::error::WorkerExit;
+use super::member::Member;
 use super::options::TaskOptions;
 use super::pool::Pool;
 use super::supervisor;
@@ -238,6 +239,20 @@ impl ProcessPool {
     /// Why it could not be.
     pub fn start_worker(&self) -> io::Result<()> {
         self.0.start_worker()
+    }
+
+    /// To be called after a worker could not be started, and the task that wanted it was
+    /// cancelled: others may have relied on it.
+    pub fn reconsider(&self) {
+        self.0.reconsider();
+    }
+
+    /// How many tasks are not done.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        let state = self.0.lock();
+        let handed: usize = state.members.iter().map(Member::load).sum();
+        state.queue.len() + handed
     }
 
     /// Why it accepts nothing, if it does not.

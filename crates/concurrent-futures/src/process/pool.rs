@@ -199,9 +199,20 @@ impl Pool {
             }
             Err(error) => {
                 state.wanted -= 1;
-                self.wake(&mut state);
                 Err(error)
             }
+        }
+    }
+
+    /// To be called after [`start_worker`](Self::start_worker) has failed, and the task that wanted
+    /// the worker was cancelled: it may have been to work for others, too.
+    pub(super) fn reconsider(&self) {
+        let mut state = self.lock();
+        let cancelled = state.take_cancelled();
+        self.wake(&mut state);
+        drop(state);
+        for task in cancelled {
+            task.finish_by(None);
         }
     }
 

@@ -467,6 +467,15 @@ impl State {
         next
     }
 
+    /// Takes those out of the queue that were cancelled.
+    pub(super) fn take_cancelled(&mut self) -> Vec<Task> {
+        let queue = self.queue.drain(..);
+        let (cancelled, queue): (Vec<_>, Vec<_>) = queue.partition(Task::is_cancelled);
+        self.queue = queue.into();
+        let cancelled = cancelled.into_iter();
+        cancelled.filter_map(Task::into_cancelled).collect()
+    }
+
     /// Takes what is to be cancelled. If `keeps_first`, the first tasks, as many as there are
     /// workers, count as started.
     pub(super) fn take_unstarted(&mut self, keeps_first: bool) -> Vec<Task> {

@@ -146,6 +146,10 @@ impl Supervisor {
             close_idle(&mut state, self.pool.settings.host.is_some());
         }
         let there = state.members.len() + state.starting;
+        if there == 0 && state.wanted == 0 && !state.queue.is_empty() {
+            // Their submitters relied on workers that did not start.
+            state.wanted = 1;
+        }
         let needed = state.wanted.saturating_sub(there);
         let starts = match self.not_before {
             _ if is_over || state.broken.is_some() => 0,

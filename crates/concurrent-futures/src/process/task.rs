@@ -313,6 +313,14 @@ impl Task {
         debug_assert!(went == Advance::Done || matches!(self.face, Face::Foreign { .. }));
     }
 
+    /// Whether it was cancelled.
+    pub(super) fn is_cancelled(&self) -> bool {
+        matches!(
+            self.future.state().phase(),
+            Phase::Cancelling | Phase::Cancelled | Phase::Notified
+        )
+    }
+
     /// A task that was cancelled: [`finish`](Self::finish) takes notice of that, if its face
     /// wants it.
     pub(super) fn into_cancelled(mut self) -> Option<Self> {
