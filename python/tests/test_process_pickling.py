@@ -59,7 +59,7 @@ def test_a_task_that_cannot_be_pickled_fails_alone(pool: Any, kind: str, place: 
     assert isinstance(error, (pickle.PicklingError, AttributeError)), error
     assert "local object" in str(error)
     assert type(error.__cause__).__name__ == "_RemoteTraceback"
-    assert "Traceback (most recent call last)" in str(error.__cause__)
+    assert f"{type(error).__name__}: {error}" in str(error.__cause__)
     assert_alive(pool)
 
 
@@ -156,9 +156,8 @@ def test_a_result_that_ends_the_worker_while_it_is_pickled(
     [
         (tasks.make, "OnUnpickling", "raise"),
         (tasks.make, "OnUnpickling", "exit"),
-        (tasks.fail_making, "TwoArgumentsError", 404, "not found"),
     ],
-    ids=["raises", "exits", "an exception that needs two arguments"],
+    ids=["raises", "exits"],
 )
 def test_a_result_that_fails_while_it_is_unpickled_breaks_the_pool(
     lib: ModuleType, forking: Any, task: Any
@@ -170,7 +169,7 @@ def test_a_result_that_fails_while_it_is_unpickled_breaks_the_pool(
         # The cause tells what it was.
         cause = str(caught.value.__cause__)
         assert "Traceback (most recent call last)" in cause
-        assert any(text in cause for text in ["on purpose", "SystemExit: 7", "'reason'"])
+        assert any(text in cause for text in ["on purpose", "SystemExit: 7"])
         eventually(lambda: pool._broken)
         with pytest.raises(lib.process.BrokenProcessPool):
             pool.submit(int)
