@@ -13,6 +13,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import weakref
 from abc import ABCMeta
@@ -311,6 +312,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if sys.version_info < (3, 12):
+            itertools.islice((), chunksize)  # What is no integer, it refuses in its own way.
         if "submit" in vars(self) or type(self).submit is not _engine.ProcessPool.submit:
             # It is to be called for each task.
             if buffersize is not None:
