@@ -169,10 +169,15 @@ def test_ctrl_c_while_all_workers_are_idle_does_not_break_the_pool(
         tmp_path,
         "program.py",
         """
-        import multiprocessing, signal, time
+        import multiprocessing, os, pathlib, signal, tasks
+        os.chdir(os.path.dirname(__file__))
         if __name__ == "__main__":
             context = multiprocessing.get_context("fork")
             pool = futures.ProcessPoolExecutor(2, mp_context=context)
+            # Both have run a task, and have come to rest.
+            folder = pathlib.Path("meeting")
+            folder.mkdir()
+            futures.wait([pool.submit(tasks.meet, folder, 2) for _ in range(2)])
             assert pool.submit(abs, -1).result() == 1
             try:
                 print("ready", flush=True)
