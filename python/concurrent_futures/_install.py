@@ -20,8 +20,7 @@ import threading
 import types
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from concurrent_futures import _base, process, thread
 
@@ -42,8 +41,7 @@ _PAIRS: list[tuple[object, object]] = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(NamedTuple):
     """A global name of a module that stands for an original, or stood for it before."""
 
     module: weakref.ref[types.ModuleType]

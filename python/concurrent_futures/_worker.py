@@ -9,9 +9,8 @@ import logging
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing import reduction
-from typing import Any
+from typing import Any, NamedTuple
 
 from concurrent_futures import _engine
 from concurrent_futures._process_errors import as_remote, format_traceback
@@ -32,8 +31,7 @@ def _received(duplicate: Any) -> Descriptor:
     return Descriptor(duplicate.detach())
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """What a worker needs to know."""
 
     initializer: Callable[..., object] | None

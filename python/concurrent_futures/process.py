@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import concurrent.futures as _stdlib
 import concurrent.futures.process as _stdlib_process
+import contextlib
 import importlib
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 import weakref
 from abc import ABCMeta
@@ -59,6 +61,8 @@ class Workers:
     def __init__(self, context: BaseContext, task: _worker.Task) -> None:
         self._context = context
         self._task = task
+        # Workers inherit that; the fork server would, for all that it forks.
+        self._blocks_interrupts = _start_method(context) != "forkserver"
         #: By process id.
         self.processes: dict[int, Any] = {}
 
@@ -73,7 +77,11 @@ class Workers:
                 self._task,
             ),
         )
-        process.start()
+        if self._blocks_interrupts:
+            with _without_interrupts():
+                process.start()
+        else:
+            process.start()
         self.processes[process.pid] = process
         return process.pid, process.sentinel
 
@@ -85,6 +93,16 @@ class Workers:
             del self.processes[pid]
         code: int | None = process.exitcode
         return code
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block SIGINT in this thread, and in processes that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _CallQueue:

@@ -80,6 +80,7 @@ mod _engine {
         // Made now, as all that is made once; see `name.rs`.
         super::name::make(py);
         py.get_type::<super::host::Worker>();
+        super::process::count_forks();
         Future::measure(py)
     }
 }

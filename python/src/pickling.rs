@@ -10,7 +10,7 @@
 
 use crate::name;
 use crate::stdlib;
-use concurrent_futures::engine::{Argument, Definition};
+use concurrent_futures::engine::{Answer, Argument, Definition};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -364,19 +364,20 @@ pub(crate) fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
 pub(crate) fn append_result(
     result: &Bound<'_, PyAny>,
     by_value: bool,
-    answer: &mut Vec<u8>,
+    answer: &mut Answer,
 ) -> PyResult<()> {
-    if result.is_none() {
-        answer.push(crate::unpickling::NONE);
+    let (kind, bytes) = if result.is_none() {
+        answer.bytes.push(crate::unpickling::NONE);
+        return Ok(());
     } else if let Ok(bytes) = result.cast_exact::<PyBytes>() {
-        answer.reserve_exact(1 + bytes.as_bytes().len());
-        answer.push(crate::unpickling::BYTES);
-        answer.extend_from_slice(bytes.as_bytes());
+        (crate::unpickling::BYTES, bytes.clone())
     } else {
-        let pickle = pickle_of(result, by_value)?;
-        answer.reserve_exact(1 + pickle.as_bytes().len());
-        answer.push(crate::unpickling::PICKLED);
-        answer.extend_from_slice(pickle.as_bytes());
+        (crate::unpickling::PICKLED, pickle_of(result, by_value)?)
+    };
+    answer.bytes.push(kind);
+    match argument_of(&bytes) {
+        Argument::Own(bytes) => answer.bytes.extend_from_slice(&bytes),
+        shared @ Argument::Shared(_) => answer.tail = Some(shared),
     }
     Ok(())
 }

@@ -13,6 +13,17 @@ use std::time::{Duration, Instant};
 /// How many forks there are between this process and the first.
 static GENERATION: AtomicUsize = AtomicUsize::new(0);
 
+/// Counts forks, before anything else happens in the child.
+pub(crate) fn count_forks() {
+    extern "C" fn in_child() {
+        // ORDERING: Relaxed: a fork has one thread.
+        GENERATION.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: the function changes an atomic, which a child may do. It is registered once, when
+    // the module is loaded.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
 /// Differs in a fork from what it is in its parent.
 pub(crate) fn generation() -> usize {
     GENERATION.load(Ordering::Relaxed)
@@ -74,7 +85,6 @@ pub(crate) fn after_fork(in_child: bool) {
         if let Some(held) = &mut held {
             held.forget_pools();
         }
-        GENERATION.fetch_add(1, Ordering::Relaxed);
         life::forget();
         released::forget();
         EXITING.store(false, Ordering::Release);

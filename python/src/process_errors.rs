@@ -73,9 +73,16 @@ pub(crate) fn broken_by(py: Python<'_>, error: &PyErr) -> PyErr {
     broken_process_pool(py, BROKEN_FUTURE, remote_traceback(py, error))
 }
 
+/// The exception object, which has its traceback; up to CPython 3.11, what was just raised has
+/// not.
+pub(crate) fn value_of<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyAny> {
+    error.clone_ref(py).into_value(py).into_bound(py).into_any()
+}
+
 /// A traceback as text, as the standard library passes it on.
 fn remote_traceback(py: Python<'_>, error: &PyErr) -> PyErr {
-    match stdlib::remote_traceback(py).and_then(|make| make.call1((error.value(py),))) {
+    let value = value_of(py, error);
+    match stdlib::remote_traceback(py).and_then(|make| make.call1((value,))) {
         Ok(remote) => PyErr::from_value(remote),
         Err(error) => error,
     }

@@ -5,12 +5,12 @@
 //! references to futures without it. Whoever comes by attached drops them: who submits,
 //! who has waited, and, when nobody does for some time, the supervisor.
 
-use crate::process::attached;
+use crate::process::{attached, generation};
 use concurrent_futures::engine::Header;
 use pyo3::Python;
 use std::mem;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,8 +40,16 @@ fn pile() -> MutexGuard<'static, Pile> {
     PILE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The fork in which the pile is of use. In a child, another thread may have held the lock when the
+/// process forked; so there, until [`forget`], nothing is put there.
+static GENERATION: AtomicUsize = AtomicUsize::new(0);
+
 /// Gives up a reference to a future.
 pub(crate) fn release(future: NonNull<Header>) {
+    if GENERATION.load(Ordering::Relaxed) != generation() {
+        // The parent's, which need not be dropped here.
+        return;
+    }
     let mut pile = pile();
     pile.futures.push(Released(future));
     pile.since.get_or_insert_with(Instant::now);
@@ -51,7 +59,7 @@ pub(crate) fn release(future: NonNull<Header>) {
 
 /// Drops the references that were given up. Python code may run.
 pub(crate) fn drop_released(py: Python<'_>) {
-    if !ANY.load(Ordering::Relaxed) {
+    if !ANY.load(Ordering::Relaxed) || GENERATION.load(Ordering::Relaxed) != generation() {
         return;
     }
     let futures = {
@@ -68,7 +76,7 @@ pub(crate) fn drop_released(py: Python<'_>) {
 
 /// Drops them if they have been lying around for some time. Returns when to come again.
 pub(crate) fn drop_old() -> Option<Duration> {
-    if !ANY.load(Ordering::Relaxed) {
+    if !ANY.load(Ordering::Relaxed) || GENERATION.load(Ordering::Relaxed) != generation() {
         return None;
     }
     let due = pile().since? + PATIENCE;
@@ -86,5 +94,6 @@ pub(crate) fn forget() {
     if let Ok(mut pile) = PILE.try_lock() {
         mem::forget(mem::take(&mut pile.futures));
         ANY.store(false, Ordering::Relaxed);
+        GENERATION.store(generation(), Ordering::Relaxed);
     }
 }

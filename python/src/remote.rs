@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::mem;
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,8 +50,8 @@ pub(crate) struct Remote {
 enum Content {
     /// It has not come, or somebody else has set an outcome.
     Nothing,
-    Value(Arc<[u8]>),
-    Failure(Arc<[u8]>),
+    Value(Bytes),
+    Failure(Bytes),
     Error(TaskError),
     /// What was raised in this process.
     Raised(Arc<PyErr>),
@@ -65,7 +66,7 @@ enum Content {
 struct Parts {
     missing: u32,
     /// By the first of their items.
-    results: BTreeMap<u32, Arc<[u8]>>,
+    results: BTreeMap<u32, Bytes>,
     /// Why there will be no more.
     error: Option<Box<Content>>,
 }
@@ -213,7 +214,7 @@ impl Remote {
     pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
         let taken = match &*self.content() {
             Content::Parts(parts) => match (parts.results.get(&item), &parts.error) {
-                (Some(bytes), _) => Content::Value(Arc::clone(bytes)),
+                (Some(bytes), _) => Content::Value(bytes.clone()),
                 (None, Some(error)) => Content::clone(error),
                 (None, None) => return Ok(Part::Missing),
             },
@@ -296,10 +297,29 @@ fn reach(milestone: &TaskRef) {
     }
 }
 
-fn shared(bytes: Cow<'_, [u8]>) -> Arc<[u8]> {
+fn shared(bytes: Cow<'_, [u8]>) -> Bytes {
     match bytes {
-        Cow::Borrowed(bytes) => Arc::from(bytes),
-        Cow::Owned(bytes) => Arc::from(bytes),
+        Cow::Borrowed(bytes) => Bytes::Short(Arc::from(bytes)),
+        Cow::Owned(bytes) => Bytes::Long(Arc::new(bytes)),
+    }
+}
+
+/// Bytes that several threads may be reading.
+#[derive(Clone)]
+enum Bytes {
+    Short(Arc<[u8]>),
+    /// They stay where they were received.
+    Long(Arc<Vec<u8>>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes) => bytes,
+            Self::Long(bytes) => bytes,
+        }
     }
 }
 

@@ -4,10 +4,11 @@
 //! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
 
 use crate::pickling::{self, AS_ONE, Tag};
+use crate::process_errors;
 use crate::stdlib;
 use crate::task::{begin_turn, let_others_run};
 use crate::unpickling::loads;
-use concurrent_futures::engine::{self, CallOrder, Called, Caller, Definition};
+use concurrent_futures::engine::{self, Answer, CallOrder, Called, Caller, Definition};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -47,6 +48,15 @@ enum Failure {
 }
 
 impl<'py> Worker<'py> {
+    /// Handles signals that have come. An interrupt is forgotten.
+    fn forget_interrupts(&self) {
+        while let Err(error) = self.py.check_signals() {
+            if !error.is_instance_of::<PyKeyboardInterrupt>(self.py) {
+                error.write_unraisable(self.py, None);
+            }
+        }
+    }
+
     fn function(&mut self, place: u16) -> PyResult<Bound<'py, PyAny>> {
         let place = self.functions.get_mut(usize::from(place));
         let Some(Some(function)) = place else {
@@ -64,7 +74,7 @@ impl<'py> Worker<'py> {
         &mut self,
         order: &CallOrder,
         argument: &[u8],
-        answer: &mut Vec<u8>,
+        answer: &mut Answer,
     ) -> Result<Called, Failure> {
         let py = self.py;
         let unpickled = self.unpickle(order, argument);
@@ -143,7 +153,7 @@ impl<'py> Worker<'py> {
         items: &Bound<'py, PyList>,
         is_single: bool,
         order: &CallOrder,
-        answer: &mut Vec<u8>,
+        answer: &mut Answer,
     ) -> Result<Called, Failure> {
         let py = self.py;
         let range = &order.items;
@@ -186,19 +196,21 @@ impl<'py> Worker<'py> {
 
     /// What stands for the result of an item that has failed.
     fn failed_item(&self, error: &PyErr) -> PyResult<Bound<'py, PyAny>> {
-        stdlib::failed_item(self.py)?.call1((self.pack.call1((error.value(self.py),))?,))
+        stdlib::failed_item(self.py)?.call1((self
+            .pack
+            .call1((process_errors::value_of(self.py, error),))?,))
     }
 
     /// The results of a span: together, or, if one of them cannot be pickled, that one as a
     /// failure.
-    fn append_results(&self, results: &Bound<'py, PyList>, answer: &mut Vec<u8>) -> PyResult<()> {
+    fn append_results(&self, results: &Bound<'py, PyList>, answer: &mut Answer) -> PyResult<()> {
         if pickling::append_result(results, self.by_value, answer).is_ok() {
             return Ok(());
         }
         answer.clear();
         for index in 0..results.len() {
             let result = results.get_item(index)?;
-            let mut bytes = Vec::new();
+            let mut bytes = Answer::default();
             if let Err(error) = pickling::append_result(&result, self.by_value, &mut bytes) {
                 results.set_item(index, self.failed_item(&error)?)?;
             }
@@ -207,19 +219,24 @@ impl<'py> Worker<'py> {
     }
 
     /// Makes the answer of an exception.
-    fn raise(&mut self, error: &PyErr, answer: &mut Vec<u8>) -> Called {
-        answer.clear();
-        let packed = self.pack.call1((error.value(self.py),));
-        match packed.and_then(|packed| Ok(packed.cast_into::<PyBytes>()?)) {
-            Ok(bytes) => {
-                answer.extend_from_slice(bytes.as_bytes());
-                Called::Raised
-            }
-            Err(error) => {
-                self.fatal = Some(error);
-                Called::Ended
+    fn raise(&mut self, error: PyErr, answer: &mut Answer) -> Called {
+        /// An interrupt may come in the middle of it, and is the call's exception then.
+        const ATTEMPTS: usize = 3;
+        let mut error = error;
+        for _ in 0..ATTEMPTS {
+            answer.clear();
+            let value = process_errors::value_of(self.py, &error);
+            let packed = self.pack.call1((value,));
+            match packed.and_then(|packed| Ok(packed.cast_into::<PyBytes>()?)) {
+                Ok(bytes) => {
+                    answer.bytes.extend_from_slice(bytes.as_bytes());
+                    return Called::Raised;
+                }
+                Err(other) => error = other,
             }
         }
+        self.fatal = Some(error);
+        Called::Ended
     }
 }
 
@@ -243,14 +260,16 @@ impl Caller for Worker<'_> {
         self.functions[place] = Some(Function::Pickled(bytes.to_vec()));
     }
 
-    fn call(&mut self, order: CallOrder, argument: &[u8], answer: &mut Vec<u8>) -> Called {
+    fn call(&mut self, order: CallOrder, argument: &[u8], answer: &mut Answer) -> Called {
         match self.make(&order, argument, answer) {
             Ok(called) => called,
-            Err(Failure::Unpickling(error)) if self.is_strict => {
+            Err(Failure::Unpickling(error))
+                if self.is_strict && !pickling::is_interrupt(self.py, &error) =>
+            {
                 self.fatal = Some(error);
                 Called::Ended
             }
-            Err(Failure::Unpickling(error) | Failure::Call(error)) => self.raise(&error, answer),
+            Err(Failure::Unpickling(error) | Failure::Call(error)) => self.raise(error, answer),
         }
     }
 
@@ -259,11 +278,7 @@ impl Caller for Worker<'_> {
         let mut wait = OnThisThread(wait);
         self.py.detach(|| wait.call());
         begin_turn(self.py);
-        while let Err(error) = self.py.check_signals() {
-            if !error.is_instance_of::<PyKeyboardInterrupt>(self.py) {
-                error.write_unraisable(self.py, None);
-            }
-        }
+        self.forget_interrupts();
     }
 }
 
@@ -303,11 +318,32 @@ pub(crate) fn serve<'py>(
         span: None,
     };
     begin_turn(py);
+    allow_interrupts(true);
     let served = engine::serve(own(channel), &mut worker);
+    // From now on it ends; an interrupt is for those that do something.
+    allow_interrupts(false);
+    worker.forget_interrupts();
     match (worker.fatal, served) {
         (Some(fatal), _) => Err(fatal),
         (None, Ok(())) => Ok(()),
         (None, Err(error)) => Err(PyOSError::new_err(error.to_string())),
+    }
+}
+
+/// Lets interrupts through, which the parent has blocked while the process started; or blocks
+/// them.
+fn allow_interrupts(allow: bool) {
+    let how = if allow {
+        libc::SIG_UNBLOCK
+    } else {
+        libc::SIG_BLOCK
+    };
+    // SAFETY: a set of signals, filled by the functions that are there for it.
+    unsafe {
+        let mut signals = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        libc::sigaddset(&raw mut signals, libc::SIGINT);
+        libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut());
     }
 }
 

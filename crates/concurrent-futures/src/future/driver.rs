@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::Instant;
@@ -40,6 +41,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 #[cfg(target_os = "linux")]
 pub(crate) fn add(home: *const (), driver: Weak<dyn Driver>) {
     let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
+    drivers.retain(|(_, known)| known.strong_count() > 0);
     drivers.push((home.addr(), driver));
     // ORDERING: Relaxed: who has a future of the pool has learnt of it later than this.
     COUNT.store(drivers.len(), Ordering::Relaxed);
@@ -48,9 +50,23 @@ pub(crate) fn add(home: *const (), driver: Weak<dyn Driver>) {
 /// Forgets a pool.
 #[cfg(target_os = "linux")]
 pub(crate) fn remove(home: *const ()) {
+    if is_held() {
+        // It is gone, and will be forgotten with the next that comes.
+        return;
+    }
     let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
     drivers.retain(|(known, _)| *known != home.addr());
     COUNT.store(drivers.len(), Ordering::Relaxed);
+}
+
+thread_local! {
+    /// Whether this thread holds the list, while it forks. Whatever runs meanwhile, such as a
+    /// garbage collector, may come here again.
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+
+fn is_held() -> bool {
+    HELD.try_with(Cell::get).unwrap_or(false)
 }
 
 /// The list of pools, which no other thread changes or reads meanwhile.
@@ -58,7 +74,15 @@ pub(crate) struct Held(RwLockWriteGuard<'static, Vec<(usize, Weak<dyn Driver>)>>
 
 /// Waits for the list.
 pub(crate) fn hold() -> Held {
-    Held(DRIVERS.write().unwrap_or_else(PoisonError::into_inner))
+    let held = Held(DRIVERS.write().unwrap_or_else(PoisonError::into_inner));
+    HELD.set(true);
+    held
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(false);
+    }
 }
 
 impl Held {
@@ -70,12 +94,12 @@ impl Held {
 }
 
 fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {
-    if home.is_null() || COUNT.load(Ordering::Relaxed) == 0 {
+    if home.is_null() || COUNT.load(Ordering::Relaxed) == 0 || is_held() {
         return None;
     }
     let drivers = DRIVERS.read().unwrap_or_else(PoisonError::into_inner);
-    let (_, driver) = drivers.iter().find(|(known, _)| *known == home.addr())?;
-    driver.upgrade()
+    let mut known = drivers.iter().filter(|(known, _)| *known == home.addr());
+    known.find_map(|(_, driver)| driver.upgrade())
 }
 
 /// Works for the pool of a future, as long as that helps. Returns whether `is_done`; none if

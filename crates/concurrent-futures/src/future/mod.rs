@@ -99,7 +99,8 @@ impl<T> Future<T> {
         self.task.id()
     }
 
-    /// Tries to cancel the task: works while it is pending.
+    /// Tries to cancel the task: works while it is pending, and while it is on its way to a
+    /// worker process that has not begun with it.
     ///
     /// Returns whether the future is cancelled now; false means that the task runs
     /// or has run. Callbacks run in the calling thread.

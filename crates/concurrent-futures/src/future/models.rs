@@ -235,6 +235,57 @@ fn callbacks_added_while_finishing_run_once_in_order_before_done() {
 }
 
 #[test]
+fn who_finishes_without_callbacks_wakes_waiters_and_leaves_callbacks_alone() {
+    loom::model(|| {
+        let cell = Cell::new();
+        let calls = Arc::new(AtomicUsize::new(0));
+        assert!(cell.state.start());
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            let calls = Arc::clone(&calls);
+            move || {
+                // SAFETY: started; nobody else writes.
+                let finished = unsafe {
+                    cell.outcome.with_mut(|outcome| *outcome = 42);
+                    cell.state.finish_uncalled()
+                };
+                if finished {
+                    assert_eq!(calls.load(Ordering::Relaxed), 0);
+                } else {
+                    cell.finish();
+                }
+            }
+        });
+        let added = usize::from(CountingCallback::add(&cell, &calls, 0));
+        assert!(wait_parked(&cell.state, None, || false, NEVER));
+        assert_eq!(calls.load(Ordering::Relaxed), added);
+        assert_eq!(cell.take(), 42);
+        worker.join().unwrap();
+    });
+}
+
+#[test]
+fn finishing_without_callbacks_against_a_waiter_that_gives_up() {
+    loom::model(|| {
+        let cell = Cell::new();
+        assert!(cell.state.start());
+        let worker = thread::spawn({
+            let cell = Arc::clone(&cell);
+            // SAFETY: started; nobody else writes.
+            move || unsafe {
+                cell.outcome.with_mut(|outcome| *outcome = 42);
+                assert!(cell.state.finish_uncalled());
+            }
+        });
+        if !wait_in_vain(&cell.state) {
+            assert!(wait_parked(&cell.state, None, || false, NEVER));
+        }
+        assert_eq!(cell.take(), 42);
+        worker.join().unwrap();
+    });
+}
+
+#[test]
 fn a_callback_added_while_cancelling_runs_once() {
     loom::model(|| {
         let cell = Cell::new();

@@ -311,6 +311,23 @@ impl fmt::Debug for ProcessPool {
     }
 }
 
+/// The bytes of an answer.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// What comes first.
+    pub bytes: Vec<u8>,
+    /// What follows, where it is: so that long values need not be copied.
+    pub tail: Option<Argument>,
+}
+
+impl Answer {
+    /// Begins anew.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.tail = None;
+    }
+}
+
 /// What a worker's call came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Called {
@@ -341,7 +358,7 @@ pub trait Caller {
     fn define(&mut self, place: u16, bytes: &[u8]);
 
     /// Carries out a call.
-    fn call(&mut self, order: CallOrder, argument: &[u8], answer: &mut Vec<u8>) -> Called;
+    fn call(&mut self, order: CallOrder, argument: &[u8], answer: &mut Answer) -> Called;
 
     /// Calls `wait`, in which the worker waits, and calls nothing foreign.
     fn idle(&mut self, wait: &mut dyn FnMut());

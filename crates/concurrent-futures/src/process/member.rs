@@ -13,10 +13,10 @@ use super::channel::{
 use super::child::Child;
 use super::host::Definition;
 use super::task::Task;
+use crate::sync::atomic::AtomicU32;
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 /// How much is written or read before the other side is shown: so that both work on a

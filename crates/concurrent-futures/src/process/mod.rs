@@ -3,10 +3,12 @@
 //! # Who there is
 //! - **Submitters**, any threads of the program: they turn the argument into bytes, and hand the
 //!   task to a worker, or queue it (`pool.rs`, `state.rs`).
-//! - The **supervisor**, one thread a pool: it starts workers, notices their death, watches time
-//!   limits, and runs callbacks (`supervisor.rs`).
+//! - The **supervisor**, one thread a pool: it starts workers, notices their death, and watches
+//!   time limits (`supervisor.rs`).
 //! - **Helpers**, threads that wait for a future: for as long as it pays they receive answers
-//!   themselves, and the supervisor sleeps on (`Driver` in `pool.rs`).
+//!   themselves, and the supervisor sleeps on (`Driver` in `pool.rs`, `awake.rs`).
+//! - A thread for **callbacks**, there while there are some: they may take long, and delay
+//!   nothing but each other (`callbacks.rs`).
 //! - **Workers**, processes with one thread: the program started anew, or a fork of one that
 //!   was (`worker.rs`, `fork_server.rs`, `init.rs`).
 //!
@@ -23,13 +25,15 @@
 //! The phase is that of its future; see the table in `task.rs`.
 //!
 //! 1. *Pending*, in the queue; it may be cancelled.
-//! 2. *Handed over*: started, so that it cannot be cancelled; its frame is in the stream, `Ready`.
-//!    More than one only while tasks are short (`state.rs`).
-//! 3. *Begun*: the worker has turned the frame's claim from `Ready` to `Taken`. The supervisor
-//!    may have turned it to `Recalled` first, and then the task is pending again.
+//! 2. *Handed over*: its frame is in the stream, `Ready`. More than one only while tasks are short
+//!    (`state.rs`). To whoever asks it is still pending, and may be cancelled (`Driver` in
+//!    `pool.rs`).
+//! 3. *Begun*: the worker has turned the frame's claim from `Ready` to `Taken`. The pool may have
+//!    turned it to `Recalled` first, and then the task is pending again, or cancelled. (An
+//!    argument too long for the stream is recalled by nobody: it is not there as a whole.)
 //! 4. *Answered*: the frame of the answer is there to its last byte.
-//! 5. *Ended*: the value is made of the bytes, outside the lock. Nobody waits and there are no
-//!    callbacks: finished. Otherwise the supervisor runs the callbacks and wakes who waits.
+//! 5. *Ended*: the value is made of the bytes, outside the lock. There are no callbacks: finished,
+//!    and whoever waits is woken. Otherwise the thread for callbacks does that after them.
 //!
 //! # What happens at each death
 //! | who dies | when | what happens |
@@ -61,6 +65,7 @@
 //!    that started them ends.
 //! 6. Exit statuses are taken by pidfd, once. No zombie is left, and no other process is signalled.
 
+mod awake;
 mod builder;
 mod callbacks;
 mod channel;
@@ -76,6 +81,8 @@ pub(crate) mod host;
 mod image;
 mod init;
 mod member;
+#[cfg(all(test, loom_models))]
+mod models;
 mod observed;
 mod options;
 mod os;

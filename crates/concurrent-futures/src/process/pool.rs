@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::awake::Ring;
 use super::builder::Settings;
 use super::callbacks::Callbacks;
 use super::member::{Kill, Member};
@@ -89,8 +90,12 @@ impl Pool {
 
     /// Has the supervisor look at the state: wakes it if it sleeps.
     pub(super) fn wake(&self, state: &mut State) {
-        state.changed = true;
-        if std::mem::take(&mut state.supervisor_sleeps) {
+        let ring = state.change();
+        self.ring(ring);
+    }
+
+    fn ring(&self, ring: Ring) {
+        if ring == Ring::Needed {
             // It fails when the counter is full, and the supervisor about to be woken.
             let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         }
@@ -342,12 +347,7 @@ impl Pool {
 
     /// A thread that waits begins to receive answers: workers need not wake anybody.
     fn enter(&self) {
-        let mut state = self.lock();
-        state.helpers += 1;
-        state.end_nap();
-        if state.helpers == 1 && state.supervisor_sleeps {
-            state.set_asleep(false);
-        }
+        self.lock().enter();
     }
 
     /// Sleeps until the worker that has tasks answers, for a short time. That saves waking
@@ -365,15 +365,8 @@ impl Pool {
 
     /// It ends: the supervisor is to be woken again.
     fn leave(&self) {
-        let mut state = self.lock();
-        state.helpers -= 1;
-        if state.helpers == 0 && state.supervisor_sleeps {
-            state.set_asleep(true);
-            // Once more: what came before would wake nobody.
-            if state.has_work() {
-                self.wake(&mut state);
-            }
-        }
+        let ring = self.lock().leave();
+        self.ring(ring);
     }
 }
 

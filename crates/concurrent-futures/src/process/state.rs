@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::awake::{Awake, Ring, Streams};
 use super::channel::{Nap, ReplyKind};
 use super::codec::Bytes;
 use super::member::{Answer, Arrival, Content, Kill, Member, Stage};
@@ -58,18 +59,12 @@ pub(super) struct State {
     pub(super) has_started: bool,
     /// Whether a worker's stream has got room for a task again.
     has_room: bool,
-    /// How many threads that wait for futures receive answers.
-    pub(super) helpers: usize,
-    /// The only helper naps, until its worker answers.
-    pub(super) nap: Option<Arc<Nap>>,
-    /// Whether the supervisor sleeps, and is to be woken for what it alone can do.
-    pub(super) supervisor_sleeps: bool,
+    /// Who receives what workers send.
+    awake: Awake,
     /// When the supervisor will look at the time at the latest.
     pub(super) watched: Option<Instant>,
     /// Whether that is too late for what was handed over since.
     pub(super) needs_watch: bool,
-    /// Whether the supervisor has not looked since it was to be woken.
-    pub(super) changed: bool,
     /// Tasks that have ended, whose callbacks the supervisor is to run.
     pub(super) late: Vec<Task>,
     /// How many workers other threads than the supervisor are starting.
@@ -106,12 +101,9 @@ impl State {
             unusable: None,
             has_started: false,
             has_room: false,
-            helpers: 0,
-            nap: None,
-            supervisor_sleeps: false,
+            awake: Awake::default(),
             watched: None,
             needs_watch: false,
-            changed: false,
             late: Vec::new(),
             starting: 0,
             ended: false,
@@ -138,7 +130,7 @@ impl State {
         if self.broken.is_some() || !self.open && self.cancelling {
             member.child.kill();
         }
-        if self.supervisor_sleeps && self.helpers == 0 {
+        if self.awake.needs_wake_ups() {
             member.set_asleep(true);
         }
         self.members.push(member);
@@ -384,16 +376,39 @@ impl State {
 
     /// Whether there is something to receive or to write.
     pub(super) fn has_work(&self) -> bool {
-        self.members
-            .iter()
-            .any(|member| !matches!(member.killed, Some(Kill::Fault(_))) && member.has_work())
+        self.members.has_work()
     }
 
-    /// Has workers write to their sockets when something happens, or not.
-    pub(super) fn set_asleep(&self, asleep: bool) {
-        for member in &self.members {
-            member.set_asleep(asleep);
-        }
+    /// There is something for the supervisor to do.
+    pub(super) fn change(&mut self) -> Ring {
+        self.awake.change()
+    }
+
+    /// The supervisor begins to look.
+    pub(super) fn look(&mut self) {
+        self.awake.look();
+        self.needs_watch = false;
+    }
+
+    /// The supervisor is about to sleep. False if it must look again instead.
+    pub(super) fn fall_asleep(&mut self) -> bool {
+        let is_done = !self.needs_watch && self.late.is_empty() && self.unusable.is_none();
+        is_done && self.awake.fall_asleep(&self.members)
+    }
+
+    /// The supervisor was woken.
+    pub(super) fn wake_up(&mut self) {
+        self.awake.wake_up(&self.members);
+    }
+
+    /// A thread that waits begins to receive answers: workers need not wake anybody.
+    pub(super) fn enter(&mut self) {
+        self.awake.enter(&self.members);
+    }
+
+    /// It ends.
+    pub(super) fn leave(&mut self) -> Ring {
+        self.awake.leave(&self.members)
     }
 
     /// Begins the nap of the only thread that receives answers, if one worker has tasks,
@@ -403,27 +418,20 @@ impl State {
         let (Some(member), None) = (busy.next(), busy.next()) else {
             return None;
         };
-        if self.helpers != 1
-            || !self.supervisor_sleeps
-            || !self.queue.is_empty()
-            || !member.lets_nap()
-        {
+        if !self.awake.lets_nap() || !self.queue.is_empty() || !member.lets_nap() {
             return None;
         }
-        let nap = Arc::new(member.begin_nap());
+        let nap = member.begin_nap();
         if member.has_work() {
             member.set_asleep(false);
             return None;
         }
-        self.nap = Some(Arc::clone(&nap));
-        Some(nap)
+        Some(self.awake.begin_nap(nap))
     }
 
     /// Ends it.
     pub(super) fn end_nap(&mut self) {
-        if let Some(nap) = self.nap.take() {
-            nap.end();
-        }
+        self.awake.end_nap();
     }
 
     /// Takes back what is queued behind tasks that take long. Returns when to look again.
@@ -490,6 +498,19 @@ impl State {
             self.requeue(taken);
         }
         self.queue.drain(..).collect()
+    }
+}
+
+impl Streams for Vec<Member> {
+    fn set_asleep(&self, asleep: bool) {
+        for member in self {
+            member.set_asleep(asleep);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.iter()
+            .any(|member| !matches!(member.killed, Some(Kill::Fault(_))) && member.has_work())
     }
 }
 

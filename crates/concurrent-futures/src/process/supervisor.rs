@@ -129,8 +129,7 @@ impl Supervisor {
     fn turn(&mut self) -> Turn {
         let now = Instant::now();
         let mut state = self.pool.lock();
-        state.changed = false;
-        state.needs_watch = false;
+        state.look();
         let batch = state.collect();
         if std::mem::take(&mut state.has_started) {
             self.failures = 0;
@@ -245,22 +244,8 @@ impl Supervisor {
     fn sleep(&mut self, until: Option<Instant>) {
         {
             let mut state = self.pool.lock();
-            if state.changed
-                || state.needs_watch
-                || !state.late.is_empty()
-                || state.unusable.is_some()
-            {
+            if !state.fall_asleep() {
                 return;
-            }
-            state.supervisor_sleeps = true;
-            if state.helpers == 0 {
-                state.set_asleep(true);
-                // Once more: what came before wakes nobody.
-                if state.has_work() {
-                    state.supervisor_sleeps = false;
-                    state.set_asleep(false);
-                    return;
-                }
             }
         }
         let now = Instant::now();
@@ -271,11 +256,7 @@ impl Supervisor {
             (Some(until), Some(again)) => Some(until.min(again)),
             (until, again) => until.or(again),
         });
-        let mut state = self.pool.lock();
-        state.supervisor_sleeps = false;
-        if state.helpers == 0 {
-            state.set_asleep(false);
-        }
+        self.pool.lock().wake_up();
     }
 
     /// Waits for something to happen, and takes care of workers that have ended.

@@ -3,7 +3,7 @@
 //! | where | phase of the future |
 //! |---|---|
 //! | in the pool's queue | pending; it can be cancelled |
-//! | handed to a worker | running; it cannot |
+//! | handed to a worker | running, by the word; it can be cancelled as long as the worker has not begun, and `running` says so: the pool is asked |
 //! | taken back before the worker began | pending |
 //! | its worker died before it began | pending, first in the queue |
 //! | its worker died while it ran | finished with an error; pending if it may be repeated |

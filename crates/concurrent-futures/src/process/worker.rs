@@ -12,7 +12,7 @@ use super::channel::{
 };
 use super::codec::Bytes;
 use super::handshake::{FACE, Mismatch, Refusal, Setup};
-use super::host::{Called, Caller};
+use super::host::{Answer, Called, Caller};
 use super::image::{Identity, image};
 use super::spin::Spin;
 use super::task::unpack;
@@ -129,7 +129,7 @@ struct Loop<'a> {
     reader: Reader,
     writer: Writer,
     head: Vec<u8>,
-    result: Vec<u8>,
+    result: Answer,
     spin: Spin,
     /// Who carries out calls, if it is not this program.
     caller: RefCell<Option<&'a mut dyn Caller>>,
@@ -142,7 +142,7 @@ impl<'a> Loop<'a> {
             reader: Reader::to_worker(memory),
             writer: Writer::from_worker(memory),
             head: Vec::with_capacity(HEADER),
-            result: Vec::new(),
+            result: Answer::default(),
             spin: Spin::default(),
             caller: RefCell::new(caller),
         }
@@ -208,7 +208,7 @@ impl<'a> Loop<'a> {
         let function = function::at(call.function).ok_or(Corrupt)?;
         self.result.clear();
         let start = Instant::now();
-        let succeeded = function(argument, &mut self.result);
+        let succeeded = function(argument, &mut self.result.bytes);
         let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         if os::is_fork() {
             // The task has forked, and this is the child: its parent answers.
@@ -265,22 +265,26 @@ impl<'a> Loop<'a> {
         number: u64,
         nanoseconds: u64,
     ) -> Result<(), Trouble> {
-        let result = std::mem::take(&mut self.result);
+        let mut result = std::mem::take(&mut self.result);
+        let tail = result.tail.take();
+        let tail = tail.as_deref().unwrap_or_default();
+        let length = result.bytes.len() + tail.len();
         let reply = Reply {
             kind,
             left,
-            length: result.len() as u64,
+            length: length as u64,
             nanoseconds,
             number,
         };
-        let zeros = result.len().next_multiple_of(8) - result.len();
-        let whole = HEADER + result.len() + zeros;
+        let zeros = length.next_multiple_of(8) - length;
+        let whole = HEADER + length + zeros;
         let is_short = whole <= PIECE && self.writer.room()? >= whole;
         self.write(&reply.encode(), is_short)?;
-        self.write(&result, is_short)?;
+        self.write(&result.bytes, is_short)?;
+        self.write(tail, is_short)?;
         self.write(&[0; 8][..zeros], is_short)?;
         self.publish(true)?;
-        if result.capacity() <= KEPT {
+        if result.bytes.capacity() <= KEPT {
             self.result = result;
         }
         Ok(())

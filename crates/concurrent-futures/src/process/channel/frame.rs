@@ -19,7 +19,7 @@
 #![forbid(unsafe_code)]
 
 use super::ring::Corrupt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The bytes of a header.
 pub(in crate::process) const HEADER: usize = 32;
@@ -175,7 +175,7 @@ pub(in crate::process) fn padded(length: u64) -> Option<u64> {
     length.checked_next_multiple_of(8)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom_models)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

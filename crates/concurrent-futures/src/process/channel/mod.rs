@@ -9,6 +9,7 @@
 //! | `socket.rs` | the socket: the handshake, wake-ups, the end of the other side |
 
 mod frame;
+#[cfg_attr(loom_models, path = "model_memory.rs")]
 mod memory;
 mod ring;
 mod socket;

@@ -30,10 +30,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::memory::{Direction, Memory, Positions};
-use rustix::thread::{Timespec, futex};
+use super::memory::{Direction, Flag, Memory, Positions};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use rustix::thread::Timespec;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// The other side's position makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,19 +63,18 @@ pub(in crate::process) enum Rest {
 
 /// Looks at a flag after something was published, which `is_enough` to wake even a patient
 /// one; true if the other side is to be woken by the socket. One that naps is woken here.
-fn is_to_wake(flag: &AtomicU32, is_enough: impl FnOnce() -> bool) -> bool {
+fn is_to_wake(flag: &Flag, is_enough: impl FnOnce() -> bool) -> bool {
     // ORDERING: the fence orders what was published before the look at the flag; see
     // the protocol.
     fence(Ordering::SeqCst);
-    let rest = flag.load(Ordering::Relaxed);
+    let rest = flag.get();
     if rest == AWAKE || rest == PATIENT && !is_enough() {
         return false;
     }
-    match flag.swap(AWAKE, Ordering::Relaxed) {
+    match flag.swap(AWAKE) {
         AWAKE => false,
         NAPPING => {
-            // It fails for an address that is no word, which ours is.
-            let _ = futex::wake(flag, futex::Flags::empty(), 1);
+            flag.wake();
             false
         }
         _ => true,
@@ -83,8 +82,8 @@ fn is_to_wake(flag: &AtomicU32, is_enough: impl FnOnce() -> bool) -> bool {
 }
 
 /// Sets or takes back the flag of a side that is about to sleep.
-fn set_rest(flag: &AtomicU32, rest: Rest) {
-    flag.store(rest as u32, Ordering::Relaxed);
+fn set_rest(flag: &Flag, rest: Rest) {
+    flag.set(rest as u32);
     // ORDERING: the fence orders the flag before the look that follows; see the
     // protocol.
     fence(Ordering::SeqCst);
@@ -275,7 +274,7 @@ impl Reader {
     /// Prepares a nap until there is something to read; look once more afterwards.
     pub(in crate::process) fn begin_nap(&self) -> Nap {
         let flag = self.positions().reader_sleeps();
-        flag.store(NAPPING, Ordering::Relaxed);
+        flag.set(NAPPING);
         // ORDERING: as in `set_rest`.
         fence(Ordering::SeqCst);
         Nap {
@@ -298,26 +297,25 @@ pub(in crate::process) struct Nap {
 }
 
 impl Nap {
-    fn flag(&self) -> &AtomicU32 {
+    fn flag(&self) -> &Flag {
         self.memory.positions(self.direction).reader_sleeps()
     }
 
     /// Sleeps until the writer publishes something, somebody ends the nap, the time is
     /// over, or for no reason.
     pub(in crate::process) fn sleep(&self, limit: &Timespec) {
-        // All of these are for the caller to tell apart.
-        let _ = futex::wait(self.flag(), futex::Flags::empty(), NAPPING, Some(limit));
+        self.flag().sleep(NAPPING, limit);
     }
 
     /// Ends the nap of another thread.
     pub(in crate::process) fn end(&self) {
-        if self.flag().swap(AWAKE, Ordering::Relaxed) == NAPPING {
-            let _ = futex::wake(self.flag(), futex::Flags::empty(), 1);
+        if self.flag().swap(AWAKE) == NAPPING {
+            self.flag().wake();
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom_models)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -1,0 +1,188 @@
+//! What stands for the shared memory in models: loom's atomics.
+
+#![forbid(unsafe_code)]
+
+use super::ring::Corrupt;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use loom::sync::Condvar;
+use rustix::thread::Timespec;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+pub(super) struct Flag {
+    word: AtomicU32,
+    /// The system's list of those who sleep on the word.
+    sleepers: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Flag {
+    fn new() -> Self {
+        Self {
+            word: AtomicU32::new(0),
+            sleepers: Mutex::new(()),
+            woken: Condvar::new(),
+        }
+    }
+
+    pub(super) fn get(&self) -> u32 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set(&self, value: u32) {
+        self.word.store(value, Ordering::Relaxed);
+    }
+
+    pub(super) fn swap(&self, value: u32) -> u32 {
+        self.word.swap(value, Ordering::Relaxed)
+    }
+
+    /// Sleeps until it is woken: time does not pass in models.
+    pub(super) fn sleep(&self, value: u32, _: &Timespec) {
+        let sleepers = self.sleepers.lock().unwrap();
+        // The system looks at the newest value.
+        if self.word.fetch_add(0, Ordering::Relaxed) == value {
+            drop(self.woken.wait(sleepers).unwrap());
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        let sleepers = self.sleepers.lock().unwrap();
+        self.woken.notify_one();
+        drop(sleepers);
+    }
+}
+
+pub(super) struct Positions {
+    tail: AtomicU64,
+    head: AtomicU64,
+    reader_sleeps: Flag,
+    writer_sleeps: Flag,
+}
+
+impl Positions {
+    fn new() -> Self {
+        Self {
+            tail: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            reader_sleeps: Flag::new(),
+            writer_sleeps: Flag::new(),
+        }
+    }
+
+    pub(super) fn tail(&self) -> &AtomicU64 {
+        &self.tail
+    }
+
+    pub(super) fn head(&self) -> &AtomicU64 {
+        &self.head
+    }
+
+    pub(super) fn reader_sleeps(&self) -> &Flag {
+        &self.reader_sleeps
+    }
+
+    pub(super) fn writer_sleeps(&self) -> &Flag {
+        &self.writer_sleeps
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Direction {
+    ToWorker,
+    FromWorker,
+}
+
+struct Stream {
+    positions: Positions,
+    /// Who reads a byte that was not published to it may see an older one.
+    bytes: Vec<AtomicU8>,
+    /// The words at multiples of 8, which are no bytes here.
+    words: Vec<AtomicU32>,
+}
+
+impl Stream {
+    fn new(capacity: usize) -> Self {
+        Self {
+            positions: Positions::new(),
+            bytes: (0..capacity).map(|_| AtomicU8::new(0)).collect(),
+            words: (0..capacity.div_ceil(8))
+                .map(|_| AtomicU32::new(0))
+                .collect(),
+        }
+    }
+}
+
+pub(in crate::process) struct Memory {
+    streams: [Stream; 2],
+    capacity: usize,
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    pub(in crate::process) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self {
+            streams: [Stream::new(capacity), Stream::new(capacity)],
+            capacity,
+        })
+    }
+
+    /// There are no processes in models.
+    pub(in crate::process) fn create(_: usize) -> io::Result<(OwnedFd, Arc<Self>)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(in crate::process) fn attach(_: impl AsFd, _: usize) -> io::Result<Arc<Self>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn stream(&self, direction: Direction) -> &Stream {
+        &self.streams[direction as usize]
+    }
+
+    pub(super) fn positions(&self, direction: Direction) -> &Positions {
+        &self.stream(direction).positions
+    }
+
+    fn place(&self, position: u64) -> usize {
+        usize::try_from(position).unwrap() % self.capacity
+    }
+
+    pub(super) fn write(&self, direction: Direction, position: u64, bytes: &[u8]) {
+        for (position, byte) in (position..).zip(bytes) {
+            self.stream(direction).bytes[self.place(position)].store(*byte, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn read(
+        &self,
+        direction: Direction,
+        position: u64,
+        length: usize,
+        bytes: &mut Vec<u8>,
+    ) {
+        for position in position..position + length as u64 {
+            let byte = &self.stream(direction).bytes[self.place(position)];
+            bytes.push(byte.load(Ordering::Relaxed));
+        }
+    }
+
+    pub(super) fn word(&self, direction: Direction, position: u64) -> &AtomicU32 {
+        &self.stream(direction).words[self.place(position) / 8]
+    }
+}
+
+pub(in crate::process) fn reserve(bytes: &mut Vec<u8>, length: usize) -> Result<(), Corrupt> {
+    bytes.try_reserve_exact(length).map_err(|_| Corrupt)
+}

@@ -1,0 +1,365 @@
+//! Models of the channel, of claims, and of who is awake, checked by loom.
+
+use super::awake::{Awake, Ring, Streams};
+use super::channel::{Claim, Memory, Reader, Rest, Writer};
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, thread};
+use loom::sync::Condvar;
+use rustix::thread::Timespec;
+
+/// All orders with at most so many preemptions.
+fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
+
+/// A socket or a bell: what is sent stays until it is received.
+struct Bell(Mutex<bool>, Condvar);
+
+impl Bell {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(false), Condvar::new()))
+    }
+
+    fn ring(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_one();
+    }
+
+    fn sleep(&self) {
+        let mut rung = self.0.lock().unwrap();
+        while !*rung {
+            rung = self.1.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+/// Time does not pass in models.
+const FOR_EVER: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+#[test]
+fn a_sleeping_reader_gets_all_bytes() {
+    check(3, || {
+        let memory = Memory::new(4);
+        let bell = Bell::new();
+        let mut writer = Writer::from_worker(&memory);
+        let mut reader = Reader::from_worker(&memory);
+        let sender = thread::spawn({
+            let bell = Arc::clone(&bell);
+            move || {
+                for byte in [1, 2] {
+                    assert_eq!(writer.write(&[byte]), Ok(1));
+                    if writer.publish(true) {
+                        bell.ring();
+                    }
+                }
+            }
+        });
+        let mut bytes = Vec::new();
+        while bytes.len() < 2 {
+            if reader.read(2, &mut bytes) == Ok(0) {
+                reader.set_rest(Rest::Asleep);
+                if reader.available() == Ok(0) {
+                    bell.sleep();
+                }
+                reader.set_rest(Rest::Awake);
+            }
+        }
+        assert_eq!(bytes, [1, 2]);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_long_value_runs_through_a_short_stream_while_both_sides_are_patient() {
+    check(2, || {
+        const LONG: [u8; 5] = [1, 2, 3, 4, 5];
+        let memory = Memory::new(4);
+        let [here, there] = [Bell::new(), Bell::new()];
+        let mut writer = Writer::to_worker(&memory);
+        let mut reader = Reader::to_worker(&memory);
+        let sender = thread::spawn({
+            let (here, there) = (Arc::clone(&here), Arc::clone(&there));
+            move || {
+                let mut left = &LONG[..];
+                while !left.is_empty() {
+                    let written = writer.write(&left[..left.len().min(2)]).unwrap();
+                    left = &left[written..];
+                    if writer.publish(left.is_empty()) {
+                        there.ring();
+                    }
+                    if written == 0 {
+                        writer.set_rest(Rest::Patient);
+                        if writer.room() == Ok(0) {
+                            here.sleep();
+                        }
+                        writer.set_rest(Rest::Awake);
+                    }
+                }
+            }
+        });
+        let mut bytes = Vec::new();
+        while bytes.len() < LONG.len() {
+            let read = reader.read(1, &mut bytes).unwrap();
+            // Who is about to sleep says that this is all for now.
+            if reader.release(read == 0) {
+                here.ring();
+            }
+            if read == 0 {
+                reader.set_rest(Rest::Patient);
+                if reader.available() == Ok(0) {
+                    there.sleep();
+                }
+                reader.set_rest(Rest::Awake);
+            }
+        }
+        assert_eq!(bytes, LONG);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_nap_ends_when_something_comes() {
+    check(3, || {
+        let memory = Memory::new(4);
+        let mut writer = Writer::from_worker(&memory);
+        let reader = Reader::from_worker(&memory);
+        let sender = thread::spawn(move || {
+            assert_eq!(writer.write(&[1]), Ok(1));
+            // Perhaps by the socket, if the nap was over already.
+            let _ = writer.publish(true);
+        });
+        let nap = reader.begin_nap();
+        if reader.available() == Ok(0) {
+            nap.sleep(&FOR_EVER);
+        }
+        // Who finds the flag changed has not seen the bytes for that: it says that it sleeps,
+        // and looks once more, as always.
+        reader.set_rest(Rest::Asleep);
+        assert_eq!(reader.available(), Ok(1));
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_nap_ends_when_somebody_ends_it() {
+    check(3, || {
+        let memory = Memory::new(4);
+        let reader = Reader::from_worker(&memory);
+        let nap = Arc::new(reader.begin_nap());
+        let other = thread::spawn({
+            let nap = Arc::clone(&nap);
+            move || nap.end()
+        });
+        nap.sleep(&FOR_EVER);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_frame_is_the_workers_or_recalled_and_never_both_or_none() {
+    check(3, || {
+        let word = Arc::new(AtomicU32::new(Claim::Ready as u32));
+        let run = Arc::new(AtomicUsize::new(0));
+        let worker = thread::spawn({
+            let (word, run) = (Arc::clone(&word), Arc::clone(&run));
+            move || {
+                if Claim::Taken.claim(&word) {
+                    run.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        // A supervisor that takes it back, and whoever cancels the task.
+        let canceller = thread::spawn({
+            let word = Arc::clone(&word);
+            move || Claim::Recalled.claim(&word)
+        });
+        let taken_back = Claim::Recalled.claim(&word);
+        let cancelled = canceller.join().unwrap();
+        worker.join().unwrap();
+        let runs = run.load(Ordering::Relaxed);
+        assert_eq!(runs + usize::from(taken_back) + usize::from(cancelled), 1);
+        assert_eq!(Claim::Taken.holds(&word), runs == 1);
+    });
+}
+
+/// A pool with one worker, as far as it is about who is awake.
+struct Pool {
+    state: Mutex<State>,
+    /// Both the supervisor's bell and the sockets that it polls.
+    bell: Arc<Bell>,
+}
+
+struct State {
+    awake: Awake,
+    reader: Reader,
+    received: Vec<u8>,
+    /// What only the supervisor can do.
+    orders: usize,
+}
+
+struct Single<'a>(&'a Reader);
+
+impl Streams for Single<'_> {
+    fn set_asleep(&self, asleep: bool) {
+        self.0
+            .set_rest(if asleep { Rest::Asleep } else { Rest::Awake });
+    }
+
+    fn has_work(&self) -> bool {
+        self.0.available() != Ok(0)
+    }
+}
+
+impl Pool {
+    fn new() -> (Arc<Self>, Writer) {
+        let memory = Memory::new(4);
+        let state = State {
+            awake: Awake::default(),
+            reader: Reader::from_worker(&memory),
+            received: Vec::new(),
+            orders: 0,
+        };
+        let pool = Self {
+            state: Mutex::new(state),
+            bell: Bell::new(),
+        };
+        (Arc::new(pool), Writer::from_worker(&memory))
+    }
+
+    fn answer(&self, writer: &mut Writer, byte: u8) {
+        assert_eq!(writer.write(&[byte]), Ok(1));
+        if writer.publish(true) {
+            self.bell.ring();
+        }
+    }
+
+    fn ring(&self, ring: Ring) {
+        if ring == Ring::Needed {
+            self.bell.ring();
+        }
+    }
+
+    /// Works until so much was received and ordered.
+    fn supervise(&self, answers: usize, orders: usize) {
+        loop {
+            {
+                let mut state = self.state.lock().unwrap();
+                let state = &mut *state;
+                state.awake.look();
+                state.receive();
+                if state.received.len() == answers && state.orders == orders {
+                    return;
+                }
+            }
+            let falls_asleep = {
+                let mut state = self.state.lock().unwrap();
+                let state = &mut *state;
+                state.awake.fall_asleep(&Single(&state.reader))
+            };
+            if falls_asleep {
+                self.sleep();
+            }
+        }
+    }
+
+    fn sleep(&self) {
+        self.bell.sleep();
+        let mut state = self.state.lock().unwrap();
+        let state = &mut *state;
+        state.awake.wake_up(&Single(&state.reader));
+    }
+
+    /// Looks once, naps if it may, and goes to sleep elsewhere.
+    fn help(&self) {
+        let with_state = |f: &dyn Fn(&mut State)| f(&mut self.state.lock().unwrap());
+        with_state(&|state| state.awake.enter(&Single(&state.reader)));
+        let received = {
+            let mut state = self.state.lock().unwrap();
+            state.receive();
+            // Whoever waits for the answer is told; in this model, that is the supervisor.
+            let is_answer = !state.received.is_empty();
+            is_answer.then(|| state.awake.change())
+        };
+        received.into_iter().for_each(|ring| self.ring(ring));
+        let nap = {
+            let mut state = self.state.lock().unwrap();
+            let state = &mut *state;
+            let mut nap = None;
+            if state.awake.lets_nap() {
+                let begun = state.reader.begin_nap();
+                if state.reader.available() == Ok(0) {
+                    nap = Some(state.awake.begin_nap(begun));
+                } else {
+                    state.reader.set_rest(Rest::Awake);
+                }
+            }
+            nap
+        };
+        // Time passes at once: to be woken is the matter of other models.
+        drop(nap);
+        with_state(&|state| state.awake.end_nap());
+        let ring = {
+            let mut state = self.state.lock().unwrap();
+            let state = &mut *state;
+            state.awake.leave(&Single(&state.reader))
+        };
+        self.ring(ring);
+    }
+}
+
+impl State {
+    fn receive(&mut self) {
+        let _ = self.reader.read(4, &mut self.received);
+    }
+}
+
+#[test]
+fn the_supervisor_gets_what_a_helper_leaves() {
+    check(2, || {
+        let (pool, mut writer) = Pool::new();
+        let helper = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.help()
+        });
+        let worker = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.answer(&mut writer, 1)
+        });
+        // Should it stay asleep with the answer there, loom finds the deadlock.
+        pool.supervise(1, 0);
+        helper.join().unwrap();
+        worker.join().unwrap();
+        assert_eq!(pool.state.lock().unwrap().received, [1]);
+    });
+}
+
+#[test]
+fn the_supervisor_notices_every_change() {
+    check(2, || {
+        let (pool, mut writer) = Pool::new();
+        let submitter = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || {
+                let ring = {
+                    let mut state = pool.state.lock().unwrap();
+                    state.orders += 1;
+                    state.awake.change()
+                };
+                pool.ring(ring);
+            }
+        });
+        let worker = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.answer(&mut writer, 1)
+        });
+        pool.supervise(1, 1);
+        submitter.join().unwrap();
+        worker.join().unwrap();
+    });
+}
