@@ -127,6 +127,23 @@ class _CallQueue:
         """Do nothing: there is no thread."""
 
 
+class _IdleWorkers(threading.Semaphore):
+    """Stands for the semaphore that counts idle workers."""
+
+    def __init__(self, executor: ProcessPoolExecutor) -> None:
+        self._executor = weakref.ref(executor)
+        super().__init__(0)
+
+    @property
+    def _value(self) -> int:
+        executor = self._executor()
+        return 0 if executor is None else executor._idle()
+
+    @_value.setter
+    def _value(self, value: int) -> None:
+        """Nobody but the engine counts."""
+
+
 class _WorkItems(Mapping[int, None]):
     """Stands for the tasks that are not done, to be counted."""
 
@@ -246,7 +263,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         self._executor_manager_thread_wakeup: Any = None
         self._result_queue: Any = None
         self._cancel_pending_futures = False
-        self._idle_worker_semaphore = threading.Semaphore(0)
+        self._idle_worker_semaphore = _IdleWorkers(self)
         self._shutdown_lock = threading.Lock()
         self._start(
             self._workers,

@@ -1,7 +1,7 @@
 //! What concerns the whole process: forks, and the end of the interpreter.
 
 use crate::{life, released, waiting};
-use concurrent_futures::engine::{ForkGuard, Pool};
+use concurrent_futures::engine::{ForkGuard, Pool, guard_forks};
 use pyo3::prelude::*;
 use std::cell::RefCell;
 use std::mem;
@@ -19,6 +19,7 @@ pub(crate) fn count_forks() {
         // ORDERING: Relaxed: a fork has one thread.
         GENERATION.fetch_add(1, Ordering::Relaxed);
     }
+    guard_forks();
     // SAFETY: the function changes an atomic, which a child may do. It is registered once, when
     // the module is loaded.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
@@ -80,11 +81,8 @@ pub(crate) fn before_fork(py: Python<'_>) {
 /// Called after the fork, in parent and child.
 #[pyfunction]
 pub(crate) fn after_fork(in_child: bool) {
-    let mut held = HELD.take();
+    let held = HELD.take();
     if in_child {
-        if let Some(held) = &mut held {
-            held.forget_pools();
-        }
         life::forget();
         released::forget();
         EXITING.store(false, Ordering::Release);

@@ -456,6 +456,14 @@ impl ProcessPool {
         Ok(shared.pool.pending())
     }
 
+    /// The number of workers that have nothing to do.
+    #[pyo3(name = "_idle")]
+    fn idle(&self) -> PyResult<usize> {
+        let shared = self.shared()?;
+        shared.check_fork()?;
+        Ok(shared.pool.idle_workers())
+    }
+
     /// The number of tasks that are not done.
     #[pyo3(name = "_unfinished")]
     fn unfinished(&self) -> PyResult<usize> {

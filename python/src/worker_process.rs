@@ -182,12 +182,12 @@ impl<'py> Worker<'py> {
             results.append(result).map_err(Failure::Call)?;
             let_others_run(py);
         }
-        if is_one {
-            pickling::append_result(&results, self.by_value, answer).map_err(Failure::Call)?;
+        let appended = if is_one {
+            pickling::append_result(&results, self.by_value, answer)
         } else {
             self.append_results(&results, answer)
-                .map_err(Failure::Call)?;
-        }
+        };
+        appended.map_err(Failure::Call)?;
         Ok(match left {
             0 => Called::Returned,
             left => Called::StoppedBefore(left),

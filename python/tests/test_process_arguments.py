@@ -114,7 +114,6 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "map with chunksize False": lambda pool: pool.map(abs, [1], chunksize=False),
     "map with chunksize True": lambda pool: list(pool.map(abs, [1, -2], chunksize=True)),
     "map with chunksize by text": lambda pool: pool.map(abs, [1], chunksize="1"),
-    "map with chunksize by float": lambda pool: list(pool.map(abs, [1], chunksize=1.5)),
     "map with chunksize None": lambda pool: list(pool.map(abs, [1], chunksize=None)),
     "map with a great chunksize": lambda pool: list(pool.map(abs, [1, -2], chunksize=1 << 20)),
     "map with a timeout by a list": lambda pool: kind_of(pool.map, abs, [1], timeout=[1]),

@@ -139,7 +139,7 @@ def test_ctrl_c_in_a_terminal_ends_all_with_one_traceback(
                 busy = [pool.submit(work, n) for n in range(2)]
                 pool.submit(idle).result()
                 print(list(pool._processes), flush=True)
-                print("ready", flush=True)
+                os.write(1, b"ready\\n")
                 busy[0].result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -180,7 +180,7 @@ def test_ctrl_c_while_all_workers_are_idle_does_not_break_the_pool(
             futures.wait([pool.submit(tasks.meet, folder, 2) for _ in range(2)])
             assert pool.submit(abs, -1).result() == 1
             try:
-                print("ready", flush=True)
+                os.write(1, b"ready\\n")
                 signal.pause()
             except KeyboardInterrupt:
                 print("interrupted", pool.submit(abs, -7).result())

@@ -21,7 +21,6 @@
 
 use crate::current::Worker;
 use crate::error::Deadlock;
-use crate::future::driver;
 use crate::future::{FutureId, Phase, TaskRef};
 use crate::signal::Signal;
 use crate::sync::Arc;
@@ -86,25 +85,13 @@ fn registry() -> MutexGuard<'static, Registry> {
 }
 
 /// Keeps other threads from holding the registry's lock, while this process forks.
-pub struct ForkGuard {
-    #[expect(dead_code, reason = "held")]
-    registry: MutexGuard<'static, Registry>,
-    pools: driver::Held,
-}
+pub struct ForkGuard(#[expect(dead_code, reason = "held")] MutexGuard<'static, Registry>);
 
 impl ForkGuard {
     /// Waits for the lock.
     #[must_use]
     pub fn hold() -> Self {
-        Self {
-            registry: registry(),
-            pools: driver::hold(),
-        }
-    }
-
-    /// Forgets the pools of worker processes, in the child: they are the parent's.
-    pub fn forget_pools(&mut self) {
-        self.pools.forget();
+        Self(registry())
     }
 }
 

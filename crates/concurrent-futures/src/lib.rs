@@ -106,7 +106,7 @@ pub mod engine {
         RemoteAnswer, RemoteCall, RemoteTask, StartedWorker, WorkerHost, refuse, serve,
     };
     #[cfg(target_os = "linux")]
-    pub use crate::process::init_before_main;
+    pub use crate::process::{init_before_main, os::guard_forks};
     pub use crate::sync::{deadline_after, spin_limit};
     pub use crate::thread::MAX_WORKERS;
     pub use crate::thread::host::{Host, WorkerThread};

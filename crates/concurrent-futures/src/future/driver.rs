@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::Instant;
@@ -50,51 +50,39 @@ pub(crate) fn add(home: *const (), driver: Weak<dyn Driver>) {
 /// Forgets a pool.
 #[cfg(target_os = "linux")]
 pub(crate) fn remove(home: *const ()) {
-    if is_held() {
-        // It is gone, and will be forgotten with the next that comes.
-        return;
-    }
     let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
     drivers.retain(|(known, _)| *known != home.addr());
     COUNT.store(drivers.len(), Ordering::Relaxed);
 }
 
+type Drivers = Vec<(usize, Weak<dyn Driver>)>;
+
 thread_local! {
-    /// Whether this thread holds the list, while it forks. Whatever runs meanwhile, such as a
-    /// garbage collector, may come here again.
-    static HELD: Cell<bool> = const { Cell::new(false) };
+    /// The list, while this thread forks.
+    static HELD: RefCell<Option<RwLockWriteGuard<'static, Drivers>>> = const { RefCell::new(None) };
 }
 
-fn is_held() -> bool {
-    HELD.try_with(Cell::get).unwrap_or(false)
+/// Called right before a fork: no other thread shall hold the lock meanwhile. Who holds it waits
+/// for nothing.
+#[cfg(target_os = "linux")]
+pub(crate) fn before_fork() {
+    HELD.set(Some(
+        DRIVERS.write().unwrap_or_else(PoisonError::into_inner),
+    ));
 }
 
-/// The list of pools, which no other thread changes or reads meanwhile.
-pub(crate) struct Held(RwLockWriteGuard<'static, Vec<(usize, Weak<dyn Driver>)>>);
-
-/// Waits for the list.
-pub(crate) fn hold() -> Held {
-    let held = Held(DRIVERS.write().unwrap_or_else(PoisonError::into_inner));
-    HELD.set(true);
-    held
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        HELD.set(false);
-    }
-}
-
-impl Held {
-    /// Forgets all pools, without looking at them.
-    pub(crate) fn forget(&mut self) {
-        std::mem::forget(std::mem::take(&mut *self.0));
+/// Called right after a fork, on both sides: the pools are the parent's.
+#[cfg(target_os = "linux")]
+pub(crate) fn after_fork(in_child: bool) {
+    if let (Some(mut drivers), true) = (HELD.take(), in_child) {
+        std::mem::forget(std::mem::take(&mut *drivers));
+        // ORDERING: Relaxed: a fork has one thread.
         COUNT.store(0, Ordering::Relaxed);
     }
 }
 
 fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {
-    if home.is_null() || COUNT.load(Ordering::Relaxed) == 0 || is_held() {
+    if home.is_null() || COUNT.load(Ordering::Relaxed) == 0 {
         return None;
     }
     let drivers = DRIVERS.read().unwrap_or_else(PoisonError::into_inner);

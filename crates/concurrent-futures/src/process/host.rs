@@ -247,6 +247,12 @@ impl ProcessPool {
         self.0.reconsider();
     }
 
+    /// How many workers have nothing to do.
+    #[must_use]
+    pub fn idle_workers(&self) -> usize {
+        self.0.lock().idle_count()
+    }
+
     /// How many tasks are not done.
     #[must_use]
     pub fn unfinished(&self) -> usize {

@@ -85,7 +85,7 @@ mod member;
 mod models;
 mod observed;
 mod options;
-mod os;
+pub(crate) mod os;
 mod pool;
 mod spin;
 mod start;

@@ -1,6 +1,7 @@
 //! What the system offers only by functions that are not safe to call: fork, and what
 //! goes with it.
 
+use crate::future::driver;
 use rustix::process::Pid;
 use std::io;
 use std::sync::Once;
@@ -22,6 +23,23 @@ pub(super) fn watch_forks() {
         // SAFETY: the function stores to an atomic, which a child may do.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
+}
+
+/// Sees to it that a child of a fork has no locks of pools that another thread held, and none of
+/// the pools themselves. To be called once.
+pub fn guard_forks() {
+    extern "C" fn before() {
+        driver::before_fork();
+    }
+    extern "C" fn in_parent() {
+        driver::after_fork(false);
+    }
+    extern "C" fn in_child() {
+        driver::after_fork(true);
+    }
+    // SAFETY: the functions take a lock whose holders wait for nothing, and give it back; the
+    // child, which has one thread, may do that.
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
 }
 
 /// Whether this process is a fork of the one that called [`watch_forks`].

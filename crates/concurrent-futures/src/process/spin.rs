@@ -18,9 +18,7 @@
 #![forbid(unsafe_code)]
 
 use std::hint::spin_loop;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long to wait awake.
@@ -121,8 +119,7 @@ fn look_until(mut condition: impl FnMut() -> bool) -> Waited {
 
 /// With one CPU, what is waited for cannot happen meanwhile.
 fn has_one_cpu() -> bool {
-    static ONE: OnceLock<bool> = OnceLock::new();
-    *ONE.get_or_init(|| matches!(thread::available_parallelism(), Ok(cpus) if cpus.get() == 1))
+    crate::sync::spin_limit() == 0
 }
 
 #[cfg(test)]

@@ -299,6 +299,12 @@ impl State {
         self.members.iter().any(Member::is_idle)
     }
 
+    /// How many workers have nothing to do.
+    pub(super) fn idle_count(&self) -> usize {
+        let members = self.members.iter();
+        members.filter(|member| member.is_idle()).count()
+    }
+
     /// Gives an idle worker a share of what a busy one has.
     fn share(&mut self) {
         if self.typical < WORTH_MOVING || !self.queue.is_empty() || !self.has_idle() {
