@@ -143,8 +143,8 @@ mod tests {
     #[test]
     fn waiting_in_vain_is_given_up_more_and_more() {
         let spin = Spin::default();
-        assert!(awake(&spin, 1000) <= VAIN + 7);
-        assert!(awake(&spin, 1000) <= 2);
+        assert!(awake(&spin, 1000) <= VAIN + 12);
+        assert!(awake(&spin, 1000) <= 1000 / PAUSES.end() + 1);
     }
 
     #[test]
