@@ -34,6 +34,7 @@ static ALLOCATOR: allocator::Counting = allocator::Counting;
 
 fn main() -> ExitCode {
     // Worker processes begin here, ours and procspawn's.
+    #[cfg(target_os = "linux")]
     concurrent_futures::init();
     procspawn::init();
     let command_line = CommandLine::parse();

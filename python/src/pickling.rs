@@ -44,7 +44,7 @@ pub(crate) enum Tag {
     WholeSingleSpan = 7,
 }
 
-/// Added to the tag of a span that is not to be divided: all of its items run one after the other.
+/// Added to the tag of a span that is one task: an exception is that of all of its items.
 pub(crate) const AS_ONE: u8 = 8;
 
 impl Tag {

@@ -176,13 +176,18 @@ impl<'py> Worker<'py> {
             });
             let result = match called {
                 Ok(result) => result,
+                Err(error) if is_one => return Err(Failure::Call(error)),
                 Err(error) => self.failed_item(&error).map_err(Failure::Call)?,
             };
             results.append(result).map_err(Failure::Call)?;
             let_others_run(py);
         }
-        self.append_results(&results, answer)
-            .map_err(Failure::Call)?;
+        let appended = if is_one {
+            pickling::append_result(&results, self.by_value, answer)
+        } else {
+            self.append_results(&results, answer)
+        };
+        appended.map_err(Failure::Call)?;
         Ok(match left {
             0 => Called::Returned,
             left => Called::StoppedBefore(left),

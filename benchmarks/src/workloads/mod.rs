@@ -8,6 +8,7 @@ mod fork_join;
 pub(crate) mod idle;
 mod many_submitters;
 mod map;
+#[cfg_attr(not(target_os = "linux"), path = "no_processes.rs")]
 pub(crate) mod processes;
 mod round_trip;
 mod sleeps;

@@ -110,6 +110,10 @@ pub struct PanicBacktrace(Stack);
 
 enum Stack {
     Here(Backtrace),
+    #[cfg_attr(
+        not(target_os = "linux"),
+        allow(dead_code, reason = "there is no other process")
+    )]
     Elsewhere(String),
 }
 

@@ -339,6 +339,7 @@ impl State {
     ///
     /// # Safety
     /// As for [`finish_unobserved`](Self::finish_unobserved).
+    #[cfg(any(target_os = "linux", test))]
     pub(crate) unsafe fn finish_uncalled(&self) -> bool {
         // SAFETY: promised by the caller.
         if unsafe { self.finish_unobserved() } {
@@ -551,6 +552,7 @@ unsafe fn divide(mut list: *mut Node) -> (*mut Node, *mut Node) {
 
 /// # Safety
 /// The caller has the list to itself.
+#[cfg(any(target_os = "linux", test))]
 unsafe fn has_callbacks(mut list: *mut Node) -> bool {
     while let Some(node) = NonNull::new(list) {
         // SAFETY: promised by the caller; a node in the list is alive.

@@ -4,8 +4,9 @@
 //! All of it is under the pool's lock; the streams' flags are the other half, see
 //! `channel/ring.rs`.
 //!
-//! The supervisor receives, unless it sleeps; then *helpers* do, threads that wait for a
-//! future. The flags ask workers for wake-ups if the supervisor sleeps and there is no helper:
+//! The supervisor receives, unless it sleeps; so do *helpers*, threads that wait for a
+//! future. If there is one, the supervisor has no reason to wait awake: three who do on two
+//! CPUs would keep the worker from its. The flags ask workers for wake-ups if the supervisor sleeps and there is no helper:
 //! whoever makes that so sets them, *then* looks once more, and what came before wakes nobody
 //! but is seen by that look. A wake-up goes to the supervisor; one too many does no harm.
 //!
@@ -125,9 +126,15 @@ impl Awake {
         Ring::NotNeeded
     }
 
-    /// Whether a helper may nap.
+    /// Whether there is a helper.
+    pub(super) fn has_helper(&self) -> bool {
+        self.helpers > 0
+    }
+
+    /// Whether a helper may nap. (While there is one, the supervisor leaves the flags alone.
+    /// Should it receive the answer, the nap has ended with that: the worker ends it.)
     pub(super) fn lets_nap(&self) -> bool {
-        self.helpers == 1 && self.supervisor_sleeps
+        self.helpers == 1
     }
 
     /// A helper naps. (It has looked once more after the nap was prepared.)

@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    CAPACITY, Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Rest, Writer,
-    padded, reserve,
+    CAPACITY, Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Rest, Watch,
+    Writer, padded, reserve,
 };
 use super::child::Child;
 use super::host::Definition;
@@ -373,6 +373,11 @@ impl Member {
     /// Whether a thread may nap until something comes: it is not woken for room.
     pub(super) fn lets_nap(&self) -> bool {
         self.sending.is_none() && !self.clogged
+    }
+
+    /// What tells whether something has come, without the pool's lock.
+    pub(super) fn watch(&self) -> Watch {
+        self.reader.watch()
     }
 
     /// Has the worker wake one thread, without the socket.

@@ -11,6 +11,7 @@
 use super::awake::Ring;
 use super::builder::Settings;
 use super::callbacks::Callbacks;
+use super::channel::Watch;
 use super::member::{Kill, Member};
 use super::spin::Spin;
 use super::start::Starter;
@@ -34,6 +35,25 @@ const NAP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 500_000,
 };
+
+/// Whoever looks under the lock looks seldom: who waits for the lock is put to sleep, and to be
+/// woken, and would find it taken again.
+#[derive(Debug, Default)]
+pub(super) struct Looks(u32);
+
+impl Looks {
+    pub(super) fn is_turn(&mut self) -> bool {
+        self.0 = self.0.wrapping_add(1);
+        self.0 % 16 == 1
+    }
+}
+
+/// Who is to receive what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    Supervisors,
+    Helpers,
+}
 
 pub(super) struct Pool {
     state: Mutex<State>,
@@ -216,10 +236,14 @@ impl Pool {
         }
     }
 
-    /// Whether a worker has something for this side. While another thread holds the lock, it
-    /// is that thread that looks.
-    pub(super) fn has_work(&self) -> bool {
-        self.try_lock().is_some_and(|state| state.has_work())
+    /// Whether a worker has something for this side, or a helper will look; none if neither.
+    /// While another thread holds the lock, it is that thread that looks.
+    pub(super) fn whose_work(&self) -> Option<Whose> {
+        let state = self.try_lock()?;
+        if state.has_helper() {
+            return Some(Whose::Helpers);
+        }
+        state.has_work().then_some(Whose::Supervisors)
     }
 
     /// Receives answers and ends their tasks, if nobody else is at it. Returns whether
@@ -346,8 +370,10 @@ impl Pool {
     }
 
     /// A thread that waits begins to receive answers: workers need not wake anybody.
-    fn enter(&self) {
-        self.lock().enter();
+    fn enter(&self) -> Option<Watch> {
+        let mut state = self.lock();
+        state.enter();
+        state.watch()
     }
 
     /// Sleeps until the worker that has tasks answers, for a short time. That saves waking
@@ -372,20 +398,26 @@ impl Pool {
 
 impl Driver for Pool {
     fn drive(&self, is_done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
-        self.enter();
+        let mut watch = self.enter();
         let done = loop {
             // Others' answers may come for ever.
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 break is_done();
             }
             let mut received = false;
+            let mut looks = Looks::default();
             self.waiting.until(|| {
-                received = !is_done() && self.receive();
+                let has_news = match &watch {
+                    Some(watch) => watch.has_news(),
+                    None => looks.is_turn(),
+                };
+                received = has_news && !is_done() && self.receive();
                 received || is_done()
             });
             if is_done() || !received && !self.nap() {
                 break is_done();
             }
+            watch = self.lock().watch();
         };
         self.leave();
         done

@@ -30,7 +30,7 @@ const GAP: Duration = Duration::from_micros(150);
 /// So many waits in vain, and it does not pay: some are no sign.
 const VAIN: u32 = 4;
 /// Waits that are asleep from the start, at first and at most.
-const PAUSES: std::ops::RangeInclusive<u32> = 16..=1024;
+const PAUSES: std::ops::RangeInclusive<u32> = 16..=128;
 
 /// One place where something is waited for, and whether it has paid to stay awake there.
 ///

@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use super::awake::{Awake, Ring, Streams};
-use super::channel::{Nap, ReplyKind};
+use super::channel::{Nap, ReplyKind, Watch};
 use super::codec::Bytes;
 use super::member::{Answer, Arrival, Content, Kill, Member, Stage};
 use super::task::{Ending, Start, Task};
@@ -407,6 +407,11 @@ impl State {
         self.awake.wake_up(&self.members);
     }
 
+    /// Whether a thread that waits receives answers.
+    pub(super) fn has_helper(&self) -> bool {
+        self.awake.has_helper()
+    }
+
     /// A thread that waits begins to receive answers: workers need not wake anybody.
     pub(super) fn enter(&mut self) {
         self.awake.enter(&self.members);
@@ -415,6 +420,13 @@ impl State {
     /// It ends.
     pub(super) fn leave(&mut self) -> Ring {
         self.awake.leave(&self.members)
+    }
+
+    /// The only worker that has tasks, to be watched without the lock.
+    pub(super) fn watch(&self) -> Option<Watch> {
+        let mut busy = self.members.iter().filter(|member| member.load() > 0);
+        let member = busy.next()?;
+        busy.next().is_none().then(|| member.watch())
     }
 
     /// Begins the nap of the only thread that receives answers, if one worker has tasks,

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::handshake::Refusal;
 use super::host::WorkerHost;
 use super::member::{Kill, Member, Orphan, Stage};
-use super::pool::Pool;
+use super::pool::{Looks, Pool, Whose};
 use super::spin::Spin;
 use super::start::Starter;
 use super::state::{Batch, State};
@@ -115,7 +115,7 @@ impl Supervisor {
             for _ in 0..turn.starts {
                 self.start_worker();
             }
-            if started || worked && self.spin.until(|| self.pool.has_work()) {
+            if started || worked && self.waits_awake() {
                 if self.looked.elapsed() > GLANCE {
                     self.look(Some(Duration::ZERO));
                 }
@@ -123,6 +123,19 @@ impl Supervisor {
             }
             self.sleep(turn.next);
         }
+    }
+
+    /// Waits awake for more to receive. False if it is time to sleep.
+    fn waits_awake(&self) -> bool {
+        let mut whose = None;
+        let mut looks = Looks::default();
+        self.spin.until(|| {
+            if looks.is_turn() {
+                whose = self.pool.whose_work();
+            }
+            whose.is_some()
+        });
+        whose == Some(Whose::Supervisors)
     }
 
     /// All that is to be done under the lock.

@@ -16,7 +16,7 @@ mod socket;
 
 pub(super) use frame::{Call, Claim, HEADER, Order, Reply, ReplyKind, padded};
 pub(super) use memory::{Memory, reserve};
-pub(super) use ring::{Corrupt, Nap, Reader, Rest, Writer};
+pub(super) use ring::{Corrupt, Nap, Reader, Rest, Watch, Writer};
 pub(super) use socket::{Packet, Socket};
 
 /// The bytes of each stream. A frame may be longer: it is written as it is read.

@@ -283,9 +283,34 @@ impl Reader {
         }
     }
 
+    /// What a thread can look at without the reader.
+    pub(in crate::process) fn watch(&self) -> Watch {
+        Watch {
+            memory: Arc::clone(&self.memory),
+            direction: self.direction,
+            head: self.head,
+        }
+    }
+
     /// The word at the beginning of the frame that comes next.
     pub(in crate::process) fn word(&self) -> &AtomicU32 {
         self.memory.word(self.direction, self.head)
+    }
+}
+
+/// Tells whether something has come since.
+#[derive(Debug)]
+pub(in crate::process) struct Watch {
+    memory: Arc<Memory>,
+    direction: Direction,
+    head: u64,
+}
+
+impl Watch {
+    pub(in crate::process) fn has_news(&self) -> bool {
+        // ORDERING: Relaxed: a hint. Who reads looks at the position itself.
+        let positions = self.memory.positions(self.direction);
+        positions.tail().load(Ordering::Relaxed) != self.head
     }
 }
 
