@@ -91,16 +91,13 @@ def test_an_exception_is_raised_at_its_turn(pool: Any) -> None:
 
 
 @pytest.mark.parametrize("chunksize", [2, 4, 100])
-def test_with_chunks_an_exception_is_raised_at_its_turn(
-    lib: ModuleType, pool: Any, chunksize: int
-) -> None:
+def test_with_chunks_an_exception_takes_the_place_of_its_chunk(pool: Any, chunksize: int) -> None:
     results = pool.map(tasks.fails_at, range(10), [5] * 10, chunksize=chunksize)
     got = []
     with pytest.raises(ValueError, match="^5 is bad$"):
         for result in results:
             got.append(result)
-    # In the standard library it takes the place of its whole chunk.
-    assert got == list(range(5 if lib is concurrent_futures else 5 // chunksize * chunksize))
+    assert got == list(range(5 // chunksize * chunksize))
 
 
 @pytest.mark.parametrize("chunksize", [1, 3])
