@@ -95,10 +95,10 @@ class Terminal:
         """Presses a key."""
         os.write(self._terminal, key.encode())
 
-    def read_until(self, text: str) -> None:
-        """Reads what is shown until there is a text in it."""
+    def read_until(self, *texts: str) -> None:
+        """Reads what is shown until there are these texts in it."""
         end = time.monotonic() + LIMIT
-        while text not in self.output:
+        while any(self.output.count(text) < texts.count(text) for text in texts):
             assert time.monotonic() < end
             self.output += os.read(self._terminal, 65536).decode()
 
@@ -127,6 +127,8 @@ def test_ctrl_c_in_a_terminal_ends_all_with_one_traceback(
         import multiprocessing, os, sys, time
 
         def work(number):
+            # A signal that comes before it is begun is none for it.
+            os.write(1, b"running\\n")
             time.sleep(1000)
 
         def idle():
@@ -138,7 +140,7 @@ def test_ctrl_c_in_a_terminal_ends_all_with_one_traceback(
             try:
                 busy = [pool.submit(work, n) for n in range(2)]
                 pool.submit(idle).result()
-                print(list(pool._processes), flush=True)
+                os.write(1, f"{list(pool._processes)}\\n".encode())
                 os.write(1, b"ready\\n")
                 busy[0].result()
             finally:
@@ -148,7 +150,7 @@ def test_ctrl_c_in_a_terminal_ends_all_with_one_traceback(
     )
     terminal = Terminal([sys.executable, str(path), method])
     try:
-        terminal.read_until("ready")
+        terminal.read_until("ready", "running", "running")
         pids = [line for line in terminal.output.splitlines() if line.startswith("[")]
         workers = [int(pid) for pid in pids[0].strip("[]").split(",")]
         terminal.press("\x03")

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import random
 import signal
+import threading
 import time
 from collections import Counter
 from types import ModuleType
@@ -115,3 +116,25 @@ def test_many_pools_one_after_another(lib: ModuleType, forking: Any) -> None:
         del pool, futures
     gc.collect()
     assert number
+
+
+def test_pools_in_several_threads(package: ModuleType, forking: Any) -> None:
+    # Each forks while the others are in the middle of something. The standard library's hang
+    # here now and then.
+    until = time.monotonic() + STRESS / 10
+    errors: list[BaseException] = []
+
+    def make() -> None:
+        try:
+            while time.monotonic() < until:
+                with package.ProcessPoolExecutor(2, mp_context=forking) as pool:
+                    assert list(pool.map(abs, range(-20, 0))) == list(range(20, 0, -1))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
