@@ -9,8 +9,9 @@ mod common;
 
 use common::process::{Gate, exists, hold, is_alive};
 use common::{LONG, eventually};
-use concurrent_futures::{BuildError, ProcessPoolExecutor, StartMethod};
-use rustix::process::{Pid, Signal};
+use concurrent_futures::{BuildError, ProcessPoolExecutor, StartMethod, TaskError};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
+use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -34,13 +35,15 @@ fn main() {
         Some("unfinished") => unfinished(),
         Some("from a worker") => from_a_worker(),
         Some("leaks") => leaks(),
+        Some("no descriptors") => no_descriptors(),
+        Some("no memory") => no_memory(),
         Some(other) => panic!("no program {other}"),
         None => tests(),
     }
 }
 
 fn tests() {
-    let tests: [(&str, fn()); 12] = [
+    let tests: [(&str, fn()); 14] = [
         (
             "no_worker_outlives_a_killed_parent",
             no_worker_outlives_a_killed_parent,
@@ -69,6 +72,18 @@ fn tests() {
         ("nothing_is_left_after_shutdown", || {
             expect("leaks", "nothing");
         }),
+        (
+            "without_descriptors_the_workers_that_there_are_go_on",
+            || {
+                expect("no descriptors", "all is well");
+            },
+        ),
+        (
+            "without_memory_to_share_the_pool_is_broken_with_the_cause",
+            || {
+                expect("no memory", "all is well");
+            },
+        ),
         ("a_worker_prints_to_the_same_output", || {
             expect("answer", "42");
         }),
@@ -399,4 +414,84 @@ fn leaks() {
         std::thread::yield_now();
     }
     println!("nothing");
+}
+
+/// Calls `f` while the process can have no more of a resource than this.
+fn limited<R>(resource: Resource, current: u64, f: impl FnOnce() -> R) -> R {
+    let before = getrlimit(resource);
+    let limit = Rlimit {
+        current: Some(current),
+        ..before
+    };
+    setrlimit(resource, limit).unwrap();
+    let result = f();
+    setrlimit(resource, before).unwrap();
+    result
+}
+
+/// The texts of an error and its sources.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn no_descriptors() {
+    let slow = |n: u32| {
+        std::thread::sleep(Duration::from_millis(2));
+        n
+    };
+    for method in [StartMethod::Spawn, StartMethod::ForkServer] {
+        let started = pool(method);
+        let first = started.submit(|()| std::process::id(), ()).unwrap();
+        let first = first.result().unwrap();
+        let idle = pool(method);
+        limited(Resource::Nofile, 3, || {
+            let refused = ProcessPoolExecutor::new();
+            assert!(matches!(refused, Err(BuildError::System(_))), "{refused:?}");
+            // One worker does the work of two.
+            let slow: Vec<_> = (0..50).map(|n| started.submit(slow, n).unwrap()).collect();
+            for (n, slow) in (0..).zip(slow) {
+                assert_eq!(slow.result().unwrap(), n);
+            }
+            assert_eq!(started.worker_pids(), [first]);
+            // Without any worker, the pool says what is wrong, and does not wait for better days.
+            let error = idle.submit(square, 3).unwrap().result().unwrap_err();
+            assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
+            assert!(chain(&error).contains("open files"), "{}", chain(&error));
+        });
+        // There are some again: the second worker comes.
+        let gate = Gate::new();
+        let held = started.submit(hold, gate.path()).unwrap();
+        gate.wait_until_reached();
+        assert_eq!(started.submit(square, 3).unwrap().result().unwrap(), 9);
+        gate.open();
+        held.result().unwrap();
+    }
+    println!("all is well");
+}
+
+fn square(n: u32) -> u32 {
+    n * n
+}
+
+fn no_memory() {
+    for method in [StartMethod::Spawn, StartMethod::ForkServer] {
+        let pool = pool(method);
+        // Enough for all but the memory that is shared with a worker, which is over 2 MiB.
+        let statm = fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+        let page_size = u64::try_from(rustix::param::page_size()).unwrap();
+        let enough = pages * page_size + (3 << 19);
+        let error = limited(Resource::As, enough, || {
+            pool.submit(square, 3).unwrap().result().unwrap_err()
+        });
+        assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
+        assert!(chain(&error).contains("memory"), "{}", chain(&error));
+    }
+    println!("all is well");
 }

@@ -228,7 +228,11 @@ impl Supervisor {
             Err(error) => {
                 tracing::warn!(%error, "a worker process could not be started");
                 self.not_before = Some(Instant::now() + PAUSE);
-                self.fail_start(Arc::new(error));
+                // Something is short, descriptors or memory. Workers that there are go on, and
+                // another is tried again.
+                if self.pool.lock().members.is_empty() {
+                    self.fail_start(Arc::new(error));
+                }
             }
         }
     }
