@@ -479,9 +479,22 @@ fn square(n: u32) -> u32 {
     n * n
 }
 
+/// Returns when the supervisor of a pool has nothing to do: then it has all that it needs.
+fn until_supervisor_sleeps() {
+    let sleeps = || {
+        let threads = fs::read_dir("/proc/self/task").unwrap();
+        threads.flatten().any(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.contains("(cf-supervisor) S ")
+        })
+    };
+    eventually("the supervisor sleeps", sleeps);
+}
+
 fn no_memory() {
     for method in [StartMethod::Spawn, StartMethod::ForkServer] {
         let pool = pool(method);
+        until_supervisor_sleeps();
         // Enough for all but the memory that is shared with a worker, which is over 2 MiB.
         let statm = fs::read_to_string("/proc/self/statm").unwrap();
         let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
