@@ -203,6 +203,11 @@ def _joblib(workers: int, method: str | None) -> Iterator[ProcessPool]:
         yield JoblibPool(parallel, one_by_one, module.delayed)
 
 
+def _hanging(_: int, __: str | None) -> AbstractContextManager[ProcessPool]:
+    """For one that may not come to its end when a worker dies."""
+    raise UnableError
+
+
 def _no_threads(_: int) -> AbstractContextManager[Pool]:
     raise UnableError
 
@@ -228,7 +233,7 @@ ALL: Sequence[ProcessContestant] = (
     _contestant("multiprocessing.Pool", None, _multiprocessing),
     _contestant("loky", "loky", _loky),
     _contestant("pebble.ProcessPool", "pebble", _pebble),
-    _contestant("mpire", "mpire", _mpire),
+    _contestant("mpire", "mpire", _mpire, _hanging),
     _contestant("joblib", "joblib", _joblib),
 )
 

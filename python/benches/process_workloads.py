@@ -222,7 +222,8 @@ def crash(settings: Settings) -> Section:
     return Section(
         f"One of {count} tasks exits its worker",
         f"How many of the other {count - 1} results are lost, and how long it takes to get the "
-        "others. `on_worker_death` is `isolate` for ours; the others have no such setting.",
+        "others. `on_worker_death` is `isolate` for ours; the others have no such setting. mpire's "
+        "pool may hang at its end then, and is left out.",
         table,
         [Target(f"{count - 1} results", measured, lost == 0)],
         PROCESSES,
