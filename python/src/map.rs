@@ -227,6 +227,30 @@ fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
     future.call_method0(name::cancel(future.py())).map(drop)
 }
 
+/// What an iterator over results yields next. One that fails is cancelled.
+pub(crate) fn next_of<'py, R>(
+    results: &Mutex<R>,
+    py: Python<'py>,
+    next: impl FnOnce(&mut R, Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>>,
+    cancel: impl FnOnce(&mut R, Python<'py>) -> PyResult<()>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let mut results = results
+        .try_lock()
+        .map_err(|_| PyRuntimeError::new_err("the iterator is in use by another thread"))?;
+    let next = next(&mut results, py);
+    if let Err(error) = &next {
+        // As with any iterator that has failed, there is nothing more to come.
+        cancel(&mut results, py)?;
+        if error.is_instance_of::<PyStopIteration>(py) {
+            // It would look like the end of the iteration.
+            let raised = PyRuntimeError::new_err("generator raised StopIteration");
+            raised.set_cause(py, Some(error.clone_ref(py)));
+            return Err(raised);
+        }
+    }
+    next
+}
+
 #[pymethods]
 impl ResultIterator {
     fn __iter__<'py>(this: Bound<'py, Self>) -> Bound<'py, Self> {
@@ -234,22 +258,7 @@ impl ResultIterator {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let mut results = self
-            .0
-            .try_lock()
-            .map_err(|_| PyRuntimeError::new_err("the iterator is in use by another thread"))?;
-        let next = results.next(py);
-        if let Err(error) = &next {
-            // As with any iterator that has failed, there is nothing more to come.
-            results.cancel(py)?;
-            if error.is_instance_of::<PyStopIteration>(py) {
-                // It would look like the end of the iteration.
-                let raised = PyRuntimeError::new_err("generator raised StopIteration");
-                raised.set_cause(py, Some(error.clone_ref(py)));
-                return Err(raised);
-            }
-        }
-        next
+        next_of(&self.0, py, Results::next, Results::cancel)
     }
 
     fn __length_hint__(&self) -> usize {

@@ -13,7 +13,7 @@ use crate::remote::{Part, Remote};
 use crate::stdlib;
 use crate::waiting;
 use concurrent_futures::TaskOptions;
-use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
@@ -309,22 +309,7 @@ impl SpanIterator {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let mut results = self
-            .0
-            .try_lock()
-            .map_err(|_| PyRuntimeError::new_err("the iterator is in use by another thread"))?;
-        let next = results.next(py);
-        if let Err(error) = &next {
-            // As with any iterator that has failed, there is nothing more to come.
-            results.cancel(py)?;
-            if error.is_instance_of::<PyStopIteration>(py) {
-                // It would look like the end of the iteration.
-                let raised = PyRuntimeError::new_err("generator raised StopIteration");
-                raised.set_cause(py, Some(error.clone_ref(py)));
-                return Err(raised);
-            }
-        }
-        next
+        crate::map::next_of(&self.0, py, Results::next, Results::cancel)
     }
 
     /// How many results are still to come, at least.

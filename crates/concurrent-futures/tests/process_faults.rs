@@ -240,7 +240,8 @@ fn a_time_limit_is_kept_by_a_pool_that_was_at_rest() {
     let pool = pool(1, StartMethod::Spawn);
     for _ in 0..3 {
         let worker = pid(&pool);
-        // The supervisor sleeps, and has no reason to wake.
+        // The supervisor sleeps, and has no reason to wake. It does soon; should it not have
+        // gone to sleep yet, this shows less, and passes.
         let stat = || std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
         eventually("the worker sleeps", || stat().contains(") S "));
         thread::sleep(Duration::from_millis(20));

@@ -184,6 +184,7 @@ impl ProcessPoolExecutorBuilder {
         A: Value,
         R: InitializerOutcome,
     {
+        // Its type is all there is to it.
         let _ = initializer;
         let place = function::place_of::<Initialize<F, A, R>>();
         let mut bytes = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! Everything is under one lock, which is held for no foreign code: values are made, and
 //! callbacks run, outside. The supervisor does what only one thread can: it starts workers,
-//! notices their death, and runs callbacks. Everything else, whoever is there does:
+//! and notices their death. Everything else, whoever is there does:
 //! `submit` hands a task over if a worker takes it, and a thread that waits for a future
 //! receives answers meanwhile, which saves two wake-ups of a short task's three.
 
@@ -126,6 +126,7 @@ impl Pool {
     }
 
     pub(super) fn silence(&self) {
+        // It fails when nobody has rung.
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 

@@ -1,5 +1,5 @@
 //! The supervisor: one thread for each pool, which starts workers, notices their death, and
-//! runs callbacks.
+//! watches time limits. Where a face asks for it, it runs the callbacks, too.
 //!
 //! It sleeps until a worker writes to its socket, a worker ends (its pidfd is readable),
 //! another thread rings, or a time limit passes. Workers write only while it sleeps and
@@ -51,6 +51,7 @@ pub(super) fn start(pool: &Arc<Pool>) -> io::Result<()> {
 
 /// The supervisor's work, up to the end of the pool.
 pub(super) fn supervise(pool: &Arc<Pool>) {
+    // A pool has one supervisor, and so it was not set before.
     let _ = pool.supervisor.set(thread::current().id());
     Supervisor::new(Arc::clone(pool)).run();
     pool.end();
