@@ -20,6 +20,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "as PyO3 passes arguments")]
 
 mod as_completed;
+mod buffers;
 mod fields;
 mod future;
 mod host;
@@ -80,6 +81,9 @@ mod _engine {
         // Made now, as all that is made once; see `name.rs`.
         super::name::make(py);
         py.get_type::<super::host::Worker>();
+        py.get_type::<super::buffers::Buffer>();
+        py.get_type::<super::buffers::Collector>();
+        py.get_type::<super::buffers::SegmentFile>();
         super::process::count_forks();
         Future::measure(py)
     }

@@ -2,7 +2,7 @@
 
 use crate::future::Future;
 use crate::name;
-use crate::pickling::{self, AS_ONE, Functions, Pickled};
+use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
 use crate::process::{self, generation};
 use crate::process_errors;
 use crate::process_host::Processes;
@@ -12,7 +12,7 @@ use crate::remote::{self, Remote};
 use crate::stdlib;
 use crate::waiting;
 use concurrent_futures::engine::{
-    PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, WhenFull,
+    PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, Segments, WhenFull,
 };
 use concurrent_futures::{BrokenExecutor, SubmitError, TaskOptions};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -24,14 +24,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// How many bytes of shared memory a pool keeps for long arguments.
+const KEPT: usize = 64 * 1024 * 1024;
+/// How many tasks with long buffers may be there at a time; those of others go through the
+/// stream.
+const FILES: usize = 64;
+
 /// What an executor, its futures and its supervisor share.
 pub(crate) struct Shared {
     pub(crate) pool: Engine,
     pub(crate) functions: Functions,
     /// Of forks: in another one, the pool is not to be touched.
     generation: usize,
-    /// Whether functions may be pickled by value.
-    pub(crate) by_value: bool,
+    pickling: Pickling,
 }
 
 impl Shared {
@@ -134,6 +139,7 @@ impl ProcessPool {
                 _ => pickled.tag as u8,
             },
             argument: pickled.argument,
+            attachment: pickled.attachment,
             span,
             options,
         };
@@ -166,7 +172,7 @@ impl ProcessPool {
         let count = u32::try_from(items.len())?;
         let pickled = shared
             .functions
-            .pickle_span(function, items, is_single, shared.by_value);
+            .pickle_span(function, items, is_single, &shared.pickling);
         let remote = Remote::of_span(Arc::clone(shared), count, permit);
         let pickled = match pickled {
             Ok(pickled) => pickled,
@@ -207,7 +213,7 @@ impl ProcessPool {
         let permit = started.permit(py)?;
         let pickled = shared
             .functions
-            .pickle(function, arguments, keywords, shared.by_value);
+            .pickle(function, arguments, keywords, &shared.pickling);
         let future = match pickled {
             Ok(pickled) => {
                 let remote = Remote::new(Arc::clone(shared), permit);
@@ -351,7 +357,10 @@ impl ProcessPool {
                 pool,
                 functions: Functions::default(),
                 generation: generation(),
-                by_value,
+                pickling: Pickling {
+                    by_value,
+                    segments: Segments::new(KEPT, FILES),
+                },
             }),
             has_begun: AtomicBool::new(false),
             submitted: AtomicUsize::new(0),

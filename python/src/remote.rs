@@ -8,6 +8,7 @@
 //!
 //! `content` is under a lock, which is held for no Python code.
 
+use crate::buffers;
 use crate::future::Future;
 use crate::process_errors;
 use crate::process_pool::Shared;
@@ -15,12 +16,13 @@ use crate::released;
 use crate::unpickling;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::{
-    Cancel, ForeignTask, Header, Permit, RemoteAnswer, RemoteTask, TaskRef, VTable,
+    Cancel, ForeignTask, Header, Permit, Received, RemoteAnswer, RemoteTask, TaskRef, VTable,
 };
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 use std::mem;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -50,9 +52,11 @@ pub(crate) struct Remote {
 enum Content {
     /// It has not come, or somebody else has set an outcome.
     Nothing,
-    Value(Bytes),
+    Value(Message),
     Failure(Bytes),
     Error(TaskError),
+    /// The worker has sent it, but it could not be received as a whole.
+    Lost(Arc<io::Error>),
     /// What was raised in this process.
     Raised(Arc<PyErr>),
     /// Parts of a span, of so many items, so many of which have come.
@@ -61,12 +65,19 @@ enum Content {
     Opened,
 }
 
+/// The bytes of an answer, and the long buffers that came beside it.
+#[derive(Clone)]
+struct Message {
+    bytes: Bytes,
+    attachment: Option<Arc<Received>>,
+}
+
 /// The answers for the items of a span.
 #[derive(Clone, Default)]
 struct Parts {
     missing: u32,
     /// By the first of their items.
-    results: BTreeMap<u32, Bytes>,
+    results: BTreeMap<u32, Message>,
     /// Why there will be no more.
     error: Option<Box<Content>>,
 }
@@ -152,7 +163,20 @@ impl Remote {
                 }
                 return is_complete;
             }
-            (content, RemoteAnswer::Value(bytes, _)) => *content = Content::Value(shared(bytes)),
+            (
+                content,
+                RemoteAnswer::Value {
+                    bytes, attachment, ..
+                },
+            ) => {
+                *content = match message(bytes, attachment) {
+                    Ok(message) => Content::Value(message),
+                    Err(error) => {
+                        self.failed.store(true, Ordering::Relaxed);
+                        Content::Lost(Arc::new(error))
+                    }
+                };
+            }
             (content, RemoteAnswer::Failure(bytes)) => {
                 self.failed.store(true, Ordering::Relaxed);
                 *content = Content::Failure(shared(bytes));
@@ -172,11 +196,18 @@ impl Remote {
             return false;
         }
         let error = match answer {
-            RemoteAnswer::Value(bytes, items) => {
-                parts.results.insert(items.start, shared(bytes));
-                parts.missing = parts.missing.saturating_sub(items.end - items.start);
-                return parts.missing == 0;
-            }
+            RemoteAnswer::Value {
+                bytes,
+                attachment,
+                items,
+            } => match message(bytes, attachment) {
+                Ok(message) => {
+                    parts.results.insert(items.start, message);
+                    parts.missing = parts.missing.saturating_sub(items.end - items.start);
+                    return parts.missing == 0;
+                }
+                Err(error) => Content::Lost(Arc::new(error)),
+            },
             RemoteAnswer::Failure(bytes) => Content::Failure(shared(bytes)),
             RemoteAnswer::Error(error) => Content::Error(error),
         };
@@ -214,7 +245,7 @@ impl Remote {
     pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
         let taken = match &*self.content() {
             Content::Parts(parts) => match (parts.results.get(&item), &parts.error) {
-                (Some(bytes), _) => Content::Value(bytes.clone()),
+                (Some(message), _) => Content::Value(message.clone()),
                 (None, Some(error)) => Content::clone(error),
                 (None, None) => return Ok(Part::Missing),
             },
@@ -260,7 +291,13 @@ impl Remote {
     /// `KeyboardInterrupt`, when that came meanwhile.
     fn unpickle<'py>(&self, py: Python<'py>, content: &Content) -> PyResult<Opened<'py>> {
         let unpickled = match content {
-            Content::Value(bytes) => unpickling::value(py, bytes).map(Opened::Value),
+            Content::Value(Message { bytes, attachment }) => {
+                unpickling::value(py, bytes, attachment.as_ref()).map(Opened::Value)
+            }
+            Content::Lost(error) => {
+                let error = buffers::lost(error).into_value(py);
+                return Ok(Opened::Exception(error.into_bound(py).into_any()));
+            }
             Content::Failure(bytes) => unpickling::failure(py, bytes).map(Opened::Exception),
             Content::Error(error) => {
                 let error = process_errors::task_error(py, error);
@@ -295,6 +332,15 @@ fn reach(milestone: &TaskRef) {
         // SAFETY: claimed; its result is None. Nobody but one waiting thread knows it.
         unsafe { milestone.finish_quietly() };
     }
+}
+
+fn message(
+    bytes: Cow<'_, [u8]>,
+    attachment: Option<io::Result<Received>>,
+) -> io::Result<Message> {
+    let attachment = attachment.transpose()?.map(Arc::new);
+    let bytes = shared(bytes);
+    Ok(Message { bytes, attachment })
 }
 
 fn shared(bytes: Cow<'_, [u8]>) -> Bytes {

@@ -56,8 +56,10 @@ imported! {
     zip = "builtins", "zip";
     loads = "pickle", "loads";
     dumps = "pickle", "dumps";
+    pickler = "pickle", "Pickler";
     bytes_io = "io", "BytesIO";
     reduction = "multiprocessing", "reduction";
+    original_pickler = "multiprocessing.reduction", "ForkingPickler";
     copyreg_table = "copyreg", "dispatch_table";
     rebuild_exception = "concurrent_futures._worker", "rebuild_exception";
     failed_item = "concurrent_futures._worker", "FailedItem";

@@ -3,20 +3,30 @@
 //! It is attached but while it waits. Signals that come while it waits are handled then; an
 //! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
 
-use crate::pickling::{self, AS_ONE, Tag};
+use crate::buffers;
+use crate::pickling::{self, AS_ONE, Pickling, Tag};
 use crate::process_errors;
 use crate::stdlib;
 use crate::task::{begin_turn, let_others_run};
 use crate::unpickling::loads;
-use concurrent_futures::engine::{self, Answer, CallOrder, Called, Caller, Definition};
+use concurrent_futures::engine::{
+    self, Answer, CallOrder, Called, Caller, Definition, Received, Segments,
+};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A worker that has been at a span for so long leaves the rest to others.
 const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How many bytes of shared memory a worker keeps for long results.
+const KEPT: usize = 32 * 1024 * 1024;
+/// How many results with long buffers may be on their way, or in use by the parent.
+const FILES: usize = 64;
 
 /// A function that was defined.
 enum Function {
@@ -29,8 +39,7 @@ struct Worker<'py> {
     functions: Vec<Option<Function>>,
     /// Whether what cannot be unpickled ends the worker, as in the standard library.
     is_strict: bool,
-    /// Whether results may be pickled by value.
-    by_value: bool,
+    pickling: Pickling,
     /// Makes the bytes of an exception.
     pack: Bound<'py, PyAny>,
     /// What ends the worker.
@@ -64,7 +73,7 @@ impl<'py> Worker<'py> {
         };
         let ready = match function {
             Function::Ready(ready) => return Ok(ready.bind(self.py).clone()),
-            Function::Pickled(pickle) => loads(self.py, pickle)?,
+            Function::Pickled(pickle) => loads(self.py, pickle, None)?,
         };
         *function = Function::Ready(ready.clone().unbind());
         Ok(ready)
@@ -74,10 +83,14 @@ impl<'py> Worker<'py> {
         &mut self,
         order: &CallOrder,
         argument: &[u8],
+        attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
     ) -> Result<Called, Failure> {
         let py = self.py;
-        let unpickled = self.unpickle(order, argument);
+        let attachment = buffers::received(attachment).map_err(Failure::Call)?;
+        let unpickled = self.unpickle(order, argument, attachment.as_ref());
+        // From here on, the objects have it.
+        drop(attachment);
         let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
             Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
             Unpickled::Span(function, items, is_single) => {
@@ -88,31 +101,39 @@ impl<'py> Worker<'py> {
         // Before the answer: who waits for it may look at what becomes of them.
         drop((function, arguments, keywords));
         let result = result.map_err(Failure::Call)?;
-        pickling::append_result(&result, self.by_value, answer).map_err(Failure::Call)?;
+        self.pickling
+            .append_result(&result, answer)
+            .map_err(Failure::Call)?;
+        drop(result);
         let_others_run(py);
         Ok(Called::Returned)
     }
 
-    fn unpickle(&mut self, order: &CallOrder, argument: &[u8]) -> PyResult<Unpickled<'py>> {
+    fn unpickle(
+        &mut self,
+        order: &CallOrder,
+        argument: &[u8],
+        attachment: Option<&Arc<Received>>,
+    ) -> PyResult<Unpickled<'py>> {
         let py = self.py;
         let tag = Tag::of(order.tag & !AS_ONE)
             .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
         Ok(match tag {
             Tag::Nothing => Unpickled::Call(self.function(order.place)?, PyTuple::empty(py), None),
             Tag::Arguments => {
-                let arguments = loads(py, argument)?.cast_into::<PyTuple>()?;
+                let arguments = loads(py, argument, attachment)?.cast_into::<PyTuple>()?;
                 Unpickled::Call(self.function(order.place)?, arguments, None)
             }
             Tag::Keywords => {
-                let (arguments, keywords) = loads(py, argument)?.extract()?;
+                let (arguments, keywords) = loads(py, argument, attachment)?.extract()?;
                 Unpickled::Call(self.function(order.place)?, arguments, Some(keywords))
             }
             Tag::Whole => {
-                let (function, arguments, keywords) = loads(py, argument)?.extract()?;
+                let (function, arguments, keywords) = loads(py, argument, attachment)?.extract()?;
                 Unpickled::Call(function, arguments, Some(keywords))
             }
             Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan => {
-                let (function, items) = self.unpickle_span(order.place, tag, argument)?;
+                let (function, items) = self.unpickle_span(order.place, tag, argument, attachment)?;
                 let is_single = matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan);
                 Unpickled::Span(function, items, is_single)
             }
@@ -125,6 +146,7 @@ impl<'py> Worker<'py> {
         place: u16,
         tag: Tag,
         argument: &[u8],
+        attachment: Option<&Arc<Received>>,
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
         let py = self.py;
         let (number, pickle) = argument
@@ -136,10 +158,10 @@ impl<'py> Worker<'py> {
             return Ok((function.clone(), items.clone()));
         }
         let (function, items) = match tag {
-            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, pickle)?.extract()?,
+            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, pickle, attachment)?.extract()?,
             _ => (
                 self.function(place)?,
-                loads(py, pickle)?.cast_into::<PyList>()?,
+                loads(py, pickle, attachment)?.cast_into::<PyList>()?,
             ),
         };
         self.span = Some((*number, function.clone(), items.clone()));
@@ -183,7 +205,7 @@ impl<'py> Worker<'py> {
             let_others_run(py);
         }
         let appended = if is_one {
-            pickling::append_result(&results, self.by_value, answer)
+            self.pickling.append_result(&results, answer)
         } else {
             self.append_results(&results, answer)
         };
@@ -204,18 +226,18 @@ impl<'py> Worker<'py> {
     /// The results of a span: together, or, if one of them cannot be pickled, that one as a
     /// failure.
     fn append_results(&self, results: &Bound<'py, PyList>, answer: &mut Answer) -> PyResult<()> {
-        if pickling::append_result(results, self.by_value, answer).is_ok() {
+        if self.pickling.append_result(results, answer).is_ok() {
             return Ok(());
         }
         answer.clear();
         for index in 0..results.len() {
             let result = results.get_item(index)?;
             let mut bytes = Answer::default();
-            if let Err(error) = pickling::append_result(&result, self.by_value, &mut bytes) {
+            if let Err(error) = self.pickling.append_result(&result, &mut bytes) {
                 results.set_item(index, self.failed_item(&error)?)?;
             }
         }
-        pickling::append_result(results, self.by_value, answer)
+        self.pickling.append_result(results, answer)
     }
 
     /// Makes the answer of an exception.
@@ -260,8 +282,14 @@ impl Caller for Worker<'_> {
         self.functions[place] = Some(Function::Pickled(bytes.to_vec()));
     }
 
-    fn call(&mut self, order: CallOrder, argument: &[u8], answer: &mut Answer) -> Called {
-        match self.make(&order, argument, answer) {
+    fn call(
+        &mut self,
+        order: CallOrder,
+        argument: &[u8],
+        attachment: Option<io::Result<Received>>,
+        answer: &mut Answer,
+    ) -> Called {
+        match self.make(&order, argument, attachment, answer) {
             Ok(called) => called,
             Err(Failure::Unpickling(error))
                 if self.is_strict && !pickling::is_interrupt(self.py, &error) =>
@@ -312,7 +340,10 @@ pub(crate) fn serve<'py>(
         py,
         functions: Vec::new(),
         is_strict,
-        by_value,
+        pickling: Pickling {
+            by_value,
+            segments: Segments::new(KEPT, FILES),
+        },
         pack,
         fatal: None,
         span: None,

@@ -23,6 +23,7 @@
 //! what it has not begun is a span again.
 
 use super::builder::Settings;
+pub use super::channel::{Attachment, Received, Segments};
 use super::channel::Socket;
 use super::error::WorkerExit;
 use super::member::Member;
@@ -76,8 +77,15 @@ pub struct StartedWorker {
 /// An answer, or a part of it, as a [`RemoteTask`] gets it.
 #[derive(Debug)]
 pub enum RemoteAnswer<'a> {
-    /// What the call has returned; if the task is a span, for the items of this range.
-    Value(Cow<'a, [u8]>, Range<u32>),
+    /// What the call has returned.
+    Value {
+        /// The value as the face has it.
+        bytes: Cow<'a, [u8]>,
+        /// What came beside it, or why it is lost.
+        attachment: Option<io::Result<Received>>,
+        /// If the task is a span, the items that it is for.
+        items: Range<u32>,
+    },
     /// What the call has raised.
     Failure(Cow<'a, [u8]>),
     /// It was not carried out to its end.
@@ -159,6 +167,8 @@ pub struct RemoteCall {
     pub tag: u8,
     /// All else.
     pub argument: Argument,
+    /// Long buffers that go beside it.
+    pub attachment: Option<Attachment>,
     /// How many items, if it is a span, and whether it may be divided.
     pub span: Option<(u32, bool)>,
     /// Time limit and retries.
@@ -324,6 +334,8 @@ pub struct Answer {
     pub bytes: Vec<u8>,
     /// What follows, where it is: so that long values need not be copied.
     pub tail: Option<Argument>,
+    /// Long buffers that go beside it.
+    pub attachment: Option<Attachment>,
 }
 
 impl Answer {
@@ -331,6 +343,7 @@ impl Answer {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.tail = None;
+        self.attachment = None;
     }
 }
 
@@ -363,8 +376,14 @@ pub trait Caller {
     /// Learns a function.
     fn define(&mut self, place: u16, bytes: &[u8]);
 
-    /// Carries out a call.
-    fn call(&mut self, order: CallOrder, argument: &[u8], answer: &mut Answer) -> Called;
+    /// Carries out a call, with what came beside its argument, or why that is lost.
+    fn call(
+        &mut self,
+        order: CallOrder,
+        argument: &[u8],
+        attachment: Option<io::Result<Received>>,
+        answer: &mut Answer,
+    ) -> Called;
 
     /// Calls `wait`, in which the worker waits, and calls nothing foreign.
     fn idle(&mut self, wait: &mut dyn FnMut());
