@@ -17,9 +17,9 @@
 //!
 //! Where there is no segment to be had, buffers are pickled as if they were short.
 
-use concurrent_futures::engine::{Attachment, Received, Segments};
 use crate::name;
 use crate::stdlib;
+use concurrent_futures::engine::{Attachment, Received, Segments};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyValueError};
 use pyo3::ffi;
@@ -149,7 +149,11 @@ fn fill(
         }
         Ok(attachment)
     };
-    if length > LENGTHY { py.detach(copy) } else { copy() }
+    if length > LENGTHY {
+        py.detach(copy)
+    } else {
+        copy()
+    }
 }
 
 /// A segment that a pickler writes to, as if it were a file.
@@ -190,7 +194,11 @@ impl SegmentFile {
             written.length = end;
             Some(())
         };
-        let appended = if length > LENGTHY { py.detach(append) } else { append() };
+        let appended = if length > LENGTHY {
+            py.detach(append)
+        } else {
+            append()
+        };
         appended.ok_or_else(|| PyMemoryError::new_err("the segment is full"))?;
         Ok(length)
     }

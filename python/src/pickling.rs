@@ -8,10 +8,10 @@
 //! `copyreg`. If they are numbers, texts and the like, that comes to what the plain pickler
 //! does, which is many times cheaper.
 
+use crate::buffers::{self, Collector};
 use crate::name;
 use crate::stdlib;
 use crate::unpickling;
-use crate::buffers::{self, Collector};
 use concurrent_futures::engine::{Answer, Argument, Attachment, Definition, Segments};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
@@ -356,8 +356,7 @@ impl Pickling {
         let (kind, bytes) = if let Ok(bytes) = result.cast_exact::<PyBytes>() {
             let content = bytes.as_bytes();
             if content.len() >= buffers::LONG_BYTES
-                && let Ok(attachment) =
-                    buffers::attach_bytes(result.py(), &self.segments, content)
+                && let Ok(attachment) = buffers::attach_bytes(result.py(), &self.segments, content)
             {
                 answer.bytes.push(unpickling::ATTACHED_BYTES);
                 answer.attachment = Some(attachment);

@@ -334,10 +334,7 @@ fn reach(milestone: &TaskRef) {
     }
 }
 
-fn message(
-    bytes: Cow<'_, [u8]>,
-    attachment: Option<io::Result<Received>>,
-) -> io::Result<Message> {
+fn message(bytes: Cow<'_, [u8]>, attachment: Option<io::Result<Received>>) -> io::Result<Message> {
     let attachment = attachment.transpose()?.map(Arc::new);
     let bytes = shared(bytes);
     Ok(Message { bytes, attachment })

@@ -133,7 +133,8 @@ impl<'py> Worker<'py> {
                 Unpickled::Call(function, arguments, Some(keywords))
             }
             Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan => {
-                let (function, items) = self.unpickle_span(order.place, tag, argument, attachment)?;
+                let (function, items) =
+                    self.unpickle_span(order.place, tag, argument, attachment)?;
                 let is_single = matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan);
                 Unpickled::Span(function, items, is_single)
             }

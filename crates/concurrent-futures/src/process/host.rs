@@ -23,8 +23,8 @@
 //! what it has not begun is a span again.
 
 use super::builder::Settings;
-pub use super::channel::{Attachment, Received, Segments};
 use super::channel::Socket;
+pub use super::channel::{Attachment, Received, Segments};
 use super::error::WorkerExit;
 use super::member::Member;
 use super::options::TaskOptions;

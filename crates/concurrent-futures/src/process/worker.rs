@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    Attachment, Call, Claim, Corrupt, HEADER, Lane, Lent, Memory, Order, Packet, Reader, Received, Reply,
-    ReplyKind, Rest, Socket, Writer, padded, reserve,
+    Attachment, Call, Claim, Corrupt, HEADER, Lane, Lent, Memory, Order, Packet, Reader, Received,
+    Reply, ReplyKind, Rest, Socket, Writer, padded, reserve,
 };
 use super::codec::Bytes;
 use super::handshake::{FACE, Mismatch, Refusal, Setup};

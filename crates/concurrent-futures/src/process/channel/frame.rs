@@ -11,7 +11,7 @@
 //! | 16..24 | place of the function | nanoseconds that the task took |
 //! | 24..32 | number of the frame | number of the frame that it answers |
 //!
-//! The highest bit of the kind says that an attachment belongs to the frame (`segment.rs`).
+//! The highest bit of the kind says that an attachment belongs to the frame (`lane.rs`).
 //!
 //! # Claims
 //! The first word of a frame to a worker decides a race: the worker turns `Ready` into
@@ -23,7 +23,7 @@
 use super::ring::Corrupt;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-/// Added to the kind of a frame that an attachment belongs to; see `segment.rs`.
+/// Added to the kind of a frame that an attachment belongs to; see `lane.rs`.
 const ATTACHED: u32 = 1 << 31;
 
 /// The bytes of a header.
