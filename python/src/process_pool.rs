@@ -529,6 +529,7 @@ impl Supervisor {
     fn run(&self, py: Python<'_>) {
         let on_the_way = py.detach(|| {
             self.0.pool.supervise();
+            self.0.pickling.segments.close();
             process::come_back()
         });
         drop(on_the_way);

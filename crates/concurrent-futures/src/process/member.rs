@@ -88,7 +88,7 @@ pub(super) struct Answer {
     pub(super) kind: ReplyKind,
     pub(super) content: Content,
     /// What came beside it, or why it is lost.
-    pub(super) attachment: Option<io::Result<Received>>,
+    pub(super) attachment: Option<Box<io::Result<Received>>>,
     /// How long the task ran.
     pub(super) nanoseconds: u64,
     /// What of the task's span was not begun.
@@ -535,7 +535,7 @@ impl Member {
         let is_answer = matches!(reply.kind, ReplyKind::Value | ReplyKind::Failure);
         let attachment = match (reply.is_attached, &self.lane) {
             (false, _) => None,
-            (true, Some(lane)) if is_answer => Some(lane.receive().map_err(|_| Corrupt)?),
+            (true, Some(lane)) if is_answer => Some(Box::new(lane.receive().map_err(|_| Corrupt)?)),
             _ => return Err(Corrupt),
         };
         match (reply.kind, self.stage) {

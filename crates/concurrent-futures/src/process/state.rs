@@ -553,7 +553,9 @@ impl Batch {
                 Content::Own(bytes) => Bytes::Owned(bytes),
             };
             let ending = match answer.kind {
-                ReplyKind::Value => Ending::Value(bytes, answer.attachment),
+                ReplyKind::Value => {
+                    Ending::Value(bytes, answer.attachment.map(|attachment| *attachment))
+                }
                 _ => Ending::Failure(bytes),
             };
             late.extend(answer.task.end(ending));

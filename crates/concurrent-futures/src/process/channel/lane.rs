@@ -56,8 +56,8 @@ impl Lane {
     }
 
     fn new(socket: Socket) -> Self {
-        if SPARE.load(Ordering::Acquire) < 0 {
-            Spare.put_back(socket.as_fd());
+        if !SPARE.is_there() {
+            SPARE.open(socket.as_fd());
         }
         Self {
             socket,
@@ -107,7 +107,7 @@ impl Lane {
     /// When it is not, which is against the protocol. The inner error is why this one could not be
     /// had.
     pub(in crate::process) fn receive(&self) -> io::Result<io::Result<Received>> {
-        let spare = Spare::take();
+        SPARE.close();
         let Packet::Message(message, file) = self.socket.receive(false)? else {
             return Err(io::ErrorKind::InvalidData.into());
         };
@@ -120,35 +120,38 @@ impl Lane {
             let (length, number) = (u64::from_ne_bytes(length), u64::from_ne_bytes(number));
             Received::new(file, length, number, &self.releases)
         });
-        spare.put_back(self.socket.as_fd());
+        SPARE.open(self.socket.as_fd());
         Ok(received)
     }
 }
 
 /// A file descriptor that is kept for the moment in which there is no other: without one, an
 /// attachment could not be received, and would be lost.
-struct Spare;
+struct Spare(AtomicI32);
 
-/// The descriptor, or -1.
-static SPARE: AtomicI32 = AtomicI32::new(-1);
+/// The descriptor, or -1. (No lock, which another thread could hold when the process forks.)
+static SPARE: Spare = Spare(AtomicI32::new(-1));
 
 impl Spare {
-    fn take() -> Self {
-        let fd = SPARE.swap(-1, Ordering::AcqRel);
-        if fd >= 0 {
-            // SAFETY: it was put there for whoever takes it, which nobody else has.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-        Self
+    fn is_there(&self) -> bool {
+        self.0.load(Ordering::Acquire) >= 0
     }
 
-    fn put_back(self, any: BorrowedFd<'_>) {
+    fn close(&self) {
+        self.set(-1);
+    }
+
+    fn open(&self, any: BorrowedFd<'_>) {
         if let Ok(fd) = any.try_clone_to_owned() {
-            let former = SPARE.swap(fd.into_raw_fd(), Ordering::AcqRel);
-            if former >= 0 {
-                // SAFETY: as above.
-                drop(unsafe { OwnedFd::from_raw_fd(former) });
-            }
+            self.set(fd.into_raw_fd());
+        }
+    }
+
+    fn set(&self, fd: i32) {
+        let former = self.0.swap(fd, Ordering::AcqRel);
+        if former >= 0 {
+            // SAFETY: it was put there for whoever takes it, which nobody else has.
+            drop(unsafe { OwnedFd::from_raw_fd(former) });
         }
     }
 }
@@ -182,7 +185,7 @@ mod tests {
 
         /// Passes `LENGTH` such bytes.
         fn pass(&mut self, byte: u8) -> (u64, Received) {
-            let bytes = [byte; LENGTH];
+            let bytes = vec![byte; LENGTH];
             let mut attachment = self.segments.allocate(LENGTH).unwrap();
             // SAFETY: there are so many.
             unsafe { attachment.fill(0, bytes.as_ptr(), LENGTH) };
@@ -269,6 +272,20 @@ mod tests {
             ends.segments.allocate(LENGTH * 19 / 10).unwrap().number(),
             2
         );
+    }
+
+    #[test]
+    fn after_the_end_nothing_is_kept() {
+        let mut ends = Ends::new(roomy());
+        let (_, received) = ends.pass(1);
+        drop(ends.pass(2));
+        assert_eq!(ends.tell(), 1);
+        ends.segments.close();
+        drop(received);
+        assert_eq!(ends.tell(), 1);
+        assert!(ends.segments.is_empty());
+        drop(ends.pass(3));
+        assert!(ends.segments.is_empty());
     }
 
     #[test]

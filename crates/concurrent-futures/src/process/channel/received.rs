@@ -119,23 +119,19 @@ impl Memory {
         options.len(length.max(1));
         // SAFETY: the file cannot be cut off, as it is sealed. Its sender does not write to it
         // before the release; should it do so against the protocol, its bytes are any bytes.
-        match unsafe { options.map_copy(&file.as_fd()) } {
-            Ok(map) => {
-                // All pages at once, which are there: each fault would cost more. That the
-                // advice is not taken does no harm.
-                let _ = map.advise(memmap2::Advice::PopulateRead);
-                Ok(Self::Mapped(map.into()))
-            }
-            Err(_) => {
-                let mut bytes = Vec::new();
-                bytes
-                    .try_reserve_exact(length)
-                    .map_err(|_| io::ErrorKind::OutOfMemory)?;
-                bytes.resize(length, 0);
-                File::from(file).read_exact_at(&mut bytes, 0)?;
-                Ok(Self::Copied(bytes))
-            }
+        if let Ok(map) = unsafe { options.map_copy(&file.as_fd()) } {
+            // All pages at once, which are there: each fault would cost more. That the
+            // advice is not taken does no harm.
+            let _ = map.advise(memmap2::Advice::PopulateRead);
+            return Ok(Self::Mapped(map.into()));
         }
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(length)
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        bytes.resize(length, 0);
+        File::from(file).read_exact_at(&mut bytes, 0)?;
+        Ok(Self::Copied(bytes))
     }
 }
 

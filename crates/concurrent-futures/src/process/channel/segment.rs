@@ -35,6 +35,8 @@ struct Kept {
     /// The same.
     number: usize,
     files: usize,
+    /// Whether nothing is kept any more.
+    is_closed: bool,
     next: u64,
 }
 
@@ -87,6 +89,18 @@ impl Segments {
         })
     }
 
+    /// Keeps nothing any more.
+    pub fn close(&self) {
+        let mut kept = self.lock();
+        kept.is_closed = true;
+        let free = std::mem::take(&mut kept.free);
+        for segment in &free {
+            kept.forget(segment.map.len(), true);
+        }
+        drop(kept);
+        drop(free);
+    }
+
     fn reserve(&self, capacity: usize) -> io::Result<Reserved> {
         let mut dropped = Vec::new();
         let mut kept = self.lock();
@@ -117,7 +131,9 @@ impl Segments {
         if kept.files >= self.most_files {
             return Err(Errno::MFILE.into());
         }
-        let is_kept = kept.bytes + capacity <= self.most_bytes && kept.number < self.most_files / 2;
+        let is_kept = !kept.is_closed
+            && kept.bytes + capacity <= self.most_bytes
+            && kept.number < self.most_files / 2;
         if is_kept {
             kept.bytes += capacity;
             kept.number += 1;
@@ -130,6 +146,13 @@ impl Segments {
         Ok(Reserved::New { number, is_kept })
     }
 
+    /// Whether there are no segments, used or free.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let kept = self.lock();
+        kept.files == 0 && kept.bytes == 0 && kept.free.is_empty()
+    }
+
     /// A segment is there no more.
     fn forget(&self, capacity: usize, is_kept: bool) {
         self.lock().forget(capacity, is_kept);
@@ -137,8 +160,11 @@ impl Segments {
 
     fn give_back(&self, segment: Segment, is_reusable: bool) {
         if segment.is_kept && is_reusable {
-            self.lock().free.push(segment);
-            return;
+            let mut kept = self.lock();
+            if !kept.is_closed {
+                kept.free.push(segment);
+                return;
+            }
         }
         let (capacity, is_kept) = (segment.map.len(), segment.is_kept);
         drop(segment);
