@@ -17,18 +17,24 @@ import sys
 import threading
 import weakref
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from multiprocessing.context import BaseContext
-from typing import Any, Literal, ParamSpec, TypeVar
 
-from concurrent_futures import _base, _engine, _worker
+from concurrent_futures import TYPE_CHECKING, _base, _engine, _worker
 from concurrent_futures._process_errors import (
     BrokenProcessPool,
     TaskTerminatedError,
     TaskTimeoutError,
     WorkerDiedError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.context import BaseContext
+    from typing import Any, Literal, ParamSpec, TypeVar
+
+    _P = ParamSpec("_P")
+    _T = TypeVar("_T")
 
 __all__ = [
     "BrokenProcessPool",
@@ -37,9 +43,6 @@ __all__ = [
     "TaskTimeoutError",
     "WorkerDiedError",
 ]
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 _stdlib_executor = _stdlib_process.ProcessPoolExecutor
 _check_system_limits: Callable[[], None] = _stdlib_process._check_system_limits
@@ -255,7 +258,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         # With limits for each task, and where each dies for itself, each item is one.
         self._may_divide = strict and task_timeout is None and max_pending is None
         installed = _stdlib.ProcessPoolExecutor is ProcessPoolExecutor
-        task = _worker.Task(initializer, initargs, strict, installed, cloudpickle)
+        task = _worker.Task(
+            initializer, initargs, strict=strict, installed=installed, by_value=cloudpickle
+        )
         self._workers = Workers(mp_context, task)
         self._processes: Any = self._workers.processes
         self._call_queue: Any = _CallQueue(self)
@@ -442,6 +447,8 @@ def _at_exit() -> None:
     for thread, _ in supervisors:
         thread.join()
 
+
+_engine.look_up_for_processes()
 
 # As the standard library does it: before all threads that are no daemons are joined.
 _register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]

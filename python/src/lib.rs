@@ -67,7 +67,10 @@ mod _engine {
     #[pymodule_export]
     use super::process_pool::{ProcessPool, Supervisor};
     #[pymodule_export]
-    use super::stdlib::use_types;
+    use super::stdlib::{
+        look_up_for_futures, look_up_for_processes, look_up_for_threads, look_up_for_workers,
+        use_types,
+    };
     #[pymodule_export]
     use super::wait::wait;
     #[pymodule_export]
@@ -79,6 +82,7 @@ mod _engine {
         module.add("MAX_WORKERS", concurrent_futures::engine::MAX_WORKERS)?;
         // Made now, as all that is made once; see `name.rs`.
         super::name::make(py);
+        super::stdlib::look_up_for_all(py)?;
         py.get_type::<super::host::Worker>();
         super::process::count_forks();
         Future::measure(py)
