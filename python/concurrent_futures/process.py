@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from concurrent_futures import TYPE_CHECKING, _base, _engine, _worker
+from concurrent_futures._preload import preload
 from concurrent_futures._process_errors import (
     BrokenProcessPool,
     TaskTerminatedError,
@@ -65,8 +66,7 @@ class Workers:
     def __init__(self, context: BaseContext, task: _worker.Task) -> None:
         self._context = context
         self._task = task
-        # Workers inherit that; the fork server would, for all that it forks.
-        self._blocks_interrupts = _start_method(context) != "forkserver"
+        self._is_served = _start_method(context) == "forkserver"
         #: By process id.
         self.processes: dict[int, Any] = {}
 
@@ -81,11 +81,13 @@ class Workers:
                 self._task,
             ),
         )
-        if self._blocks_interrupts:
+        if self._is_served:
+            # The server would inherit blocked signals, for all that it forks.
+            preload()
+            process.start()
+        else:
             with _without_interrupts():
                 process.start()
-        else:
-            process.start()
         self.processes[process.pid] = process
         return process.pid, process.sentinel
 
