@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import concurrent.futures as _stdlib
 import concurrent.futures.process as _stdlib_process
-import contextlib
 import importlib
 import itertools
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import weakref
@@ -86,8 +84,13 @@ class Workers:
             preload()
             process.start()
         else:
-            with _without_interrupts():
+            # Until the worker can take them.
+            came_through = _engine.allow_interrupts(False)
+            try:
                 process.start()
+            finally:
+                if came_through:
+                    _engine.allow_interrupts(True)
         self.processes[process.pid] = process
         return process.pid, process.sentinel
 
@@ -99,16 +102,6 @@ class Workers:
             del self.processes[pid]
         code: int | None = process.exitcode
         return code
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Block SIGINT in this thread, and in processes that it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _CallQueue:
@@ -268,6 +261,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         self._call_queue: Any = _CallQueue(self)
         self._work_ids: Any = self._call_queue
         self._executor_manager_thread: Any = None
+        #: Whether a task was submitted, or is about to be, and there is no supervisor yet.
+        self._is_used = False
         self._executor_manager_thread_wakeup: Any = None
         self._result_queue: Any = None
         self._cancel_pending_futures = False
@@ -285,22 +280,34 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         )
 
     def _begin(self) -> None:
-        """Start what is there from the first task on."""
+        """Start what is to be there before the first task."""
         with self._shutdown_lock:
             if self._executor_manager_thread is not None or self._processes is None:
                 return
+            self._is_used = True
             if not self._safe_to_dynamically_spawn_children:
                 # All at once, before there is a thread more, which forks do not go well with.
                 self._start_workers(self._max_workers)
-            supervisor = self._supervisor()
-            thread = threading.Thread(target=supervisor.run, name="ProcessPoolExecutor-supervisor")
-            _supervisors[thread] = supervisor
-            try:
-                thread.start()
-            except BaseException:
-                del _supervisors[thread]
-                raise
-            self._executor_manager_thread = thread
+
+    def _supervise(self) -> None:
+        """Start the supervisor, if it is not there."""
+        with self._shutdown_lock:
+            self._start_supervisor()
+
+    def _start_supervisor(self) -> None:
+        """Do so under the lock."""
+        if not self._is_used or self._executor_manager_thread is not None:
+            return
+        supervisor = self._supervisor()
+        thread = threading.Thread(target=supervisor.run, name="ProcessPoolExecutor-supervisor")
+        _supervisors[thread] = supervisor
+        try:
+            thread.start()
+        except BaseException:
+            del _supervisors[thread]
+            raise
+        self._executor_manager_thread = thread
+        self._is_used = False
 
     def map(
         self,
@@ -350,6 +357,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         """
         with self._shutdown_lock:
             self._close(cancel_futures)
+            # Another thread may be about to do so, which is submitting the first task.
+            self._start_supervisor()
             thread = self._executor_manager_thread
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()

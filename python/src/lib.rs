@@ -74,7 +74,7 @@ mod _engine {
     #[pymodule_export]
     use super::wait::wait;
     #[pymodule_export]
-    use super::worker_process::{refuse, serve};
+    use super::worker_process::{allow_interrupts, refuse, serve};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
