@@ -62,6 +62,7 @@ names! {
     result = "result";
     start = "start";
     submit = "submit";
+    supervise = "_supervise";
     target = "target";
     thread_name = "%s_%d";
     unexpected_state = "Future %s in unexpected state: %s";

@@ -70,7 +70,7 @@ impl Shared {
 
 struct Started {
     shared: Arc<Shared>,
-    /// Whether the supervisor was started.
+    /// Whether the supervisor was started. It is by the first task.
     has_begun: AtomicBool,
     submitted: AtomicUsize,
     options: TaskOptions,
@@ -101,7 +101,8 @@ impl ProcessPool {
         Ok(self.started()?.options)
     }
 
-    /// Raises an exception if nothing is accepted; starts the supervisor before the first task.
+    /// Raises an exception if nothing is accepted; begins with what is to be there before the
+    /// first task.
     pub(crate) fn prepare(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         drop_released(py);
@@ -115,9 +116,27 @@ impl ProcessPool {
         }
         if !started.has_begun.load(Ordering::Acquire) {
             this.call_method0(name::begin(py))?;
-            started.has_begun.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Starts the supervisor after the first task was submitted: the workers are on their way to it
+    /// meanwhile.
+    fn supervise(this: &Bound<'_, Self>) -> PyResult<()> {
+        let has_begun = &this.get().started()?.has_begun;
+        if !has_begun.load(Ordering::Acquire) {
+            this.call_method0(name::supervise(this.py()))?;
+            has_begun.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The same if nothing was submitted in the end: there may be workers all the same.
+    fn supervise_after(this: &Bound<'_, Self>, error: PyErr) -> PyErr {
+        if let Err(other) = Self::supervise(this) {
+            other.write_unraisable(this.py(), Some(this));
+        }
+        error
     }
 
     /// Submits a call that is bytes already.
@@ -144,9 +163,16 @@ impl ProcessPool {
             options,
         };
         let submitted = remote::submit(py, &future, shared, call);
-        let needs_worker = submitted.map_err(|error| process_errors::submit_error(py, &error))?;
+        let needs_worker = submitted.map_err(|error| {
+            Self::supervise_after(this, process_errors::submit_error(py, &error))
+        })?;
         started.submitted.fetch_add(1, Ordering::Relaxed);
-        if needs_worker && let Err(error) = start_worker(py, shared) {
+        let worked = if needs_worker {
+            start_worker(py, shared)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = worked.and_then(|()| Self::supervise(this)) {
             let (_, told) = Future::cancel_pending(&future);
             shared.pool.reconsider();
             return Err(told.err().unwrap_or(error));
@@ -168,7 +194,7 @@ impl ProcessPool {
         Self::prepare(this)?;
         let started = this.get().started()?;
         let shared = &started.shared;
-        let permit = started.permit(py)?;
+        let permit = (started.permit(py)).map_err(|error| Self::supervise_after(this, error))?;
         let count = u32::try_from(items.len())?;
         let pickled = shared
             .functions
@@ -176,13 +202,16 @@ impl ProcessPool {
         let remote = Remote::of_span(Arc::clone(shared), count, permit);
         let pickled = match pickled {
             Ok(pickled) => pickled,
-            Err(error) if pickling::is_interrupt(py, &error) => return Err(error),
+            Err(error) if pickling::is_interrupt(py, &error) => {
+                return Err(Self::supervise_after(this, error));
+            }
             Err(_) if is_divisible && count > 1 => return Ok(None),
             Err(error) => {
                 let exception = process_errors::with_remote_traceback(py, error);
                 remote.fail_span(PyErr::from_value(exception));
                 let future = Future::of_remote(py, remote)?;
                 Future::set_outcome(&future, || {})?;
+                Self::supervise(this)?;
                 return Ok(Some((future, 1)));
             }
         };
@@ -210,7 +239,7 @@ impl ProcessPool {
         Self::prepare(this)?;
         let started = this.get().started()?;
         let shared = &started.shared;
-        let permit = started.permit(py)?;
+        let permit = (started.permit(py)).map_err(|error| Self::supervise_after(this, error))?;
         let pickled = shared
             .functions
             .pickle(function, arguments, keywords, &shared.pickling);
@@ -219,13 +248,16 @@ impl ProcessPool {
                 let remote = Remote::new(Arc::clone(shared), permit);
                 Self::submit_pickled(this, remote, pickled, None, options)?
             }
-            Err(error) if pickling::is_interrupt(py, &error) => return Err(error),
+            Err(error) if pickling::is_interrupt(py, &error) => {
+                return Err(Self::supervise_after(this, error));
+            }
             // As in the standard library, this call's future tells, and nobody else.
             Err(error) => {
                 if shared.pool.want_another_worker() {
                     // Visibly so in the standard library, whose workers wait for any task.
                     start_worker(py, shared)?;
                 }
+                Self::supervise(this)?;
                 let future = Future::of_remote(py, Remote::new(Arc::clone(shared), None))?;
                 let exception = process_errors::with_remote_traceback(py, error);
                 Future::set_outcome(&future, || {

@@ -350,6 +350,7 @@ pub(crate) fn serve<'py>(
         span: None,
     };
     begin_turn(py);
+    // The parent has kept them off while the process started.
     allow_interrupts(true);
     let served = engine::serve(own(channel), &mut worker);
     // From now on it ends; an interrupt is for those that do something.
@@ -362,20 +363,23 @@ pub(crate) fn serve<'py>(
     }
 }
 
-/// Lets interrupts through, which the parent has blocked while the process started; or blocks
-/// them.
-fn allow_interrupts(allow: bool) {
+/// Lets interrupts (SIGINT) through to this thread, or keeps them off, and off processes that it
+/// starts. Returns whether they came through before.
+#[pyfunction]
+pub(crate) fn allow_interrupts(allow: bool) -> bool {
     let how = if allow {
         libc::SIG_UNBLOCK
     } else {
         libc::SIG_BLOCK
     };
-    // SAFETY: a set of signals, filled by the functions that are there for it.
+    // SAFETY: sets of signals, filled by the functions that are there for it.
     unsafe {
         let mut signals = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
         libc::sigemptyset(&raw mut signals);
         libc::sigaddset(&raw mut signals, libc::SIGINT);
-        libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut());
+        libc::pthread_sigmask(how, &raw const signals, &raw mut before);
+        libc::sigismember(&raw const before, libc::SIGINT) == 0
     }
 }
 
