@@ -302,6 +302,7 @@ impl Member {
 
     /// Shows the worker what was written, `and_that_is_all` for now.
     fn publish(&self, and_that_is_all: bool) {
+        self.writer.note_cpu();
         if self.writer.publish(and_that_is_all) {
             self.wake();
         }

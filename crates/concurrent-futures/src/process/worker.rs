@@ -185,6 +185,7 @@ impl<'a> Loop<'a> {
             let claimed = Claim::Taken.claim(self.reader.word());
             self.reader.skip(HEADER)?;
             if claimed {
+                self.writer.note_cpu();
                 return Ok(call);
             }
             self.skip(padded(call.length).ok_or(Corrupt)?)?;
@@ -387,7 +388,7 @@ impl<'a> Loop<'a> {
         sleep: impl Fn() -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
         let wait = || {
-            if self.spin.until(is_there) {
+            if self.spin.until(is_there, || self.reader.is_beside()) {
                 return Ok(());
             }
             sleep()
