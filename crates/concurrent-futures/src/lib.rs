@@ -103,7 +103,7 @@ pub mod engine {
     #[cfg(target_os = "linux")]
     pub use crate::process::host::{
         Answer, Argument, CallOrder, Called, Caller, Definition, PoolSettings, ProcessPool,
-        RemoteAnswer, RemoteCall, RemoteTask, StartedWorker, WorkerHost, refuse, serve,
+        Progress, RemoteAnswer, RemoteCall, RemoteTask, StartedWorker, WorkerHost, refuse, serve,
     };
     #[cfg(target_os = "linux")]
     pub use crate::process::{init_before_main, os::guard_forks};

@@ -85,8 +85,8 @@ pub(super) struct Answer {
     pub(super) content: Content,
     /// How long the task ran.
     pub(super) nanoseconds: u64,
-    /// What of the task's span was not begun.
-    pub(super) rest: Option<Box<Task>>,
+    /// What of the task's span was not begun, and the tasks behind it, the last first.
+    pub(super) rest: Vec<Task>,
 }
 
 /// Where the bytes of an answer are.
@@ -511,19 +511,34 @@ impl Member {
                 self.stalled = false;
                 // If it came to its turn and to its end since we looked.
                 flight.task.note_turn();
-                let rest = match reply.left {
-                    0 => None,
-                    left => {
-                        let begun = flight.task.items().checked_sub(left).ok_or(Corrupt)?;
-                        Some(Box::new(flight.task.split(begun).ok_or(Corrupt)?))
-                    }
-                };
+                let mut rest = Vec::new();
+                if reply.left > 0 {
+                    let begun = flight.task.items().checked_sub(reply.left);
+                    let begun = begun.filter(|begun| *begun > 0).ok_or(Corrupt)?;
+                    // The worker waits until we say that we have read this: what is behind comes
+                    // after the rest, as before.
+                    rest = self.take_back(0);
+                    rest.push(flight.task.split(begun).ok_or(Corrupt)?);
+                }
                 arrivals.push(Arrival::Answer(Answer {
                     task: flight.task,
                     kind: reply.kind,
                     content,
                     nanoseconds: reply.nanoseconds,
                     rest,
+                }));
+            }
+            (ReplyKind::Part, Stage::Ready | Stage::Closing) => {
+                let flight = self.in_flight.front_mut().ok_or(Corrupt)?;
+                if flight.number != reply.number {
+                    return Err(Corrupt);
+                }
+                arrivals.push(Arrival::Answer(Answer {
+                    task: flight.task.take_first(reply.left).ok_or(Corrupt)?,
+                    kind: ReplyKind::Value,
+                    content,
+                    nanoseconds: reply.nanoseconds,
+                    rest: Vec::new(),
                 }));
             }
             _ => return Err(Corrupt),
@@ -602,6 +617,27 @@ impl Member {
             .iter()
             .find(|flight| flight.task.id() == id)?;
         Some(self.has_begun(flight))
+    }
+
+    /// What a dead worker had done of the span that it was at, from which it is taken: it has not
+    /// answered, but each result was in the memory at once, as a draft of the answer. All that it
+    /// has sent was received.
+    pub(super) fn take_draft(&mut self) -> Option<Answer> {
+        let flight = self.in_flight.front_mut()?;
+        let items = flight.task.span_items()?;
+        let (done, bytes) = self.reader.draft(HEADER)?;
+        let task = if done == items {
+            self.in_flight.pop_front()?.task
+        } else {
+            flight.task.take_first(done)?
+        };
+        Some(Answer {
+            task,
+            kind: ReplyKind::Value,
+            content: Content::Own(bytes),
+            nanoseconds: 0,
+            rest: Vec::new(),
+        })
     }
 
     /// What a dead worker has left.

@@ -354,7 +354,7 @@ impl Supervisor {
             };
             // What it has answered counts.
             let mut batch = Batch::default();
-            state.receive(index, &mut batch);
+            state.receive_last(index, &mut batch);
             let is_over = state.broken.is_some() || !state.open && state.queue.is_empty();
             let member = state.members.remove(index);
             // No other is started in its place before its exit status is taken.

@@ -70,6 +70,17 @@ pub(super) struct Positions {
     reader_sleeps: Padded<Flag>,
     /// Whether the writer waits, and wants to be woken when there is room.
     writer_sleeps: Padded<Flag>,
+    /// What the writer has written beyond the tail; the writer's.
+    draft: Padded<DraftWords>,
+}
+
+/// Says what there is of a draft.
+#[repr(C)]
+pub(super) struct DraftWords {
+    /// Where it begins: the tail of the stream, or the draft is over.
+    pub(super) position: AtomicU64,
+    /// How much of it counts.
+    pub(super) progress: AtomicU64,
 }
 
 impl Positions {
@@ -92,6 +103,10 @@ impl Positions {
 
     pub(super) fn writer_sleeps(&self) -> &Flag {
         &self.writer_sleeps.0
+    }
+
+    pub(super) fn draft(&self) -> &DraftWords {
+        &self.draft.0
     }
 }
 

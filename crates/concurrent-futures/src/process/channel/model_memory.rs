@@ -61,6 +61,12 @@ pub(super) struct Positions {
     head: AtomicU64,
     reader_sleeps: Flag,
     writer_sleeps: Flag,
+    draft: DraftWords,
+}
+
+pub(super) struct DraftWords {
+    pub(super) position: AtomicU64,
+    pub(super) progress: AtomicU64,
 }
 
 impl Positions {
@@ -71,6 +77,10 @@ impl Positions {
             head: AtomicU64::new(0),
             reader_sleeps: Flag::new(),
             writer_sleeps: Flag::new(),
+            draft: DraftWords {
+                position: AtomicU64::new(0),
+                progress: AtomicU64::new(0),
+            },
         }
     }
 
@@ -92,6 +102,10 @@ impl Positions {
 
     pub(super) fn writer_sleeps(&self) -> &Flag {
         &self.writer_sleeps
+    }
+
+    pub(super) fn draft(&self) -> &DraftWords {
+        &self.draft
     }
 }
 

@@ -23,6 +23,17 @@
 //! A writer also says on which CPU it runs, for those who wait awake (`spin.rs`): a hint, which
 //! nothing relies on.
 //!
+//! # Drafts
+//! A writer may show what it has of a message before it publishes that: it writes a *draft*
+//! behind the tail, and says how much of it counts, by one word, which costs no more than the
+//! bytes. Nobody looks at a draft while its writer lives. If the writer ends for good in the
+//! middle of the message, the reader takes what counts of the draft.
+//!
+//! A draft says at which tail it begins. By publishing the message, with the same bytes at the same
+//! place or others, the tail moves, and the draft is over: at no time does the reader find both,
+//! or neither. Each step is one store, and stores are seen in their order, so that it makes
+//! no difference where the writer ends.
+//!
 //! # Invariants
 //! 1. `head <= tail <= head + capacity`. A side that finds the other's position against
 //!    this reports [`Corrupt`]; the memory is not touched outside the stream in any case.
@@ -30,6 +41,7 @@
 //!    read.
 //! 3. Each side keeps its own position in private memory, and only publishes it: the
 //!    other cannot change it.
+//! 4. What counts of a draft that begins at the tail does not change but to become more, or nothing.
 
 #![forbid(unsafe_code)]
 
@@ -197,6 +209,30 @@ impl Writer {
         set_rest(self.positions().writer_sleeps(), rest);
     }
 
+    /// Begins a draft of what is written next, of which nothing counts yet. All that was written
+    /// before is published.
+    pub(in crate::process) fn begin_draft(&self) {
+        let draft = self.positions().draft();
+        // ORDERING: Release, here and below: each store comes after those before it, of the
+        // bytes too, wherever this process ends.
+        draft.progress.store(0, Ordering::Release);
+        draft.position.store(self.tail, Ordering::Release);
+    }
+
+    /// Writes some of the draft, at so many bytes behind its beginning; there is room.
+    pub(in crate::process) fn write_draft(&self, offset: usize, bytes: &[u8]) {
+        self.memory
+            .write(self.direction, self.tail + offset as u64, bytes);
+    }
+
+    /// Says how many items of the draft count, and how many bytes these are together.
+    pub(in crate::process) fn count_draft(&self, items: u32, length: u32) {
+        let progress = u64::from(items) | u64::from(length) << 32;
+        let draft = self.positions().draft();
+        // ORDERING: see above.
+        draft.progress.store(progress, Ordering::Release);
+    }
+
     /// The word at the beginning of a frame that was written at `position`.
     pub(in crate::process) fn word(&self, position: u64) -> &AtomicU32 {
         self.memory.word(self.direction, position)
@@ -289,6 +325,27 @@ impl Reader {
             let is_little = |unread| unread <= self.memory.capacity() / 2;
             and_that_is_all || self.available().is_ok_and(is_little)
         })
+    }
+
+    /// What the writer, which has ended, has left of the message that it was about to publish: the
+    /// number of items, and their bytes, which begin at `offset`.
+    pub(in crate::process) fn draft(&self, offset: usize) -> Option<(u32, Vec<u8>)> {
+        let draft = self.positions().draft();
+        // ORDERING: Acquire pairs with the Release in `count_draft`.
+        let progress = draft.progress.load(Ordering::Acquire);
+        let position = draft.position.load(Ordering::Acquire);
+        if position != self.head || self.available() != Ok(0) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "its halves")]
+        let (items, length) = (progress as u32, (progress >> 32) as usize);
+        if items == 0 || offset.checked_add(length)? > self.memory.capacity() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let from = self.head + offset as u64;
+        self.memory.read(self.direction, from, length, &mut bytes);
+        Some((items, bytes))
     }
 
     /// Says whether and how this side is about to sleep until there is something to read;
