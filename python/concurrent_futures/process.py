@@ -322,9 +322,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         The results come in the order of the items. All calls are submitted at once, or, with
         ``buffersize``, that many ahead of the iteration. The iterator raises TimeoutError if a
         result is not there ``timeout`` seconds after the call of map. With a ``chunksize``, so
-        many calls are one task; otherwise, the executor sends short ones together. Results of
-        these are on their way after some tenths of a millisecond: if a worker dies that breaks
-        the pool, those of just before may be lost.
+        many calls are one task; otherwise, the executor sends short ones together, and each is
+        still for itself: if a worker dies, what has finished before has its results.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")

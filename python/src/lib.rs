@@ -37,6 +37,7 @@ mod process_map;
 mod process_pool;
 mod released;
 mod remote;
+mod span_results;
 mod stdlib;
 mod task;
 mod unpickling;

@@ -277,7 +277,6 @@ impl Results {
             let was_done = future.get().state().is_done();
             match remote.take_part(py, self.taken)? {
                 Part::Results(results) => {
-                    let results = results.cast_into::<PyList>()?;
                     self.taken += u32::try_from(results.len())?;
                     self.current = Some((results.unbind(), 0));
                     return Ok(());

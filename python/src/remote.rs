@@ -6,6 +6,10 @@
 //! the first thread that asks for the outcome. Should two ask at the same time, both
 //! unpickle, and both get what the first has put into the future.
 //!
+//! The answer of a span comes in parts, which are kept by their first items until an iterator takes
+//! them. Each item has its own outcome: an error counts for the items of its part, and for no
+//! others, whose answers may come later. The future is finished by the last of them.
+//!
 //! `content` is under a lock, which is held for no Python code.
 
 use crate::buffers;
@@ -13,6 +17,7 @@ use crate::future::Future;
 use crate::process_errors;
 use crate::process_pool::Shared;
 use crate::released;
+use crate::span_results;
 use crate::unpickling;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::{
@@ -20,11 +25,12 @@ use concurrent_futures::engine::{
 };
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::mem;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,16 +82,24 @@ struct Message {
 #[derive(Clone, Default)]
 struct Parts {
     missing: u32,
-    /// By the first of their items.
-    results: BTreeMap<u32, Message>,
-    /// Why there will be no more.
-    error: Option<Box<Content>>,
+    /// By the first of their items; and where their bytes begin.
+    results: BTreeMap<u32, (Message, usize)>,
+    /// Why there are no results for some items.
+    errors: Vec<(Range<u32>, Content)>,
+}
+
+impl Parts {
+    fn error(&self, item: u32) -> Option<&Content> {
+        let mut errors = self.errors.iter();
+        let (_, error) = errors.find(|(items, _)| items.contains(&item))?;
+        Some(error)
+    }
 }
 
 /// What there is for an item of a span, and those behind it.
 pub(crate) enum Part<'py> {
     /// The results, from this item on.
-    Results(Bound<'py, PyAny>),
+    Results(Bound<'py, PyList>),
     /// There are none, but this.
     Exception(PyErr),
     /// Nothing yet.
@@ -150,12 +164,12 @@ impl Remote {
     }
 
     /// Keeps an answer. Returns whether it is complete.
-    fn keep(&self, answer: RemoteAnswer<'_>) -> bool {
+    fn keep(&self, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool {
         self.leave();
         let mut content = self.content();
         match (&mut *content, answer) {
             (Content::Parts(parts), answer) => {
-                let is_complete = self.keep_part(parts, answer);
+                let is_complete = self.keep_part(parts, items, answer);
                 let milestone = self.reached(parts);
                 drop(content);
                 if let Some(milestone) = milestone {
@@ -163,12 +177,7 @@ impl Remote {
                 }
                 return is_complete;
             }
-            (
-                content,
-                RemoteAnswer::Value {
-                    bytes, attachment, ..
-                },
-            ) => {
+            (content, RemoteAnswer::Value { bytes, attachment }) => {
                 *content = match message(bytes, attachment) {
                     Ok(message) => Content::Value(message),
                     Err(error) => {
@@ -190,20 +199,12 @@ impl Remote {
     }
 
     /// Keeps an answer for some items of a span. Returns whether it was the last.
-    fn keep_part(&self, parts: &mut Parts, answer: RemoteAnswer<'_>) -> bool {
-        if parts.error.is_some() {
-            // The first error is the span's, and has completed it.
-            return false;
-        }
+    fn keep_part(&self, parts: &mut Parts, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool {
+        parts.missing = parts.missing.saturating_sub(items.end - items.start);
         let error = match answer {
-            RemoteAnswer::Value {
-                bytes,
-                attachment,
-                items,
-            } => match message(bytes, attachment) {
+            RemoteAnswer::Value { bytes, attachment } => match message(bytes, attachment) {
                 Ok(message) => {
-                    parts.results.insert(items.start, message);
-                    parts.missing = parts.missing.saturating_sub(items.end - items.start);
+                    parts.results.insert(items.start, (message, 0));
                     return parts.missing == 0;
                 }
                 Err(error) => Content::Lost(Arc::new(error)),
@@ -212,8 +213,8 @@ impl Remote {
             RemoteAnswer::Error(error) => Content::Error(error),
         };
         self.failed.store(true, Ordering::Relaxed);
-        parts.error = Some(Box::new(error));
-        true
+        parts.errors.push((items, error));
+        parts.missing == 0
     }
 
     /// The milestone, if what it stands for is there.
@@ -223,7 +224,8 @@ impl Remote {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let (item, _) = milestone.as_ref()?;
-        let is_reached = parts.error.is_some() || parts.results.contains_key(item);
+        let is_reached =
+            parts.missing == 0 || parts.results.contains_key(item) || parts.error(*item).is_some();
         let (_, task) = milestone.take_if(|_| is_reached)?;
         Some(task)
     }
@@ -231,7 +233,7 @@ impl Remote {
     /// Has a span fail that is not submitted.
     pub(crate) fn fail_span(&self, error: PyErr) {
         let parts = Parts {
-            error: Some(Box::new(Content::Raised(Arc::new(error)))),
+            errors: vec![(0..u32::MAX, Content::Raised(Arc::new(error)))],
             ..Parts::default()
         };
         *self.content() = Content::Parts(parts);
@@ -243,21 +245,47 @@ impl Remote {
     /// # Errors
     /// `KeyboardInterrupt`, when that came meanwhile.
     pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
-        let taken = match &*self.content() {
-            Content::Parts(parts) => match (parts.results.get(&item), &parts.error) {
-                (Some(message), _) => Content::Value(message.clone()),
-                (None, Some(error)) => Content::clone(error),
+        let (message, start) = match &*self.content() {
+            Content::Parts(parts) => match (parts.results.get(&item), parts.error(item)) {
+                (Some((message, start)), _) => (message.clone(), *start),
+                (None, Some(error)) => {
+                    let error = error.clone();
+                    return self.raised(py, &error);
+                }
                 (None, None) => return Ok(Part::Missing),
             },
-            other => other.clone(),
+            other => {
+                let other = other.clone();
+                return self.raised(py, &other);
+            }
         };
-        let part = self.unpickle(py, &taken)?;
+        let bytes = message.bytes.get(start..).unwrap_or_default();
+        let read = span_results::read(py, bytes, message.attachment.as_ref());
+        let left = match &read {
+            Ok(read) => read.stopped.map(|stopped| {
+                let next = item + u32::try_from(read.results.len()).unwrap_or(u32::MAX);
+                (next, (message.clone(), start + stopped))
+            }),
+            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {
+                return Err(error.clone_ref(py));
+            }
+            Err(_) => None,
+        };
         if let Content::Parts(parts) = &mut *self.content() {
             parts.results.remove(&item);
+            parts.results.extend(left);
         }
-        Ok(match part {
-            Opened::Value(results) => Part::Results(results),
+        Ok(match read {
+            Ok(read) => Part::Results(read.results),
+            Err(error) => Part::Exception(self.pool.unpickling_failed(py, error)),
+        })
+    }
+
+    /// What an item without a result raises.
+    fn raised<'py>(&self, py: Python<'py>, content: &Content) -> PyResult<Part<'py>> {
+        Ok(match self.unpickle(py, content)? {
             Opened::Exception(exception) => Part::Exception(PyErr::from_value(exception)),
+            Opened::Value(_) => Part::Missing,
         })
     }
 
@@ -428,7 +456,7 @@ unsafe impl ForeignTask for RemoteFuture {
         unsafe {
             let future = Future::at(task);
             if future.as_ref().state().claim().is_ok() {
-                Self::answer(task, RemoteAnswer::Error(error));
+                Self::answer(task, 0..1, RemoteAnswer::Error(error));
                 Self::finish(task);
             }
         }
@@ -460,10 +488,11 @@ unsafe impl ForeignTask for RemoteFuture {
 
 // SAFETY: as above; the functions call nothing foreign.
 unsafe impl RemoteTask for RemoteFuture {
-    unsafe fn answer(task: NonNull<Header>, answer: RemoteAnswer<'_>) -> bool {
+    unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool {
         // SAFETY: the pool has a reference to the future, which has this part.
         let future = unsafe { Future::at(task).as_ref() };
-        future.remote().is_none_or(|remote| remote.keep(answer))
+        let remote = future.remote();
+        remote.is_none_or(|remote| remote.keep(items, answer))
     }
 
     unsafe fn is_abandoned(task: NonNull<Header>) -> bool {

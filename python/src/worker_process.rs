@@ -6,15 +6,16 @@
 use crate::buffers;
 use crate::pickling::{self, AS_ONE, Pickling, Tag};
 use crate::process_errors;
-use crate::stdlib;
+use crate::span_results::{self, Appended};
 use crate::task::{begin_turn, let_others_run};
 use crate::unpickling::loads;
 use concurrent_futures::engine::{
-    self, Answer, CallOrder, Called, Caller, Definition, Received, Segments,
+    self, Answer, CallOrder, Called, Caller, Definition, Progress, Received, Segments,
 };
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -46,6 +47,8 @@ struct Worker<'py> {
     fatal: Option<PyErr>,
     /// The span of which it had the last part: its number, function and items.
     span: Option<([u8; 8], Bound<'py, PyAny>, Bound<'py, PyList>)>,
+    /// Since when it has been at a span, if it pauses.
+    paused: Cell<Option<Instant>>,
 }
 
 /// What goes wrong before a call is made, or in it.
@@ -85,6 +88,7 @@ impl<'py> Worker<'py> {
         argument: &[u8],
         attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
+        progress: &mut dyn Progress,
     ) -> Result<Called, Failure> {
         let py = self.py;
         let attachment = buffers::received(attachment).map_err(Failure::Call)?;
@@ -93,8 +97,9 @@ impl<'py> Worker<'py> {
         drop(attachment);
         let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
             Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
-            Unpickled::Span(function, items, is_single) => {
-                return self.call_span(&function, &items, is_single, order, answer);
+            Unpickled::Span(span) => {
+                let called = self.call_span(&span, order, answer, progress);
+                return called.map_err(Failure::Call);
             }
         };
         let result = function.call(&arguments, keywords.as_ref());
@@ -136,7 +141,11 @@ impl<'py> Worker<'py> {
                 let (function, items) =
                     self.unpickle_span(order.place, tag, argument, attachment)?;
                 let is_single = matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan);
-                Unpickled::Span(function, items, is_single)
+                Unpickled::Span(Span {
+                    function,
+                    items,
+                    is_single,
+                })
             }
         })
     }
@@ -172,73 +181,76 @@ impl<'py> Worker<'py> {
     /// Calls the function for some of the items: all of them, or as many as there is time for.
     fn call_span(
         &self,
-        function: &Bound<'py, PyAny>,
-        items: &Bound<'py, PyList>,
-        is_single: bool,
+        span: &Span<'py>,
         order: &CallOrder,
         answer: &mut Answer,
-    ) -> Result<Called, Failure> {
-        let py = self.py;
+        progress: &mut dyn Progress,
+    ) -> PyResult<Called> {
+        if order.tag & AS_ONE != 0 {
+            return self.call_span_as_one(span, order, answer);
+        }
         let range = &order.items;
-        let is_one = order.tag & AS_ONE != 0;
-        let results = PyList::empty(py);
-        let start = Instant::now();
-        let mut left = range.end - range.start;
+        let start = self.paused.take().unwrap_or_else(Instant::now);
         for index in range.clone() {
-            if !is_one && left < range.end - range.start && start.elapsed() > PATIENCE {
-                break;
+            if index > range.start && start.elapsed() > PATIENCE {
+                return Ok(Called::StoppedBefore(range.end - index));
             }
-            left -= 1;
-            let called = items.get_item(index as usize).and_then(|arguments| {
-                // The item is this call's only: nothing else keeps its arguments.
-                items.set_item(index as usize, py.None())?;
-                if is_single {
-                    return function.call1((arguments,));
-                }
-                function.call(arguments.cast_into::<PyTuple>()?, None)
+            let called = span.call(index);
+            let appended = called.and_then(|result| {
+                let appended = span_results::append(&result, &self.pickling, &mut answer.bytes);
+                drop(result);
+                appended
             });
-            let result = match called {
-                Ok(result) => result,
-                Err(error) if is_one => return Err(Failure::Call(error)),
-                Err(error) => self.failed_item(&error).map_err(Failure::Call)?,
-            };
-            results.append(result).map_err(Failure::Call)?;
-            let_others_run(py);
-        }
-        let appended = if is_one {
-            self.pickling.append_result(&results, answer)
-        } else {
-            self.append_results(&results, answer)
-        };
-        appended.map_err(Failure::Call)?;
-        Ok(match left {
-            0 => Called::Returned,
-            left => Called::StoppedBefore(left),
-        })
-    }
-
-    /// What stands for the result of an item that has failed.
-    fn failed_item(&self, error: &PyErr) -> PyResult<Bound<'py, PyAny>> {
-        stdlib::failed_item(self.py)?.call1((self
-            .pack
-            .call1((process_errors::value_of(self.py, error),))?,))
-    }
-
-    /// The results of a span: together, or, if one of them cannot be pickled, that one as a
-    /// failure.
-    fn append_results(&self, results: &Bound<'py, PyList>, answer: &mut Answer) -> PyResult<()> {
-        if self.pickling.append_result(results, answer).is_ok() {
-            return Ok(());
-        }
-        answer.clear();
-        for index in 0..results.len() {
-            let result = results.get_item(index)?;
-            let mut bytes = Answer::default();
-            if let Err(error) = self.pickling.append_result(&result, &mut bytes) {
-                results.set_item(index, self.failed_item(&error)?)?;
+            match appended {
+                Ok(Appended::Yes) => {}
+                Ok(Appended::Long(long)) => {
+                    progress.send(answer);
+                    *answer = long;
+                }
+                Err(error) => match self.packed(&error) {
+                    Ok(packed) => {
+                        span_results::append_failure(packed.as_bytes(), &mut answer.bytes);
+                    }
+                    Err(error) => {
+                        // The others are done, whatever becomes of this one.
+                        progress.send(answer);
+                        return Err(error);
+                    }
+                },
+            }
+            let goes_on = progress.note(answer);
+            let_others_run(self.py);
+            if !goes_on && index + 1 < range.end && start.elapsed() <= PATIENCE {
+                self.paused.set(Some(start));
+                return Ok(Called::PausedBefore(index + 1));
+            }
+            if !goes_on {
+                return Ok(Called::StoppedBefore(range.end - index - 1));
             }
         }
-        self.pickling.append_result(results, answer)
+        Ok(Called::Returned)
+    }
+
+    /// The same, for items that are one task.
+    fn call_span_as_one(
+        &self,
+        span: &Span<'py>,
+        order: &CallOrder,
+        answer: &mut Answer,
+    ) -> PyResult<Called> {
+        let results = PyList::empty(self.py);
+        for index in order.items.clone() {
+            results.append(span.call(index)?)?;
+            let_others_run(self.py);
+        }
+        span_results::append_all(&results, &self.pickling, answer)?;
+        Ok(Called::Returned)
+    }
+
+    /// An exception as bytes.
+    fn packed(&self, error: &PyErr) -> PyResult<Bound<'py, PyBytes>> {
+        let value = process_errors::value_of(self.py, error);
+        Ok(self.pack.call1((value,))?.cast_into::<PyBytes>()?)
     }
 
     /// Makes the answer of an exception.
@@ -248,9 +260,7 @@ impl<'py> Worker<'py> {
         let mut error = error;
         for _ in 0..ATTEMPTS {
             answer.clear();
-            let value = process_errors::value_of(self.py, &error);
-            let packed = self.pack.call1((value,));
-            match packed.and_then(|packed| Ok(packed.cast_into::<PyBytes>()?)) {
+            match self.packed(&error) {
                 Ok(bytes) => {
                     answer.bytes.extend_from_slice(bytes.as_bytes());
                     return Called::Raised;
@@ -270,8 +280,27 @@ enum Unpickled<'py> {
         Bound<'py, PyTuple>,
         Option<Bound<'py, PyDict>>,
     ),
+    Span(Span<'py>),
+}
+
+struct Span<'py> {
+    function: Bound<'py, PyAny>,
+    items: Bound<'py, PyList>,
     /// Whether each item is the only argument, rather than all of them.
-    Span(Bound<'py, PyAny>, Bound<'py, PyList>, bool),
+    is_single: bool,
+}
+
+impl<'py> Span<'py> {
+    fn call(&self, index: u32) -> PyResult<Bound<'py, PyAny>> {
+        let arguments = self.items.get_item(index as usize)?;
+        // The item is this call's only: nothing else keeps its arguments.
+        self.items
+            .set_item(index as usize, self.items.py().None())?;
+        if self.is_single {
+            return self.function.call1((arguments,));
+        }
+        self.function.call(arguments.cast_into::<PyTuple>()?, None)
+    }
 }
 
 impl Caller for Worker<'_> {
@@ -289,8 +318,9 @@ impl Caller for Worker<'_> {
         argument: &[u8],
         attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
+        progress: &mut dyn Progress,
     ) -> Called {
-        match self.make(&order, argument, attachment, answer) {
+        match self.make(&order, argument, attachment, answer, progress) {
             Ok(called) => called,
             Err(Failure::Unpickling(error))
                 if self.is_strict && !pickling::is_interrupt(self.py, &error) =>
@@ -348,6 +378,7 @@ pub(crate) fn serve<'py>(
         pack,
         fatal: None,
         span: None,
+        paused: Cell::new(None),
     };
     begin_turn(py);
     // The parent has kept them off while the process started.

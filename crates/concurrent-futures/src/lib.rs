@@ -103,8 +103,8 @@ pub mod engine {
     #[cfg(target_os = "linux")]
     pub use crate::process::host::{
         Answer, Argument, Attachment, CallOrder, Called, Caller, Definition, PoolSettings,
-        ProcessPool, Received, RemoteAnswer, RemoteCall, RemoteTask, Segments, StartedWorker,
-        WorkerHost, refuse, serve,
+        ProcessPool, Progress, Received, RemoteAnswer, RemoteCall, RemoteTask, Segments,
+        StartedWorker, WorkerHost, refuse, serve,
     };
     #[cfg(target_os = "linux")]
     pub use crate::process::{init_before_main, os::guard_forks};

@@ -20,7 +20,8 @@
 //!
 //! A task may be a *span*: calls for several items, whose arguments are one piece of bytes.
 //! A worker is handed as many items of it as are worth a message, and may stop early;
-//! what it has not begun is a span again.
+//! what it has not begun is a span again. Items that are done are done even if the worker
+//! dies before it answers ([`Progress`]).
 
 use super::builder::Settings;
 use super::channel::Socket;
@@ -83,8 +84,6 @@ pub enum RemoteAnswer<'a> {
         bytes: Cow<'a, [u8]>,
         /// What came beside it, or why it is lost.
         attachment: Option<io::Result<Received>>,
-        /// If the task is a span, the items that it is for.
-        items: Range<u32>,
     },
     /// What the call has raised.
     Failure(Cow<'a, [u8]>),
@@ -97,15 +96,15 @@ pub enum RemoteAnswer<'a> {
 /// # Safety
 /// As for [`ForeignTask`].
 pub unsafe trait RemoteTask: ForeignTask {
-    /// Keeps an answer. Returns whether the outcome is complete now: it is not as long as
-    /// items of a span are missing.
+    /// Keeps an answer; that of a span is for these of its items. Returns whether the outcome is
+    /// complete now: it is not as long as items of a span are missing.
     ///
     /// It calls no foreign code, and the thread need not be attached.
     ///
     /// # Safety
     /// The task was started by the pool, and has no complete outcome. For tasks that are no
     /// spans, the caller has claimed it.
-    unsafe fn answer(task: NonNull<Header>, answer: RemoteAnswer<'_>) -> bool;
+    unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool;
 
     /// Whether nobody wants the rest of a span that was begun.
     ///
@@ -354,6 +353,9 @@ pub enum Called {
     Returned,
     /// It has not begun with the last so many items of its span.
     StoppedBefore(u32),
+    /// The value of the item before this one is in the buffer. Those before it were sent; when it is
+    /// sent, too, the call is to go on with this one.
+    PausedBefore(u32),
     /// It raised: the failure is in the buffer.
     Raised,
     /// The worker is to end without an answer.
@@ -371,6 +373,17 @@ pub struct CallOrder {
     pub items: Range<u32>,
 }
 
+/// What a worker has done of a span, which counts whatever becomes of the worker.
+pub trait Progress {
+    /// One more item is done, and its result was appended to the bytes of the answer. False if
+    /// that is all of the answer now, and the call is to pause.
+    fn note(&mut self, answer: &mut Answer) -> bool;
+
+    /// Sends what was noted, and takes it out of the answer. False if the answer cannot be sent: the
+    /// call is to return.
+    fn send(&mut self, answer: &mut Answer) -> bool;
+}
+
 /// Carries out calls in a worker.
 pub trait Caller {
     /// Learns a function.
@@ -383,6 +396,7 @@ pub trait Caller {
         argument: &[u8],
         attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
+        progress: &mut dyn Progress,
     ) -> Called;
 
     /// Calls `wait`, in which the worker waits, and calls nothing foreign.

@@ -91,8 +91,8 @@ pub(super) struct Answer {
     pub(super) attachment: Option<Box<io::Result<Received>>>,
     /// How long the task ran.
     pub(super) nanoseconds: u64,
-    /// What of the task's span was not begun.
-    pub(super) rest: Option<Box<Task>>,
+    /// What of the task's span was not begun, and the tasks behind it, the last first.
+    pub(super) rest: Vec<Task>,
 }
 
 /// Where the bytes of an answer are.
@@ -348,6 +348,7 @@ impl Member {
 
     /// Shows the worker what was written, `and_that_is_all` for now.
     fn publish(&self, and_that_is_all: bool) {
+        self.writer.note_cpu();
         if self.writer.publish(and_that_is_all) {
             self.wake();
         }
@@ -532,7 +533,10 @@ impl Member {
         arrivals: &mut Vec<Arrival>,
         shared: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
-        let is_answer = matches!(reply.kind, ReplyKind::Value | ReplyKind::Failure);
+        let is_answer = matches!(
+            reply.kind,
+            ReplyKind::Value | ReplyKind::Failure | ReplyKind::Part
+        );
         let attachment = match (reply.is_attached, &self.lane) {
             (false, _) => None,
             (true, Some(lane)) if is_answer => Some(Box::new(lane.receive().map_err(|_| Corrupt)?)),
@@ -570,13 +574,15 @@ impl Member {
                 self.stalled = false;
                 // If it came to its turn and to its end since we looked.
                 flight.task.note_turn();
-                let rest = match reply.left {
-                    0 => None,
-                    left => {
-                        let begun = flight.task.items().checked_sub(left).ok_or(Corrupt)?;
-                        Some(Box::new(flight.task.split(begun).ok_or(Corrupt)?))
-                    }
-                };
+                let mut rest = Vec::new();
+                if reply.left > 0 {
+                    let begun = flight.task.items().checked_sub(reply.left);
+                    let begun = begun.filter(|begun| *begun > 0).ok_or(Corrupt)?;
+                    // The worker waits until we say that we have read this: what is behind comes
+                    // after the rest, as before.
+                    rest = self.take_back(0);
+                    rest.push(flight.task.split(begun).ok_or(Corrupt)?);
+                }
                 arrivals.push(Arrival::Answer(Answer {
                     task: flight.task,
                     kind: reply.kind,
@@ -584,6 +590,20 @@ impl Member {
                     attachment,
                     nanoseconds: reply.nanoseconds,
                     rest,
+                }));
+            }
+            (ReplyKind::Part, Stage::Ready | Stage::Closing) => {
+                let flight = self.in_flight.front_mut().ok_or(Corrupt)?;
+                if flight.number != reply.number {
+                    return Err(Corrupt);
+                }
+                arrivals.push(Arrival::Answer(Answer {
+                    task: flight.task.take_first(reply.left).ok_or(Corrupt)?,
+                    kind: ReplyKind::Value,
+                    content,
+                    attachment,
+                    nanoseconds: reply.nanoseconds,
+                    rest: Vec::new(),
                 }));
             }
             _ => return Err(Corrupt),
@@ -662,6 +682,28 @@ impl Member {
             .iter()
             .find(|flight| flight.task.id() == id)?;
         Some(self.has_begun(flight))
+    }
+
+    /// What a dead worker had done of the span that it was at, from which it is taken: it has not
+    /// answered, but each result was in the memory at once, as a draft of the answer. All that it
+    /// has sent was received.
+    pub(super) fn take_draft(&mut self) -> Option<Answer> {
+        let flight = self.in_flight.front_mut()?;
+        let items = flight.task.span_items()?;
+        let (done, bytes) = self.reader.draft(HEADER)?;
+        let task = if done == items {
+            self.in_flight.pop_front()?.task
+        } else {
+            flight.task.take_first(done)?
+        };
+        Some(Answer {
+            task,
+            kind: ReplyKind::Value,
+            content: Content::Own(bytes),
+            attachment: None,
+            nanoseconds: 0,
+            rest: Vec::new(),
+        })
     }
 
     /// What a dead worker has left.

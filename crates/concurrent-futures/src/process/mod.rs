@@ -28,6 +28,8 @@
 //! 2. *Handed over*: its frame is in the stream, `Ready`. More than one only while tasks are short
 //!    (`state.rs`). To whoever asks it is still pending, and may be cancelled (`Driver` in
 //!    `pool.rs`).
+//!    A worker that stops in the middle of a span gives back the rest of it. It takes nothing more
+//!    until that was read; what is behind it is taken back with it, and stays behind.
 //! 3. *Begun*: the worker has turned the frame's claim from `Ready` to `Taken`. The pool may have
 //!    turned it to `Recalled` first, and then the task is pending again, or cancelled. (An
 //!    argument too long for the stream is recalled by nobody: it is not there as a whole.)
@@ -42,6 +44,7 @@
 //! | worker | having begun a task | that one fails ([`WorkerDied`]), or is repeated if it may be |
 //! | worker | with tasks behind it, or an argument half sent | these were not begun: first in the queue again |
 //! | worker | in the middle of an answer | the task was begun and not answered: it fails |
+//! | worker | in the middle of a span | the items that were done have their results (`draft.rs`); the others fail |
 //! | worker | after an answer | the answer counts, whatever came of the worker |
 //! | worker | before it could work | started again, three times in a row at most; then the pool is broken |
 //! | worker | killed for a time limit, or by `terminate` | its task fails with that; the rest as above |
@@ -71,6 +74,7 @@ mod callbacks;
 mod channel;
 mod child;
 mod codec;
+mod draft;
 mod error;
 mod executor;
 mod failure;

@@ -363,3 +363,46 @@ fn the_supervisor_notices_every_change() {
         worker.join().unwrap();
     });
 }
+
+#[test]
+fn what_is_behind_a_span_that_is_given_back_is_never_begun_before_it() {
+    check(3, || {
+        let memory = Memory::new(8);
+        let bell = Bell::new();
+        let mut tasks = Writer::to_worker(&memory);
+        let frames = Reader::to_worker(&memory);
+        let mut answers = Writer::from_worker(&memory);
+        let mut answered = Reader::from_worker(&memory);
+        // The frame behind; perhaps there is none yet when the worker stops.
+        tasks.word(0).store(Claim::Ready as u32, Ordering::Relaxed);
+        let worker = thread::spawn({
+            let bell = Arc::clone(&bell);
+            move || {
+                assert_eq!(answers.write(&[1]), Ok(1));
+                let _ = answers.publish(true);
+                let is_read = || answers.consumed() == Ok(answers.position());
+                while !is_read() {
+                    answers.set_rest(Rest::Asleep);
+                    if !is_read() {
+                        bell.sleep();
+                    }
+                    answers.set_rest(Rest::Awake);
+                }
+                let mut bytes = Vec::new();
+                let is_there = frames.peek(1, &mut bytes) == Ok(true);
+                is_there && Claim::Taken.claim(frames.word())
+            }
+        });
+        assert_eq!(tasks.write(&[1]), Ok(1));
+        let _ = tasks.publish(true);
+        let mut bytes = Vec::new();
+        while answered.read(1, &mut bytes) == Ok(0) {
+            thread::yield_now();
+        }
+        assert!(Claim::Recalled.claim(tasks.word(0)));
+        if answered.release(true) {
+            bell.ring();
+        }
+        assert!(!worker.join().unwrap());
+    });
+}

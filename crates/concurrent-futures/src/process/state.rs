@@ -362,9 +362,7 @@ impl State {
                     let mut answer = answer;
                     let items = answer.task.span_items();
                     self.note_duration(answer.nanoseconds, items);
-                    if let Some(rest) = answer.rest.take() {
-                        self.queue.push_front(*rest);
-                    }
+                    self.requeue(mem::take(&mut answer.rest));
                     batch.answers.push(answer);
                 }
                 Arrival::Ready => self.has_started = true,
@@ -372,6 +370,15 @@ impl State {
             }
         }
         self.arrivals = arrivals;
+    }
+
+    /// Receives what a worker has left that has ended.
+    pub(super) fn receive_last(&mut self, index: usize, batch: &mut Batch) {
+        self.receive(index, batch);
+        let member = &mut self.members[index];
+        if !matches!(member.killed, Some(Kill::Fault(_))) {
+            batch.answers.extend(member.take_draft());
+        }
     }
 
     /// Tells workers that have had all the tasks that they may have to end.

@@ -130,12 +130,15 @@ impl Supervisor {
     fn waits_awake(&self) -> bool {
         let mut whose = None;
         let mut looks = Looks::default();
-        self.spin.until(|| {
-            if looks.is_turn() {
-                whose = self.pool.whose_work();
-            }
-            whose.is_some()
-        });
+        self.spin.until(
+            || {
+                if looks.is_turn() {
+                    whose = self.pool.whose_work();
+                }
+                whose.is_some()
+            },
+            || false,
+        );
         whose == Some(Whose::Supervisors)
     }
 
@@ -351,7 +354,7 @@ impl Supervisor {
             };
             // What it has answered counts.
             let mut batch = Batch::default();
-            state.receive(index, &mut batch);
+            state.receive_last(index, &mut batch);
             let is_over = state.broken.is_some() || !state.open && state.queue.is_empty();
             let member = state.members.remove(index);
             // No other is started in its place before its exit status is taken.

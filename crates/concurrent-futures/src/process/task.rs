@@ -25,6 +25,7 @@ use crate::panic;
 use crate::thread::limit::Permit;
 use std::io;
 use std::marker::PhantomData;
+use std::mem;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ enum Face {
     },
     /// As in [`RemoteTask`].
     Foreign {
-        answer: unsafe fn(NonNull<Header>, RemoteAnswer<'_>) -> bool,
+        answer: unsafe fn(NonNull<Header>, Range<u32>, RemoteAnswer<'_>) -> bool,
         is_abandoned: unsafe fn(NonNull<Header>) -> bool,
     },
 }
@@ -228,7 +229,12 @@ impl Task {
             .map_or(1, |span| span.items.end - span.items.start)
     }
 
-    /// The same, if it is a span.
+    /// Which these are.
+    fn range(&self) -> Range<u32> {
+        self.span.as_ref().map_or(0..1, |span| span.items.clone())
+    }
+
+    /// How many items it has, if it is a span.
     pub(super) fn span_items(&self) -> Option<u32> {
         self.span.as_ref().map(|_| self.items())
     }
@@ -264,6 +270,15 @@ impl Task {
             observed: None,
             reported: false,
         })
+    }
+
+    /// Takes the first few items, which are not all, out of a span that was started.
+    pub(super) fn take_first(&mut self, items: u32) -> Option<Self> {
+        if items == 0 {
+            return None;
+        }
+        let rest = self.split(items)?;
+        Some(mem::replace(self, rest))
     }
 
     pub(super) fn id(&self) -> FutureId {
@@ -335,15 +350,14 @@ impl Task {
         matches!(self.face, Face::Foreign { .. }).then_some(self)
     }
 
+    /// Whether it is of a span that was started, by this part or another.
+    fn is_part(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| span.has_begun)
+    }
+
     /// Cancels the task if it is pending, and what is left of a span.
     pub(super) fn cancel(self) {
-        if matches!(
-            self.span,
-            Some(Span {
-                has_begun: true,
-                ..
-            })
-        ) {
+        if self.is_part() {
             self.fail(TaskError::Cancelled);
         } else {
             self.future.cancel();
@@ -367,13 +381,12 @@ impl Task {
                 None
             },
             Face::Foreign { answer, .. } => {
-                let items = self.span.as_ref().map(|span| span.items.clone());
-                let is_span = items.is_some();
+                let is_span = self.span.is_some();
+                let items = self.range();
                 let remote = match ending {
                     Ending::Value(bytes, attachment) => RemoteAnswer::Value {
                         bytes: bytes.into_cow(),
                         attachment,
-                        items: items.unwrap_or(0..1),
                     },
                     Ending::Failure(bytes) => RemoteAnswer::Failure(bytes.into_cow()),
                     Ending::Error(error) => RemoteAnswer::Error(error),
@@ -384,7 +397,7 @@ impl Task {
                     return None;
                 }
                 // SAFETY: started by the pool, and claimed if it is no span.
-                let is_complete = unsafe { answer(self.future.address(), remote) };
+                let is_complete = unsafe { answer(self.future.address(), items, remote) };
                 if !is_complete || is_span && self.future.state().claim().is_err() {
                     return None;
                 }
@@ -443,6 +456,19 @@ impl Drop for Task {
                 unsafe { self.future.finish() };
                 self.note_end();
             }
+            // The parts of a span are its own to end, and their error is kept, too.
+            Left::All if self.is_part() => {
+                let (items, error) = (self.range(), RemoteAnswer::Error(TaskError::Abandoned));
+                if let Face::Foreign { answer, .. } = self.face {
+                    // SAFETY: a part of a span that was started, which is ended once: now.
+                    // Claimed, if it is complete by that.
+                    unsafe {
+                        if answer(self.future.address(), items, error) && state.claim().is_ok() {
+                            self.future.finish();
+                        }
+                    }
+                }
+            }
             Left::All if state.claim().is_ok() => {
                 let error = TaskError::Abandoned;
                 // SAFETY: just claimed.
@@ -450,7 +476,8 @@ impl Drop for Task {
                     match self.face {
                         Face::Rust { write, .. } => write(&self.future, Ending::Error(error)),
                         Face::Foreign { answer, .. } => {
-                            answer(self.future.address(), RemoteAnswer::Error(error));
+                            let error = RemoteAnswer::Error(error);
+                            answer(self.future.address(), self.range(), error);
                         }
                     }
                     self.future.finish();

@@ -11,6 +11,7 @@ use super::channel::{
     Reply, ReplyKind, Rest, Socket, Writer, padded, reserve,
 };
 use super::codec::Bytes;
+use super::draft::Draft;
 use super::handshake::{FACE, Mismatch, Refusal, Setup};
 use super::host::{Answer, Called, Caller};
 use super::image::{Identity, image};
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How much is written or read before the other side is shown.
-const PIECE: usize = 128 * 1024;
+pub(super) const PIECE: usize = 128 * 1024;
 /// How long it naps before it sleeps: a nap is cheaper to end, but nobody who is not there any
 /// more ends it.
 const NAP: Timespec = Timespec {
@@ -45,7 +46,7 @@ const KEPT: usize = 1024 * 1024;
 
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(super) enum Trouble {
     #[error("its supervisor is not there any more")]
     Alone,
     #[error("its task is to end it")]
@@ -204,6 +205,7 @@ impl<'a> Loop<'a> {
             let claimed = Claim::Taken.claim(self.reader.word());
             self.reader.skip(HEADER)?;
             if claimed {
+                self.writer.note_cpu();
                 return Ok(call);
             }
             // What belongs to it goes back.
@@ -271,23 +273,42 @@ impl<'a> Loop<'a> {
             Order::Call => {}
             Order::Initialize | Order::Close => return Err(Corrupt.into()),
         }
-        self.result.clear();
-        let start = Instant::now();
-        let outcome = foreign
-            .caller
-            .call(order, argument, attachment, &mut self.result);
-        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if os::is_fork() {
-            // As above.
-            os::leave();
+        let mut order = order;
+        let mut attachment = attachment;
+        loop {
+            let Some(foreign) = self.foreign.get_mut() else {
+                return Err(Corrupt.into());
+            };
+            self.result.clear();
+            let mut draft = Draft::new(&mut self.writer, self.socket, call.number);
+            let outcome = foreign.caller.call(
+                order.clone(),
+                argument,
+                attachment.take(),
+                &mut self.result,
+                &mut draft,
+            );
+            let nanoseconds = draft.end(outcome == Called::Raised)?;
+            if os::is_fork() {
+                // As above.
+                os::leave();
+            }
+            let (kind, left) = match outcome {
+                Called::Returned => (ReplyKind::Value, 0),
+                Called::StoppedBefore(left) => (ReplyKind::Value, left),
+                Called::PausedBefore(_) => (ReplyKind::Part, 1),
+                Called::Raised => (ReplyKind::Failure, 0),
+                Called::Ended => return Err(Trouble::Ended),
+            };
+            self.answer_left(kind, left, call.number, nanoseconds)?;
+            match outcome {
+                Called::PausedBefore(item) => order.items.start = item,
+                // What is behind in the stream comes after what was left of this: it is taken back
+                // before the answer is released.
+                Called::StoppedBefore(1..) => return self.wait_until_read(),
+                _ => return Ok(()),
+            }
         }
-        let (kind, left) = match outcome {
-            Called::Returned => (ReplyKind::Value, 0),
-            Called::StoppedBefore(left) => (ReplyKind::Value, left),
-            Called::Raised => (ReplyKind::Failure, 0),
-            Called::Ended => return Err(Trouble::Ended),
-        };
-        self.answer_left(kind, left, call.number, nanoseconds)
     }
 
     /// Sends what is in the buffer.
@@ -295,7 +316,7 @@ impl<'a> Loop<'a> {
         self.answer_left(kind, 0, number, nanoseconds)
     }
 
-    /// The same; the last items of a span were not begun.
+    /// The same, of a span; see `Reply::left`.
     fn answer_left(
         &mut self,
         kind: ReplyKind,
@@ -304,7 +325,6 @@ impl<'a> Loop<'a> {
         nanoseconds: u64,
     ) -> Result<(), Trouble> {
         let mut result = std::mem::take(&mut self.result);
-        self.give_back()?;
         let is_attached = self.send_attachment(result.attachment.take())?;
         let tail = result.tail.take();
         let tail = tail.as_deref().unwrap_or_default();
@@ -324,6 +344,8 @@ impl<'a> Loop<'a> {
         self.write(&result.bytes, is_short)?;
         self.write(tail, is_short)?;
         self.write(&[0; 8][..zeros], is_short)?;
+        // Behind the answer, which has to be where its draft was.
+        self.give_back()?;
         self.publish(true)?;
         if result.bytes.capacity() <= KEPT {
             self.result = result;
@@ -445,6 +467,23 @@ impl<'a> Loop<'a> {
         })
     }
 
+    /// Waits until all that was published is read.
+    fn wait_until_read(&self) -> Result<(), Trouble> {
+        let position = self.writer.position();
+        // What makes no sense is found out by who writes.
+        let is_read = || {
+            self.writer
+                .consumed()
+                .is_ok_and(|consumed| consumed == position)
+        };
+        while !is_read() {
+            self.wait(&is_read, || {
+                self.sleep(is_read, |rest| self.writer.set_rest(rest), Rest::Asleep)
+            })?;
+        }
+        Ok(())
+    }
+
     fn wait_for_room(&self) -> Result<(), Trouble> {
         self.publish(true)?;
         let is_there = || !matches!(self.writer.room(), Ok(0));
@@ -460,7 +499,7 @@ impl<'a> Loop<'a> {
         sleep: impl Fn() -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
         let wait = || {
-            if self.spin.until(is_there) {
+            if self.spin.until(is_there, || self.reader.is_beside()) {
                 return Ok(());
             }
             sleep()

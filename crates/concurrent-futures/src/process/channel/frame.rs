@@ -6,7 +6,7 @@
 //! | bytes | to a worker | from a worker |
 //! |---|---|---|
 //! | 0..4 | the claim | the kind |
-//! | 4..8 | the kind | items of a span that were not begun |
+//! | 4..8 | the kind | items of a span that were not begun; of a part, those that it has |
 //! | 8..16 | length of the payload | length of the payload |
 //! | 16..24 | place of the function | nanoseconds that the task took |
 //! | 24..32 | number of the frame | number of the frame that it answers |
@@ -127,8 +127,10 @@ pub(in crate::process) enum ReplyKind {
     Ready = 3,
     /// It cannot: the initializer failed.
     Unusable = 4,
+    /// The first items of a span returned these values; the answer for the others follows.
+    Part = 5,
     /// No answer: it gives back segments.
-    Release = 5,
+    Release = 6,
 }
 
 /// The header of a frame from a worker.
@@ -136,7 +138,7 @@ pub(in crate::process) enum ReplyKind {
 pub(in crate::process) struct Reply {
     pub(in crate::process) kind: ReplyKind,
     pub(in crate::process) is_attached: bool,
-    /// How many of the last items of a span were not begun.
+    /// How many of the last items of a span were not begun; of a part, how many it has.
     pub(in crate::process) left: u32,
     pub(in crate::process) length: u64,
     pub(in crate::process) nanoseconds: u64,
@@ -157,7 +159,8 @@ impl Reply {
             2 => ReplyKind::Failure,
             3 => ReplyKind::Ready,
             4 => ReplyKind::Unusable,
-            5 => ReplyKind::Release,
+            5 => ReplyKind::Part,
+            6 => ReplyKind::Release,
             _ => return Err(Corrupt),
         };
         Ok(Self {

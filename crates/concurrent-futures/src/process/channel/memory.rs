@@ -51,22 +51,46 @@ impl Flag {
     }
 }
 
+/// What the writer says.
+#[repr(C)]
+struct Tail {
+    position: AtomicU64,
+    /// One more than the number of the CPU on which it ran.
+    cpu: AtomicU32,
+}
+
 /// The positions of one stream. Zero is how a stream begins.
 #[repr(C)]
 pub(super) struct Positions {
     /// How many bytes were ever written; the writer's.
-    tail: Padded<AtomicU64>,
+    tail: Padded<Tail>,
     /// How many bytes were ever read; the reader's.
     head: Padded<AtomicU64>,
     /// Whether the reader sleeps, and wants to be woken when there are bytes.
     reader_sleeps: Padded<Flag>,
     /// Whether the writer waits, and wants to be woken when there is room.
     writer_sleeps: Padded<Flag>,
+    /// What the writer has written beyond the tail; the writer's.
+    draft: Padded<DraftWords>,
+}
+
+/// Says what there is of a draft.
+#[repr(C)]
+pub(super) struct DraftWords {
+    /// Where it begins: the tail of the stream, or the draft is over.
+    pub(super) position: AtomicU64,
+    /// How much of it counts.
+    pub(super) progress: AtomicU64,
 }
 
 impl Positions {
     pub(super) fn tail(&self) -> &AtomicU64 {
-        &self.tail.0
+        &self.tail.0.position
+    }
+
+    /// Beside the tail, which who looks at this looks at, too.
+    pub(super) fn writer_cpu(&self) -> &AtomicU32 {
+        &self.tail.0.cpu
     }
 
     pub(super) fn head(&self) -> &AtomicU64 {
@@ -79,6 +103,10 @@ impl Positions {
 
     pub(super) fn writer_sleeps(&self) -> &Flag {
         &self.writer_sleeps.0
+    }
+
+    pub(super) fn draft(&self) -> &DraftWords {
+        &self.draft.0
     }
 }
 

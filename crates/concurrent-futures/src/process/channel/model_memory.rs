@@ -57,23 +57,39 @@ impl Flag {
 
 pub(super) struct Positions {
     tail: AtomicU64,
+    writer_cpu: AtomicU32,
     head: AtomicU64,
     reader_sleeps: Flag,
     writer_sleeps: Flag,
+    draft: DraftWords,
+}
+
+pub(super) struct DraftWords {
+    pub(super) position: AtomicU64,
+    pub(super) progress: AtomicU64,
 }
 
 impl Positions {
     fn new() -> Self {
         Self {
             tail: AtomicU64::new(0),
+            writer_cpu: AtomicU32::new(0),
             head: AtomicU64::new(0),
             reader_sleeps: Flag::new(),
             writer_sleeps: Flag::new(),
+            draft: DraftWords {
+                position: AtomicU64::new(0),
+                progress: AtomicU64::new(0),
+            },
         }
     }
 
     pub(super) fn tail(&self) -> &AtomicU64 {
         &self.tail
+    }
+
+    pub(super) fn writer_cpu(&self) -> &AtomicU32 {
+        &self.writer_cpu
     }
 
     pub(super) fn head(&self) -> &AtomicU64 {
@@ -86,6 +102,10 @@ impl Positions {
 
     pub(super) fn writer_sleeps(&self) -> &Flag {
         &self.writer_sleeps
+    }
+
+    pub(super) fn draft(&self) -> &DraftWords {
+        &self.draft
     }
 }
 

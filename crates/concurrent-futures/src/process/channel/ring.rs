@@ -20,6 +20,20 @@
 //! all* for now, which wakes a patient one too; or it has filled or emptied the stream, which
 //! is more than half of one.
 //!
+//! A writer also says on which CPU it runs, for those who wait awake (`spin.rs`): a hint, which
+//! nothing relies on.
+//!
+//! # Drafts
+//! A writer may show what it has of a message before it publishes that: it writes a *draft*
+//! behind the tail, and says how much of it counts, by one word, which costs no more than the
+//! bytes. Nobody looks at a draft while its writer lives. If the writer ends for good in the
+//! middle of the message, the reader takes what counts of the draft.
+//!
+//! A draft says at which tail it begins. By publishing the message, with the same bytes at the same
+//! place or others, the tail moves, and the draft is over: at no time does the reader find both,
+//! or neither. Each step is one store, and stores are seen in their order, so that it makes
+//! no difference where the writer ends.
+//!
 //! # Invariants
 //! 1. `head <= tail <= head + capacity`. A side that finds the other's position against
 //!    this reports [`Corrupt`]; the memory is not touched outside the stream in any case.
@@ -27,6 +41,7 @@
 //!    read.
 //! 3. Each side keeps its own position in private memory, and only publishes it: the
 //!    other cannot change it.
+//! 4. What counts of a draft that begins at the tail does not change but to become more, or nothing.
 
 #![forbid(unsafe_code)]
 
@@ -87,6 +102,19 @@ fn set_rest(flag: &Flag, rest: Rest) {
     // ORDERING: the fence orders the flag before the look that follows; see the
     // protocol.
     fence(Ordering::SeqCst);
+}
+
+/// One more than the number of the CPU on which the calling thread runs; zero means none.
+fn this_cpu() -> u32 {
+    #[cfg(loom_models)]
+    return 0;
+    #[cfg(not(loom_models))]
+    u32::try_from(rustix::thread::sched_getcpu()).map_or(0, |cpu| cpu.wrapping_add(1))
+}
+
+fn is_beside(positions: &Positions) -> bool {
+    // ORDERING: Relaxed: a hint.
+    positions.writer_cpu().load(Ordering::Relaxed) == this_cpu()
 }
 
 /// The writing end.
@@ -165,10 +193,44 @@ impl Writer {
         })
     }
 
+    /// Says where the calling thread runs, for [`is_beside`](Reader::is_beside).
+    pub(in crate::process) fn note_cpu(&self) {
+        // ORDERING: Relaxed: a hint.
+        let noted = self.positions().writer_cpu();
+        let cpu = this_cpu();
+        if noted.load(Ordering::Relaxed) != cpu {
+            noted.store(cpu, Ordering::Relaxed);
+        }
+    }
+
     /// Says whether and how this side is about to sleep until there is room; look once more
     /// afterwards.
     pub(in crate::process) fn set_rest(&self, rest: Rest) {
         set_rest(self.positions().writer_sleeps(), rest);
+    }
+
+    /// Begins a draft of what is written next, of which nothing counts yet. All that was written
+    /// before is published.
+    pub(in crate::process) fn begin_draft(&self) {
+        let draft = self.positions().draft();
+        // ORDERING: Release, here and below: each store comes after those before it, of the
+        // bytes too, wherever this process ends.
+        draft.progress.store(0, Ordering::Release);
+        draft.position.store(self.tail, Ordering::Release);
+    }
+
+    /// Writes some of the draft, at so many bytes behind its beginning; there is room.
+    pub(in crate::process) fn write_draft(&self, offset: usize, bytes: &[u8]) {
+        self.memory
+            .write(self.direction, self.tail + offset as u64, bytes);
+    }
+
+    /// Says how many items of the draft count, and how many bytes these are together.
+    pub(in crate::process) fn count_draft(&self, items: u32, length: u32) {
+        let progress = u64::from(items) | u64::from(length) << 32;
+        let draft = self.positions().draft();
+        // ORDERING: see above.
+        draft.progress.store(progress, Ordering::Release);
     }
 
     /// The word at the beginning of a frame that was written at `position`.
@@ -265,6 +327,27 @@ impl Reader {
         })
     }
 
+    /// What the writer, which has ended, has left of the message that it was about to publish: the
+    /// number of items, and their bytes, which begin at `offset`.
+    pub(in crate::process) fn draft(&self, offset: usize) -> Option<(u32, Vec<u8>)> {
+        let draft = self.positions().draft();
+        // ORDERING: Acquire pairs with the Release in `count_draft`.
+        let progress = draft.progress.load(Ordering::Acquire);
+        let position = draft.position.load(Ordering::Acquire);
+        if position != self.head || self.available() != Ok(0) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "its halves")]
+        let (items, length) = (progress as u32, (progress >> 32) as usize);
+        if items == 0 || offset.checked_add(length)? > self.memory.capacity() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let from = self.head + offset as u64;
+        self.memory.read(self.direction, from, length, &mut bytes);
+        Some((items, bytes))
+    }
+
     /// Says whether and how this side is about to sleep until there is something to read;
     /// look once more afterwards.
     pub(in crate::process) fn set_rest(&self, rest: Rest) {
@@ -281,6 +364,11 @@ impl Reader {
             memory: Arc::clone(&self.memory),
             direction: self.direction,
         }
+    }
+
+    /// Whether the calling thread is where the writer was last.
+    pub(in crate::process) fn is_beside(&self) -> bool {
+        is_beside(self.positions())
     }
 
     /// What a thread can look at without the reader.
@@ -311,6 +399,11 @@ impl Watch {
         // ORDERING: Relaxed: a hint. Who reads looks at the position itself.
         let positions = self.memory.positions(self.direction);
         positions.tail().load(Ordering::Relaxed) != self.head
+    }
+
+    /// Whether the calling thread is where the writer was last.
+    pub(in crate::process) fn is_beside(&self) -> bool {
+        is_beside(self.memory.positions(self.direction))
     }
 }
 
@@ -423,6 +516,34 @@ mod tests {
         assert!(reader.release(false));
         writer.set_rest(Rest::Patient);
         assert!(reader.release(true));
+    }
+
+    #[test]
+    fn a_reader_knows_whether_the_writer_was_on_its_cpu() {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+        let (writer, reader) = stream(64);
+        assert!(!reader.is_beside());
+        // The affinity is this thread's only, which ends with the test.
+        thread::spawn(move || {
+            let stay = |cpu| {
+                let mut only = CpuSet::new();
+                only.set(cpu);
+                sched_setaffinity(None, &only).unwrap();
+            };
+            let allowed = sched_getaffinity(None).unwrap();
+            let here = sched_getcpu();
+            stay(here);
+            writer.note_cpu();
+            assert!(reader.is_beside());
+            assert!(reader.watch().is_beside());
+            let others = (0..CpuSet::MAX_CPU).filter(|&cpu| cpu != here && allowed.is_set(cpu));
+            for cpu in others.take(1) {
+                stay(cpu);
+                assert!(!reader.is_beside());
+            }
+        })
+        .join()
+        .unwrap();
     }
 
     proptest! {

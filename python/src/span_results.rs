@@ -1,0 +1,284 @@
+//! The results of a span as bytes, which a worker writes one after the other, and another process
+//! reads from any of them on.
+//!
+//! The first byte of each tells what follows:
+//!
+//! | byte | follows |
+//! |---|---|
+//! | [`NONE`], [`FALSE`], [`TRUE`] | nothing |
+//! | [`INT`], [`FLOAT`] | eight bytes |
+//! | [`TEXT`], [`BYTES`] | the length in four bytes, and so many |
+//! | [`TUPLE`], [`LIST`], [`DICT`] | the number of items in four bytes, and so many of the above; for a dictionary, key and value of each |
+//! | [`VALUE`] | the same, of what [`Pickling::append_result`] makes of it |
+//! | [`FAILURE`] | the same, of an exception's bytes: the item has failed |
+//! | [`LONG`] | to the end, what `append_result` makes of it; there is no other result |
+//! | [`ALL`] | to the end, what it makes of the list of all results |
+//!
+//! Numbers are in the machine's order. What is no number, text or the like, and no container of
+//! such things only, is pickled for itself, so that the bytes of one result say nothing of another.
+
+use crate::pickling::Pickling;
+use crate::stdlib;
+use crate::unpickling;
+use concurrent_futures::engine::{Answer, Received};
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use std::sync::Arc;
+
+const NONE: u8 = 0;
+const FALSE: u8 = 1;
+const TRUE: u8 = 2;
+const INT: u8 = 3;
+const FLOAT: u8 = 4;
+const TEXT: u8 = 5;
+const BYTES: u8 = 6;
+const TUPLE: u8 = 7;
+const LIST: u8 = 8;
+const DICT: u8 = 9;
+const VALUE: u8 = 10;
+const FAILURE: u8 = 11;
+const LONG: u8 = 12;
+const ALL: u8 = 13;
+
+/// Longer containers are pickled.
+const FEW: usize = 64;
+
+/// Longer results are sent for themselves.
+const SHORT: usize = 32 * 1024;
+
+/// What became of a result that was to be appended.
+pub(crate) enum Appended {
+    Yes,
+    /// It is to be sent for itself: this is all of the answer.
+    Long(Answer),
+}
+
+/// Appends a result.
+///
+/// # Errors
+/// What pickling it raises.
+pub(crate) fn append(
+    result: &Bound<'_, PyAny>,
+    pickling: &Pickling,
+    bytes: &mut Vec<u8>,
+) -> PyResult<Appended> {
+    let start = bytes.len();
+    if append_atom(result, bytes) || append_container(result, bytes) {
+        return Ok(Appended::Yes);
+    }
+    bytes.truncate(start);
+    let mut answer = Answer::default();
+    answer.bytes.push(LONG);
+    pickling.append_result(result, &mut answer)?;
+    if answer.tail.is_some() || answer.attachment.is_some() || answer.bytes.len() > SHORT {
+        return Ok(Appended::Long(answer));
+    }
+    append_counted(VALUE, &answer.bytes[1..], bytes);
+    Ok(Appended::Yes)
+}
+
+/// Appends a number, a text or the like. False, and nothing, if it is something else.
+fn append_atom(result: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> bool {
+    if result.is_none() {
+        bytes.push(NONE);
+    } else if result.is_exact_instance_of::<PyInt>() {
+        let mut overflow = 0;
+        // SAFETY: attached; an integer, so that there is no error but that it is too large.
+        let number =
+            unsafe { ffi::PyLong_AsLongLongAndOverflow(result.as_ptr(), &raw mut overflow) };
+        if overflow != 0 {
+            return false;
+        }
+        append_eight(INT, number.to_ne_bytes(), bytes);
+    } else if let Ok(flag) = result.cast_exact::<PyBool>() {
+        bytes.push(if flag.is_true() { TRUE } else { FALSE });
+    } else if let Ok(number) = result.cast_exact::<PyFloat>() {
+        append_eight(FLOAT, number.value().to_ne_bytes(), bytes);
+    } else if let Ok(text) = result.cast_exact::<PyString>() {
+        match text.to_str() {
+            Ok(text) if text.len() <= SHORT => append_counted(TEXT, text.as_bytes(), bytes),
+            // Lone surrogates are no UTF-8.
+            _ => return false,
+        }
+    } else if let Ok(value) = result.cast_exact::<PyBytes>() {
+        if value.as_bytes().len() > SHORT {
+            return false;
+        }
+        append_counted(BYTES, value.as_bytes(), bytes);
+    } else {
+        return false;
+    }
+    true
+}
+
+/// Appends a container of numbers, texts and the like. False if it is something else.
+fn append_container(container: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> bool {
+    let mut begin = |kind, items: usize| {
+        let Some(items) = u32::try_from(items).ok().filter(|_| items <= FEW) else {
+            return false;
+        };
+        bytes.push(kind);
+        bytes.extend_from_slice(&items.to_ne_bytes());
+        true
+    };
+    if let Ok(tuple) = container.cast_exact::<PyTuple>() {
+        let mut items = tuple.iter_borrowed();
+        begin(TUPLE, tuple.len()) && items.all(|item| append_atom(&item, bytes))
+    } else if let Ok(list) = container.cast_exact::<PyList>() {
+        // While the items are looked at, no Python code runs.
+        begin(LIST, list.len()) && list.iter().all(|item| append_atom(&item, bytes))
+    } else if let Ok(dict) = container.cast_exact::<PyDict>() {
+        begin(DICT, dict.len())
+            && dict
+                .iter()
+                .all(|(key, value)| append_atom(&key, bytes) && append_atom(&value, bytes))
+    } else {
+        false
+    }
+}
+
+fn append_eight(kind: u8, value: [u8; 8], bytes: &mut Vec<u8>) {
+    let mut record = [kind; 9];
+    record[1..].copy_from_slice(&value);
+    bytes.extend_from_slice(&record);
+}
+
+fn append_counted(kind: u8, value: &[u8], bytes: &mut Vec<u8>) {
+    // An exception that is longer is cut off, and cannot be unpickled; it does not fit into a stream.
+    let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    bytes.push(kind);
+    bytes.extend_from_slice(&length.to_ne_bytes());
+    bytes.extend_from_slice(value);
+}
+
+/// Appends an exception, as `pack_exception` has made bytes of it.
+pub(crate) fn append_failure(packed: &[u8], bytes: &mut Vec<u8>) {
+    append_counted(FAILURE, packed, bytes);
+}
+
+/// Appends all results of a span that is one task.
+///
+/// # Errors
+/// What pickling them raises.
+pub(crate) fn append_all(
+    results: &Bound<'_, PyList>,
+    pickling: &Pickling,
+    answer: &mut Answer,
+) -> PyResult<()> {
+    answer.bytes.push(ALL);
+    pickling.append_result(results, answer)
+}
+
+/// What was read of the results of a span.
+pub(crate) struct Read<'py> {
+    /// The results; `FailedItem` for those that have failed.
+    pub(crate) results: Bound<'py, PyList>,
+    /// Where the result begins at which it stopped, if it did not come to the end.
+    pub(crate) stopped: Option<usize>,
+}
+
+/// Reads results up to the end, or up to one that cannot be unpickled.
+///
+/// # Errors
+/// What the first raises, if that cannot be unpickled.
+pub(crate) fn read<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    attachment: Option<&Arc<Received>>,
+) -> PyResult<Read<'py>> {
+    let results = PyList::empty(py);
+    let mut left = bytes;
+    while !left.is_empty() {
+        let start = bytes.len() - left.len();
+        if let (0, Some((&ALL, value))) = (start, left.split_first()) {
+            return Ok(Read {
+                results: unpickling::value(py, value, attachment)?.cast_into::<PyList>()?,
+                stopped: None,
+            });
+        }
+        match read_one(py, &mut left, attachment) {
+            Ok(result) => results.append(result)?,
+            Err(error) if results.is_empty() => return Err(error),
+            Err(_) => {
+                return Ok(Read {
+                    results,
+                    stopped: Some(start),
+                });
+            }
+        }
+    }
+    Ok(Read {
+        results,
+        stopped: None,
+    })
+}
+
+fn read_one<'py>(
+    py: Python<'py>,
+    bytes: &mut &[u8],
+    attachment: Option<&Arc<Received>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let kind = match bytes.split_first() {
+        Some((&kind, rest)) => {
+            *bytes = rest;
+            kind
+        }
+        None => return Err(garbled()),
+    };
+    Ok(match kind {
+        NONE => py.None().into_bound(py),
+        FALSE => PyBool::new(py, false).to_owned().into_any(),
+        TRUE => PyBool::new(py, true).to_owned().into_any(),
+        INT => i64::from_ne_bytes(eight(bytes)?)
+            .into_pyobject(py)?
+            .into_any(),
+        FLOAT => PyFloat::new(py, f64::from_ne_bytes(eight(bytes)?)).into_any(),
+        TEXT => PyString::from_bytes(py, counted(bytes)?)?.into_any(),
+        BYTES => PyBytes::new(py, counted(bytes)?).into_any(),
+        TUPLE => PyTuple::new(py, read_atoms(py, bytes)?)?.into_any(),
+        LIST => PyList::new(py, read_atoms(py, bytes)?)?.into_any(),
+        DICT => {
+            let dict = PyDict::new(py);
+            for _ in 0..count(bytes)? {
+                let key = read_one(py, bytes, None)?;
+                dict.set_item(key, read_one(py, bytes, None)?)?;
+            }
+            dict.into_any()
+        }
+        VALUE => unpickling::value(py, counted(bytes)?, None)?,
+        FAILURE => stdlib::failed_item(py)?.call1((PyBytes::new(py, counted(bytes)?),))?,
+        LONG => unpickling::value(py, std::mem::take(bytes), attachment)?,
+        _ => return Err(garbled()),
+    })
+}
+
+fn count(bytes: &mut &[u8]) -> PyResult<u32> {
+    let (count, rest) = bytes.split_first_chunk().ok_or_else(garbled)?;
+    *bytes = rest;
+    Ok(u32::from_ne_bytes(*count))
+}
+
+fn read_atoms<'py>(py: Python<'py>, bytes: &mut &[u8]) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    (0..count(bytes)?)
+        .map(|_| read_one(py, bytes, None))
+        .collect()
+}
+
+fn eight(bytes: &mut &[u8]) -> PyResult<[u8; 8]> {
+    let (value, rest) = bytes.split_first_chunk().ok_or_else(garbled)?;
+    *bytes = rest;
+    Ok(*value)
+}
+
+fn counted<'a>(bytes: &mut &'a [u8]) -> PyResult<&'a [u8]> {
+    let length = usize::try_from(count(bytes)?)?;
+    let (value, rest) = bytes.split_at_checked(length).ok_or_else(garbled)?;
+    *bytes = rest;
+    Ok(value)
+}
+
+fn garbled() -> PyErr {
+    PyValueError::new_err("the answer of the worker is garbled")
+}
