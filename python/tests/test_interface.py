@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import inspect
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -11,6 +13,7 @@ import concurrent_futures
 import concurrent_futures._base
 import concurrent_futures.process
 import concurrent_futures.thread
+from support import LIMIT
 
 CLASSES = ["Future", "Executor", "ThreadPoolExecutor"]
 
@@ -124,3 +127,58 @@ def test_importing_starts_no_thread() -> None:
     before = threading.active_count()
     concurrent_futures.ThreadPoolExecutor()
     assert threading.active_count() == before
+
+
+def loaded_by(code: str, *names: str) -> list[str]:
+    """Which of these modules a new interpreter has loaded after some code."""
+    code = f"import sys\n{code}\nprint(*[name for name in {names!r} if name in sys.modules])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        (
+            "import concurrent_futures",
+            ["concurrent", "concurrent_futures._engine", "logging", "multiprocessing", "threading"],
+        ),
+        (
+            "from concurrent_futures import ThreadPoolExecutor",
+            ["concurrent_futures.process", "multiprocessing", "pickle", "typing"],
+        ),
+        (
+            "from concurrent_futures import ProcessPoolExecutor",
+            ["concurrent_futures._install", "concurrent_futures.thread", "typing"],
+        ),
+        (
+            "import concurrent_futures._worker",
+            ["concurrent", "concurrent_futures._base", "logging", "traceback", "typing"],
+        ),
+    ],
+)
+def test_only_what_is_needed_is_loaded(code: str, names: list[str]) -> None:
+    without = loaded_by("import site", *names)
+    assert loaded_by(code, *names) == without
+
+
+@pytest.mark.parametrize("name", ["process", "thread", "_base"])
+def test_submodules_are_there_without_their_import(name: str) -> None:
+    code = f"import concurrent_futures; concurrent_futures.{name}"
+    assert loaded_by(code, f"concurrent_futures.{name}")
+
+
+def test_all_names_are_there_from_the_beginning() -> None:
+    code = """
+import concurrent_futures
+assert {*concurrent_futures.__all__, "process", "thread"} <= {*dir(concurrent_futures)}
+from concurrent_futures import *
+assert {*concurrent_futures.__all__} <= {*globals()}
+"""
+    assert loaded_by(code, "concurrent_futures.process") == ["concurrent_futures.process"]
+
+
+def test_there_are_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="module 'concurrent_futures' has no attribute 'no'"):
+        concurrent_futures.no  # type: ignore[attr-defined] # noqa: B018
