@@ -20,6 +20,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "as PyO3 passes arguments")]
 
 mod as_completed;
+mod exclusive;
 mod fields;
 mod future;
 mod host;
@@ -36,9 +37,11 @@ mod process_map;
 mod process_pool;
 mod released;
 mod remote;
+mod shortcut;
 mod span_results;
 mod stdlib;
 mod task;
+mod ticks;
 mod unpickling;
 mod wait;
 mod waiting;
@@ -82,6 +85,7 @@ mod _engine {
         super::name::make(py);
         py.get_type::<super::host::Worker>();
         super::process::count_forks();
+        super::shortcut::set(py)?;
         Future::measure(py)
     }
 }
