@@ -33,10 +33,12 @@ static NAMES: PyOnceLock<Names> = PyOnceLock::new();
 
 names! {
     begin = "_begin";
+    buffers = "buffers";
     exit_of = "exit_of";
     self_ = "__self__";
     traceback = "__traceback__";
     extra_reducers = "_extra_reducers";
+    raw = "raw";
     reducer_override = "reducer_override";
     forking_pickler = "ForkingPickler";
     dump = "dump";
@@ -60,6 +62,7 @@ names! {
     result = "result";
     start = "start";
     submit = "submit";
+    supervise = "_supervise";
     target = "target";
     thread_name = "%s_%d";
     unexpected_state = "Future %s in unexpected state: %s";

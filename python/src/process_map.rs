@@ -239,7 +239,7 @@ impl Results {
         };
         let result = result.into_bound(py);
         if self.is_failed(&result) {
-            let error = result.call_method0("error")?;
+            let error = stdlib::rebuild_exception(py)?.call1((result.getattr("data")?,))?;
             return Err(stdlib::raising(&error));
         }
         Ok(Some(result))

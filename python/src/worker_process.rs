@@ -3,22 +3,32 @@
 //! It is attached but while it waits. Signals that come while it waits are handled then; an
 //! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
 
-use crate::pickling::{self, AS_ONE, NO_PICKLE, Tag};
+use crate::buffers;
+use crate::pickling::{self, AS_ONE, NO_PICKLE, Pickling, Tag};
 use crate::process_errors;
 use crate::span_results::{self, Appended};
 use crate::task::{begin_turn, let_others_run};
 use crate::ticks::Ticks;
 use crate::unpickling::loads;
-use concurrent_futures::engine::{self, Answer, CallOrder, Called, Caller, Definition, Progress};
+use concurrent_futures::engine::{
+    self, Answer, CallOrder, Called, Caller, Definition, Progress, Received, Segments,
+};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use std::cell::Cell;
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A worker that has been at a span for so long leaves the rest to others.
 const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How many bytes of shared memory a worker keeps for long results.
+const KEPT: usize = 32 * 1024 * 1024;
+/// How many results with long buffers may be on their way, or in use by the parent.
+const FILES: usize = 64;
 
 /// A function that was defined.
 enum Function {
@@ -31,8 +41,7 @@ struct Worker<'py> {
     functions: Vec<Option<Function>>,
     /// Whether what cannot be unpickled ends the worker, as in the standard library.
     is_strict: bool,
-    /// Whether results may be pickled by value.
-    by_value: bool,
+    pickling: Pickling,
     /// Makes the bytes of an exception.
     pack: Bound<'py, PyAny>,
     /// What ends the worker.
@@ -69,7 +78,7 @@ impl<'py> Worker<'py> {
         };
         let ready = match function {
             Function::Ready(ready) => return Ok(ready.bind(self.py).clone()),
-            Function::Pickled(pickle) => loads(self.py, pickle)?,
+            Function::Pickled(pickle) => loads(self.py, pickle, None)?,
         };
         *function = Function::Ready(ready.clone().unbind());
         Ok(ready)
@@ -79,11 +88,15 @@ impl<'py> Worker<'py> {
         &mut self,
         order: &CallOrder,
         argument: &[u8],
+        attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
         progress: &mut dyn Progress,
     ) -> Result<Called, Failure> {
         let py = self.py;
-        let unpickled = self.unpickle(order, argument);
+        let attachment = buffers::received(attachment).map_err(Failure::Call)?;
+        let unpickled = self.unpickle(order, argument, attachment.as_ref());
+        // From here on, the objects have it.
+        drop(attachment);
         let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
             Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
             Unpickled::Span(mut span) => {
@@ -96,37 +109,51 @@ impl<'py> Worker<'py> {
         // Before the answer: who waits for it may look at what becomes of them.
         drop((function, arguments, keywords));
         let result = result.map_err(Failure::Call)?;
-        pickling::append_result(&result, self.by_value, answer).map_err(Failure::Call)?;
+        self.pickling
+            .append_result(&result, answer)
+            .map_err(Failure::Call)?;
+        drop(result);
         let_others_run(py);
         Ok(Called::Returned)
     }
 
-    fn unpickle(&mut self, order: &CallOrder, argument: &[u8]) -> PyResult<Unpickled<'py>> {
+    fn unpickle(
+        &mut self,
+        order: &CallOrder,
+        argument: &[u8],
+        attachment: Option<&Arc<Received>>,
+    ) -> PyResult<Unpickled<'py>> {
         let py = self.py;
         let tag = Tag::of(order.tag & !AS_ONE)
             .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
         Ok(match tag {
             Tag::Nothing => Unpickled::Call(self.function(order.place)?, PyTuple::empty(py), None),
             Tag::Arguments => {
-                let arguments = loads(py, argument)?.cast_into::<PyTuple>()?;
+                let arguments = loads(py, argument, attachment)?.cast_into::<PyTuple>()?;
                 Unpickled::Call(self.function(order.place)?, arguments, None)
             }
             Tag::Keywords => {
-                let (arguments, keywords) = loads(py, argument)?.extract()?;
+                let (arguments, keywords) = loads(py, argument, attachment)?.extract()?;
                 Unpickled::Call(self.function(order.place)?, arguments, Some(keywords))
             }
             Tag::Whole => {
-                let (function, arguments, keywords) = loads(py, argument)?.extract()?;
+                let (function, arguments, keywords) = loads(py, argument, attachment)?.extract()?;
                 Unpickled::Call(function, arguments, Some(keywords))
             }
             Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan => {
-                Unpickled::Span(self.unpickle_span(order.place, tag, argument)?)
+                Unpickled::Span(self.unpickle_span(order.place, tag, argument, attachment)?)
             }
         })
     }
 
     /// A span, of which this worker may have had a part just now.
-    fn unpickle_span(&mut self, place: u16, tag: Tag, argument: &[u8]) -> PyResult<Span<'py>> {
+    fn unpickle_span(
+        &mut self,
+        place: u16,
+        tag: Tag,
+        argument: &[u8],
+        attachment: Option<&Arc<Received>>,
+    ) -> PyResult<Span<'py>> {
         let py = self.py;
         let garbled = || PyRuntimeError::new_err("the call is garbled");
         let (number, rest) = argument.split_first_chunk().ok_or_else(garbled)?;
@@ -137,7 +164,7 @@ impl<'py> Worker<'py> {
         let items_of = |list: Bound<'py, PyList>| list.iter().map(Some).collect();
         let (function, items) = match tag {
             Tag::WholeSpan | Tag::WholeSingleSpan => {
-                let (function, items) = loads(py, bytes)?.extract()?;
+                let (function, items) = loads(py, bytes, attachment)?.extract()?;
                 (function, items_of(items))
             }
             _ if *kind == NO_PICKLE => {
@@ -145,7 +172,10 @@ impl<'py> Worker<'py> {
             }
             _ => {
                 let function = self.function(place)?;
-                (function, items_of(loads(py, bytes)?.cast_into()?))
+                (
+                    function,
+                    items_of(loads(py, bytes, attachment)?.cast_into()?),
+                )
             }
         };
         Ok(Span {
@@ -180,7 +210,7 @@ impl<'py> Worker<'py> {
             }
             let called = span.call(index);
             let appended = called.and_then(|result| {
-                let appended = span_results::append(&result, self.by_value, &mut answer.bytes);
+                let appended = span_results::append(&result, &self.pickling, &mut answer.bytes);
                 drop(result);
                 appended
             });
@@ -225,7 +255,7 @@ impl<'py> Worker<'py> {
             results.append(span.call(index)?)?;
             let_others_run(self.py);
         }
-        span_results::append_all(&results, self.by_value, answer)?;
+        span_results::append_all(&results, &self.pickling, answer)?;
         Ok(Called::Returned)
     }
 
@@ -300,10 +330,11 @@ impl Caller for Worker<'_> {
         &mut self,
         order: CallOrder,
         argument: &[u8],
+        attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
         progress: &mut dyn Progress,
     ) -> Called {
-        match self.make(&order, argument, answer, progress) {
+        match self.make(&order, argument, attachment, answer, progress) {
             Ok(called) => called,
             Err(Failure::Unpickling(error))
                 if self.is_strict && !pickling::is_interrupt(self.py, &error) =>
@@ -354,7 +385,10 @@ pub(crate) fn serve<'py>(
         py,
         functions: Vec::new(),
         is_strict,
-        by_value,
+        pickling: Pickling {
+            by_value,
+            segments: Segments::new(KEPT, FILES),
+        },
         pack,
         fatal: None,
         span: None,
@@ -362,6 +396,7 @@ pub(crate) fn serve<'py>(
         paused: Cell::new(None),
     };
     begin_turn(py);
+    // The parent has kept them off while the process started.
     allow_interrupts(true);
     let served = engine::serve(own(channel), &mut worker);
     // From now on it ends; an interrupt is for those that do something.
@@ -374,20 +409,23 @@ pub(crate) fn serve<'py>(
     }
 }
 
-/// Lets interrupts through, which the parent has blocked while the process started; or blocks
-/// them.
-fn allow_interrupts(allow: bool) {
+/// Lets interrupts (SIGINT) through to this thread, or keeps them off, and off processes that it
+/// starts. Returns whether they came through before.
+#[pyfunction]
+pub(crate) fn allow_interrupts(allow: bool) -> bool {
     let how = if allow {
         libc::SIG_UNBLOCK
     } else {
         libc::SIG_BLOCK
     };
-    // SAFETY: a set of signals, filled by the functions that are there for it.
+    // SAFETY: sets of signals, filled by the functions that are there for it.
     unsafe {
         let mut signals = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
         libc::sigemptyset(&raw mut signals);
         libc::sigaddset(&raw mut signals, libc::SIGINT);
-        libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut());
+        libc::pthread_sigmask(how, &raw const signals, &raw mut before);
+        libc::sigismember(&raw const before, libc::SIGINT) == 0
     }
 }
 
