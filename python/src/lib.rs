@@ -21,6 +21,7 @@
 
 mod as_completed;
 mod buffers;
+mod exclusive;
 mod fields;
 mod future;
 mod host;
@@ -37,9 +38,11 @@ mod process_map;
 mod process_pool;
 mod released;
 mod remote;
+mod shortcut;
 mod span_results;
 mod stdlib;
 mod task;
+mod ticks;
 mod unpickling;
 mod wait;
 mod waiting;
@@ -90,6 +93,7 @@ mod _engine {
         py.get_type::<super::buffers::Collector>();
         py.get_type::<super::buffers::SegmentFile>();
         super::process::count_forks();
+        super::shortcut::set(py)?;
         Future::measure(py)
     }
 }
