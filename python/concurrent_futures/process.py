@@ -86,6 +86,11 @@ class Workers:
         self.processes[process.pid] = process
         return process.pid, process.sentinel
 
+    def start_callbacks(self, callbacks: _engine.CallbacksThread) -> None:
+        """Start a thread that calls callbacks."""
+        name = "ProcessPoolExecutor-callbacks"
+        threading.Thread(target=callbacks.run, name=name).start()
+
     def exit_of(self, pid: int, replaced: bool) -> int | None:
         """Return the exit code of a worker that has ended, and forget it if it is replaced."""
         process = self.processes[pid]
@@ -343,7 +348,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         with self._shutdown_lock:
             self._close(cancel_futures)
             thread = self._executor_manager_thread
-        if wait and thread is not None and thread is not threading.current_thread():
+        # Neither the supervisor nor a callback, for which it waits, waits for itself.
+        is_own = thread is threading.current_thread() or self._calls_back()
+        if wait and thread is not None and not is_own:
             thread.join()
         self._executor_manager_thread = None
         self._call_queue = None

@@ -20,6 +20,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "as PyO3 passes arguments")]
 
 mod as_completed;
+mod callbacks;
 mod fields;
 mod future;
 mod host;
@@ -53,6 +54,8 @@ mod _engine {
 
     #[pymodule_export]
     use super::as_completed::{AsCompleted, as_completed};
+    #[pymodule_export]
+    use super::callbacks::CallbacksThread;
     #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]

@@ -13,6 +13,8 @@
 //! `content` is under a lock, which is held for no Python code.
 
 use crate::future::Future;
+use crate::observers::Observers;
+use crate::process::attached;
 use crate::process_errors;
 use crate::process_pool::Shared;
 use crate::released;
@@ -20,7 +22,7 @@ use crate::span_results;
 use crate::unpickling;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::{
-    Cancel, ForeignTask, Header, Permit, RemoteAnswer, RemoteTask, TaskRef, VTable,
+    Cancel, ForeignTask, Header, Permit, Phase, RemoteAnswer, RemoteTask, TaskRef, VTable,
 };
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -132,6 +134,22 @@ impl Remote {
     pub(crate) fn abandon(&self) {
         // ORDERING: Relaxed: what is begun meanwhile is begun.
         self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the task of the future back and calls `cancel`, if its worker has not begun with it.
+    /// Returns whether it did.
+    pub(crate) fn recall(&self, future: &Future, cancel: impl FnOnce()) -> bool {
+        // SAFETY: the caller has the future meanwhile.
+        let task = unsafe { future.task() };
+        let may_be = future.state().phase() == Phase::Running && self.pool.is_of_this_process();
+        may_be && self.pool.pool.recall(&task, cancel)
+    }
+
+    /// Whether a worker has begun with the task of the future, which is running by its word.
+    pub(crate) fn has_begun(&self, future: &Future) -> bool {
+        // SAFETY: as above.
+        let task = unsafe { future.task() };
+        !self.pool.is_of_this_process() || self.pool.pool.has_begun(&task)
     }
 
     /// Ends the task of the future, and its worker if that is running it.
@@ -401,6 +419,18 @@ pub(crate) fn open(future: &Bound<'_, Future>) -> PyResult<()> {
     Ok(())
 }
 
+/// Has the callbacks of a future called that is done.
+fn call_back(future: &Bound<'_, Future>) {
+    if let (Some(remote), true) = (future.get().remote(), has_callbacks(future)) {
+        remote.pool.call_back(future);
+    }
+}
+
+fn has_callbacks(future: &Bound<'_, Future>) -> bool {
+    let observers = future.get().observers();
+    observers.is_some_and(Observers::has_callbacks)
+}
+
 /// What the engine does with such a future.
 struct RemoteFuture;
 
@@ -412,8 +442,23 @@ unsafe impl ForeignTask for RemoteFuture {
     }
 
     unsafe fn finish(task: NonNull<Header>) {
-        // SAFETY: promised by the caller.
-        unsafe { Future::finish_task(task) };
+        attached(|py| {
+            // SAFETY: promised by the caller.
+            let future = unsafe { Future::of(py, task) };
+            if let (Some(remote), true) = (future.get().remote(), has_callbacks(&future)) {
+                remote.pool.finish(&future);
+                return;
+            }
+            // SAFETY: as above.
+            let (observed, told) = unsafe { Future::publish(&future) };
+            if let Err(error) = told {
+                error.write_unraisable(py, Some(future.as_any()));
+            }
+            if observed {
+                // One may have come just before it was done.
+                call_back(&future);
+            }
+        });
     }
 
     unsafe fn fail(task: NonNull<Header>, error: TaskError) {
@@ -428,8 +473,18 @@ unsafe impl ForeignTask for RemoteFuture {
     }
 
     unsafe fn cancel(task: NonNull<Header>) -> Cancel {
-        // SAFETY: promised by the caller.
-        unsafe { <Future as ForeignTask>::cancel(task) }
+        attached(|py| {
+            // SAFETY: promised by the caller.
+            let future = unsafe { Future::of(py, task) };
+            let (cancel, told) = Future::cancel_and(&future, |future| {
+                call_back(future);
+                Ok(())
+            });
+            if let Err(error) = told {
+                error.write_unraisable(py, Some(future.as_any()));
+            }
+            cancel
+        })
     }
 
     unsafe fn skip(task: NonNull<Header>) {

@@ -284,6 +284,24 @@ impl ProcessPool {
             .end_workers(if kill { Signal::KILL } else { Signal::TERM });
     }
 
+    /// Takes the task of a future back, if the worker that it was handed to has not begun with it,
+    /// and calls `cancel`, which is to cancel the future: it is pending. Returns whether it did.
+    pub fn recall(&self, task: &TaskRef, cancel: impl FnOnce()) -> bool {
+        let recalled = self.0.recall(task.id());
+        let is_recalled = recalled.is_some();
+        if is_recalled {
+            cancel();
+        }
+        drop(recalled);
+        is_recalled
+    }
+
+    /// Whether a worker has begun with a task that is running by its word.
+    #[must_use]
+    pub fn has_begun(&self, task: &TaskRef) -> bool {
+        self.0.has_begun(task.id())
+    }
+
     /// Ends the task of a future, together with its worker if it is running. Returns
     /// whether it will.
     #[must_use]

@@ -65,7 +65,7 @@ pub(super) struct State {
     pub(super) watched: Option<Instant>,
     /// Whether that is too late for what was handed over since.
     pub(super) needs_watch: bool,
-    /// Tasks that have ended, whose callbacks the supervisor is to run.
+    /// Tasks that have ended, and are to be finished by the supervisor.
     pub(super) late: Vec<Task>,
     /// How many workers other threads than the supervisor are starting.
     pub(super) starting: usize,

@@ -1,5 +1,8 @@
 //! The supervisor: one thread for each pool, which starts workers, notices their death, and
-//! watches time limits. Where a face asks for it, it runs the callbacks, too.
+//! watches time limits. Callbacks are left to another thread: by [`Callbacks`], or by the face, which
+//! the supervisor tells of each future that is done.
+//!
+//! [`Callbacks`]: super::callbacks::Callbacks
 //!
 //! It sleeps until a worker writes to its socket, a worker ends (its pidfd is readable),
 //! another thread rings, or a time limit passes. Workers write only while it sleeps and
