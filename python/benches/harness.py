@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from contestants import UnableError
 
-#: One run: a figure for each column of the table.
+#: One run: a figure for each column of the table; not a number for what it cannot do.
 Sample = Sequence[float]
 
 

@@ -1,7 +1,7 @@
 """The workloads of process pools."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -10,10 +10,9 @@ from contestants import OURS
 from harness import Entry, Sample, Settings, check, measure, microseconds_each
 from process_contestants import ProcessContestant, ProcessPool, installed
 from process_tasks import echo, exit_at, identity, no_op, pause
-from report import PROCESSES, Section, Table, Target
+from report import PROCESSES, Section, Table, Target, targets
 
 WORKERS = 2
-_METHODS = ("fork", "forkserver", "spawn")
 _CRASHING = 200
 _MEBIBYTE = 1 << 20
 
@@ -36,17 +35,6 @@ def entries(run: Callable[[ProcessContestant], Sample]) -> list[Entry]:
 def milliseconds_since(start: float) -> float:
     """Return how long ago something was."""
     return (time.perf_counter() - start) * 1e3
-
-
-def targets(
-    table: Table, times: Sequence[float], unit: str, what: Sequence[str] = ("",)
-) -> list[Target]:
-    """Promise a multiple of the standard library's speed for each column, and to be the first."""
-    promised = []
-    for column, (least, name) in enumerate(zip(times, what, strict=True)):
-        promised.append(Target.times(table, column, least, unit, name))
-        promised.append(Target.fastest(table, column, unit, name))
-    return promised
 
 
 def submit(settings: Settings) -> Section:
@@ -170,36 +158,6 @@ def long_values(settings: Settings) -> Section:
         "replaces the one before.",
         table,
         targets(table, [3, 6], "ms", ["bytes: ", "array: "]),
-        PROCESSES,
-    )
-
-
-def start(settings: Settings) -> Section:
-    """Start a pool, take its first result, and end it."""
-    repeated = settings.size(5, 1)
-
-    def once(contestant: ProcessContestant, method: str) -> float:
-        begun = time.perf_counter()
-        for _ in range(repeated):
-            with contestant.processes(WORKERS, method) as pool:
-                check(pool.call(no_op) is True, contestant.name)
-        return milliseconds_since(begun) / repeated
-
-    def run(contestant: ProcessContestant) -> Sample:
-        return [once(contestant, method) for method in _METHODS]
-
-    table = Table(
-        [f"{method}, ms" for method in _METHODS],
-        measure(settings.rounds, entries(run)),
-        compared=range(len(_METHODS)),
-    )
-    return Section(
-        "Start processes, take the first result, shut down",
-        f"From making a pool of {WORKERS} workers to the end of all of them, with one no-op. The "
-        "server of forkserver is started once and stays. loky and joblib have a start method of "
-        "their own.",
-        table,
-        targets(table, [1.25] * 3, "ms", [f"{method}: " for method in _METHODS]),
         PROCESSES,
     )
 

@@ -1,5 +1,6 @@
 """The report: tables and targets as markdown, and their place in BENCHMARKS.md."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,7 @@ class Target:
             for row in table.rows
             if row.figures and row.entry.name != contestants.OURS.name and not row.entry.is_context
         ]
+        others = [other for other in others if not math.isnan(other[0])]
         if ours is None or not others:
             return cls(promise, None, False)
         best, name = min(others)
@@ -94,6 +96,17 @@ class Target:
         if self.measured is None:
             return "not measured"
         return "met" if self.met else "**not met**"
+
+
+def targets(
+    table: Table, times: Sequence[float], unit: str, what: Sequence[str] = ("",)
+) -> list[Target]:
+    """Promise a multiple of the standard library's speed for each column, and to be the first."""
+    promised = []
+    for column, (least, name) in enumerate(zip(times, what, strict=True)):
+        promised.append(Target.times(table, column, least, unit, name))
+        promised.append(Target.fastest(table, column, unit, name))
+    return promised
 
 
 @dataclass(frozen=True)
@@ -205,7 +218,7 @@ def _table(table: Table) -> str:
     for row in table.rows:
         cells = [_cell(figure) for figure in row.figures]
         if row.figures:
-            cells += [f"{table.times(row.figures[one], one):.2f}" for one in table.compared]
+            cells += [_times(table.times(row.figures[one], one)) for one in table.compared]
         else:
             cells = ["–"] * (len(headings) - 1)
         rows.append([_name(row), *cells])
@@ -234,7 +247,13 @@ def _name(row: Row) -> str:
     return f"*{row.entry.name}*" if row.entry.is_context else row.entry.name
 
 
+def _times(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
 def _cell(figure: Figure) -> str:
+    if math.isnan(figure.median):
+        return "–"
     median, lowest, highest = map(digits, (figure.median, figure.lowest, figure.highest))
     return median if lowest == highest else f"{median} ({lowest}–{highest})"
 

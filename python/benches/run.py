@@ -14,6 +14,7 @@ from pathlib import Path
 
 import contestants
 import process_contestants
+import process_start
 import process_workloads
 import report
 import workloads
@@ -37,7 +38,7 @@ WORKLOADS: dict[str, Callable[[Settings], report.Section]] = {
     "process-map": process_workloads.map_one_by_one,
     "process-chunks": process_workloads.map_by_default,
     "process-values": process_workloads.long_values,
-    "process-start": process_workloads.start,
+    "process-start": process_start.start,
     "process-crash": process_workloads.crash,
 }
 _REPORT = Path(__file__).parents[2] / "BENCHMARKS.md"

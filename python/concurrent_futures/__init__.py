@@ -6,33 +6,41 @@ Replace the dot of the import by an underscore::
 
 or change nothing: ``python -m concurrent_futures script.py`` runs a program with this
 package in place of the standard library's, and so does :func:`install`.
+
+As in the standard library, a module is loaded when something of it is first asked for: programs
+with threads only need nothing of processes, and worker processes need no executors.
 """
 
+import importlib
 import sys
 
-from concurrent_futures._base import (
-    ALL_COMPLETED,
-    FIRST_COMPLETED,
-    FIRST_EXCEPTION,
-    BrokenExecutor,
-    CancelledError,
-    DeadlockError,
-    Executor,
-    Future,
-    InvalidStateError,
-    TimeoutError,
-    as_completed,
-    wait,
-)
-from concurrent_futures._install import install, uninstall
-from concurrent_futures.process import (
-    BrokenProcessPool,
-    ProcessPoolExecutor,
-    TaskTerminatedError,
-    TaskTimeoutError,
-    WorkerDiedError,
-)
-from concurrent_futures.thread import ThreadPoolExecutor
+# What type checkers take for `typing.TYPE_CHECKING`, without loading that module.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from concurrent_futures._base import (
+        ALL_COMPLETED,
+        FIRST_COMPLETED,
+        FIRST_EXCEPTION,
+        BrokenExecutor,
+        CancelledError,
+        DeadlockError,
+        Executor,
+        Future,
+        InvalidStateError,
+        TimeoutError,
+        as_completed,
+        wait,
+    )
+    from concurrent_futures._install import install, uninstall
+    from concurrent_futures.process import (
+        BrokenProcessPool,
+        ProcessPoolExecutor,
+        TaskTerminatedError,
+        TaskTimeoutError,
+        WorkerDiedError,
+    )
+    from concurrent_futures.thread import ThreadPoolExecutor
 
 __all__ = [
     "ALL_COMPLETED",
@@ -58,7 +66,40 @@ __all__ = [
 ]
 
 if sys.version_info >= (3, 14):
-    # The standard library's own.
-    from concurrent.futures import InterpreterPoolExecutor as InterpreterPoolExecutor
+    if TYPE_CHECKING:
+        from concurrent.futures import InterpreterPoolExecutor as InterpreterPoolExecutor
 
     __all__ += ["InterpreterPoolExecutor"]
+
+#: The modules that names are in, but for those in `_base`.
+_MODULES = {
+    "BrokenProcessPool": "concurrent_futures.process",
+    # The standard library's own.
+    "InterpreterPoolExecutor": "concurrent.futures",
+    "ProcessPoolExecutor": "concurrent_futures.process",
+    "TaskTerminatedError": "concurrent_futures.process",
+    "TaskTimeoutError": "concurrent_futures.process",
+    "ThreadPoolExecutor": "concurrent_futures.thread",
+    "WorkerDiedError": "concurrent_futures.process",
+    "install": "concurrent_futures._install",
+    "uninstall": "concurrent_futures._install",
+}
+
+_SUBMODULES = ("_base", "process", "thread")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load what is asked for the first time."""
+        if name in __all__:
+            module = importlib.import_module(_MODULES.get(name, "concurrent_futures._base"))
+            value = getattr(module, name)
+        elif name in _SUBMODULES:
+            value = importlib.import_module(f"concurrent_futures.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_SUBMODULES})

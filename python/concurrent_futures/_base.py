@@ -7,11 +7,12 @@ them; so is ``Executor``.
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures as _stdlib
 import contextlib
 import logging
+import os
 from abc import ABCMeta
-from collections.abc import Generator, Iterable
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
@@ -30,13 +31,18 @@ from concurrent.futures._base import (
     DoneAndNotDoneFutures,
     Error,
 )
-from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from concurrent_futures import _engine
+from concurrent_futures import TYPE_CHECKING, _engine
 from concurrent_futures._engine import as_completed
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Generator, Iterable
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
+    # Any futures, and the same ones again.
+    _F = TypeVar("_F", bound=_stdlib.Future[Any])
 
 __all__ = [
     "ALL_COMPLETED",
@@ -61,10 +67,6 @@ __all__ = [
     "wait",
 ]
 
-_T = TypeVar("_T")
-# Any futures, and the same ones again.
-_F = TypeVar("_F", bound=_stdlib.Future[Any])
-
 TimeoutError = TimeoutError
 
 #: What nobody can be told any more (a callback that failed) is logged here.
@@ -80,7 +82,7 @@ class DeadlockError(RuntimeError):
     """Tasks wait for each other, so that none of them would ever finish."""
 
 
-class Future(_engine.Future[_T], _stdlib.Future[_T], metaclass=ABCMeta):
+class Future(_engine.Future["_T"], _stdlib.Future["_T"], metaclass=ABCMeta):
     """The result of a call that may not have run yet.
 
     It is a ``concurrent.futures.Future`` in every respect, and can also be awaited in
@@ -139,7 +141,8 @@ def wait(
     if isinstance(result, set):
         # There are others among them than those of our executors.
         divided: Any = _original_wait(result, timeout, return_when)
-        return cast("_engine._DoneAndNotDone[_F]", divided)
+        both: _engine._DoneAndNotDone[_F] = divided
+        return both
     return result
 
 
@@ -150,3 +153,13 @@ def _release(waiter: asyncio.Future[None]) -> None:
 
 
 _engine.use_types(Future, DeadlockError)
+_engine.look_up_for_futures()
+
+# Of use to threads and processes.
+atexit.register(_engine.interpreter_ends)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_engine.before_fork,
+        after_in_parent=lambda: _engine.after_fork(False),
+        after_in_child=lambda: _engine.after_fork(True),
+    )

@@ -1,15 +1,23 @@
 """What can go wrong with worker processes."""
 
+from __future__ import annotations
+
+import pickle
 import signal as _signal
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
-from traceback import format_exception
-from typing import Any
+
+from concurrent_futures import TYPE_CHECKING
+from concurrent_futures._worker import format_traceback
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "BrokenProcessPool",
     "TaskTerminatedError",
     "TaskTimeoutError",
     "WorkerDiedError",
+    "rebuild_exception",
     "remote_traceback",
 ]
 
@@ -62,18 +70,33 @@ class TaskTimeoutError(TimeoutError):
 
 def remote_traceback(error: BaseException) -> BaseException:
     """Return what the standard library has as the cause of an error from elsewhere."""
-    return as_remote(format_traceback(error))
+    return _as_remote(format_traceback(error))
 
 
-def format_traceback(error: BaseException) -> str:
-    """Return an exception with its traceback as text."""
-    text = "".join(format_exception(type(error), error, error.__traceback__))
-    if error.__traceback__ is None:  # It was raised by native code, called by native code.
-        text = f"Traceback (most recent call last):\n{text}"
-    return text
+def rebuild_exception(data: bytes) -> BaseException:
+    """Return the exception that `pack_exception` was given, with its traceback for its cause."""
+    exact, parts, text = pickle.loads(data)
+    try:
+        error = pickle.loads(exact)
+    except Exception:
+        if parts is None:
+            raise
+        error = _from_parts(*pickle.loads(parts))
+    error.__cause__ = _as_remote(text)
+    rebuilt: BaseException = error
+    return rebuilt
 
 
-def as_remote(text: str) -> BaseException:
+def _from_parts(
+    kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]
+) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
+
+
+def _as_remote(text: str) -> BaseException:
     """Return a traceback as the standard library passes it on."""
     remote: Any = _RemoteTraceback
     error: BaseException = remote(f'\n"""\n{text}"""')

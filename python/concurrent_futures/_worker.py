@@ -1,19 +1,24 @@
 """What worker processes run.
 
-The functions are called by worker processes, and by the native module for what comes from them.
+The module is loaded by each worker that is not a fork of the parent, and so loads little itself.
 """
 
 from __future__ import annotations
 
-import logging
+import gc
+import io
+import multiprocessing
 import os
 import pickle
-from collections.abc import Callable
+import sys
+from itertools import compress
 from multiprocessing import reduction
-from typing import Any, NamedTuple
 
-from concurrent_futures import _engine
-from concurrent_futures._process_errors import as_remote, format_traceback
+from concurrent_futures import TYPE_CHECKING, _engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 class Descriptor:
@@ -31,17 +36,26 @@ def _received(duplicate: Any) -> Descriptor:
     return Descriptor(duplicate.detach())
 
 
-class Task(NamedTuple):
+class Task:
     """What a worker needs to know."""
 
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
-    #: Whether what cannot be unpickled ends the worker.
-    strict: bool
-    #: Whether `concurrent_futures` takes the place of the standard library's module.
-    installed: bool
-    #: Whether results may be pickled by `cloudpickle`.
-    by_value: bool
+    def __init__(
+        self,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        *,
+        strict: bool,
+        installed: bool,
+        by_value: bool,
+    ) -> None:
+        self.initializer = initializer
+        self.initargs = initargs
+        #: Whether what cannot be unpickled ends the worker.
+        self.strict = strict
+        #: Whether `concurrent_futures` takes the place of the standard library's module.
+        self.installed = installed
+        #: Whether results may be pickled by `cloudpickle`.
+        self.by_value = by_value
 
 
 def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
@@ -56,12 +70,59 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
         try:
             task.initializer(*task.initargs)
         except BaseException:
+            import logging
+
             logging.getLogger("concurrent.futures").critical(
                 "Exception in initializer:", exc_info=True
             )
             _engine.refuse(channel.fd, "the initializer failed")
             return
     _engine.serve(channel.fd, pack_exception, task.strict, task.by_value)
+    if multiprocessing.get_start_method() == "spawn":
+        _hasten_the_end()
+
+
+def _hasten_the_end() -> None:
+    """Spare the interpreter its last searches for garbage, if nobody can tell the difference.
+
+    An interpreter that ends looks several times through all objects for cycles. As the process
+    ends with it, the memory is of no interest; finalizers are, such as that of a file that is
+    not closed. So if anything has one, nothing is changed. All else of the interpreter's end is as
+    ever. Forked workers leave without it, in the standard library already.
+    """
+    objects = gc.get_objects()
+    kinds = {kind for kind in set(map(type, objects)) if hasattr(kind, "__del__")}
+    harmless = _standard_streams()
+    for each in compress(objects, map(kinds.__contains__, map(type, objects))):
+        if id(each) not in harmless and not _is_closed_file(each):
+            return
+    gc.freeze()
+
+
+def _standard_streams() -> set[int]:
+    """Return the ids of standard input and output, which the interpreter flushes itself."""
+    found: set[int] = set()
+    for name in "stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__":
+        stream: Any = getattr(sys, name, None)
+        if type(stream) is io.TextIOWrapper:
+            found.add(id(stream))
+            try:
+                buffer: Any = stream.buffer
+            except ValueError:  # It was detached.
+                continue
+            found |= {id(buffer), id(getattr(buffer, "raw", None))}
+    return found
+
+
+#: What files are made of, one around the other.
+_FILES = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.FileIO)
+
+
+def _is_closed_file(each: Any) -> bool:
+    try:
+        return type(each) in _FILES and each.closed
+    except ValueError:  # What was in it was detached.
+        return False
 
 
 def pack_exception(error: BaseException) -> bytes:
@@ -87,38 +148,26 @@ def pack_exception(error: BaseException) -> bytes:
     return pickle.dumps((exact, parts, text), 5)
 
 
-def rebuild_exception(data: bytes) -> BaseException:
-    """Return the exception that `pack_exception` was given, with its traceback for its cause."""
-    exact, parts, text = pickle.loads(data)
-    try:
-        error = pickle.loads(exact)
-    except Exception:
-        if parts is None:
-            raise
-        error = _from_parts(*pickle.loads(parts))
-    error.__cause__ = as_remote(text)
-    rebuilt: BaseException = error
-    return rebuilt
+def format_traceback(error: BaseException) -> str:
+    """Return an exception with its traceback as text."""
+    # Here, as most workers need none. In forks of the parent, the module is there already.
+    from traceback import format_exception
 
-
-def _from_parts(
-    kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]
-) -> BaseException:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    vars(error).update(state)
-    return error
+    text = "".join(format_exception(type(error), error, error.__traceback__))
+    if error.__traceback__ is None:  # It was raised by native code, called by native code.
+        text = f"Traceback (most recent call last):\n{text}"
+    return text
 
 
 class FailedItem:
     """Stands for the result of an item of `map` that has none."""
 
     def __init__(self, data: bytes) -> None:
+        #: What the call raised, by `pack_exception`.
         self.data = data
 
     def __reduce__(self) -> tuple[object, ...]:
         return FailedItem, (self.data,)
 
-    def error(self) -> BaseException:
-        """Return what the call raised."""
-        return rebuild_exception(self.data)
+
+_engine.look_up_for_workers()

@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import concurrent.futures as _stdlib
 import concurrent.futures.process as _stdlib_process
-import contextlib
 import importlib
 import itertools
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import weakref
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from multiprocessing.context import BaseContext
-from typing import Any, Literal, ParamSpec, TypeVar
 
-from concurrent_futures import _base, _engine, _worker
+from concurrent_futures import TYPE_CHECKING, _base, _engine, _worker
+from concurrent_futures._preload import preload
 from concurrent_futures._process_errors import (
     BrokenProcessPool,
     TaskTerminatedError,
     TaskTimeoutError,
     WorkerDiedError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.context import BaseContext
+    from typing import Any, Literal, ParamSpec, TypeVar
+
+    _P = ParamSpec("_P")
+    _T = TypeVar("_T")
 
 __all__ = [
     "BrokenProcessPool",
@@ -37,9 +42,6 @@ __all__ = [
     "TaskTimeoutError",
     "WorkerDiedError",
 ]
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 _stdlib_executor = _stdlib_process.ProcessPoolExecutor
 _check_system_limits: Callable[[], None] = _stdlib_process._check_system_limits
@@ -62,8 +64,7 @@ class Workers:
     def __init__(self, context: BaseContext, task: _worker.Task) -> None:
         self._context = context
         self._task = task
-        # Workers inherit that; the fork server would, for all that it forks.
-        self._blocks_interrupts = _start_method(context) != "forkserver"
+        self._is_served = _start_method(context) == "forkserver"
         #: By process id.
         self.processes: dict[int, Any] = {}
 
@@ -78,11 +79,18 @@ class Workers:
                 self._task,
             ),
         )
-        if self._blocks_interrupts:
-            with _without_interrupts():
-                process.start()
-        else:
+        if self._is_served:
+            # The server would inherit blocked signals, for all that it forks.
+            preload()
             process.start()
+        else:
+            # Until the worker can take them.
+            came_through = _engine.allow_interrupts(False)
+            try:
+                process.start()
+            finally:
+                if came_through:
+                    _engine.allow_interrupts(True)
         self.processes[process.pid] = process
         return process.pid, process.sentinel
 
@@ -99,16 +107,6 @@ class Workers:
             del self.processes[pid]
         code: int | None = process.exitcode
         return code
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Block SIGINT in this thread, and in processes that it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _CallQueue:
@@ -260,12 +258,16 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         # With limits for each task, and where each dies for itself, each item is one.
         self._may_divide = strict and task_timeout is None and max_pending is None
         installed = _stdlib.ProcessPoolExecutor is ProcessPoolExecutor
-        task = _worker.Task(initializer, initargs, strict, installed, cloudpickle)
+        task = _worker.Task(
+            initializer, initargs, strict=strict, installed=installed, by_value=cloudpickle
+        )
         self._workers = Workers(mp_context, task)
         self._processes: Any = self._workers.processes
         self._call_queue: Any = _CallQueue(self)
         self._work_ids: Any = self._call_queue
         self._executor_manager_thread: Any = None
+        #: Whether a task was submitted, or is about to be, and there is no supervisor yet.
+        self._is_used = False
         self._executor_manager_thread_wakeup: Any = None
         self._result_queue: Any = None
         self._cancel_pending_futures = False
@@ -283,22 +285,34 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         )
 
     def _begin(self) -> None:
-        """Start what is there from the first task on."""
+        """Start what is to be there before the first task."""
         with self._shutdown_lock:
             if self._executor_manager_thread is not None or self._processes is None:
                 return
+            self._is_used = True
             if not self._safe_to_dynamically_spawn_children:
                 # All at once, before there is a thread more, which forks do not go well with.
                 self._start_workers(self._max_workers)
-            supervisor = self._supervisor()
-            thread = threading.Thread(target=supervisor.run, name="ProcessPoolExecutor-supervisor")
-            _supervisors[thread] = supervisor
-            try:
-                thread.start()
-            except BaseException:
-                del _supervisors[thread]
-                raise
-            self._executor_manager_thread = thread
+
+    def _supervise(self) -> None:
+        """Start the supervisor, if it is not there."""
+        with self._shutdown_lock:
+            self._start_supervisor()
+
+    def _start_supervisor(self) -> None:
+        """Do so under the lock."""
+        if not self._is_used or self._executor_manager_thread is not None:
+            return
+        supervisor = self._supervisor()
+        thread = threading.Thread(target=supervisor.run, name="ProcessPoolExecutor-supervisor")
+        _supervisors[thread] = supervisor
+        try:
+            thread.start()
+        except BaseException:
+            del _supervisors[thread]
+            raise
+        self._executor_manager_thread = thread
+        self._is_used = False
 
     def map(
         self,
@@ -347,6 +361,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         """
         with self._shutdown_lock:
             self._close(cancel_futures)
+            # Another thread may be about to do so, which is submitting the first task.
+            self._start_supervisor()
             thread = self._executor_manager_thread
         # Neither the supervisor nor a callback, for which it waits, waits for itself.
         is_own = thread is threading.current_thread() or self._calls_back()
@@ -448,6 +464,8 @@ def _at_exit() -> None:
     for thread, _ in supervisors:
         thread.join()
 
+
+_engine.look_up_for_processes()
 
 # As the standard library does it: before all threads that are no daemons are joined.
 _register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]

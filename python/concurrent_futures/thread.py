@@ -5,7 +5,6 @@ The names are those of the standard library's ``concurrent.futures.thread``.
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures as _stdlib
 import itertools
 import math
@@ -13,15 +12,18 @@ import os
 import threading
 import weakref
 from abc import ABCMeta
-from collections.abc import Callable, Iterable
 from concurrent.futures.thread import BrokenThreadPool
-from typing import Any, TypeVar
 
-from concurrent_futures import _engine
+import concurrent_futures._base  # noqa: F401  # It sets up what all executors need.
+from concurrent_futures import TYPE_CHECKING, _engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 __all__ = ["BrokenThreadPool", "ThreadPoolExecutor"]
-
-_T = TypeVar("_T")
 
 _stdlib_executor = _stdlib.ThreadPoolExecutor
 _executors: weakref.WeakSet[ThreadPoolExecutor] = weakref.WeakSet()
@@ -166,7 +168,6 @@ def _at_exit() -> None:
 
 def _after_fork_in_child() -> None:
     """Give the executors of the child threads of their own, when they need them."""
-    _engine.after_fork(True)
     _workers.clear()
     for executor in _members(_executors):
         closed = executor._shutdown
@@ -175,15 +176,11 @@ def _after_fork_in_child() -> None:
             executor._close()
 
 
-atexit.register(_engine.interpreter_ends)
+_engine.look_up_for_threads()
 
 # As the standard library does it: before all threads that are no daemons are joined.
 _register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
 _register_atexit(_at_exit)
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_engine.before_fork,
-        after_in_parent=lambda: _engine.after_fork(False),
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

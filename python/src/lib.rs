@@ -20,6 +20,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "as PyO3 passes arguments")]
 
 mod as_completed;
+mod buffers;
 mod callbacks;
 mod fields;
 mod future;
@@ -71,11 +72,14 @@ mod _engine {
     #[pymodule_export]
     use super::process_pool::{ProcessPool, Supervisor};
     #[pymodule_export]
-    use super::stdlib::use_types;
+    use super::stdlib::{
+        look_up_for_futures, look_up_for_processes, look_up_for_threads, look_up_for_workers,
+        use_types,
+    };
     #[pymodule_export]
     use super::wait::wait;
     #[pymodule_export]
-    use super::worker_process::{refuse, serve};
+    use super::worker_process::{allow_interrupts, refuse, serve};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -83,7 +87,11 @@ mod _engine {
         module.add("MAX_WORKERS", concurrent_futures::engine::MAX_WORKERS)?;
         // Made now, as all that is made once; see `name.rs`.
         super::name::make(py);
+        super::stdlib::look_up_for_all(py)?;
         py.get_type::<super::host::Worker>();
+        py.get_type::<super::buffers::Buffer>();
+        py.get_type::<super::buffers::Collector>();
+        py.get_type::<super::buffers::SegmentFile>();
         super::process::count_forks();
         Future::measure(py)
     }

@@ -33,10 +33,12 @@ static NAMES: PyOnceLock<Names> = PyOnceLock::new();
 
 names! {
     begin = "_begin";
+    buffers = "buffers";
     exit_of = "exit_of";
     self_ = "__self__";
     traceback = "__traceback__";
     extra_reducers = "_extra_reducers";
+    raw = "raw";
     reducer_override = "reducer_override";
     forking_pickler = "ForkingPickler";
     dump = "dump";
@@ -62,6 +64,7 @@ names! {
     start = "start";
     start_callbacks = "start_callbacks";
     submit = "submit";
+    supervise = "_supervise";
     target = "target";
     thread_name = "%s_%d";
     unexpected_state = "Future %s in unexpected state: %s";

@@ -8,9 +8,11 @@
 //! `copyreg`. If they are numbers, texts and the like, that comes to what the plain pickler
 //! does, which is many times cheaper.
 
+use crate::buffers::{self, Collector};
 use crate::name;
 use crate::stdlib;
-use concurrent_futures::engine::{Answer, Argument, Definition};
+use crate::unpickling;
+use concurrent_futures::engine::{Answer, Argument, Attachment, Definition, Segments};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -69,6 +71,22 @@ pub(crate) struct Pickled {
     pub(crate) definition: Option<Arc<Definition>>,
     pub(crate) tag: Tag,
     pub(crate) argument: Argument,
+    /// Long buffers. The argument begins with their table then.
+    pub(crate) attachment: Option<Attachment>,
+}
+
+/// How objects are pickled.
+pub(crate) struct Pickling {
+    /// Whether what `pickle` refuses is for `cloudpickle`.
+    pub(crate) by_value: bool,
+    /// For long buffers.
+    pub(crate) segments: Arc<Segments>,
+}
+
+/// A pickle, and the buffers that go beside it, with their table.
+struct WithBuffers<'py> {
+    pickle: Bound<'py, PyBytes>,
+    buffers: Option<(Attachment, Vec<u8>)>,
 }
 
 /// The functions that are defined.
@@ -153,29 +171,32 @@ impl Functions {
         function: &Bound<'py, PyAny>,
         arguments: &Bound<'py, PyTuple>,
         keywords: Option<&Bound<'py, PyDict>>,
-        by_value: bool,
+        pickling: &Pickling,
     ) -> PyResult<Pickled> {
         let py = function.py();
         let keywords = keywords.filter(|keywords| !keywords.is_empty());
         let definition = self.define(function)?;
-        let (tag, argument) = match (&definition, keywords) {
-            (Some(_), None) if arguments.is_empty() => (Tag::Nothing, Argument::Own(Vec::new())),
-            (Some(_), None) => (Tag::Arguments, dumps(arguments, by_value)?),
+        let (tag, (argument, attachment)) = match (&definition, keywords) {
+            (Some(_), None) if arguments.is_empty() => {
+                (Tag::Nothing, (Argument::Own(Vec::new()), None))
+            }
+            (Some(_), None) => (Tag::Arguments, pickling.dumps(arguments)?),
             (Some(_), Some(keywords)) => {
                 let both = PyTuple::new(py, [arguments.as_any(), keywords.as_any()])?;
-                (Tag::Keywords, dumps(both.as_any(), by_value)?)
+                (Tag::Keywords, pickling.dumps(both.as_any())?)
             }
             (None, keywords) => {
                 let keywords = keywords.cloned().unwrap_or_else(|| PyDict::new(py));
                 let parts = [function, arguments.as_any(), keywords.as_any()];
                 let whole = PyTuple::new(py, parts)?;
-                (Tag::Whole, dumps(whole.as_any(), by_value)?)
+                (Tag::Whole, pickling.dumps(whole.as_any())?)
             }
         };
         Ok(Pickled {
             definition,
             tag,
             argument,
+            attachment,
         })
     }
 
@@ -190,17 +211,17 @@ impl Functions {
         function: &Bound<'py, PyAny>,
         items: &Bound<'py, PyList>,
         is_single: bool,
-        by_value: bool,
+        pickling: &Pickling,
     ) -> PyResult<Pickled> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let definition = self.define(function)?;
-        let (tag, argument) = if definition.is_some() {
+        let (tag, (argument, attachment)) = if definition.is_some() {
             let tag = if is_single {
                 Tag::SingleSpan
             } else {
                 Tag::Span
             };
-            (tag, dumps(items, by_value)?)
+            (tag, pickling.dumps(items)?)
         } else {
             let tag = if is_single {
                 Tag::WholeSingleSpan
@@ -208,7 +229,7 @@ impl Functions {
                 Tag::WholeSpan
             };
             let both = PyTuple::new(function.py(), [function, items.as_any()])?;
-            (tag, dumps(&both, by_value)?)
+            (tag, pickling.dumps(&both)?)
         };
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // Shared, as parts of it are sent at different times.
@@ -218,6 +239,7 @@ impl Functions {
             definition,
             tag,
             argument,
+            attachment,
         })
     }
 }
@@ -248,24 +270,124 @@ fn forking_pickler(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     stdlib::reduction(py)?.getattr(name::forking_pickler(py))
 }
 
-/// The pickle of an object, by `cloudpickle` if it must and may.
-fn dumps(object: &Bound<'_, PyAny>, by_value: bool) -> PyResult<Argument> {
-    Ok(argument_of(&pickle_of(object, by_value)?))
-}
+impl Pickling {
+    /// The pickle of an object, and the buffers that go beside it: then, it begins with their
+    /// table.
+    fn dumps(&self, object: &Bound<'_, PyAny>) -> PyResult<(Argument, Option<Attachment>)> {
+        let WithBuffers { pickle, buffers } = self.pickle(object)?;
+        Ok(match buffers {
+            None => (argument_of(&pickle), None),
+            Some((attachment, mut table)) => {
+                table.extend_from_slice(pickle.as_bytes());
+                (Argument::Own(table), Some(attachment))
+            }
+        })
+    }
 
-fn pickle_of<'py>(object: &Bound<'py, PyAny>, by_value: bool) -> PyResult<Bound<'py, PyBytes>> {
-    let py = object.py();
-    Ok(if is_simple(object, 3) {
-        plain(object)?
-    } else {
-        match with_reductions(object) {
-            Err(error) if by_value && error.is_instance_of::<PyException>(py) => py
-                .import("cloudpickle")?
-                .call_method1("dumps", (object, 5))?
-                .cast_into::<PyBytes>()?,
-            pickle => pickle?,
+    /// The pickle of an object, by `cloudpickle` if it must and may.
+    fn pickle<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<WithBuffers<'py>> {
+        let py = object.py();
+        let whole = |pickle| WithBuffers {
+            pickle,
+            buffers: None,
+        };
+        let mut weight = 0;
+        if is_simple(object, 3, &mut weight) {
+            if weight >= buffers::LONG_BYTES
+                && let Some(attached) = buffers::pickle_into(object, weight, &self.segments)?
+            {
+                return Ok(WithBuffers {
+                    pickle: PyBytes::new(py, &[]),
+                    buffers: Some(attached),
+                });
+            }
+            return plain(object).map(whole);
         }
-    })
+        match self.with_buffers(object) {
+            Err(error) if self.by_value && error.is_instance_of::<PyException>(py) => {
+                let pickle = py
+                    .import("cloudpickle")?
+                    .call_method1("dumps", (object, 5))?
+                    .cast_into::<PyBytes>()?;
+                Ok(whole(pickle))
+            }
+            pickled => pickled,
+        }
+    }
+
+    /// As `multiprocessing` pickles, but for long buffers.
+    fn with_buffers<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<WithBuffers<'py>> {
+        let py = object.py();
+        let collector = Bound::new(py, Collector::default())?;
+        let pickle = with_reductions_and(object, Some(collector.as_any()))?;
+        let buffers = collector.get().take();
+        if buffers.is_empty() {
+            return Ok(WithBuffers {
+                pickle,
+                buffers: None,
+            });
+        }
+        match buffers::attach(py, &self.segments, &buffers) {
+            Ok(attached) => Ok(WithBuffers {
+                pickle,
+                buffers: Some(attached),
+            }),
+            // There is no shared memory, or too much in use: it goes the usual way.
+            Err(_) => Ok(WithBuffers {
+                pickle: with_reductions(object)?,
+                buffers: None,
+            }),
+        }
+    }
+
+    /// Appends the pickle of a result, as `unpickling::value` reads it.
+    ///
+    /// # Errors
+    /// What pickling it raises.
+    pub(crate) fn append_result(
+        &self,
+        result: &Bound<'_, PyAny>,
+        answer: &mut Answer,
+    ) -> PyResult<()> {
+        if result.is_none() {
+            answer.bytes.push(unpickling::NONE);
+            return Ok(());
+        }
+        let (kind, bytes) = if let Ok(bytes) = result.cast_exact::<PyBytes>() {
+            let content = bytes.as_bytes();
+            if content.len() >= buffers::LONG_BYTES
+                && let Ok(attachment) = buffers::attach_bytes(result.py(), &self.segments, content)
+            {
+                answer.bytes.push(unpickling::ATTACHED_BYTES);
+                answer.attachment = Some(attachment);
+                return Ok(());
+            }
+            (unpickling::BYTES, bytes.clone())
+        } else {
+            match self.pickle(result)? {
+                WithBuffers {
+                    pickle,
+                    buffers: None,
+                } => (unpickling::PICKLED, pickle),
+                WithBuffers {
+                    pickle,
+                    buffers: Some((attachment, table)),
+                } => {
+                    answer.bytes.push(unpickling::WITH_BUFFERS);
+                    answer.bytes.extend_from_slice(&table);
+                    answer.bytes.extend_from_slice(pickle.as_bytes());
+                    answer.attachment = Some(attachment);
+                    return Ok(());
+                }
+            }
+        };
+        answer.bytes.push(kind);
+        match argument_of(&bytes) {
+            Argument::Own(bytes) => answer.bytes.extend_from_slice(&bytes),
+            shared @ Argument::Shared(_) => answer.tail = Some(shared),
+        }
+        Ok(())
+    }
 }
 
 /// What anything that can be pickled comes to without reductions.
@@ -276,27 +398,44 @@ pub(crate) fn plain<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBy
 
 /// As `multiprocessing` pickles.
 pub(crate) fn with_reductions<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    with_reductions_and(object, None)
+}
+
+/// The same, with a callback for buffers.
+fn with_reductions_and<'py>(
+    object: &Bound<'py, PyAny>,
+    callback: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyBytes>> {
     let py = object.py();
     let buffer = stdlib::bytes_io(py)?.call0()?;
-    forking_pickler(py)?
-        .call1((&buffer, 5))?
-        .call_method1(name::dump(py), (object,))?;
+    let pickler = forking_pickler(py)?;
+    let pickler = match callback {
+        // Another one may have other parameters.
+        Some(callback) if pickler.is(stdlib::original_pickler(py)?) => {
+            pickler.call1((&buffer, 5, true, callback))?
+        }
+        _ => pickler.call1((&buffer, 5))?,
+    };
+    pickler.call_method1(name::dump(py), (object,))?;
     let pickle = buffer.call_method0(name::getvalue(py))?;
     Ok(pickle.cast_into::<PyBytes>()?)
 }
 
 /// Whether an object is made of numbers, texts, bytes and small containers of these: nothing
-/// can be registered for them.
-pub(crate) fn is_simple(object: &Bound<'_, PyAny>, depth: u32) -> bool {
+/// can be registered for them. Adds the length of bytes to `weight`.
+fn is_simple(object: &Bound<'_, PyAny>, depth: u32, weight: &mut usize) -> bool {
     /// Beyond, looking costs more than it saves.
     const MOST: usize = 4096;
     if object.is_none()
         || object.is_exact_instance_of::<PyInt>()
         || object.is_exact_instance_of::<PyString>()
         || object.is_exact_instance_of::<PyFloat>()
-        || object.is_exact_instance_of::<PyBytes>()
         || object.is_exact_instance_of::<PyBool>()
     {
+        return true;
+    }
+    if let Ok(bytes) = object.cast_exact::<PyBytes>() {
+        *weight += bytes.as_bytes().len();
         return true;
     }
     if depth == 0 {
@@ -306,14 +445,14 @@ pub(crate) fn is_simple(object: &Bound<'_, PyAny>, depth: u32) -> bool {
         tuple.len() <= MOST
             && tuple
                 .iter_borrowed()
-                .all(|item| is_simple(&item, depth - 1))
+                .all(|item| is_simple(&item, depth - 1, weight))
     } else if let Ok(list) = object.cast_exact::<PyList>() {
-        list.len() <= MOST && list.iter().all(|item| is_simple(&item, depth - 1))
+        list.len() <= MOST && list.iter().all(|item| is_simple(&item, depth - 1, weight))
     } else if let Ok(dict) = object.cast_exact::<PyDict>() {
         dict.len() <= MOST
-            && dict
-                .iter()
-                .all(|(key, value)| is_simple(&key, depth - 1) && is_simple(&value, depth - 1))
+            && dict.iter().all(|(key, value)| {
+                is_simple(&key, depth - 1, weight) && is_simple(&value, depth - 1, weight)
+            })
     } else {
         false
     }
@@ -355,29 +494,4 @@ fn argument_of(pickle: &Bound<'_, PyBytes>) -> Argument {
 /// Whether pickling was interrupted, which is not the call's fault.
 pub(crate) fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py)
-}
-
-/// Appends the pickle of a result, as `unpickling::value` reads it.
-///
-/// # Errors
-/// What pickling it raises.
-pub(crate) fn append_result(
-    result: &Bound<'_, PyAny>,
-    by_value: bool,
-    answer: &mut Answer,
-) -> PyResult<()> {
-    let (kind, bytes) = if result.is_none() {
-        answer.bytes.push(crate::unpickling::NONE);
-        return Ok(());
-    } else if let Ok(bytes) = result.cast_exact::<PyBytes>() {
-        (crate::unpickling::BYTES, bytes.clone())
-    } else {
-        (crate::unpickling::PICKLED, pickle_of(result, by_value)?)
-    };
-    answer.bytes.push(kind);
-    match argument_of(&bytes) {
-        Argument::Own(bytes) => answer.bytes.extend_from_slice(&bytes),
-        shared @ Argument::Shared(_) => answer.tail = Some(shared),
-    }
-    Ok(())
 }

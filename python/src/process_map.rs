@@ -235,7 +235,7 @@ impl Results {
         list.set_item(*place, py.None())?;
         *place += 1;
         if result.get_type().is(stdlib::failed_item(py)?) {
-            let error = result.call_method0("error")?;
+            let error = stdlib::rebuild_exception(py)?.call1((result.getattr("data")?,))?;
             return Err(stdlib::raising(&error));
         }
         Ok(Some(result))

@@ -3,7 +3,7 @@
 use crate::callbacks::{Callbacks, CallbacksThread};
 use crate::future::Future;
 use crate::name;
-use crate::pickling::{self, AS_ONE, Functions, Pickled};
+use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
 use crate::process::{self, generation};
 use crate::process_errors;
 use crate::process_host::Processes;
@@ -13,7 +13,7 @@ use crate::remote::{self, Remote};
 use crate::stdlib;
 use crate::waiting;
 use concurrent_futures::engine::{
-    PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, WhenFull,
+    PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, Segments, WhenFull,
 };
 use concurrent_futures::{BrokenExecutor, SubmitError, TaskOptions};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -25,14 +25,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// How many bytes of shared memory a pool keeps for long arguments.
+const KEPT: usize = 64 * 1024 * 1024;
+/// How many tasks with long buffers may be there at a time; those of others go through the
+/// stream.
+const FILES: usize = 64;
+
 /// What an executor, its futures and its supervisor share.
 pub(crate) struct Shared {
     pub(crate) pool: Engine,
     pub(crate) functions: Functions,
     /// Of forks: in another one, the pool is not to be touched.
     generation: usize,
-    /// Whether functions may be pickled by value.
-    pub(crate) by_value: bool,
+    pickling: Pickling,
     callbacks: Arc<Callbacks>,
     /// `concurrent_futures.process.Workers`.
     workers: Py<PyAny>,
@@ -90,7 +95,7 @@ impl Shared {
 
 struct Started {
     shared: Arc<Shared>,
-    /// Whether the supervisor was started.
+    /// Whether the supervisor was started. It is by the first task.
     has_begun: AtomicBool,
     submitted: AtomicUsize,
     options: TaskOptions,
@@ -121,7 +126,8 @@ impl ProcessPool {
         Ok(self.started()?.options)
     }
 
-    /// Raises an exception if nothing is accepted; starts the supervisor before the first task.
+    /// Raises an exception if nothing is accepted; begins with what is to be there before the
+    /// first task.
     pub(crate) fn prepare(this: &Bound<'_, Self>) -> PyResult<()> {
         let py = this.py();
         drop_released(py);
@@ -135,9 +141,27 @@ impl ProcessPool {
         }
         if !started.has_begun.load(Ordering::Acquire) {
             this.call_method0(name::begin(py))?;
-            started.has_begun.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Starts the supervisor after the first task was submitted: the workers are on their way to it
+    /// meanwhile.
+    fn supervise(this: &Bound<'_, Self>) -> PyResult<()> {
+        let has_begun = &this.get().started()?.has_begun;
+        if !has_begun.load(Ordering::Acquire) {
+            this.call_method0(name::supervise(this.py()))?;
+            has_begun.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The same if nothing was submitted in the end: there may be workers all the same.
+    fn supervise_after(this: &Bound<'_, Self>, error: PyErr) -> PyErr {
+        if let Err(other) = Self::supervise(this) {
+            other.write_unraisable(this.py(), Some(this));
+        }
+        error
     }
 
     /// Submits a call that is bytes already.
@@ -159,13 +183,21 @@ impl ProcessPool {
                 _ => pickled.tag as u8,
             },
             argument: pickled.argument,
+            attachment: pickled.attachment,
             span,
             options,
         };
         let submitted = remote::submit(py, &future, shared, call);
-        let needs_worker = submitted.map_err(|error| process_errors::submit_error(py, &error))?;
+        let needs_worker = submitted.map_err(|error| {
+            Self::supervise_after(this, process_errors::submit_error(py, &error))
+        })?;
         started.submitted.fetch_add(1, Ordering::Relaxed);
-        if needs_worker && let Err(error) = start_worker(py, shared) {
+        let worked = if needs_worker {
+            start_worker(py, shared)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = worked.and_then(|()| Self::supervise(this)) {
             let (_, told) = Future::cancel_pending(&future);
             shared.pool.reconsider();
             return Err(told.err().unwrap_or(error));
@@ -187,21 +219,24 @@ impl ProcessPool {
         Self::prepare(this)?;
         let started = this.get().started()?;
         let shared = &started.shared;
-        let permit = started.permit(py)?;
+        let permit = (started.permit(py)).map_err(|error| Self::supervise_after(this, error))?;
         let count = u32::try_from(items.len())?;
         let pickled = shared
             .functions
-            .pickle_span(function, items, is_single, shared.by_value);
+            .pickle_span(function, items, is_single, &shared.pickling);
         let remote = Remote::of_span(Arc::clone(shared), count, permit);
         let pickled = match pickled {
             Ok(pickled) => pickled,
-            Err(error) if pickling::is_interrupt(py, &error) => return Err(error),
+            Err(error) if pickling::is_interrupt(py, &error) => {
+                return Err(Self::supervise_after(this, error));
+            }
             Err(_) if is_divisible && count > 1 => return Ok(None),
             Err(error) => {
                 let exception = process_errors::with_remote_traceback(py, error);
                 remote.fail_span(PyErr::from_value(exception));
                 let future = Future::of_remote(py, remote)?;
                 Future::set_outcome(&future, || {})?;
+                Self::supervise(this)?;
                 return Ok(Some((future, 1)));
             }
         };
@@ -229,22 +264,25 @@ impl ProcessPool {
         Self::prepare(this)?;
         let started = this.get().started()?;
         let shared = &started.shared;
-        let permit = started.permit(py)?;
+        let permit = (started.permit(py)).map_err(|error| Self::supervise_after(this, error))?;
         let pickled = shared
             .functions
-            .pickle(function, arguments, keywords, shared.by_value);
+            .pickle(function, arguments, keywords, &shared.pickling);
         let future = match pickled {
             Ok(pickled) => {
                 let remote = Remote::new(Arc::clone(shared), permit);
                 Self::submit_pickled(this, remote, pickled, None, options)?
             }
-            Err(error) if pickling::is_interrupt(py, &error) => return Err(error),
+            Err(error) if pickling::is_interrupt(py, &error) => {
+                return Err(Self::supervise_after(this, error));
+            }
             // As in the standard library, this call's future tells, and nobody else.
             Err(error) => {
                 if shared.pool.want_another_worker() {
                     // Visibly so in the standard library, whose workers wait for any task.
                     start_worker(py, shared)?;
                 }
+                Self::supervise(this)?;
                 let future = Future::of_remote(py, Remote::new(Arc::clone(shared), None))?;
                 let exception = process_errors::with_remote_traceback(py, error);
                 Future::set_outcome(&future, || {
@@ -382,7 +420,10 @@ impl ProcessPool {
                 pool,
                 functions: Functions::default(),
                 generation: generation(),
-                by_value,
+                pickling: Pickling {
+                    by_value,
+                    segments: Segments::new(KEPT, FILES),
+                },
                 callbacks,
                 workers,
             }),
@@ -561,6 +602,7 @@ impl Supervisor {
             self.0.pool.supervise();
             // After the last of them: who waits for us waits for them, too.
             self.0.callbacks.end();
+            self.0.pickling.segments.close();
             process::come_back()
         });
         drop(on_the_way);

@@ -12,6 +12,7 @@
 //!
 //! `content` is under a lock, which is held for no Python code.
 
+use crate::buffers;
 use crate::future::Future;
 use crate::observers::Observers;
 use crate::process::attached;
@@ -22,13 +23,14 @@ use crate::span_results;
 use crate::unpickling;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::{
-    Cancel, ForeignTask, Header, Permit, Phase, RemoteAnswer, RemoteTask, TaskRef, VTable,
+    Cancel, ForeignTask, Header, Permit, Phase, Received, RemoteAnswer, RemoteTask, TaskRef, VTable,
 };
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 use std::mem;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
@@ -58,9 +60,11 @@ pub(crate) struct Remote {
 enum Content {
     /// It has not come, or somebody else has set an outcome.
     Nothing,
-    Value(Bytes),
+    Value(Message),
     Failure(Bytes),
     Error(TaskError),
+    /// The worker has sent it, but it could not be received as a whole.
+    Lost(Arc<io::Error>),
     /// What was raised in this process.
     Raised(Arc<PyErr>),
     /// Parts of a span, of so many items, so many of which have come.
@@ -69,12 +73,19 @@ enum Content {
     Opened,
 }
 
+/// The bytes of an answer, and the long buffers that came beside it.
+#[derive(Clone)]
+struct Message {
+    bytes: Bytes,
+    attachment: Option<Arc<Received>>,
+}
+
 /// The answers for the items of a span.
 #[derive(Clone, Default)]
 struct Parts {
     missing: u32,
     /// By the first of their items; and where their bytes begin.
-    results: BTreeMap<u32, (Bytes, usize)>,
+    results: BTreeMap<u32, (Message, usize)>,
     /// Why there are no results for some items.
     errors: Vec<(Range<u32>, Content)>,
 }
@@ -184,7 +195,15 @@ impl Remote {
                 }
                 return is_complete;
             }
-            (content, RemoteAnswer::Value(bytes)) => *content = Content::Value(shared(bytes)),
+            (content, RemoteAnswer::Value { bytes, attachment }) => {
+                *content = match message(bytes, attachment) {
+                    Ok(message) => Content::Value(message),
+                    Err(error) => {
+                        self.failed.store(true, Ordering::Relaxed);
+                        Content::Lost(Arc::new(error))
+                    }
+                };
+            }
             (content, RemoteAnswer::Failure(bytes)) => {
                 self.failed.store(true, Ordering::Relaxed);
                 *content = Content::Failure(shared(bytes));
@@ -201,10 +220,13 @@ impl Remote {
     fn keep_part(&self, parts: &mut Parts, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool {
         parts.missing = parts.missing.saturating_sub(items.end - items.start);
         let error = match answer {
-            RemoteAnswer::Value(bytes) => {
-                parts.results.insert(items.start, (shared(bytes), 0));
-                return parts.missing == 0;
-            }
+            RemoteAnswer::Value { bytes, attachment } => match message(bytes, attachment) {
+                Ok(message) => {
+                    parts.results.insert(items.start, (message, 0));
+                    return parts.missing == 0;
+                }
+                Err(error) => Content::Lost(Arc::new(error)),
+            },
             RemoteAnswer::Failure(bytes) => Content::Failure(shared(bytes)),
             RemoteAnswer::Error(error) => Content::Error(error),
         };
@@ -241,9 +263,9 @@ impl Remote {
     /// # Errors
     /// `KeyboardInterrupt`, when that came meanwhile.
     pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
-        let (bytes, start) = match &*self.content() {
+        let (message, start) = match &*self.content() {
             Content::Parts(parts) => match (parts.results.get(&item), parts.error(item)) {
-                (Some((bytes, start)), _) => (bytes.clone(), *start),
+                (Some((message, start)), _) => (message.clone(), *start),
                 (None, Some(error)) => {
                     let error = error.clone();
                     return self.raised(py, &error);
@@ -255,11 +277,12 @@ impl Remote {
                 return self.raised(py, &other);
             }
         };
-        let read = span_results::read(py, bytes.get(start..).unwrap_or_default());
+        let bytes = message.bytes.get(start..).unwrap_or_default();
+        let read = span_results::read(py, bytes, message.attachment.as_ref());
         let left = match &read {
             Ok(read) => read.stopped.map(|stopped| {
                 let next = item + u32::try_from(read.results.len()).unwrap_or(u32::MAX);
-                (next, (bytes, start + stopped))
+                (next, (message.clone(), start + stopped))
             }),
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {
                 return Err(error.clone_ref(py));
@@ -314,7 +337,13 @@ impl Remote {
     /// `KeyboardInterrupt`, when that came meanwhile.
     fn unpickle<'py>(&self, py: Python<'py>, content: &Content) -> PyResult<Opened<'py>> {
         let unpickled = match content {
-            Content::Value(bytes) => unpickling::value(py, bytes).map(Opened::Value),
+            Content::Value(Message { bytes, attachment }) => {
+                unpickling::value(py, bytes, attachment.as_ref()).map(Opened::Value)
+            }
+            Content::Lost(error) => {
+                let error = buffers::lost(error).into_value(py);
+                return Ok(Opened::Exception(error.into_bound(py).into_any()));
+            }
             Content::Failure(bytes) => unpickling::failure(py, bytes).map(Opened::Exception),
             Content::Error(error) => {
                 let error = process_errors::task_error(py, error);
@@ -349,6 +378,12 @@ fn reach(milestone: &TaskRef) {
         // SAFETY: claimed; its result is None. Nobody but one waiting thread knows it.
         unsafe { milestone.finish_quietly() };
     }
+}
+
+fn message(bytes: Cow<'_, [u8]>, attachment: Option<io::Result<Received>>) -> io::Result<Message> {
+    let attachment = attachment.transpose()?.map(Arc::new);
+    let bytes = shared(bytes);
+    Ok(Message { bytes, attachment })
 }
 
 fn shared(bytes: Cow<'_, [u8]>) -> Bytes {

@@ -9,7 +9,7 @@
 //! | [`INT`], [`FLOAT`] | eight bytes |
 //! | [`TEXT`], [`BYTES`] | the length in four bytes, and so many |
 //! | [`TUPLE`], [`LIST`], [`DICT`] | the number of items in four bytes, and so many of the above; for a dictionary, key and value of each |
-//! | [`VALUE`] | the same, of what [`pickling::append_result`] makes of it |
+//! | [`VALUE`] | the same, of what [`Pickling::append_result`] makes of it |
 //! | [`FAILURE`] | the same, of an exception's bytes: the item has failed |
 //! | [`LONG`] | to the end, what `append_result` makes of it; there is no other result |
 //! | [`ALL`] | to the end, what it makes of the list of all results |
@@ -17,14 +17,15 @@
 //! Numbers are in the machine's order. What is no number, text or the like, and no container of
 //! such things only, is pickled for itself, so that the bytes of one result say nothing of another.
 
-use crate::pickling;
+use crate::pickling::Pickling;
 use crate::stdlib;
 use crate::unpickling;
-use concurrent_futures::engine::Answer;
+use concurrent_futures::engine::{Answer, Received};
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use std::sync::Arc;
 
 const NONE: u8 = 0;
 const FALSE: u8 = 1;
@@ -60,7 +61,7 @@ pub(crate) enum Appended {
 /// What pickling it raises.
 pub(crate) fn append(
     result: &Bound<'_, PyAny>,
-    by_value: bool,
+    pickling: &Pickling,
     bytes: &mut Vec<u8>,
 ) -> PyResult<Appended> {
     let start = bytes.len();
@@ -70,8 +71,8 @@ pub(crate) fn append(
     bytes.truncate(start);
     let mut answer = Answer::default();
     answer.bytes.push(LONG);
-    pickling::append_result(result, by_value, &mut answer)?;
-    if answer.tail.is_some() || answer.bytes.len() > SHORT {
+    pickling.append_result(result, &mut answer)?;
+    if answer.tail.is_some() || answer.attachment.is_some() || answer.bytes.len() > SHORT {
         return Ok(Appended::Long(answer));
     }
     append_counted(VALUE, &answer.bytes[1..], bytes);
@@ -163,11 +164,11 @@ pub(crate) fn append_failure(packed: &[u8], bytes: &mut Vec<u8>) {
 /// What pickling them raises.
 pub(crate) fn append_all(
     results: &Bound<'_, PyList>,
-    by_value: bool,
+    pickling: &Pickling,
     answer: &mut Answer,
 ) -> PyResult<()> {
     answer.bytes.push(ALL);
-    pickling::append_result(results, by_value, answer)
+    pickling.append_result(results, answer)
 }
 
 /// What was read of the results of a span.
@@ -182,18 +183,22 @@ pub(crate) struct Read<'py> {
 ///
 /// # Errors
 /// What the first raises, if that cannot be unpickled.
-pub(crate) fn read<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Read<'py>> {
+pub(crate) fn read<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    attachment: Option<&Arc<Received>>,
+) -> PyResult<Read<'py>> {
     let results = PyList::empty(py);
     let mut left = bytes;
     while !left.is_empty() {
         let start = bytes.len() - left.len();
         if let (0, Some((&ALL, value))) = (start, left.split_first()) {
             return Ok(Read {
-                results: unpickling::value(py, value)?.cast_into::<PyList>()?,
+                results: unpickling::value(py, value, attachment)?.cast_into::<PyList>()?,
                 stopped: None,
             });
         }
-        match read_one(py, &mut left) {
+        match read_one(py, &mut left, attachment) {
             Ok(result) => results.append(result)?,
             Err(error) if results.is_empty() => return Err(error),
             Err(_) => {
@@ -210,7 +215,11 @@ pub(crate) fn read<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Read<'py>> {
     })
 }
 
-fn read_one<'py>(py: Python<'py>, bytes: &mut &[u8]) -> PyResult<Bound<'py, PyAny>> {
+fn read_one<'py>(
+    py: Python<'py>,
+    bytes: &mut &[u8],
+    attachment: Option<&Arc<Received>>,
+) -> PyResult<Bound<'py, PyAny>> {
     let kind = match bytes.split_first() {
         Some((&kind, rest)) => {
             *bytes = rest;
@@ -233,14 +242,14 @@ fn read_one<'py>(py: Python<'py>, bytes: &mut &[u8]) -> PyResult<Bound<'py, PyAn
         DICT => {
             let dict = PyDict::new(py);
             for _ in 0..count(bytes)? {
-                let key = read_one(py, bytes)?;
-                dict.set_item(key, read_one(py, bytes)?)?;
+                let key = read_one(py, bytes, None)?;
+                dict.set_item(key, read_one(py, bytes, None)?)?;
             }
             dict.into_any()
         }
-        VALUE => unpickling::value(py, counted(bytes)?)?,
+        VALUE => unpickling::value(py, counted(bytes)?, None)?,
         FAILURE => stdlib::failed_item(py)?.call1((PyBytes::new(py, counted(bytes)?),))?,
-        LONG => unpickling::value(py, std::mem::take(bytes))?,
+        LONG => unpickling::value(py, std::mem::take(bytes), attachment)?,
         _ => return Err(garbled()),
     })
 }
@@ -252,7 +261,9 @@ fn count(bytes: &mut &[u8]) -> PyResult<u32> {
 }
 
 fn read_atoms<'py>(py: Python<'py>, bytes: &mut &[u8]) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    (0..count(bytes)?).map(|_| read_one(py, bytes)).collect()
+    (0..count(bytes)?)
+        .map(|_| read_one(py, bytes, None))
+        .collect()
 }
 
 fn eight(bytes: &mut &[u8]) -> PyResult<[u8; 8]> {

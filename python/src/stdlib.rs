@@ -9,68 +9,99 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 
 /// Makes an accessor for each of these objects of modules.
+///
+/// All objects of a group are looked up together, while the module of the package that needs them
+/// is imported, and never later: a thread that looks something up at its first use may be in the
+/// middle of it when another one forks, and then the child would wait for it forever.
+///
+/// There are groups so that nothing is imported that is not needed: a program with threads
+/// only does without `multiprocessing`, a worker process without the executors.
 macro_rules! imported {
-    ($($name:ident = $module:literal, $attribute:literal;)*) => {
-        /// What the engine uses of the package and of the standard library.
-        ///
-        /// All of it is looked up while the package is imported, and never later: a thread that
-        /// looks something up at its first use may be in the middle of it when another one
-        /// forks, and then the child would wait for it forever.
-        struct Known {
-            future: Py<PyType>,
-            deadlock_error: Py<PyType>,
-            $($name: Py<PyAny>,)*
-        }
-
-        impl Known {
-            fn look_up(
-                py: Python<'_>,
-                future: Py<PyType>,
-                deadlock_error: Py<PyType>,
-            ) -> PyResult<Self> {
-                Ok(Self {
-                    future,
-                    deadlock_error,
-                    $($name: py.import($module)?.getattr($attribute)?.unbind(),)*
-                })
-            }
-        }
-
+    ($($(#[$doc:meta])* $group:ident = $look_up:ident {
+        $($name:ident = $module:literal, $attribute:literal;)*
+    })*) => {
         $(
-            pub(crate) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-                Ok(known(py)?.$name.bind(py))
+            $(#[$doc])*
+            struct $group {
+                $($name: Py<PyAny>,)*
             }
+
+            impl $group {
+                fn known(py: Python<'_>) -> PyResult<&Self> {
+                    static KNOWN: PyOnceLock<$group> = PyOnceLock::new();
+                    KNOWN.get_or_try_init(py, || {
+                        Ok(Self {
+                            $($name: py.import($module)?.getattr($attribute)?.unbind(),)*
+                        })
+                    })
+                }
+            }
+
+            $(#[$doc])*
+            #[pyfunction]
+            pub(crate) fn $look_up(py: Python<'_>) -> PyResult<()> {
+                $group::known(py).map(drop)
+            }
+
+            $(
+                pub(crate) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+                    Ok($group::known(py)?.$name.bind(py))
+                }
+            )*
         )*
     };
 }
 
 imported! {
-    logger = "concurrent.futures._base", "LOGGER";
-    cancelled_error = "concurrent.futures._base", "CancelledError";
-    invalid_state_error = "concurrent.futures._base", "InvalidStateError";
-    done_and_not_done = "concurrent.futures._base", "DoneAndNotDoneFutures";
-    broken_thread_pool = "concurrent.futures.thread", "BrokenThreadPool";
-    condition = "threading", "Condition";
-    thread = "threading", "Thread";
-    switch_interval = "sys", "getswitchinterval";
-    zip = "builtins", "zip";
-    loads = "pickle", "loads";
-    dumps = "pickle", "dumps";
-    bytes_io = "io", "BytesIO";
-    reduction = "multiprocessing", "reduction";
-    copyreg_table = "copyreg", "dispatch_table";
-    rebuild_exception = "concurrent_futures._worker", "rebuild_exception";
-    failed_item = "concurrent_futures._worker", "FailedItem";
-    broken_process_pool = "concurrent_futures._process_errors", "BrokenProcessPool";
-    worker_died_error = "concurrent_futures._process_errors", "WorkerDiedError";
-    task_timeout_error = "concurrent_futures._process_errors", "TaskTimeoutError";
-    task_terminated_error = "concurrent_futures._process_errors", "TaskTerminatedError";
-    remote_traceback = "concurrent_futures._process_errors", "remote_traceback";
-    // The original, also after `install()`.
-    original_as_completed = "concurrent_futures._base", "_original_as_completed";
+    /// Looks up what every process with the native module needs.
+    Interpreter = look_up_for_all {
+        switch_interval = "sys", "getswitchinterval";
+        zip = "builtins", "zip";
+        bytes_io = "io", "BytesIO";
+        copyreg_table = "copyreg", "dispatch_table";
+    }
+    /// Looks up what futures need.
+    Futures = look_up_for_futures {
+        logger = "concurrent.futures._base", "LOGGER";
+        cancelled_error = "concurrent.futures._base", "CancelledError";
+        invalid_state_error = "concurrent.futures._base", "InvalidStateError";
+        done_and_not_done = "concurrent.futures._base", "DoneAndNotDoneFutures";
+        condition = "threading", "Condition";
+        thread = "threading", "Thread";
+        // The original, also after `install()`.
+        original_as_completed = "concurrent_futures._base", "_original_as_completed";
+    }
+    /// Looks up what pools of threads need.
+    Threads = look_up_for_threads {
+        broken_thread_pool = "concurrent.futures.thread", "BrokenThreadPool";
+    }
+    /// Looks up what worker processes and their pools need.
+    Workers = look_up_for_workers {
+        loads = "pickle", "loads";
+        dumps = "pickle", "dumps";
+        pickler = "pickle", "Pickler";
+        reduction = "multiprocessing", "reduction";
+        original_pickler = "multiprocessing.reduction", "ForkingPickler";
+        failed_item = "concurrent_futures._worker", "FailedItem";
+    }
+    /// Looks up what pools of processes need.
+    Processes = look_up_for_processes {
+        rebuild_exception = "concurrent_futures._process_errors", "rebuild_exception";
+        broken_process_pool = "concurrent_futures._process_errors", "BrokenProcessPool";
+        worker_died_error = "concurrent_futures._process_errors", "WorkerDiedError";
+        task_timeout_error = "concurrent_futures._process_errors", "TaskTimeoutError";
+        task_terminated_error = "concurrent_futures._process_errors", "TaskTerminatedError";
+        remote_traceback = "concurrent_futures._process_errors", "remote_traceback";
+    }
 }
 
-static KNOWN: PyOnceLock<Known> = PyOnceLock::new();
+/// What the package tells the engine.
+struct Types {
+    future: Py<PyType>,
+    deadlock_error: Py<PyType>,
+}
+
+static TYPES: PyOnceLock<Types> = PyOnceLock::new();
 
 /// Tells the engine which type the futures of executors are of, a subclass of `Future`,
 /// and what it raises when tasks wait for each other.
@@ -85,21 +116,24 @@ pub(crate) fn use_types(
             "the future type must be a subclass of concurrent_futures._engine.Future",
         ));
     }
-    let known = Known::look_up(py, future.unbind(), deadlock_error.unbind())?;
-    KNOWN
-        .set(py, known)
+    let types = Types {
+        future: future.unbind(),
+        deadlock_error: deadlock_error.unbind(),
+    };
+    TYPES
+        .set(py, types)
         .map_err(|_| PyRuntimeError::new_err("the types are known already"))
 }
 
-fn known(py: Python<'_>) -> PyResult<&Known> {
-    KNOWN.get(py).ok_or_else(|| {
+fn types(py: Python<'_>) -> PyResult<&Types> {
+    TYPES.get(py).ok_or_else(|| {
         PyRuntimeError::new_err("import concurrent_futures instead of its native module")
     })
 }
 
 /// The type of an executor's futures.
 pub(crate) fn future_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    Ok(known(py)?.future.bind(py))
+    Ok(types(py)?.future.bind(py))
 }
 
 /// An exception of a type that was imported.
@@ -122,9 +156,9 @@ pub(crate) fn timed_out() -> PyErr {
 }
 
 pub(crate) fn deadlock(py: Python<'_>, deadlock: &Deadlock) -> PyErr {
-    match known(py) {
-        Ok(known) => error(
-            Ok(known.deadlock_error.bind(py).as_any()),
+    match types(py) {
+        Ok(types) => error(
+            Ok(types.deadlock_error.bind(py).as_any()),
             (deadlock.to_string(),),
         ),
         Err(error) => error,

@@ -7,16 +7,24 @@
 //! | [`NONE`] | nothing: it is `None` |
 //! | [`PICKLED`] | a pickle |
 //! | [`BYTES`] | the bytes of a `bytes` object |
+//! | [`WITH_BUFFERS`] | a table of buffers, and a pickle |
+//! | [`ATTACHED_BYTES`] | nothing: the bytes of a `bytes` object came beside |
 
+use crate::buffers;
+use crate::name;
 use crate::stdlib;
+use concurrent_futures::engine::Received;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
+use std::sync::Arc;
 
 pub(crate) const NONE: u8 = 0;
 pub(crate) const PICKLED: u8 = 1;
 pub(crate) const BYTES: u8 = 2;
+pub(crate) const WITH_BUFFERS: u8 = 3;
+pub(crate) const ATTACHED_BYTES: u8 = 4;
 
 /// Pickles longer than this are read where they are.
 const COPIED: usize = 4096;
@@ -25,11 +33,19 @@ const COPIED: usize = 4096;
 ///
 /// # Errors
 /// What unpickling raises.
-pub(crate) fn value<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    match bytes.split_first() {
-        Some((&NONE, [])) => Ok(py.None().into_bound(py)),
-        Some((&PICKLED, pickle)) => loads(py, pickle),
-        Some((&BYTES, bytes)) => Ok(PyBytes::new(py, bytes).into_any()),
+pub(crate) fn value<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    attachment: Option<&Arc<Received>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match (bytes.split_first(), attachment) {
+        (Some((&NONE, [])), None) => Ok(py.None().into_bound(py)),
+        (Some((&PICKLED, pickle)), None) => loads(py, pickle, None),
+        (Some((&BYTES, bytes)), None) => Ok(PyBytes::new(py, bytes).into_any()),
+        (Some((&WITH_BUFFERS, bytes)), Some(attachment)) => loads(py, bytes, Some(attachment)),
+        (Some((&ATTACHED_BYTES, [])), Some(attachment)) => {
+            Ok(PyBytes::new(py, buffers::contents(attachment)).into_any())
+        }
         _ => Err(PyValueError::new_err("the answer of the worker is garbled")),
     }
 }
@@ -42,15 +58,28 @@ pub(crate) fn failure<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py,
     stdlib::rebuild_exception(py)?.call1((PyBytes::new(py, bytes),))
 }
 
-/// `pickle.loads`.
-pub(crate) fn loads<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+/// `pickle.loads`; with an attachment, the bytes begin with the table of the buffers in it.
+pub(crate) fn loads<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    attachment: Option<&Arc<Received>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (buffers, pickle) = match attachment {
+        None => (None, bytes),
+        Some(memory) => {
+            let (buffers, pickle) = buffers::split(py, bytes, memory)?;
+            let keywords = PyDict::new(py);
+            keywords.set_item(name::buffers(py), buffers)?;
+            (Some(keywords), pickle)
+        }
+    };
     let loads = stdlib::loads(py)?;
     if pickle.len() <= COPIED {
-        return loads.call1((PyBytes::new(py, pickle),));
+        return loads.call((PyBytes::new(py, pickle),), buffers.as_ref());
     }
     let length = ffi::Py_ssize_t::try_from(pickle.len())?;
     // SAFETY: attached. The view is of bytes that stay until we return; it is read-only, and
-    // without out-of-band buffers, unpickling keeps nothing of it.
+    // unpickling keeps nothing of it.
     let view = unsafe {
         let start = pickle.as_ptr().cast_mut().cast();
         Bound::from_owned_ptr_or_err(
@@ -58,7 +87,7 @@ pub(crate) fn loads<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Bound<'py, 
             ffi::PyMemoryView_FromMemory(start, length, ffi::PyBUF_READ),
         )?
     };
-    let result = loads.call1((&view,));
+    let result = loads.call((&view,), buffers.as_ref());
     // Should somebody have got hold of it all the same, it is empty from now on.
     view.call_method0("release")?;
     result

@@ -3,21 +3,31 @@
 //! It is attached but while it waits. Signals that come while it waits are handled then; an
 //! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
 
-use crate::pickling::{self, AS_ONE, Tag};
+use crate::buffers;
+use crate::pickling::{self, AS_ONE, Pickling, Tag};
 use crate::process_errors;
 use crate::span_results::{self, Appended};
 use crate::task::{begin_turn, let_others_run};
 use crate::unpickling::loads;
-use concurrent_futures::engine::{self, Answer, CallOrder, Called, Caller, Definition, Progress};
+use concurrent_futures::engine::{
+    self, Answer, CallOrder, Called, Caller, Definition, Progress, Received, Segments,
+};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use std::cell::Cell;
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A worker that has been at a span for so long leaves the rest to others.
 const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How many bytes of shared memory a worker keeps for long results.
+const KEPT: usize = 32 * 1024 * 1024;
+/// How many results with long buffers may be on their way, or in use by the parent.
+const FILES: usize = 64;
 
 /// A function that was defined.
 enum Function {
@@ -30,8 +40,7 @@ struct Worker<'py> {
     functions: Vec<Option<Function>>,
     /// Whether what cannot be unpickled ends the worker, as in the standard library.
     is_strict: bool,
-    /// Whether results may be pickled by value.
-    by_value: bool,
+    pickling: Pickling,
     /// Makes the bytes of an exception.
     pack: Bound<'py, PyAny>,
     /// What ends the worker.
@@ -67,7 +76,7 @@ impl<'py> Worker<'py> {
         };
         let ready = match function {
             Function::Ready(ready) => return Ok(ready.bind(self.py).clone()),
-            Function::Pickled(pickle) => loads(self.py, pickle)?,
+            Function::Pickled(pickle) => loads(self.py, pickle, None)?,
         };
         *function = Function::Ready(ready.clone().unbind());
         Ok(ready)
@@ -77,11 +86,15 @@ impl<'py> Worker<'py> {
         &mut self,
         order: &CallOrder,
         argument: &[u8],
+        attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
         progress: &mut dyn Progress,
     ) -> Result<Called, Failure> {
         let py = self.py;
-        let unpickled = self.unpickle(order, argument);
+        let attachment = buffers::received(attachment).map_err(Failure::Call)?;
+        let unpickled = self.unpickle(order, argument, attachment.as_ref());
+        // From here on, the objects have it.
+        drop(attachment);
         let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
             Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
             Unpickled::Span(span) => {
@@ -93,31 +106,40 @@ impl<'py> Worker<'py> {
         // Before the answer: who waits for it may look at what becomes of them.
         drop((function, arguments, keywords));
         let result = result.map_err(Failure::Call)?;
-        pickling::append_result(&result, self.by_value, answer).map_err(Failure::Call)?;
+        self.pickling
+            .append_result(&result, answer)
+            .map_err(Failure::Call)?;
+        drop(result);
         let_others_run(py);
         Ok(Called::Returned)
     }
 
-    fn unpickle(&mut self, order: &CallOrder, argument: &[u8]) -> PyResult<Unpickled<'py>> {
+    fn unpickle(
+        &mut self,
+        order: &CallOrder,
+        argument: &[u8],
+        attachment: Option<&Arc<Received>>,
+    ) -> PyResult<Unpickled<'py>> {
         let py = self.py;
         let tag = Tag::of(order.tag & !AS_ONE)
             .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
         Ok(match tag {
             Tag::Nothing => Unpickled::Call(self.function(order.place)?, PyTuple::empty(py), None),
             Tag::Arguments => {
-                let arguments = loads(py, argument)?.cast_into::<PyTuple>()?;
+                let arguments = loads(py, argument, attachment)?.cast_into::<PyTuple>()?;
                 Unpickled::Call(self.function(order.place)?, arguments, None)
             }
             Tag::Keywords => {
-                let (arguments, keywords) = loads(py, argument)?.extract()?;
+                let (arguments, keywords) = loads(py, argument, attachment)?.extract()?;
                 Unpickled::Call(self.function(order.place)?, arguments, Some(keywords))
             }
             Tag::Whole => {
-                let (function, arguments, keywords) = loads(py, argument)?.extract()?;
+                let (function, arguments, keywords) = loads(py, argument, attachment)?.extract()?;
                 Unpickled::Call(function, arguments, Some(keywords))
             }
             Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan => {
-                let (function, items) = self.unpickle_span(order.place, tag, argument)?;
+                let (function, items) =
+                    self.unpickle_span(order.place, tag, argument, attachment)?;
                 let is_single = matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan);
                 Unpickled::Span(Span {
                     function,
@@ -134,6 +156,7 @@ impl<'py> Worker<'py> {
         place: u16,
         tag: Tag,
         argument: &[u8],
+        attachment: Option<&Arc<Received>>,
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
         let py = self.py;
         let (number, pickle) = argument
@@ -145,10 +168,10 @@ impl<'py> Worker<'py> {
             return Ok((function.clone(), items.clone()));
         }
         let (function, items) = match tag {
-            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, pickle)?.extract()?,
+            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, pickle, attachment)?.extract()?,
             _ => (
                 self.function(place)?,
-                loads(py, pickle)?.cast_into::<PyList>()?,
+                loads(py, pickle, attachment)?.cast_into::<PyList>()?,
             ),
         };
         self.span = Some((*number, function.clone(), items.clone()));
@@ -174,7 +197,7 @@ impl<'py> Worker<'py> {
             }
             let called = span.call(index);
             let appended = called.and_then(|result| {
-                let appended = span_results::append(&result, self.by_value, &mut answer.bytes);
+                let appended = span_results::append(&result, &self.pickling, &mut answer.bytes);
                 drop(result);
                 appended
             });
@@ -220,7 +243,7 @@ impl<'py> Worker<'py> {
             results.append(span.call(index)?)?;
             let_others_run(self.py);
         }
-        span_results::append_all(&results, self.by_value, answer)?;
+        span_results::append_all(&results, &self.pickling, answer)?;
         Ok(Called::Returned)
     }
 
@@ -293,10 +316,11 @@ impl Caller for Worker<'_> {
         &mut self,
         order: CallOrder,
         argument: &[u8],
+        attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
         progress: &mut dyn Progress,
     ) -> Called {
-        match self.make(&order, argument, answer, progress) {
+        match self.make(&order, argument, attachment, answer, progress) {
             Ok(called) => called,
             Err(Failure::Unpickling(error))
                 if self.is_strict && !pickling::is_interrupt(self.py, &error) =>
@@ -347,13 +371,17 @@ pub(crate) fn serve<'py>(
         py,
         functions: Vec::new(),
         is_strict,
-        by_value,
+        pickling: Pickling {
+            by_value,
+            segments: Segments::new(KEPT, FILES),
+        },
         pack,
         fatal: None,
         span: None,
         paused: Cell::new(None),
     };
     begin_turn(py);
+    // The parent has kept them off while the process started.
     allow_interrupts(true);
     let served = engine::serve(own(channel), &mut worker);
     // From now on it ends; an interrupt is for those that do something.
@@ -366,20 +394,23 @@ pub(crate) fn serve<'py>(
     }
 }
 
-/// Lets interrupts through, which the parent has blocked while the process started; or blocks
-/// them.
-fn allow_interrupts(allow: bool) {
+/// Lets interrupts (SIGINT) through to this thread, or keeps them off, and off processes that it
+/// starts. Returns whether they came through before.
+#[pyfunction]
+pub(crate) fn allow_interrupts(allow: bool) -> bool {
     let how = if allow {
         libc::SIG_UNBLOCK
     } else {
         libc::SIG_BLOCK
     };
-    // SAFETY: a set of signals, filled by the functions that are there for it.
+    // SAFETY: sets of signals, filled by the functions that are there for it.
     unsafe {
         let mut signals = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
         libc::sigemptyset(&raw mut signals);
         libc::sigaddset(&raw mut signals, libc::SIGINT);
-        libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut());
+        libc::pthread_sigmask(how, &raw const signals, &raw mut before);
+        libc::sigismember(&raw const before, libc::SIGINT) == 0
     }
 }
 

@@ -138,8 +138,10 @@ def main_is_over() -> threading.Event:
     """For programs that import this module: set when the interpreter begins to end, before
     executors take note of it."""
     over = threading.Event()
-    # Those that were registered last are called first.
+    # Those that were registered last are called first; the modules register theirs when they are
+    # loaded.
     importlib.import_module("concurrent.futures.thread")
+    importlib.import_module("concurrent_futures.thread")
     threading._register_atexit(over.set)  # type: ignore[attr-defined]
     return over
 

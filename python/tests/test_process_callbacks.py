@@ -148,7 +148,11 @@ def test_they_come_in_order_by_one_thread_that_is_known(package: ModuleType, for
 
 
 def test_one_that_fails_stops_nothing(
-    package: ModuleType, forking: Any, caplog: pytest.LogCaptureFixture
+    package: ModuleType,
+    forking: Any,
+    caplog: pytest.LogCaptureFixture,
+    running: Flag,
+    release: Flag,
 ) -> None:
     called: list[object] = []
 
@@ -159,10 +163,13 @@ def test_one_that_fails_stops_nothing(
         raise SystemExit(3)
 
     with package.ProcessPoolExecutor(1, forking) as pool:
-        for callback in fail, leave, called.append:
-            future = pool.submit(tasks.identity, 1)
+        pool.submit(tasks.hold, running, release)
+        futures = [pool.submit(int) for _ in range(3)]
+        for future, callback in zip(futures, [fail, leave, called.append], strict=True):
             future.add_done_callback(callback)
-            assert future.result(LIMIT) == 1
+        release.set()
+        for future in futures:
+            assert future.result(LIMIT) == 0
     assert len(called) == 1
     assert "exception calling callback" in caplog.text
 

@@ -102,8 +102,9 @@ pub mod engine {
     pub use crate::future::wait::{HasTask, has_failed, next_ready, wait_for_all, wait_for_first};
     #[cfg(target_os = "linux")]
     pub use crate::process::host::{
-        Answer, Argument, CallOrder, Called, Caller, Definition, PoolSettings, ProcessPool,
-        Progress, RemoteAnswer, RemoteCall, RemoteTask, StartedWorker, WorkerHost, refuse, serve,
+        Answer, Argument, Attachment, CallOrder, Called, Caller, Definition, PoolSettings,
+        ProcessPool, Progress, Received, RemoteAnswer, RemoteCall, RemoteTask, Segments,
+        StartedWorker, WorkerHost, refuse, serve,
     };
     #[cfg(target_os = "linux")]
     pub use crate::process::{init_before_main, os::guard_forks};

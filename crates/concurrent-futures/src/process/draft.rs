@@ -70,6 +70,7 @@ impl<'a> Draft<'a> {
     fn has_room(&self, answer: &Answer) -> bool {
         let frame = HEADER + answer.bytes.len().next_multiple_of(8);
         answer.tail.is_none()
+            && answer.attachment.is_none()
             && frame <= PIECE
             && self.writer.room().is_ok_and(|room| frame <= room)
     }
@@ -79,6 +80,7 @@ impl<'a> Draft<'a> {
         let part = answer.bytes.get(..self.length).ok_or(Corrupt)?;
         let reply = Reply {
             kind: ReplyKind::Part,
+            is_attached: false,
             left: self.items,
             length: part.len() as u64,
             nanoseconds: nanoseconds(self.since),
@@ -214,6 +216,7 @@ mod tests {
             assert_eq!(supervisor.draft(), drafted);
             let reply = Reply {
                 kind: ReplyKind::Value,
+                is_attached: false,
                 left: 0,
                 length: 8,
                 nanoseconds: 0,

@@ -25,6 +25,7 @@
 
 use super::builder::Settings;
 use super::channel::Socket;
+pub use super::channel::{Attachment, Received, Segments};
 use super::error::WorkerExit;
 use super::member::Member;
 use super::options::TaskOptions;
@@ -78,7 +79,12 @@ pub struct StartedWorker {
 #[derive(Debug)]
 pub enum RemoteAnswer<'a> {
     /// What the call has returned.
-    Value(Cow<'a, [u8]>),
+    Value {
+        /// The value as the face has it.
+        bytes: Cow<'a, [u8]>,
+        /// What came beside it, or why it is lost.
+        attachment: Option<io::Result<Received>>,
+    },
     /// What the call has raised.
     Failure(Cow<'a, [u8]>),
     /// It was not carried out to its end.
@@ -160,6 +166,8 @@ pub struct RemoteCall {
     pub tag: u8,
     /// All else.
     pub argument: Argument,
+    /// Long buffers that go beside it.
+    pub attachment: Option<Attachment>,
     /// How many items, if it is a span, and whether it may be divided.
     pub span: Option<(u32, bool)>,
     /// Time limit and retries.
@@ -343,6 +351,8 @@ pub struct Answer {
     pub bytes: Vec<u8>,
     /// What follows, where it is: so that long values need not be copied.
     pub tail: Option<Argument>,
+    /// Long buffers that go beside it.
+    pub attachment: Option<Attachment>,
 }
 
 impl Answer {
@@ -350,6 +360,7 @@ impl Answer {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.tail = None;
+        self.attachment = None;
     }
 }
 
@@ -396,11 +407,12 @@ pub trait Caller {
     /// Learns a function.
     fn define(&mut self, place: u16, bytes: &[u8]);
 
-    /// Carries out a call.
+    /// Carries out a call, with what came beside its argument, or why that is lost.
     fn call(
         &mut self,
         order: CallOrder,
         argument: &[u8],
+        attachment: Option<io::Result<Received>>,
         answer: &mut Answer,
         progress: &mut dyn Progress,
     ) -> Called;

@@ -7,17 +7,18 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    CAPACITY, Call, Claim, Corrupt, HEADER, Nap, Order, Reader, Reply, ReplyKind, Rest, Watch,
-    Writer, padded, reserve,
+    Attachment, CAPACITY, Call, Claim, Corrupt, HEADER, Lane, Lent, Nap, Order, Reader, Received,
+    Releases, Reply, ReplyKind, Rest, Watch, Writer, padded, reserve,
 };
 use super::child::Child;
 use super::host::Definition;
 use super::task::Task;
 use crate::sync::atomic::AtomicU32;
 use std::collections::VecDeque;
+use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How much is written or read before the other side is shown: so that both work on a
 /// long value at the same time.
@@ -25,7 +26,10 @@ const PIECE: usize = 128 * 1024;
 
 /// What an idle worker's stream has room for at least; this is when a patient writer is woken.
 const HALF: usize = CAPACITY / 2;
-const _: () = assert!(HALF > 2 * HEADER + Definition::LONGEST);
+const _: () = assert!(HALF > 2 * HEADER + Definition::LONGEST + RELEASE);
+
+/// The longest frame that gives back segments.
+const RELEASE: usize = HEADER + Releases::MOST * size_of::<u64>();
 
 /// Where a worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,8 @@ pub(super) struct Answer {
     pub(super) task: Task,
     pub(super) kind: ReplyKind,
     pub(super) content: Content,
+    /// What came beside it, or why it is lost.
+    pub(super) attachment: Option<Box<io::Result<Received>>>,
     /// How long the task ran.
     pub(super) nanoseconds: u64,
     /// What of the task's span was not begun, and the tasks behind it, the last first.
@@ -120,6 +126,12 @@ pub(super) struct Member {
     pub(super) since: Instant,
     writer: Writer,
     reader: Reader,
+    /// For what goes beside the streams; none if nothing does.
+    lane: Option<Lane>,
+    /// What was sent through it.
+    lent: Lent,
+    /// What the worker does not use any more.
+    pub(super) released: Vec<Arc<Attachment>>,
     in_flight: VecDeque<Flight>,
     /// How much of the argument of the last task in flight, and of what fills its frame
     /// up, was written; none if all is.
@@ -133,7 +145,12 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(child: Arc<Child>, writer: Writer, reader: Reader) -> Self {
+    pub(super) fn new(
+        child: Arc<Child>,
+        writer: Writer,
+        reader: Reader,
+        lane: Option<Lane>,
+    ) -> Self {
         Self {
             child,
             stage: Stage::Starting,
@@ -144,6 +161,9 @@ impl Member {
             since: Instant::now(),
             writer,
             reader,
+            lane,
+            lent: Lent::default(),
+            released: Vec::new(),
             in_flight: VecDeque::new(),
             sending: None,
             incoming: None,
@@ -183,7 +203,7 @@ impl Member {
         let definition = self.missing(task).map_or(0, |missing| {
             HEADER + missing.bytes.len().next_multiple_of(8)
         });
-        self.has_room_for(definition + task.argument.len().next_multiple_of(8))
+        self.has_room_for(RELEASE + definition + task.argument.len().next_multiple_of(8))
     }
 
     /// Whether the frame of an argument so long fits in now.
@@ -206,6 +226,7 @@ impl Member {
         };
         let call = Call {
             order: Order::Define,
+            is_attached: false,
             length: missing.bytes.len() as u64,
             function: missing.place.into(),
             number: u64::MAX,
@@ -222,9 +243,17 @@ impl Member {
     /// Hands a task over. What does not fit in is written later, by
     /// [`pump`](Self::pump): only for a worker that has nothing else.
     pub(super) fn hand(&mut self, task: Task) -> Result<(), Corrupt> {
+        self.give_back()?;
         self.teach(&task)?;
+        if let (Some(attachment), Some(lane)) = (&task.attachment, &self.lane) {
+            // The worker has nothing else to do, and has received what was sent before. One that
+            // has closed its end is on its way to the end.
+            let _ = lane.send(attachment, Duration::ZERO);
+            self.lent.note(attachment);
+        }
         let call = Call {
             order: Order::Call,
+            is_attached: task.attachment.is_some(),
             length: task.argument.len() as u64,
             function: task.place(),
             number: self.next_number,
@@ -254,6 +283,22 @@ impl Member {
             self.pump()?;
         }
         Ok(())
+    }
+
+    /// Gives the worker back what it has sent, and nobody uses any more.
+    fn give_back(&mut self) -> Result<(), Corrupt> {
+        let lane = self.lane.as_ref();
+        let Some(released) = lane.and_then(|lane| lane.releases().take()) else {
+            return Ok(());
+        };
+        let call = Call {
+            order: Order::Release,
+            is_attached: false,
+            length: released.len() as u64,
+            function: 0,
+            number: u64::MAX,
+        };
+        self.write_whole(&call, &released)
     }
 
     /// Writes a header and a short payload.
@@ -291,6 +336,7 @@ impl Member {
         }
         let call = Call {
             order,
+            is_attached: false,
             length: argument.len() as u64,
             function,
             number: u64::MAX,
@@ -302,6 +348,7 @@ impl Member {
 
     /// Shows the worker what was written, `and_that_is_all` for now.
     fn publish(&self, and_that_is_all: bool) {
+        self.writer.note_cpu();
         if self.writer.publish(and_that_is_all) {
             self.wake();
         }
@@ -486,8 +533,25 @@ impl Member {
         arrivals: &mut Vec<Arrival>,
         shared: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
+        let is_answer = matches!(
+            reply.kind,
+            ReplyKind::Value | ReplyKind::Failure | ReplyKind::Part
+        );
+        let attachment = match (reply.is_attached, &self.lane) {
+            (false, _) => None,
+            (true, Some(lane)) if is_answer => Some(Box::new(lane.receive().map_err(|_| Corrupt)?)),
+            _ => return Err(Corrupt),
+        };
         match (reply.kind, self.stage) {
             (ReplyKind::Ready, Stage::Closing) => {}
+            (ReplyKind::Release, _) => {
+                let bytes = match &content {
+                    Content::Shared(place) => &shared[place.clone()],
+                    Content::Own(bytes) => bytes,
+                };
+                let mut released = self.lent.released(bytes);
+                self.released.append(&mut released);
+            }
             (ReplyKind::Ready, Stage::Starting) => {
                 self.stage = Stage::Ready;
                 arrivals.push(Arrival::Ready);
@@ -523,6 +587,7 @@ impl Member {
                     task: flight.task,
                     kind: reply.kind,
                     content,
+                    attachment,
                     nanoseconds: reply.nanoseconds,
                     rest,
                 }));
@@ -536,6 +601,7 @@ impl Member {
                     task: flight.task.take_first(reply.left).ok_or(Corrupt)?,
                     kind: ReplyKind::Value,
                     content,
+                    attachment,
                     nanoseconds: reply.nanoseconds,
                     rest: Vec::new(),
                 }));
@@ -634,6 +700,7 @@ impl Member {
             task,
             kind: ReplyKind::Value,
             content: Content::Own(bytes),
+            attachment: None,
             nanoseconds: 0,
             rest: Vec::new(),
         })

@@ -5,7 +5,7 @@ use crate::future::driver;
 use rustix::process::Pid;
 use std::io;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Whether this process is a fork of one that had called [`watch_forks`].
 static IS_FORK: AtomicBool = AtomicBool::new(false);
@@ -25,16 +25,36 @@ pub(super) fn watch_forks() {
     });
 }
 
+/// How often this process has forked, or was about to.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+/// How many forks there are between this process and the first.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process has forked since [`guard_forks`], or was about to.
+pub(super) fn forks() -> u64 {
+    // ORDERING: SeqCst: a thread that sees the same number before and after something has not seen
+    // a fork in between.
+    FORKS.load(Ordering::SeqCst)
+}
+
+/// Differs in a fork from what it is in its parent.
+pub(super) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
 /// Sees to it that a child of a fork has no locks of pools that another thread held, and none of
 /// the pools themselves. To be called once.
 pub fn guard_forks() {
     extern "C" fn before() {
+        FORKS.fetch_add(1, Ordering::SeqCst);
         driver::before_fork();
     }
     extern "C" fn in_parent() {
         driver::after_fork(false);
     }
     extern "C" fn in_child() {
+        // ORDERING: Relaxed: a fork has one thread.
+        GENERATION.fetch_add(1, Ordering::Relaxed);
         driver::after_fork(true);
     }
     // SAFETY: the functions take a lock whose holders wait for nothing, and give it back; the

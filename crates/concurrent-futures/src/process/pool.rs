@@ -427,14 +427,17 @@ impl Driver for Pool {
             }
             let mut received = false;
             let mut looks = Looks::default();
-            self.waiting.until(|| {
-                let has_news = match &watch {
-                    Some(watch) => watch.has_news(),
-                    None => looks.is_turn(),
-                };
-                received = has_news && !is_done() && self.receive();
-                received || is_done()
-            });
+            self.waiting.until(
+                || {
+                    let has_news = match &watch {
+                        Some(watch) => watch.has_news(),
+                        None => looks.is_turn(),
+                    };
+                    received = has_news && !is_done() && self.receive();
+                    received || is_done()
+                },
+                || watch.as_ref().is_some_and(Watch::is_beside),
+            );
             if is_done() || !received && !self.nap() {
                 break is_done();
             }

@@ -14,11 +14,23 @@
 //!
 //! A wait awake lasts longer than it takes to wake the other side. If it were shorter, both
 //! sides would find each other asleep for ever, once one of them was.
+//!
+//! # Two on one CPU
+//! The system may well put both sides on the same CPU, though another is idle: on a virtual
+//! machine, an idle CPU looks to it like one that was taken away. Then who waits awake keeps
+//! the other from what is waited for; who sleeps is put on the same CPU again. So who waits
+//! *beside* the other side yields, which costs a tenth of a sleep and a wake-up. As both
+//! are always ready to run, the system soon notices, and moves one of them.
+//!
+//! Where others want the CPU as well, a yield gives it to them, and it may take
+//! milliseconds to get it back. Then there is none for the next thousands of waits.
 
 #![forbid(unsafe_code)]
 
 use std::hint::spin_loop;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long to wait awake.
@@ -30,7 +42,46 @@ const GAP: Duration = Duration::from_micros(150);
 /// So many waits in vain, and it does not pay: some are no sign.
 const VAIN: u32 = 4;
 /// Waits that are asleep from the start, at first and at most.
-const PAUSES: std::ops::RangeInclusive<u32> = 16..=128;
+const PAUSES: RangeInclusive<u32> = 16..=128;
+/// Waits without yielding, after a yield that took long.
+const PAUSES_OF_YIELDS: RangeInclusive<u32> = 512..=65_536;
+/// A yield that takes longer has given the CPU to somebody who has nothing to do with it.
+const TURN: Duration = Duration::from_millis(1);
+
+/// For how many waits something is not tried that did not pay.
+#[derive(Debug, Default)]
+struct Pause {
+    left: AtomicU32,
+    /// How many those were at first.
+    length: AtomicU32,
+}
+
+// ORDERING: Relaxed in all of them: guesses.
+impl Pause {
+    /// Whether it is not to be tried this time.
+    fn holds(&self) -> bool {
+        let left = self.left.load(Ordering::Relaxed);
+        if left > 0 {
+            self.left.store(left - 1, Ordering::Relaxed);
+        }
+        left > 0
+    }
+
+    fn length(&self) -> u32 {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    fn set_length(&self, length: u32) {
+        self.length.store(length, Ordering::Relaxed);
+    }
+
+    /// It did not pay: the pause is twice as long as the last one.
+    fn begin(&self, lengths: &RangeInclusive<u32>) {
+        let length = (self.length() * 2).clamp(*lengths.start(), *lengths.end());
+        self.set_length(length);
+        self.left.store(length, Ordering::Relaxed);
+    }
+}
 
 /// One place where something is waited for, and whether it has paid to stay awake there.
 ///
@@ -41,9 +92,9 @@ pub(super) struct Spin {
     /// Waits in vain since the last that was not.
     failures: AtomicU32,
     /// Waits that are to be asleep from the start.
-    pause: AtomicU32,
-    /// How many those were the last time.
-    last_pause: AtomicU32,
+    asleep: Pause,
+    /// Waits that are not to yield.
+    unyielding: Pause,
 }
 
 /// What came of a wait.
@@ -57,63 +108,90 @@ enum Waited {
 
 impl Spin {
     /// Looks until the condition holds, or it is time to sleep. Returns whether it held.
-    pub(super) fn until(&self, mut condition: impl FnMut() -> bool) -> bool {
+    ///
+    /// `is_beside` tells whether the side that is waited for was last on the CPU of the calling
+    /// thread.
+    pub(super) fn until(
+        &self,
+        condition: impl FnMut() -> bool,
+        is_beside: impl Fn() -> bool,
+    ) -> bool {
+        let may_yield = || is_beside().then(thread::yield_now).is_some();
+        self.until_or_yield(condition, may_yield)
+    }
+
+    /// The same; `may_yield` yields if that is of use, and returns whether it did.
+    fn until_or_yield(
+        &self,
+        mut condition: impl FnMut() -> bool,
+        may_yield: impl FnMut() -> bool,
+    ) -> bool {
         if condition() {
             return true;
         }
-        // ORDERING: Relaxed: a guess, as all of these are.
-        let pause = self.pause.load(Ordering::Relaxed);
-        if pause > 0 {
-            self.pause.store(pause - 1, Ordering::Relaxed);
+        if self.asleep.holds() || has_one_cpu() {
             return false;
         }
-        if has_one_cpu() {
-            return false;
-        }
-        let waited = look_until(condition);
+        let waited = self.look_until(condition, may_yield);
         self.learn(waited);
         waited == Waited::Held
     }
 
-    fn learn(&self, waited: Waited) {
-        let failures = self.failures.load(Ordering::Relaxed);
-        let last = self.last_pause.load(Ordering::Relaxed);
-        match waited {
-            Waited::Held if failures > 0 => self.failures.store(0, Ordering::Relaxed),
-            // Twice in a row: it pays again.
-            Waited::Held if last > 0 => self.last_pause.store(0, Ordering::Relaxed),
-            Waited::Held => {}
-            Waited::InVain if failures + 1 < VAIN && last == 0 => {
-                self.failures.store(failures + 1, Ordering::Relaxed);
+    fn look_until(
+        &self,
+        mut condition: impl FnMut() -> bool,
+        mut may_yield: impl FnMut() -> bool,
+    ) -> Waited {
+        let start = Instant::now();
+        let mut before = start;
+        let is_unyielding = self.unyielding.holds();
+        loop {
+            for _ in 0..LOOKS {
+                if condition() {
+                    return Waited::Held;
+                }
+                spin_loop();
             }
-            Waited::InVain | Waited::Crowded => {
-                let pause = (last * 2).clamp(*PAUSES.start(), *PAUSES.end());
-                self.failures.store(VAIN, Ordering::Relaxed);
-                self.last_pause.store(pause, Ordering::Relaxed);
-                self.pause.store(pause, Ordering::Relaxed);
+            let now = Instant::now();
+            if now - before > GAP {
+                return Waited::Crowded;
+            }
+            if now - start > LONGEST {
+                return Waited::InVain;
+            }
+            before = now;
+            if !is_unyielding && may_yield() {
+                before = Instant::now();
+                self.note_yield(before - now);
             }
         }
     }
-}
 
-fn look_until(mut condition: impl FnMut() -> bool) -> Waited {
-    let start = Instant::now();
-    let mut before = start;
-    loop {
-        for _ in 0..LOOKS {
-            if condition() {
-                return Waited::Held;
+    fn note_yield(&self, duration: Duration) {
+        let length = self.unyielding.length();
+        if duration > TURN {
+            self.unyielding.begin(&PAUSES_OF_YIELDS);
+        } else if length > 0 {
+            self.unyielding.set_length(length - 1);
+        }
+    }
+
+    fn learn(&self, waited: Waited) {
+        let failures = self.failures.load(Ordering::Relaxed);
+        let pause = self.asleep.length();
+        match waited {
+            Waited::Held if failures > 0 => self.failures.store(0, Ordering::Relaxed),
+            // Twice in a row: it pays again.
+            Waited::Held if pause > 0 => self.asleep.set_length(0),
+            Waited::Held => {}
+            Waited::InVain if failures + 1 < VAIN && pause == 0 => {
+                self.failures.store(failures + 1, Ordering::Relaxed);
             }
-            spin_loop();
+            Waited::InVain | Waited::Crowded => {
+                self.failures.store(VAIN, Ordering::Relaxed);
+                self.asleep.begin(&PAUSES);
+            }
         }
-        let now = Instant::now();
-        if now - before > GAP {
-            return Waited::Crowded;
-        }
-        if now - start > LONGEST {
-            return Waited::InVain;
-        }
-        before = now;
     }
 }
 
@@ -125,16 +203,20 @@ fn has_one_cpu() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     /// How many of so many waits in vain were awake.
     fn awake(spin: &Spin, waits: u32) -> u32 {
         let mut awake = 0;
         for _ in 0..waits {
             let mut looks = 0;
-            spin.until(|| {
-                looks += 1;
-                false
-            });
+            spin.until(
+                || {
+                    looks += 1;
+                    false
+                },
+                || false,
+            );
             awake += u32::from(looks > 1);
         }
         awake
@@ -156,17 +238,74 @@ mod tests {
         awake(&spin, 1000);
         let held = (0..2 * *PAUSES.end() + 10).filter(|_| {
             let mut looks = 0;
-            spin.until(|| {
-                looks += 1;
-                looks > 2
-            })
+            spin.until(
+                || {
+                    looks += 1;
+                    looks > 2
+                },
+                || false,
+            )
         });
         assert!(held.count() > 9);
-        assert_eq!(spin.pause.load(Ordering::Relaxed), 0);
+        assert_eq!(spin.asleep.length(), 0);
+    }
+
+    #[test]
+    fn who_waits_beside_the_other_side_lets_it_run() {
+        if has_one_cpu() {
+            return;
+        }
+        let has_run = Cell::new(false);
+        let other_side_runs = || {
+            has_run.set(true);
+            true
+        };
+        let mut held = false;
+        // Where others want the CPU, a wait may end before it comes to that.
+        while !has_run.get() {
+            held = Spin::default().until_or_yield(|| has_run.get(), other_side_runs);
+        }
+        assert!(held);
+    }
+
+    #[test]
+    fn when_yields_take_long_there_are_none_for_some_time() {
+        if has_one_cpu() {
+            return;
+        }
+        let spin = Spin::default();
+        let yields = Cell::new(0);
+        let wait = |duration| {
+            // It holds after a first round of looks, whatever was learnt of waits in vain.
+            spin.asleep.left.store(0, Ordering::Relaxed);
+            let mut looks = 0;
+            spin.until_or_yield(
+                || {
+                    looks += 1;
+                    looks > LOOKS + 1
+                },
+                || {
+                    yields.set(yields.get() + 1);
+                    thread::sleep(duration);
+                    true
+                },
+            );
+        };
+        while yields.get() == 0 {
+            wait(2 * TURN);
+        }
+        let first = yields.get();
+        for _ in 0..*PAUSES_OF_YIELDS.start() {
+            wait(Duration::ZERO);
+        }
+        assert_eq!(yields.get(), first);
+        while yields.get() == first {
+            wait(Duration::ZERO);
+        }
     }
 
     #[test]
     fn what_holds_at_once_is_not_waited_for() {
-        assert!(Spin::default().until(|| true));
+        assert!(Spin::default().until(|| true, || false));
     }
 }

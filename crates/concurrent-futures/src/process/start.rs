@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::builder::Settings;
-use super::channel::{CAPACITY, Memory, Reader, Socket, Writer};
+use super::channel::{CAPACITY, Lane, Memory, Reader, Socket, Writer};
 use super::child::Child;
 use super::error::WorkerExit;
 use super::fork_server::ForkServer;
@@ -60,8 +60,16 @@ impl Starter {
             let setup = setup.encode(identity);
             // A worker that has died is noticed as any other.
             let _ = child.socket.send(&setup, Some(file.as_fd()));
+            let lane = match settings.host {
+                Some(_) => {
+                    let (ours, theirs) = Lane::pair()?;
+                    let _ = child.socket.send(b"lane", Some(theirs.as_fd()));
+                    Some(ours)
+                }
+                None => None,
+            };
             let (writer, reader) = (Writer::to_worker(&memory), Reader::from_worker(&memory));
-            let mut member = Member::new(Arc::clone(&child), writer, reader);
+            let mut member = Member::new(Arc::clone(&child), writer, reader, lane);
             member
                 .initialize(function, argument)
                 .map_err(io::Error::other)?;

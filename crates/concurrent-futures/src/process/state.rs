@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use super::awake::{Awake, Ring, Streams};
-use super::channel::{Nap, ReplyKind, Watch};
+use super::channel::{Attachment, Nap, ReplyKind, Watch};
 use super::codec::Bytes;
 use super::member::{Answer, Arrival, Content, Kill, Member, Stage};
 use super::task::{Ending, Start, Task};
@@ -85,6 +85,8 @@ pub(super) struct State {
 pub(super) struct Batch {
     answers: Vec<Answer>,
     shared: Vec<u8>,
+    /// Segments that workers do not use any more. To unmap one takes time.
+    released: Vec<Arc<Attachment>>,
 }
 
 impl State {
@@ -187,6 +189,7 @@ impl State {
                     .current()
                     .is_none_or(|task| task.options.time_limit.is_none())
                 && task.argument.len() <= SHORT
+                && task.attachment.is_none()
                 && member.has_room_for_task(task);
             if can_wait && best.is_none_or(|(_, least)| load < least) {
                 best = Some((index, load));
@@ -351,6 +354,7 @@ impl State {
         if member.receive(&mut arrivals, &mut batch.shared).is_err() {
             self.fault(index);
         }
+        batch.released.append(&mut self.members[index].released);
         self.has_room |= was_clogged && !self.members[index].clogged;
         for arrival in arrivals.drain(..) {
             match arrival {
@@ -548,6 +552,7 @@ impl Batch {
     /// are to be finished.
     pub(super) fn end(self) -> Vec<Task> {
         let mut late = Vec::new();
+        drop(self.released);
         let shared = self.shared;
         for answer in self.answers {
             let bytes = match answer.content {
@@ -555,7 +560,9 @@ impl Batch {
                 Content::Own(bytes) => Bytes::Owned(bytes),
             };
             let ending = match answer.kind {
-                ReplyKind::Value => Ending::Value(bytes),
+                ReplyKind::Value => {
+                    Ending::Value(bytes, answer.attachment.map(|attachment| *attachment))
+                }
                 _ => Ending::Failure(bytes),
             };
             late.extend(answer.task.end(ending));

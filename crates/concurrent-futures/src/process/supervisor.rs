@@ -133,12 +133,15 @@ impl Supervisor {
     fn waits_awake(&self) -> bool {
         let mut whose = None;
         let mut looks = Looks::default();
-        self.spin.until(|| {
-            if looks.is_turn() {
-                whose = self.pool.whose_work();
-            }
-            whose.is_some()
-        });
+        self.spin.until(
+            || {
+                if looks.is_turn() {
+                    whose = self.pool.whose_work();
+                }
+                whose.is_some()
+            },
+            || false,
+        );
         whose == Some(Whose::Supervisors)
     }
 

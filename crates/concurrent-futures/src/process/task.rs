@@ -10,6 +10,7 @@
 //! | answered | finished |
 
 use super::callbacks::Callbacks;
+use super::channel::{Attachment, Received};
 use super::codec::Bytes;
 use super::failure::Failure;
 use super::function::Invoke;
@@ -22,6 +23,7 @@ use crate::future::task::Header;
 use crate::future::{Call, Future, FutureId, Outcome, Phase, TaskRef};
 use crate::panic;
 use crate::thread::limit::Permit;
+use std::io;
 use std::marker::PhantomData;
 use std::mem;
 use std::ops::Range;
@@ -31,8 +33,8 @@ use std::sync::Arc;
 /// What a task comes to.
 #[derive(Debug)]
 pub(super) enum Ending<'a> {
-    /// A value, as bytes.
-    Value(Bytes<'a>),
+    /// A value, as bytes, and what came beside them.
+    Value(Bytes<'a>, Option<io::Result<Received>>),
     /// The bytes of a [`Failure`].
     Failure(Bytes<'a>),
     Error(TaskError),
@@ -113,6 +115,8 @@ pub(super) struct Task {
     /// The function, if a worker has to learn it first.
     pub(super) definition: Option<Arc<Definition>>,
     pub(super) argument: Argument,
+    /// What goes beside it.
+    pub(super) attachment: Option<Arc<Attachment>>,
     pub(super) options: TaskOptions,
     span: Option<Span>,
     left: Left,
@@ -141,6 +145,7 @@ impl Task {
             function,
             definition: None,
             argument: Argument::Own(argument),
+            attachment: None,
             options,
             span: None,
             left: Left::All,
@@ -168,6 +173,7 @@ impl Task {
                 | u64::from(call.tag & 15) << 12,
             definition: call.definition,
             argument: call.argument,
+            attachment: call.attachment.map(Arc::new),
             options: call.options,
             span: call.span.map(|(items, is_divisible)| Span {
                 items: 0..items,
@@ -256,6 +262,7 @@ impl Task {
             function: self.function,
             definition: self.definition.clone(),
             argument: self.argument.clone(),
+            attachment: self.attachment.clone(),
             options: self.options,
             span: Some(rest),
             left: Left::All,
@@ -377,7 +384,10 @@ impl Task {
                 let is_span = self.span.is_some();
                 let items = self.range();
                 let remote = match ending {
-                    Ending::Value(bytes) => RemoteAnswer::Value(bytes.into_cow()),
+                    Ending::Value(bytes, attachment) => RemoteAnswer::Value {
+                        bytes: bytes.into_cow(),
+                        attachment,
+                    },
                     Ending::Failure(bytes) => RemoteAnswer::Failure(bytes.into_cow()),
                     Ending::Error(error) => RemoteAnswer::Error(error),
                 };
@@ -501,7 +511,7 @@ pub(super) fn unpack(packed: u64) -> CallOrder {
 /// The task is a `Remote<I>`, and the caller has started or claimed it.
 unsafe fn write<I: Invoke>(task: &TaskRef, ending: Ending<'_>) {
     let outcome = match ending {
-        Ending::Value(bytes) => panic::catch(|| I::receive(bytes))
+        Ending::Value(bytes, _) => panic::catch(|| I::receive(bytes))
             .unwrap_or_else(|panic| Err(TaskError::Panicked(panic))),
         Ending::Failure(bytes) => Err(Failure::decode(bytes.as_slice())),
         Ending::Error(error) => Err(error),

@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{
-    Call, Claim, Corrupt, HEADER, Memory, Order, Packet, Reader, Reply, ReplyKind, Rest, Socket,
-    Writer, padded, reserve,
+    Attachment, Call, Claim, Corrupt, HEADER, Lane, Lent, Memory, Order, Packet, Reader, Received,
+    Reply, ReplyKind, Rest, Socket, Writer, padded, reserve,
 };
 use super::codec::Bytes;
 use super::draft::Draft;
@@ -27,7 +27,7 @@ use std::io;
 use std::process;
 use std::ptr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How much is written or read before the other side is shown.
 pub(super) const PIECE: usize = 128 * 1024;
@@ -37,6 +37,8 @@ const NAP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 500_000,
 };
+/// How long it waits until the supervisor has taken some of too many attachments.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The place of the initializer where there is none.
 pub(super) const NO_FUNCTION: u64 = 0;
 /// Buffers that have grown beyond this are given back.
@@ -73,8 +75,16 @@ pub(super) fn run(socket: &Socket) -> ! {
 /// The life of a worker of another face, which is no fork or new start of this program.
 pub(super) fn serve_face(socket: &Socket, caller: &mut dyn Caller) -> io::Result<()> {
     let ended = open(socket, FACE).and_then(|memory| {
+        let Packet::Message(_, Some(lane)) = socket.receive(true)? else {
+            return Err(Trouble::Alone);
+        };
         os::watch_forks();
-        Loop::new(socket, &memory, Some(caller)).run()
+        let foreign = Foreign {
+            caller,
+            lane: Lane::from_fd(lane)?,
+            lent: Lent::default(),
+        };
+        Loop::new(socket, &memory, Some(foreign)).run()
     });
     match ended {
         Ok(()) | Err(Trouble::Alone | Trouble::Ended) => Ok(()),
@@ -125,6 +135,15 @@ fn open(socket: &Socket, identity: Identity) -> Result<Arc<Memory>, Trouble> {
     Ok(Memory::attach(&file, capacity)?)
 }
 
+/// What a worker of another face has besides.
+struct Foreign<'a> {
+    /// Carries out calls.
+    caller: &'a mut dyn Caller,
+    lane: Lane,
+    /// What was sent through it, and is to come back.
+    lent: Lent,
+}
+
 struct Loop<'a> {
     socket: &'a Socket,
     reader: Reader,
@@ -132,12 +151,12 @@ struct Loop<'a> {
     head: Vec<u8>,
     result: Answer,
     spin: Spin,
-    /// Who carries out calls, if it is not this program.
-    caller: RefCell<Option<&'a mut dyn Caller>>,
+    /// Where it is not this program that carries out calls.
+    foreign: RefCell<Option<Foreign<'a>>>,
 }
 
 impl<'a> Loop<'a> {
-    fn new(socket: &'a Socket, memory: &Arc<Memory>, caller: Option<&'a mut dyn Caller>) -> Self {
+    fn new(socket: &'a Socket, memory: &Arc<Memory>, foreign: Option<Foreign<'a>>) -> Self {
         Self {
             socket,
             reader: Reader::to_worker(memory),
@@ -145,7 +164,7 @@ impl<'a> Loop<'a> {
             head: Vec::with_capacity(HEADER),
             result: Answer::default(),
             spin: Spin::default(),
-            caller: RefCell::new(caller),
+            foreign: RefCell::new(foreign),
         }
     }
 
@@ -186,8 +205,11 @@ impl<'a> Loop<'a> {
             let claimed = Claim::Taken.claim(self.reader.word());
             self.reader.skip(HEADER)?;
             if claimed {
+                self.writer.note_cpu();
                 return Ok(call);
             }
+            // What belongs to it goes back.
+            drop(self.attachment(&call)?);
             self.skip(padded(call.length).ok_or(Corrupt)?)?;
             self.release(true)?;
         }
@@ -203,7 +225,7 @@ impl<'a> Loop<'a> {
         if call.order == Order::Initialize && call.function == NO_FUNCTION {
             return self.say_ready();
         }
-        if self.caller.get_mut().is_some() {
+        if self.foreign.get_mut().is_some() {
             return self.call_foreign(call, &argument);
         }
         let function = function::at(call.function).ok_or(Corrupt)?;
@@ -223,28 +245,49 @@ impl<'a> Loop<'a> {
         }
     }
 
+    /// What came beside a call.
+    fn attachment(&mut self, call: &Call) -> Result<Option<io::Result<Received>>, Trouble> {
+        match (call.is_attached, self.foreign.get_mut()) {
+            (false, _) => Ok(None),
+            (true, Some(foreign)) => Ok(Some(foreign.lane.receive()?)),
+            (true, None) => Err(Corrupt.into()),
+        }
+    }
+
     /// Has the face carry out a call.
     fn call_foreign(&mut self, call: &Call, argument: &Bytes<'_>) -> Result<(), Trouble> {
-        let Some(caller) = self.caller.get_mut() else {
+        let attachment = self.attachment(call)?;
+        let Some(foreign) = self.foreign.get_mut() else {
             return Err(Corrupt.into());
         };
+        let (order, argument) = (unpack(call.function), argument.as_slice());
         match call.order {
             Order::Define => {
-                caller.define(unpack(call.function).place, argument.as_slice());
+                foreign.caller.define(order.place, argument);
+                return Ok(());
+            }
+            Order::Release => {
+                drop(foreign.lent.released(argument));
                 return Ok(());
             }
             Order::Call => {}
             Order::Initialize | Order::Close => return Err(Corrupt.into()),
         }
-        let mut order = unpack(call.function);
+        let mut order = order;
+        let mut attachment = attachment;
         loop {
-            let Some(caller) = self.caller.get_mut() else {
+            let Some(foreign) = self.foreign.get_mut() else {
                 return Err(Corrupt.into());
             };
             self.result.clear();
             let mut draft = Draft::new(&mut self.writer, self.socket, call.number);
-            let result = &mut self.result;
-            let outcome = caller.call(order.clone(), argument.as_slice(), result, &mut draft);
+            let outcome = foreign.caller.call(
+                order.clone(),
+                argument,
+                attachment.take(),
+                &mut self.result,
+                &mut draft,
+            );
             let nanoseconds = draft.end(outcome == Called::Raised)?;
             if os::is_fork() {
                 // As above.
@@ -282,11 +325,13 @@ impl<'a> Loop<'a> {
         nanoseconds: u64,
     ) -> Result<(), Trouble> {
         let mut result = std::mem::take(&mut self.result);
+        let is_attached = self.send_attachment(result.attachment.take())?;
         let tail = result.tail.take();
         let tail = tail.as_deref().unwrap_or_default();
         let length = result.bytes.len() + tail.len();
         let reply = Reply {
             kind,
+            is_attached,
             left,
             length: length as u64,
             nanoseconds,
@@ -299,11 +344,45 @@ impl<'a> Loop<'a> {
         self.write(&result.bytes, is_short)?;
         self.write(tail, is_short)?;
         self.write(&[0; 8][..zeros], is_short)?;
+        // Behind the answer, which has to be where its draft was.
+        self.give_back()?;
         self.publish(true)?;
         if result.bytes.capacity() <= KEPT {
             self.result = result;
         }
         Ok(())
+    }
+
+    /// Gives back what the supervisor has sent, and nobody uses any more.
+    fn give_back(&mut self) -> Result<(), Trouble> {
+        let foreign = self.foreign.get_mut().as_ref();
+        let Some(released) = foreign.and_then(|foreign| foreign.lane.releases().take()) else {
+            return Ok(());
+        };
+        let reply = Reply {
+            kind: ReplyKind::Release,
+            is_attached: false,
+            left: 0,
+            length: released.len() as u64,
+            nanoseconds: 0,
+            number: u64::MAX,
+        };
+        let is_short = self.writer.room()? >= HEADER + released.len();
+        self.write(&reply.encode(), is_short)?;
+        self.write(&released, is_short)
+    }
+
+    /// Sends what goes beside an answer, if there is something.
+    fn send_attachment(&mut self, attachment: Option<Attachment>) -> Result<bool, Trouble> {
+        let (Some(attachment), Some(foreign)) = (attachment, self.foreign.get_mut()) else {
+            return Ok(false);
+        };
+        foreign
+            .lane
+            .send(&attachment, PATIENCE)
+            .map_err(|_| Trouble::Alone)?;
+        foreign.lent.note_kept(Arc::new(attachment));
+        Ok(true)
     }
 
     /// Writes all of `bytes`; shows each piece, unless `quietly`.
@@ -420,14 +499,14 @@ impl<'a> Loop<'a> {
         sleep: impl Fn() -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
         let wait = || {
-            if self.spin.until(is_there) {
+            if self.spin.until(is_there, || self.reader.is_beside()) {
                 return Ok(());
             }
             sleep()
         };
         let mut waited = Ok(());
-        match &mut *self.caller.borrow_mut() {
-            Some(caller) => caller.idle(&mut || waited = wait()),
+        match &mut *self.foreign.borrow_mut() {
+            Some(foreign) => foreign.caller.idle(&mut || waited = wait()),
             None => waited = wait(),
         }
         waited

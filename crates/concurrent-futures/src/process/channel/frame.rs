@@ -11,6 +11,8 @@
 //! | 16..24 | place of the function | nanoseconds that the task took |
 //! | 24..32 | number of the frame | number of the frame that it answers |
 //!
+//! The highest bit of the kind says that an attachment belongs to the frame (`lane.rs`).
+//!
 //! # Claims
 //! The first word of a frame to a worker decides a race: the worker turns `Ready` into
 //! `Taken` before it begins, the supervisor turns it into `Recalled` to give the task to
@@ -20,6 +22,9 @@
 
 use super::ring::Corrupt;
 use crate::sync::atomic::{AtomicU32, Ordering};
+
+/// Added to the kind of a frame that an attachment belongs to; see `lane.rs`.
+const ATTACHED: u32 = 1 << 31;
 
 /// The bytes of a header.
 pub(in crate::process) const HEADER: usize = 32;
@@ -68,12 +73,15 @@ pub(in crate::process) enum Order {
     Close = 3,
     /// Learn a function.
     Define = 4,
+    /// Take back segments.
+    Release = 5,
 }
 
 /// The header of a frame to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::process) struct Call {
     pub(in crate::process) order: Order,
+    pub(in crate::process) is_attached: bool,
     pub(in crate::process) length: u64,
     pub(in crate::process) function: u64,
     pub(in crate::process) number: u64,
@@ -81,21 +89,25 @@ pub(in crate::process) struct Call {
 
 impl Call {
     pub(in crate::process) fn encode(&self) -> [u8; HEADER] {
-        let kinds = (Claim::Ready as u32, self.order as u32);
+        let order = self.order as u32 | flag(self.is_attached);
+        let kinds = (Claim::Ready as u32, order);
         encode(kinds, [self.length, self.function, self.number])
     }
 
     pub(in crate::process) fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
         let ((_, order), [length, function, number]) = decode(bytes)?;
-        let order = match order {
+        let is_attached = order & ATTACHED != 0;
+        let order = match order & !ATTACHED {
             1 => Order::Call,
             2 => Order::Initialize,
             3 => Order::Close,
             4 => Order::Define,
+            5 => Order::Release,
             _ => return Err(Corrupt),
         };
         Ok(Self {
             order,
+            is_attached,
             length,
             function,
             number,
@@ -117,12 +129,15 @@ pub(in crate::process) enum ReplyKind {
     Unusable = 4,
     /// The first items of a span returned these values; the answer for the others follows.
     Part = 5,
+    /// No answer: it gives back segments.
+    Release = 6,
 }
 
 /// The header of a frame from a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::process) struct Reply {
     pub(in crate::process) kind: ReplyKind,
+    pub(in crate::process) is_attached: bool,
     /// How many of the last items of a span were not begun; of a part, how many it has.
     pub(in crate::process) left: u32,
     pub(in crate::process) length: u64,
@@ -132,28 +147,35 @@ pub(in crate::process) struct Reply {
 
 impl Reply {
     pub(in crate::process) fn encode(&self) -> [u8; HEADER] {
-        let kinds = (self.kind as u32, self.left);
+        let kinds = (self.kind as u32 | flag(self.is_attached), self.left);
         encode(kinds, [self.length, self.nanoseconds, self.number])
     }
 
     pub(in crate::process) fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
         let ((kind, left), [length, nanoseconds, number]) = decode(bytes)?;
-        let kind = match kind {
+        let is_attached = kind & ATTACHED != 0;
+        let kind = match kind & !ATTACHED {
             1 => ReplyKind::Value,
             2 => ReplyKind::Failure,
             3 => ReplyKind::Ready,
             4 => ReplyKind::Unusable,
             5 => ReplyKind::Part,
+            6 => ReplyKind::Release,
             _ => return Err(Corrupt),
         };
         Ok(Self {
             kind,
+            is_attached,
             left,
             length,
             nanoseconds,
             number,
         })
     }
+}
+
+fn flag(is_attached: bool) -> u32 {
+    if is_attached { ATTACHED } else { 0 }
 }
 
 fn encode((first, second): (u32, u32), numbers: [u64; 3]) -> [u8; HEADER] {
@@ -194,10 +216,17 @@ mod tests {
         }
 
         #[test]
-        fn headers_come_back(length: u64, function: u64, number: u64) {
-            let call = Call { order: Order::Call, length, function, number };
+        fn headers_come_back(is_attached: bool, length: u64, function: u64, number: u64) {
+            let call = Call { order: Order::Call, is_attached, length, function, number };
             prop_assert_eq!(Call::decode(&call.encode()), Ok(call));
-            let reply = Reply { kind: ReplyKind::Value, left: 3, length, nanoseconds: function, number };
+            let reply = Reply {
+                kind: ReplyKind::Value,
+                is_attached,
+                left: 3,
+                length,
+                nanoseconds: function,
+                number,
+            };
             prop_assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         }
     }

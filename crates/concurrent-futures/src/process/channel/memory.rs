@@ -51,11 +51,19 @@ impl Flag {
     }
 }
 
+/// What the writer says.
+#[repr(C)]
+struct Tail {
+    position: AtomicU64,
+    /// One more than the number of the CPU on which it ran.
+    cpu: AtomicU32,
+}
+
 /// The positions of one stream. Zero is how a stream begins.
 #[repr(C)]
 pub(super) struct Positions {
     /// How many bytes were ever written; the writer's.
-    tail: Padded<AtomicU64>,
+    tail: Padded<Tail>,
     /// How many bytes were ever read; the reader's.
     head: Padded<AtomicU64>,
     /// Whether the reader sleeps, and wants to be woken when there are bytes.
@@ -77,7 +85,12 @@ pub(super) struct DraftWords {
 
 impl Positions {
     pub(super) fn tail(&self) -> &AtomicU64 {
-        &self.tail.0
+        &self.tail.0.position
+    }
+
+    /// Beside the tail, which who looks at this looks at, too.
+    pub(super) fn writer_cpu(&self) -> &AtomicU32 {
+        &self.tail.0.cpu
     }
 
     pub(super) fn head(&self) -> &AtomicU64 {

@@ -6,17 +6,26 @@
 //! | `memory.rs` | the shared memory: how it is laid out, mapped and sealed |
 //! | `ring.rs` | a byte stream in it, for one writer and one reader |
 //! | `frame.rs` | the frames that are written to the streams |
+//! | `lane.rs` | long buffers, which go beside the streams |
 //! | `socket.rs` | the socket: the handshake, wake-ups, the end of the other side |
 
 mod frame;
+mod lane;
 #[cfg_attr(loom_models, path = "model_memory.rs")]
 mod memory;
+mod received;
 mod ring;
+mod segment;
 mod socket;
 
 pub(super) use frame::{Call, Claim, HEADER, Order, Reply, ReplyKind, padded};
+pub(super) use lane::Lane;
 pub(super) use memory::{Memory, reserve};
+pub use received::Received;
+pub(super) use received::Releases;
 pub(super) use ring::{Corrupt, Nap, Reader, Rest, Watch, Writer};
+pub(super) use segment::Lent;
+pub use segment::{Attachment, Segments};
 pub(super) use socket::{Packet, Socket};
 
 /// The bytes of each stream. A frame may be longer: it is written as it is read.

@@ -57,6 +57,7 @@ impl Flag {
 
 pub(super) struct Positions {
     tail: AtomicU64,
+    writer_cpu: AtomicU32,
     head: AtomicU64,
     reader_sleeps: Flag,
     writer_sleeps: Flag,
@@ -72,6 +73,7 @@ impl Positions {
     fn new() -> Self {
         Self {
             tail: AtomicU64::new(0),
+            writer_cpu: AtomicU32::new(0),
             head: AtomicU64::new(0),
             reader_sleeps: Flag::new(),
             writer_sleeps: Flag::new(),
@@ -84,6 +86,10 @@ impl Positions {
 
     pub(super) fn tail(&self) -> &AtomicU64 {
         &self.tail
+    }
+
+    pub(super) fn writer_cpu(&self) -> &AtomicU32 {
+        &self.writer_cpu
     }
 
     pub(super) fn head(&self) -> &AtomicU64 {

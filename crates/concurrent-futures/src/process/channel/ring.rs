@@ -20,6 +20,9 @@
 //! all* for now, which wakes a patient one too; or it has filled or emptied the stream, which
 //! is more than half of one.
 //!
+//! A writer also says on which CPU it runs, for those who wait awake (`spin.rs`): a hint, which
+//! nothing relies on.
+//!
 //! # Drafts
 //! A writer may show what it has of a message before it publishes that: it writes a *draft*
 //! behind the tail, and says how much of it counts, by one word, which costs no more than the
@@ -101,6 +104,19 @@ fn set_rest(flag: &Flag, rest: Rest) {
     fence(Ordering::SeqCst);
 }
 
+/// One more than the number of the CPU on which the calling thread runs; zero means none.
+fn this_cpu() -> u32 {
+    #[cfg(loom_models)]
+    return 0;
+    #[cfg(not(loom_models))]
+    u32::try_from(rustix::thread::sched_getcpu()).map_or(0, |cpu| cpu.wrapping_add(1))
+}
+
+fn is_beside(positions: &Positions) -> bool {
+    // ORDERING: Relaxed: a hint.
+    positions.writer_cpu().load(Ordering::Relaxed) == this_cpu()
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(in crate::process) struct Writer {
@@ -175,6 +191,16 @@ impl Writer {
             let is_much = |room| room <= self.memory.capacity() / 2;
             and_that_is_all || self.room().is_ok_and(is_much)
         })
+    }
+
+    /// Says where the calling thread runs, for [`is_beside`](Reader::is_beside).
+    pub(in crate::process) fn note_cpu(&self) {
+        // ORDERING: Relaxed: a hint.
+        let noted = self.positions().writer_cpu();
+        let cpu = this_cpu();
+        if noted.load(Ordering::Relaxed) != cpu {
+            noted.store(cpu, Ordering::Relaxed);
+        }
     }
 
     /// Says whether and how this side is about to sleep until there is room; look once more
@@ -340,6 +366,11 @@ impl Reader {
         }
     }
 
+    /// Whether the calling thread is where the writer was last.
+    pub(in crate::process) fn is_beside(&self) -> bool {
+        is_beside(self.positions())
+    }
+
     /// What a thread can look at without the reader.
     pub(in crate::process) fn watch(&self) -> Watch {
         Watch {
@@ -368,6 +399,11 @@ impl Watch {
         // ORDERING: Relaxed: a hint. Who reads looks at the position itself.
         let positions = self.memory.positions(self.direction);
         positions.tail().load(Ordering::Relaxed) != self.head
+    }
+
+    /// Whether the calling thread is where the writer was last.
+    pub(in crate::process) fn is_beside(&self) -> bool {
+        is_beside(self.memory.positions(self.direction))
     }
 }
 
@@ -480,6 +516,34 @@ mod tests {
         assert!(reader.release(false));
         writer.set_rest(Rest::Patient);
         assert!(reader.release(true));
+    }
+
+    #[test]
+    fn a_reader_knows_whether_the_writer_was_on_its_cpu() {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+        let (writer, reader) = stream(64);
+        assert!(!reader.is_beside());
+        // The affinity is this thread's only, which ends with the test.
+        thread::spawn(move || {
+            let stay = |cpu| {
+                let mut only = CpuSet::new();
+                only.set(cpu);
+                sched_setaffinity(None, &only).unwrap();
+            };
+            let allowed = sched_getaffinity(None).unwrap();
+            let here = sched_getcpu();
+            stay(here);
+            writer.note_cpu();
+            assert!(reader.is_beside());
+            assert!(reader.watch().is_beside());
+            let others = (0..CpuSet::MAX_CPU).filter(|&cpu| cpu != here && allowed.is_set(cpu));
+            for cpu in others.take(1) {
+                stay(cpu);
+                assert!(!reader.is_beside());
+            }
+        })
+        .join()
+        .unwrap();
     }
 
     proptest! {

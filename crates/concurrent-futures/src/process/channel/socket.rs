@@ -78,6 +78,24 @@ impl Socket {
         file: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         debug_assert!((2..=LONGEST).contains(&message.len()));
+        Ok(self.send_with(message, file, SendFlags::NOSIGNAL)?)
+    }
+
+    /// The same without waiting for room.
+    pub(super) fn try_send(
+        &self,
+        message: &[u8],
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Errno> {
+        self.send_with(message, file, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    fn send_with(
+        &self,
+        message: &[u8],
+        file: Option<BorrowedFd<'_>>,
+        flags: SendFlags,
+    ) -> Result<(), Errno> {
         let files: Vec<_> = file.into_iter().collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -85,16 +103,11 @@ impl Socket {
             ancillary.push(SendAncillaryMessage::ScmRights(&files));
         }
         loop {
-            return match rustix::net::sendmsg(
-                &self.0,
-                &[IoSlice::new(message)],
-                &mut ancillary,
-                SendFlags::NOSIGNAL,
-            ) {
-                Ok(_) => Ok(()),
-                Err(Errno::INTR) => continue,
-                Err(error) => Err(error.into()),
-            };
+            let message = &[IoSlice::new(message)];
+            match rustix::net::sendmsg(&self.0, message, &mut ancillary, flags) {
+                Err(Errno::INTR) => {}
+                sent => return sent.map(drop),
+            }
         }
     }
 

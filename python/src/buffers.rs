@@ -1,0 +1,351 @@
+//! Long buffers of pickled objects, which go beside the pickle in shared memory.
+//!
+//! Objects that offer their memory to the pickler (protocol 5: arrays, mostly) are pickled
+//! without it, if it is long. All such buffers of a call or a result are in one segment, and arrive
+//! where the segment is mapped: the objects that are made there keep it as long as they need
+//! it. A *table* before the pickle tells where they are:
+//!
+//! | bytes | |
+//! |---|---|
+//! | 8 | how many buffers there are |
+//! | 8 + 8 for each | where it begins, and how long it is |
+//!
+//! The memory of `bytes` objects is no such buffer. If there are long ones among what is pickled
+//! (in simple containers), the pickler writes the pickle into the segment, and `bytes` are made of
+//! what is there: so they are copied twice on their way, as is the least for them. The table is
+//! the number [`WHOLE`] then.
+//!
+//! Where there is no segment to be had, buffers are pickled as if they were short.
+
+use crate::name;
+use crate::stdlib;
+use concurrent_futures::engine::{Attachment, Received, Segments};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyMemoryView};
+use std::ffi::c_int;
+use std::io;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// From this length on, a buffer goes beside the pickle; measured.
+const LONG: usize = 128 * 1024;
+/// The same for the bytes of `bytes` objects, which are copied on arrival.
+pub(crate) const LONG_BYTES: usize = 256 * 1024;
+/// Room for all of a pickle but long `bytes`.
+const BESIDES: usize = 64 * 1024;
+/// The pickle itself is in the segment.
+const WHOLE: u64 = u64::MAX;
+/// Copying more than this takes longer than letting other threads run.
+const LENGTHY: usize = 1024 * 1024;
+/// Buffers begin at a multiple of this.
+const ALIGNMENT: usize = 64;
+const WORD: usize = size_of::<u64>();
+
+/// Is called by a pickler with each buffer, and keeps the long ones.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+#[derive(Default)]
+pub(crate) struct Collector(Mutex<Vec<PyBuffer<u8>>>);
+
+#[pymethods]
+impl Collector {
+    /// Whether the buffer is to be pickled with the object.
+    fn __call__(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
+        // What is not contiguous is for the pickler to refuse.
+        let Ok(raw) = buffer.call_method0(name::raw(py)) else {
+            return Ok(true);
+        };
+        let raw = PyBuffer::get(&raw)?;
+        if raw.len_bytes() < LONG {
+            return Ok(true);
+        }
+        self.lock().push(raw);
+        Ok(false)
+    }
+}
+
+impl Collector {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<PyBuffer<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was kept.
+    pub(crate) fn take(&self) -> Vec<PyBuffer<u8>> {
+        mem::take(&mut *self.lock())
+    }
+}
+
+/// Bytes to be copied, which stay where they are meanwhile.
+struct Source {
+    start: *const u8,
+    length: usize,
+    place: usize,
+}
+
+// SAFETY: whoever has made it keeps the bytes.
+unsafe impl Send for Source {}
+
+/// Puts buffers into a segment. Returns it with the table.
+///
+/// # Errors
+/// When there is none to be had.
+pub(crate) fn attach(
+    py: Python<'_>,
+    segments: &Arc<Segments>,
+    buffers: &[PyBuffer<u8>],
+) -> io::Result<(Attachment, Vec<u8>)> {
+    let mut table = (buffers.len() as u64).to_ne_bytes().to_vec();
+    let mut end = 0_usize;
+    let mut sources = Vec::with_capacity(buffers.len());
+    for buffer in buffers {
+        let length = buffer.len_bytes();
+        sources.push(Source {
+            start: buffer.buf_ptr().cast(),
+            length,
+            place: end,
+        });
+        table.extend((end as u64).to_ne_bytes());
+        table.extend((length as u64).to_ne_bytes());
+        end = end
+            .checked_add(length)
+            .and_then(|end| end.checked_next_multiple_of(ALIGNMENT))
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+    }
+    let attachment = fill(py, segments, end, sources)?;
+    Ok((attachment, table))
+}
+
+/// Puts bytes into a segment.
+///
+/// # Errors
+/// When there is none to be had.
+pub(crate) fn attach_bytes(
+    py: Python<'_>,
+    segments: &Arc<Segments>,
+    bytes: &[u8],
+) -> io::Result<Attachment> {
+    let source = Source {
+        start: bytes.as_ptr(),
+        length: bytes.len(),
+        place: 0,
+    };
+    fill(py, segments, bytes.len(), vec![source])
+}
+
+fn fill(
+    py: Python<'_>,
+    segments: &Arc<Segments>,
+    length: usize,
+    sources: Vec<Source>,
+) -> io::Result<Attachment> {
+    let copy = move || {
+        let mut attachment = segments.allocate(length)?;
+        for source in sources {
+            // SAFETY: the caller keeps the bytes. Should another thread write to an array
+            // meanwhile, some of its bytes are the old ones, and some the new.
+            unsafe { attachment.fill(source.place, source.start, source.length) };
+        }
+        Ok(attachment)
+    };
+    if length > LENGTHY {
+        py.detach(copy)
+    } else {
+        copy()
+    }
+}
+
+/// A segment that a pickler writes to, as if it were a file.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct SegmentFile(Mutex<Option<Written>>);
+
+struct Written {
+    attachment: Attachment,
+    length: usize,
+    capacity: usize,
+}
+
+#[pymethods]
+impl SegmentFile {
+    /// Appends bytes.
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let data = PyBuffer::<u8>::get(data)?;
+        let source = Source {
+            start: data.buf_ptr().cast(),
+            length: data.len_bytes(),
+            place: 0,
+        };
+        let length = source.length;
+        let append = move || {
+            let source = source;
+            let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = written.as_mut()?;
+            let end = written.length.checked_add(source.length)?;
+            if end > written.capacity {
+                return None;
+            }
+            // SAFETY: the view keeps the bytes.
+            unsafe {
+                written
+                    .attachment
+                    .fill(written.length, source.start, source.length);
+            }
+            written.length = end;
+            Some(())
+        };
+        let appended = if length > LENGTHY {
+            py.detach(append)
+        } else {
+            append()
+        };
+        appended.ok_or_else(|| PyMemoryError::new_err("the segment is full"))?;
+        Ok(length)
+    }
+}
+
+/// Pickles into a segment an object with `weight` bytes in long `bytes` objects. Returns it with
+/// the table; none if it does not fit, or there is none to be had.
+///
+/// # Errors
+/// What pickling it raises.
+pub(crate) fn pickle_into(
+    object: &Bound<'_, PyAny>,
+    weight: usize,
+    segments: &Arc<Segments>,
+) -> PyResult<Option<(Attachment, Vec<u8>)>> {
+    let py = object.py();
+    let capacity = weight.saturating_add(BESIDES);
+    let Ok(attachment) = segments.allocate(capacity) else {
+        return Ok(None);
+    };
+    let written = Written {
+        attachment,
+        length: 0,
+        capacity,
+    };
+    let file = Bound::new(py, SegmentFile(Mutex::new(Some(written))))?;
+    let pickler = stdlib::pickler(py)?.call1((&file, 5))?;
+    match pickler.call_method1(name::dump(py), (object,)) {
+        Ok(_) => {}
+        Err(error) if error.is_instance_of::<PyMemoryError>(py) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let written = file
+        .get()
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    Ok(written.map(|mut written| {
+        written.attachment.truncate(written.length);
+        (written.attachment, WHOLE.to_ne_bytes().to_vec())
+    }))
+}
+
+/// A part of a segment that has come.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct Buffer {
+    memory: Arc<Received>,
+    place: usize,
+    length: usize,
+}
+
+#[pymethods]
+impl Buffer {
+    // SAFETY: as the protocol has it: `view` is filled, or an exception is set. The memory stays
+    // where it is as long as the object does, which the view has a reference to. Whoever has
+    // the view may write: what is written is for nobody else.
+    unsafe fn __getbuffer__(
+        this: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let buffer = this.get();
+        let length = ffi::Py_ssize_t::try_from(buffer.length)?;
+        // SAFETY: see above; the part is inside of the memory.
+        let filled = unsafe {
+            let start = buffer.memory.start().add(buffer.place);
+            ffi::PyBuffer_FillInfo(view, this.as_ptr(), start.cast(), length, 0, flags)
+        };
+        if filled == 0 {
+            return Ok(());
+        }
+        Err(PyErr::fetch(this.py()))
+    }
+}
+
+/// What has come beside a pickle, or an exception that says why it is lost.
+///
+/// # Errors
+/// The same.
+pub(crate) fn received(
+    attachment: Option<io::Result<Received>>,
+) -> Result<Option<Arc<Received>>, PyErr> {
+    match attachment {
+        None => Ok(None),
+        Some(Ok(received)) => Ok(Some(Arc::new(received))),
+        Some(Err(error)) => Err(lost(&error)),
+    }
+}
+
+/// An attachment could not be received.
+pub(crate) fn lost(error: &io::Error) -> PyErr {
+    if error.kind() == io::ErrorKind::OutOfMemory {
+        return PyMemoryError::new_err(());
+    }
+    let code = error.raw_os_error().unwrap_or(0);
+    PyOSError::new_err((
+        code,
+        format!("the memory of a long buffer could not be passed between processes: {error}"),
+    ))
+}
+
+/// Reads the table before a pickle. Returns the buffers, for the unpickler, and the pickle.
+///
+/// # Errors
+/// A table that makes no sense.
+pub(crate) fn split<'a, 'py>(
+    py: Python<'py>,
+    bytes: &'a [u8],
+    memory: &'a Arc<Received>,
+) -> PyResult<(Bound<'py, PyList>, &'a [u8])> {
+    let garbled = || PyValueError::new_err("the table of buffers is garbled");
+    let buffers = PyList::empty(py);
+    if bytes == WHOLE.to_ne_bytes() {
+        return Ok((buffers, contents(memory)));
+    }
+    let (count, mut rest) = number(bytes).ok_or_else(garbled)?;
+    for _ in 0..count {
+        let (place, after) = number(rest).ok_or_else(garbled)?;
+        let (length, after) = number(after).ok_or_else(garbled)?;
+        let is_inside = place
+            .checked_add(length)
+            .is_some_and(|end| end <= memory.len());
+        if !is_inside {
+            return Err(garbled());
+        }
+        rest = after;
+        let memory = Arc::clone(memory);
+        let buffer = Buffer {
+            memory,
+            place,
+            length,
+        };
+        let buffer = Bound::new(py, buffer)?;
+        buffers.append(PyMemoryView::from(buffer.as_any())?)?;
+    }
+    Ok((buffers, rest))
+}
+
+fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<WORD>()?;
+    Some((usize::try_from(u64::from_ne_bytes(*number)).ok()?, rest))
+}
+
+/// The bytes of a long `bytes` object that has come.
+pub(crate) fn contents(memory: &Received) -> &[u8] {
+    // SAFETY: so many bytes are there as long as `memory` is. They are given to nobody who would
+    // write to them.
+    unsafe { std::slice::from_raw_parts(memory.start(), memory.len()) }
+}
