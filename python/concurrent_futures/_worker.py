@@ -47,6 +47,7 @@ class Task:
         strict: bool,
         installed: bool,
         by_value: bool,
+        memory_limit: int | None,
     ) -> None:
         self.initializer = initializer
         self.initargs = initargs
@@ -56,6 +57,8 @@ class Task:
         self.installed = installed
         #: Whether results may be pickled by `cloudpickle`.
         self.by_value = by_value
+        #: How many bytes the worker may have for data.
+        self.memory_limit = memory_limit
 
 
 def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
@@ -66,6 +69,12 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
         from concurrent_futures._install import install
 
         install()
+    if task.memory_limit is not None:
+        try:
+            _limit_memory(task.memory_limit)
+        except (OSError, ValueError) as error:
+            _engine.refuse(channel.fd, f"its memory cannot be limited: {error}")
+            return
     if task.initializer is not None:
         try:
             task.initializer(*task.initargs)
@@ -80,6 +89,13 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
     _engine.serve(channel.fd, pack_exception, task.strict, task.by_value)
     if multiprocessing.get_start_method() == "spawn":
         _hasten_the_end()
+
+
+def _limit_memory(limit: int) -> None:
+    import resource  # Few need it, and each worker would load it.
+
+    limit = min(limit, sys.maxsize)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _hasten_the_end() -> None:

@@ -186,6 +186,7 @@ impl ProcessPool {
             attachment: pickled.attachment,
             span,
             options,
+            has_place: future.get().remote().is_some_and(Remote::has_place),
         };
         let submitted = remote::submit(py, &future, shared, call);
         let needs_worker = submitted.map_err(|error| {

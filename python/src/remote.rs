@@ -48,7 +48,7 @@ pub(crate) struct Remote {
     failed: AtomicBool,
     /// Whether nobody wants the rest of a span.
     abandoned: AtomicBool,
-    /// Its place among the tasks that are not done, if these are limited.
+    /// Its place among pending tasks, if these are limited.
     permit: Mutex<Option<Permit>>,
     /// A future that is finished when there is something for an item of a span. Its lock
     /// is taken after that of the content.
@@ -175,10 +175,18 @@ impl Remote {
         Self::new(Arc::clone(&self.pool), None)
     }
 
-    /// Gives up the place among the tasks that are not done.
+    /// Gives up the place among pending tasks.
     pub(crate) fn leave(&self) {
-        let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(permit.take());
+        drop(self.permit().take());
+    }
+
+    /// Whether it has one.
+    pub(crate) fn has_place(&self) -> bool {
+        self.permit().is_some()
+    }
+
+    fn permit(&self) -> MutexGuard<'_, Option<Permit>> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps an answer. Returns whether it is complete.
@@ -548,6 +556,14 @@ unsafe impl RemoteTask for RemoteFuture {
         let future = unsafe { Future::at(task).as_ref() };
         let remote = future.remote();
         remote.is_none_or(|remote| remote.keep(items, answer))
+    }
+
+    unsafe fn leave(task: NonNull<Header>) {
+        // SAFETY: as above.
+        let future = unsafe { Future::at(task).as_ref() };
+        if let Some(remote) = future.remote() {
+            remote.leave();
+        }
     }
 
     unsafe fn is_abandoned(task: NonNull<Header>) -> bool {

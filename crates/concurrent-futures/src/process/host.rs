@@ -106,6 +106,14 @@ pub unsafe trait RemoteTask: ForeignTask {
     /// spans, the caller has claimed it.
     unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool;
 
+    /// Gives up its place among pending tasks: it is handed to a worker.
+    ///
+    /// It calls no foreign code, and is called under the pool's lock.
+    ///
+    /// # Safety
+    /// It is such an object's.
+    unsafe fn leave(task: NonNull<Header>);
+
     /// Whether nobody wants the rest of a span that was begun.
     ///
     /// # Safety
@@ -172,6 +180,8 @@ pub struct RemoteCall {
     pub span: Option<(u32, bool)>,
     /// Time limit and retries.
     pub options: TaskOptions,
+    /// Whether it has a place among pending tasks, whose number is bounded.
+    pub has_place: bool,
 }
 
 /// How a pool of a face is set up.
@@ -235,8 +245,8 @@ impl ProcessPool {
         self.0.want_workers(number)
     }
 
-    /// Notes that one more worker is wanted, unless there is an idle one. Returns whether it is to
-    /// be started.
+    /// Notes that one more worker is wanted, unless one is idle that has had tasks. Returns whether
+    /// it is to be started.
     #[must_use]
     pub fn want_another_worker(&self) -> bool {
         self.0.want_another()

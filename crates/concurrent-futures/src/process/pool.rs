@@ -185,11 +185,13 @@ impl Pool {
         self.lock().refusal()
     }
 
-    /// Counts one worker more, unless there is an idle one. Returns whether the caller is to
-    /// start it.
+    /// Counts one worker more, unless one is idle that has had tasks. Returns whether the caller
+    /// is to start it.
     pub(super) fn want_another(&self) -> bool {
         let mut state = self.lock();
-        let wants = state.open && !state.has_idle() && state.wanted < state.max_workers;
+        let is_idle = |member: &Member| member.is_idle() && member.handed > 0;
+        let has_idle = state.members.iter().any(is_idle);
+        let wants = state.open && !has_idle && state.wanted < state.max_workers;
         if wants {
             state.wanted += 1;
             state.starting += 1;

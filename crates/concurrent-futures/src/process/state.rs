@@ -238,7 +238,7 @@ impl State {
     /// next to be handed over.
     fn hand(&mut self, index: usize, mut task: Task) {
         match task.start() {
-            Start::Started => task.permit = None,
+            Start::Started => task.leave(),
             Start::Cancelled => {
                 self.late.extend(task.into_cancelled());
                 return;

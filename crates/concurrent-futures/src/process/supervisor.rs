@@ -389,14 +389,18 @@ impl Supervisor {
         if !is_expected {
             tracing::warn!(%death, "a worker process died");
         }
-        let is_refused = settings.host.is_some() && death.note.is_some() && member.killed.is_none();
+        let is_host = settings.host.is_some();
+        let is_refused = is_host && death.note.is_some() && member.killed.is_none();
         if member.stage == Stage::Starting && member.killed.as_ref().is_none_or(is_fault) {
             if is_refused {
                 // No other could work either.
                 self.failures = FAILURES;
             }
             self.fail_start(Arc::new(WorkerDied {
-                note: death.note.clone().or_else(|| Some(hint(exit).into())),
+                note: death
+                    .note
+                    .clone()
+                    .or_else(|| Some(hint(exit, is_host).into())),
                 ..death.clone()
             }));
         }
@@ -505,9 +509,9 @@ fn is_fault(kill: &Kill) -> bool {
 }
 
 /// What may be the matter with a worker that has ended before it could work.
-fn hint(exit: WorkerExit) -> &'static str {
+fn hint(exit: WorkerExit, is_host: bool) -> &'static str {
     match exit {
-        WorkerExit::Code(_) => {
+        WorkerExit::Code(_) if !is_host => {
             "it ended before it could work: does `main` call concurrent_futures::init() first?"
         }
         _ => "it ended before it could work",
