@@ -5,13 +5,10 @@ The module is loaded by each worker that is not a fork of the parent, and so loa
 
 from __future__ import annotations
 
-import gc
-import io
 import multiprocessing
 import os
 import pickle
 import sys
-from itertools import compress
 from multiprocessing import reduction
 
 from concurrent_futures import TYPE_CHECKING, _engine
@@ -88,7 +85,10 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
             return
     _engine.serve(channel.fd, pack_exception, task.strict, task.by_value)
     if multiprocessing.get_start_method() == "spawn":
-        _hasten_the_end()
+        # Here, as no other worker needs it.
+        from concurrent_futures._end import hasten_the_end
+
+        hasten_the_end()
 
 
 def _limit_memory(limit: int) -> None:
@@ -96,49 +96,6 @@ def _limit_memory(limit: int) -> None:
 
     limit = min(limit, sys.maxsize)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def _hasten_the_end() -> None:
-    """Spare the interpreter its last searches for garbage, if nobody can tell the difference.
-
-    An interpreter that ends looks several times through all objects for cycles. As the process
-    ends with it, the memory is of no interest; finalizers are, such as that of a file that is
-    not closed. So if anything has one, nothing is changed. All else of the interpreter's end is as
-    ever. Forked workers leave without it, in the standard library already.
-    """
-    objects = gc.get_objects()
-    kinds = {kind for kind in set(map(type, objects)) if hasattr(kind, "__del__")}
-    harmless = _standard_streams()
-    for each in compress(objects, map(kinds.__contains__, map(type, objects))):
-        if id(each) not in harmless and not _is_closed_file(each):
-            return
-    gc.freeze()
-
-
-def _standard_streams() -> set[int]:
-    """Return the ids of standard input and output, which the interpreter flushes itself."""
-    found: set[int] = set()
-    for name in "stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__":
-        stream: Any = getattr(sys, name, None)
-        if type(stream) is io.TextIOWrapper:
-            found.add(id(stream))
-            try:
-                buffer: Any = stream.buffer
-            except ValueError:  # It was detached.
-                continue
-            found |= {id(buffer), id(getattr(buffer, "raw", None))}
-    return found
-
-
-#: What files are made of, one around the other.
-_FILES = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.FileIO)
-
-
-def _is_closed_file(each: Any) -> bool:
-    try:
-        return type(each) in _FILES and each.closed
-    except ValueError:  # What was in it was detached.
-        return False
 
 
 def pack_exception(error: BaseException) -> bytes:

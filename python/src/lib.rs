@@ -22,6 +22,7 @@
 mod as_completed;
 mod buffers;
 mod callbacks;
+mod exclusive;
 mod fields;
 mod future;
 mod host;
@@ -38,9 +39,11 @@ mod process_map;
 mod process_pool;
 mod released;
 mod remote;
+mod shortcut;
 mod span_results;
 mod stdlib;
 mod task;
+mod ticks;
 mod unpickling;
 mod wait;
 mod waiting;
@@ -93,6 +96,7 @@ mod _engine {
         py.get_type::<super::buffers::Collector>();
         py.get_type::<super::buffers::SegmentFile>();
         super::process::count_forks();
+        super::shortcut::set(py)?;
         Future::measure(py)
     }
 }

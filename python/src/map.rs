@@ -1,5 +1,6 @@
 //! `map`, and the iterator over its results.
 
+use crate::exclusive::Exclusive;
 use crate::future::Future;
 use crate::name;
 use crate::pool::ThreadPool;
@@ -9,12 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::Instant;
 
 /// Results in the order of the items.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
-pub(crate) struct ResultIterator(Mutex<Results>);
+pub(crate) struct ResultIterator(Exclusive<Results>);
 
 struct Results {
     /// For `breathe`.
@@ -73,7 +73,7 @@ pub(crate) fn map<'py>(
             items: items.unbind(),
         });
     }
-    Bound::new(py, ResultIterator(Mutex::new(results)))
+    Bound::new(py, ResultIterator(Exclusive::new(results)))
 }
 
 pub(crate) fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
@@ -229,14 +229,15 @@ fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// What an iterator over results yields next. One that fails is cancelled.
 pub(crate) fn next_of<'py, R>(
-    results: &Mutex<R>,
-    py: Python<'py>,
+    results: &Exclusive<R>,
+    iterator: &Bound<'py, PyAny>,
     next: impl FnOnce(&mut R, Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>>,
     cancel: impl FnOnce(&mut R, Python<'py>) -> PyResult<()>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = iterator.py();
     let mut results = results
-        .try_lock()
-        .map_err(|_| PyRuntimeError::new_err("the iterator is in use by another thread"))?;
+        .take(iterator)
+        .ok_or_else(|| PyRuntimeError::new_err("the iterator is in use by another thread"))?;
     let next = next(&mut results, py);
     if let Err(error) = &next {
         // As with any iterator that has failed, there is nothing more to come.
@@ -257,33 +258,35 @@ impl ResultIterator {
         this
     }
 
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        next_of(&self.0, py, Results::next, Results::cancel)
+    fn __next__<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        next_of(&this.get().0, this.as_any(), Results::next, Results::cancel)
     }
 
-    fn __length_hint__(&self) -> usize {
-        self.0.try_lock().map_or(0, |results| results.futures.len())
+    fn __length_hint__(this: &Bound<'_, Self>) -> usize {
+        let results = this.get().0.take(this.as_any());
+        results.map_or(0, |results| results.futures.len())
     }
 
     /// Ends the iteration, and cancels the calls that have not started.
     ///
     /// If no result was ever asked for, the calls are left to run.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match self.0.try_lock() {
-            Ok(mut results) if results.begun => results.cancel(py),
-            Ok(mut results) => {
+    fn close(this: &Bound<'_, Self>) -> PyResult<()> {
+        match this.get().0.take(this.as_any()) {
+            Some(mut results) if results.begun => results.cancel(this.py()),
+            Some(mut results) => {
                 results.source = None;
                 results.futures.clear();
                 Ok(())
             }
-            Err(_) => Err(PyValueError::new_err(
+            None => Err(PyValueError::new_err(
                 "the iterator is in use by another thread",
             )),
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(results) = self.0.try_lock() else {
+        // SAFETY: this is `__traverse__`.
+        let Some(results) = (unsafe { self.0.look() }) else {
             return Ok(());
         };
         if let Some(source) = &results.source {
@@ -299,10 +302,7 @@ impl ResultIterator {
 
 impl Drop for ResultIterator {
     fn drop(&mut self) {
-        let results = self
-            .0
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let results = self.0.get_mut();
         // As in the standard library, whose iterator is a generator: one that nobody has
         // asked for an item lets all calls run.
         if results.futures.is_empty() || !results.begun {

@@ -10,6 +10,7 @@
 
 use crate::buffers::{self, Collector};
 use crate::name;
+use crate::span_results;
 use crate::stdlib;
 use crate::unpickling;
 use concurrent_futures::engine::{Answer, Argument, Attachment, Definition, Segments};
@@ -45,6 +46,11 @@ pub(crate) enum Tag {
     /// As `WholeSpan`, with the only argument of each item.
     WholeSingleSpan = 7,
 }
+
+/// In a span: the items are not pickled.
+pub(crate) const NO_PICKLE: u8 = 0;
+/// In a span: the items are pickled.
+pub(crate) const PICKLE: u8 = 1;
 
 /// Added to the tag of a span that is one task: an exception is that of all of its items.
 pub(crate) const AS_ONE: u8 = 8;
@@ -202,38 +208,45 @@ impl Functions {
 
     /// Calls for each of the items as bytes: of their arguments, or of their only argument.
     ///
-    /// The first eight bytes are a number, by which a worker recognises the span.
+    /// The first eight bytes are a number, by which a worker recognises the span; the next one tells
+    /// whether the items follow as [`span_results`] has them, or as a pickle.
     ///
     /// # Errors
     /// What pickling them raises.
     pub(crate) fn pickle_span<'py>(
         &self,
         function: &Bound<'py, PyAny>,
-        items: &Bound<'py, PyList>,
+        items: &[Bound<'py, PyAny>],
         is_single: bool,
         pickling: &Pickling,
     ) -> PyResult<Pickled> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let definition = self.define(function)?;
-        let (tag, (argument, attachment)) = if definition.is_some() {
-            let tag = if is_single {
-                Tag::SingleSpan
-            } else {
-                Tag::Span
-            };
-            (tag, pickling.dumps(items)?)
-        } else {
-            let tag = if is_single {
-                Tag::WholeSingleSpan
-            } else {
-                Tag::WholeSpan
-            };
-            let both = PyTuple::new(function.py(), [function, items.as_any()])?;
-            (tag, pickling.dumps(&both)?)
-        };
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = number.to_ne_bytes().to_vec();
+        let start = bytes.len();
+        bytes.push(NO_PICKLE);
+        let mut attachment = None;
+        if definition.is_none() || !span_results::append_items(items, &mut bytes) {
+            let items = PyList::new(function.py(), items)?;
+            let pickled = if definition.is_some() {
+                pickling.dumps(&items)?
+            } else {
+                let both = PyTuple::new(function.py(), [function, items.as_any()])?;
+                pickling.dumps(&both)?
+            };
+            bytes.truncate(start);
+            bytes.push(PICKLE);
+            bytes.extend_from_slice(&pickled.0);
+            attachment = pickled.1;
+        }
+        let tag = match (definition.is_some(), is_single) {
+            (true, true) => Tag::SingleSpan,
+            (true, false) => Tag::Span,
+            (false, true) => Tag::WholeSingleSpan,
+            (false, false) => Tag::WholeSpan,
+        };
         // Shared, as parts of it are sent at different times.
-        let bytes = [&number.to_ne_bytes()[..], &argument].concat();
         let argument = Argument::Shared(Arc::new(bytes));
         Ok(Pickled {
             definition,

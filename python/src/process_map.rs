@@ -6,6 +6,7 @@
 //! own, and costs a small part of one. Each has its own result or exception; results are
 //! unpickled when their turn comes.
 
+use crate::exclusive::Exclusive;
 use crate::future::Future;
 use crate::map::{checked_buffersize, zip};
 use crate::process_pool::ProcessPool;
@@ -15,11 +16,12 @@ use crate::waiting;
 use concurrent_futures::TaskOptions;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyTuple, PyWeakrefReference};
+use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::ptr;
 use std::time::Instant;
+use std::vec;
 
 /// The bytes that a span may have, more or less.
 const BYTES: usize = 32 * 1024;
@@ -30,7 +32,7 @@ const MOST: usize = 2048;
 
 /// Results in the order of the items.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
-pub(crate) struct SpanIterator(Mutex<Results>);
+pub(crate) struct SpanIterator(Exclusive<Results>);
 
 struct Results {
     /// For `breathe`.
@@ -40,8 +42,10 @@ struct Results {
     spans: VecDeque<Span>,
     /// Items of the first span that were yielded, or are in `current`.
     taken: u32,
-    /// Results that were unpickled, and the place of the next.
-    current: Option<(Py<PyList>, usize)>,
+    /// The type of what stands for the result of an item that has failed.
+    failed_item: Py<PyAny>,
+    /// Results that were unpickled.
+    current: vec::IntoIter<Py<PyAny>>,
     deadline: Option<Instant>,
     /// What is still to be submitted.
     source: Option<Source>,
@@ -101,7 +105,8 @@ pub(crate) fn map<'py>(
         begun: false,
         spans: VecDeque::new(),
         taken: 0,
-        current: None,
+        failed_item: stdlib::failed_item(py)?.clone().unbind(),
+        current: Vec::new().into_iter(),
         deadline,
         source: None,
     };
@@ -123,7 +128,7 @@ pub(crate) fn map<'py>(
     if !is_all {
         results.source = Some(source);
     }
-    Bound::new(py, SpanIterator(Mutex::new(results)))
+    Bound::new(py, SpanIterator(Exclusive::new(results)))
 }
 
 impl Source {
@@ -136,26 +141,19 @@ impl Source {
     ) -> PyResult<bool> {
         let py = executor.py();
         let size = self.size.unwrap_or(*next);
-        let list = PyList::empty(py);
-        let mut items = self.items.bind(py).clone();
-        while list.len() < size {
-            let Some(item) = items.next() else {
-                break;
-            };
-            list.append(item?)?;
-        }
-        if list.is_empty() {
+        let items = self.items.bind(py).clone();
+        let list = items.take(size).collect::<PyResult<Vec<_>>>()?;
+        let count = list.len();
+        if count == 0 {
             return Ok(false);
         }
-        let count = list.len();
         if let Some(bytes) = self.submit_list(executor, &list, spans)? {
             *next = (BYTES / (bytes / count).max(1)).clamp(1, MOST);
             return Ok(true);
         }
         // Something in it cannot be pickled: each for itself.
-        for item in list {
-            let single = PyList::new(py, [item])?;
-            self.submit_list(executor, &single, spans)?;
+        for item in list.chunks(1) {
+            self.submit_list(executor, item, spans)?;
         }
         Ok(true)
     }
@@ -165,7 +163,7 @@ impl Source {
     fn submit_list<'py>(
         &self,
         executor: &Bound<'py, ProcessPool>,
-        list: &Bound<'py, PyList>,
+        list: &[Bound<'py, PyAny>],
         spans: &mut VecDeque<Span>,
     ) -> PyResult<Option<usize>> {
         let is_divisible = self.size.is_none();
@@ -191,7 +189,7 @@ impl Results {
     /// Cancels what has not started.
     fn cancel(&mut self, py: Python<'_>) -> PyResult<()> {
         self.source = None;
-        self.current = None;
+        self.current = Vec::new().into_iter();
         let mut first = Ok(());
         for span in self.spans.drain(..) {
             let future = span.future.bind(py);
@@ -220,21 +218,27 @@ impl Results {
         Ok(())
     }
 
+    /// The next of the results that are unpickled, if it is one, and it is not time to breathe.
+    fn at_hand(&mut self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let result = self.current.as_slice().first()?.bind(py);
+        if self.is_failed(result) || !waiting::holds_breath(&mut self.calls) {
+            return None;
+        }
+        self.current.next()
+    }
+
+    fn is_failed(&self, result: &Bound<'_, PyAny>) -> bool {
+        ptr::addr_eq(result.get_type_ptr(), self.failed_item.as_ptr())
+    }
+
     /// The next of the results that are unpickled.
     fn next_of_current<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some((list, place)) = &mut self.current else {
+        // Who gets it is the only one to have it.
+        let Some(result) = self.current.next() else {
             return Ok(None);
         };
-        let list = list.bind(py);
-        if *place >= list.len() {
-            self.current = None;
-            return Ok(None);
-        }
-        let result = list.get_item(*place)?;
-        // Who gets it is the only one to have it.
-        list.set_item(*place, py.None())?;
-        *place += 1;
-        if result.get_type().is(stdlib::failed_item(py)?) {
+        let result = result.into_bound(py);
+        if self.is_failed(&result) {
             let error = stdlib::rebuild_exception(py)?.call1((result.getattr("data")?,))?;
             return Err(stdlib::raising(&error));
         }
@@ -278,7 +282,8 @@ impl Results {
             match remote.take_part(py, self.taken)? {
                 Part::Results(results) => {
                     self.taken += u32::try_from(results.len())?;
-                    self.current = Some((results.unbind(), 0));
+                    let results: Vec<_> = results.into_iter().map(Bound::unbind).collect();
+                    self.current = results.into_iter();
                     return Ok(());
                 }
                 Part::Exception(error) => return Err(stdlib::raising(error.value(py))),
@@ -301,70 +306,68 @@ fn wait_for_part(
     Future::wait_until(&milestone, deadline)
 }
 
+impl SpanIterator {
+    /// The next result, if it is there, and no Python code is to run for it.
+    pub(crate) fn at_hand(this: &Bound<'_, Self>) -> Option<Py<PyAny>> {
+        this.get().0.take(this.as_any())?.at_hand(this.py())
+    }
+}
+
 #[pymethods]
 impl SpanIterator {
     fn __iter__<'py>(this: Bound<'py, Self>) -> Bound<'py, Self> {
         this
     }
 
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        crate::map::next_of(&self.0, py, Results::next, Results::cancel)
+    fn __next__<'py>(this: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        crate::map::next_of(&this.get().0, this.as_any(), Results::next, Results::cancel)
     }
 
     /// How many results are still to come, at least.
-    fn __length_hint__(&self, py: Python<'_>) -> usize {
-        let Ok(results) = self.0.try_lock() else {
+    fn __length_hint__(this: &Bound<'_, Self>) -> usize {
+        let Some(results) = this.get().0.take(this.as_any()) else {
             return 0;
         };
         let items: usize = results.spans.iter().map(|span| span.items as usize).sum();
-        let current = match &results.current {
-            Some((list, place)) => list.bind(py).len() - place,
-            None => 0,
-        };
-        items + current - results.taken as usize
+        items + results.current.len() - results.taken as usize
     }
 
     /// Ends the iteration, and cancels the calls that have not started.
     ///
     /// If no result was ever asked for, the calls are left to run.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match self.0.try_lock() {
-            Ok(mut results) if results.begun => results.cancel(py),
-            Ok(mut results) => {
+    fn close(this: &Bound<'_, Self>) -> PyResult<()> {
+        match this.get().0.take(this.as_any()) {
+            Some(mut results) if results.begun => results.cancel(this.py()),
+            Some(mut results) => {
                 results.source = None;
                 results.spans.clear();
                 Ok(())
             }
-            Err(_) => Err(PyValueError::new_err(
+            None => Err(PyValueError::new_err(
                 "the iterator is in use by another thread",
             )),
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(results) = self.0.try_lock() else {
+        // SAFETY: this is `__traverse__`.
+        let Some(results) = (unsafe { self.0.look() }) else {
             return Ok(());
         };
         if let Some(source) = &results.source {
             visit.call(&source.function)?;
             visit.call(&source.items)?;
         }
-        if let Some((list, _)) = &results.current {
-            visit.call(list)?;
-        }
-        results
-            .spans
-            .iter()
-            .try_for_each(|span| visit.call(&span.future))
+        let mut spans = results.spans.iter();
+        let mut current = results.current.as_slice().iter();
+        spans.try_for_each(|span| visit.call(&span.future))?;
+        current.try_for_each(|result| visit.call(result))
     }
 }
 
 impl Drop for SpanIterator {
     fn drop(&mut self) {
-        let results = self
-            .0
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let results = self.0.get_mut();
         // As in the standard library, whose iterator is a generator: one that nobody has
         // asked for an item lets all calls run.
         if results.spans.is_empty() || !results.begun {

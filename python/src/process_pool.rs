@@ -18,7 +18,7 @@ use concurrent_futures::engine::{
 use concurrent_futures::{BrokenExecutor, SubmitError, TaskOptions};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use std::mem;
 use std::ptr;
 use std::sync::Arc;
@@ -211,7 +211,7 @@ impl ProcessPool {
     pub(crate) fn submit_span<'py>(
         this: &Bound<'py, Self>,
         function: &Bound<'py, PyAny>,
-        items: &Bound<'py, PyList>,
+        items: &[Bound<'py, PyAny>],
         is_single: bool,
         is_divisible: bool,
         options: TaskOptions,

@@ -27,7 +27,6 @@ use concurrent_futures::engine::{
 };
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
@@ -101,7 +100,7 @@ impl Parts {
 /// What there is for an item of a span, and those behind it.
 pub(crate) enum Part<'py> {
     /// The results, from this item on.
-    Results(Bound<'py, PyList>),
+    Results(Vec<Bound<'py, PyAny>>),
     /// There are none, but this.
     Exception(PyErr),
     /// Nothing yet.

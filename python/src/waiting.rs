@@ -55,6 +55,13 @@ pub(crate) fn breathe(py: Python<'_>, calls: &mut u8) -> PyResult<()> {
     py.check_signals()
 }
 
+/// Counts a call, unless [`breathe`] is to do so, and more.
+pub(crate) fn holds_breath(calls: &mut u8) -> bool {
+    let next = calls.checked_add(1);
+    *calls = next.unwrap_or(*calls);
+    next.is_some()
+}
+
 /// The number of threads that wait in [`detached`].
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 

@@ -4,10 +4,11 @@
 //! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
 
 use crate::buffers;
-use crate::pickling::{self, AS_ONE, Pickling, Tag};
+use crate::pickling::{self, AS_ONE, NO_PICKLE, Pickling, Tag};
 use crate::process_errors;
 use crate::span_results::{self, Appended};
 use crate::task::{begin_turn, let_others_run};
+use crate::ticks::Ticks;
 use crate::unpickling::loads;
 use concurrent_futures::engine::{
     self, Answer, CallOrder, Called, Caller, Definition, Progress, Received, Segments,
@@ -45,8 +46,9 @@ struct Worker<'py> {
     pack: Bound<'py, PyAny>,
     /// What ends the worker.
     fatal: Option<PyErr>,
-    /// The span of which it had the last part: its number, function and items.
-    span: Option<([u8; 8], Bound<'py, PyAny>, Bound<'py, PyList>)>,
+    /// The span of which it had the last part.
+    span: Option<Span<'py>>,
+    ticks: Ticks,
     /// Since when it has been at a span, if it pauses.
     paused: Cell<Option<Instant>>,
 }
@@ -97,8 +99,9 @@ impl<'py> Worker<'py> {
         drop(attachment);
         let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
             Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
-            Unpickled::Span(span) => {
-                let called = self.call_span(&span, order, answer, progress);
+            Unpickled::Span(mut span) => {
+                let called = self.call_span(&mut span, order, answer, progress);
+                self.span = Some(span);
                 return called.map_err(Failure::Call);
             }
         };
@@ -138,50 +141,55 @@ impl<'py> Worker<'py> {
                 Unpickled::Call(function, arguments, Some(keywords))
             }
             Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan => {
-                let (function, items) =
-                    self.unpickle_span(order.place, tag, argument, attachment)?;
-                let is_single = matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan);
-                Unpickled::Span(Span {
-                    function,
-                    items,
-                    is_single,
-                })
+                Unpickled::Span(self.unpickle_span(order.place, tag, argument, attachment)?)
             }
         })
     }
 
-    /// The function and the items of a span, of which this worker may have had a part just now.
+    /// A span, of which this worker may have had a part just now.
     fn unpickle_span(
         &mut self,
         place: u16,
         tag: Tag,
         argument: &[u8],
         attachment: Option<&Arc<Received>>,
-    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyList>)> {
+    ) -> PyResult<Span<'py>> {
         let py = self.py;
-        let (number, pickle) = argument
-            .split_first_chunk()
-            .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
-        if let Some((known, function, items)) = &self.span
-            && known == number
-        {
-            return Ok((function.clone(), items.clone()));
+        let garbled = || PyRuntimeError::new_err("the call is garbled");
+        let (number, rest) = argument.split_first_chunk().ok_or_else(garbled)?;
+        let (kind, bytes) = rest.split_first().ok_or_else(garbled)?;
+        if let Some(span) = self.span.take_if(|span| span.number == *number) {
+            return Ok(span);
         }
+        let items_of = |list: Bound<'py, PyList>| list.iter().map(Some).collect();
         let (function, items) = match tag {
-            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, pickle, attachment)?.extract()?,
-            _ => (
-                self.function(place)?,
-                loads(py, pickle, attachment)?.cast_into::<PyList>()?,
-            ),
+            Tag::WholeSpan | Tag::WholeSingleSpan => {
+                let (function, items) = loads(py, bytes, attachment)?.extract()?;
+                (function, items_of(items))
+            }
+            _ if *kind == NO_PICKLE => {
+                (self.function(place)?, span_results::read_items(py, bytes)?)
+            }
+            _ => {
+                let function = self.function(place)?;
+                (
+                    function,
+                    items_of(loads(py, bytes, attachment)?.cast_into()?),
+                )
+            }
         };
-        self.span = Some((*number, function.clone(), items.clone()));
-        Ok((function, items))
+        Ok(Span {
+            number: *number,
+            function,
+            items,
+            is_single: matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan),
+        })
     }
 
     /// Calls the function for some of the items: all of them, or as many as there is time for.
     fn call_span(
-        &self,
-        span: &Span<'py>,
+        &mut self,
+        span: &mut Span<'py>,
         order: &CallOrder,
         answer: &mut Answer,
         progress: &mut dyn Progress,
@@ -192,7 +200,12 @@ impl<'py> Worker<'py> {
         let range = &order.items;
         let start = self.paused.take().unwrap_or_else(Instant::now);
         for index in range.clone() {
-            if index > range.start && start.elapsed() > PATIENCE {
+            // Looking at the clock would take a third of the time of a short call.
+            let has_ticked = self.ticks.has_ticked();
+            if has_ticked {
+                let_others_run(self.py);
+            }
+            if has_ticked && index > range.start && start.elapsed() > PATIENCE {
                 return Ok(Called::StoppedBefore(range.end - index));
             }
             let called = span.call(index);
@@ -219,7 +232,6 @@ impl<'py> Worker<'py> {
                 },
             }
             let goes_on = progress.note(answer);
-            let_others_run(self.py);
             if !goes_on && index + 1 < range.end && start.elapsed() <= PATIENCE {
                 self.paused.set(Some(start));
                 return Ok(Called::PausedBefore(index + 1));
@@ -234,7 +246,7 @@ impl<'py> Worker<'py> {
     /// The same, for items that are one task.
     fn call_span_as_one(
         &self,
-        span: &Span<'py>,
+        span: &mut Span<'py>,
         order: &CallOrder,
         answer: &mut Answer,
     ) -> PyResult<Called> {
@@ -284,18 +296,20 @@ enum Unpickled<'py> {
 }
 
 struct Span<'py> {
+    /// Tells it from other spans.
+    number: [u8; 8],
     function: Bound<'py, PyAny>,
-    items: Bound<'py, PyList>,
+    /// The arguments of each item, until it is called.
+    items: Vec<Option<Bound<'py, PyAny>>>,
     /// Whether each item is the only argument, rather than all of them.
     is_single: bool,
 }
 
 impl<'py> Span<'py> {
-    fn call(&self, index: u32) -> PyResult<Bound<'py, PyAny>> {
-        let arguments = self.items.get_item(index as usize)?;
+    fn call(&mut self, index: u32) -> PyResult<Bound<'py, PyAny>> {
         // The item is this call's only: nothing else keeps its arguments.
-        self.items
-            .set_item(index as usize, self.items.py().None())?;
+        let item = self.items.get_mut(index as usize).and_then(Option::take);
+        let arguments = item.ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
         if self.is_single {
             return self.function.call1((arguments,));
         }
@@ -378,6 +392,7 @@ pub(crate) fn serve<'py>(
         pack,
         fatal: None,
         span: None,
+        ticks: Ticks::default(),
         paused: Cell::new(None),
     };
     begin_turn(py);

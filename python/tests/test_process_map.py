@@ -1,6 +1,7 @@
 """map on processes: chunks, order, exceptions, time limits."""
 
 import itertools
+import operator
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,21 @@ def pool(lib: ModuleType, forking: Any) -> Iterator[Any]:
 def add(*numbers: int) -> int:
     """The sum."""
     return sum(numbers)
+
+
+def as_tuple(item: Any) -> tuple[Any]:
+    """The item, in something."""
+    return (item,)
+
+
+def first(item: Any, _other: Any) -> Any:
+    """The first of two."""
+    return item
+
+
+def wait_for(flag: Flag) -> bool:
+    """Waits for it."""
+    return flag.wait()
 
 
 def test_map_on_all_start_methods(lib: ModuleType, context: Any) -> None:
@@ -169,6 +185,53 @@ def test_many_tiny_items(pool: Any) -> None:
     assert list(pool.map(tasks.identity, items, chunksize=500)) == list(items)
     few = range(1_000)
     assert list(pool.map(tasks.identity, few)) == list(few)
+
+
+SIMPLE = [
+    *[0, 1, -1, 2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**63 - 1, 2**63, -(2**63) - 1, 10**40],
+    *[True, False, None, 0.0, -0.0, 1e300, float("inf"), "", "text", "ümläut \0", "\ud800"],
+    *[b"", b"\0bytes", (), (1, "a", None), [], [True, 2.5], {}, {"a": 1, 2: b"b"}],
+    *["long" * 10_000, b"long" * 10_000, [0] * 1_000, (1, (2, [3])), {"a": {"b": "c"}}],
+]
+
+
+@pytest.mark.parametrize("others", [[], [tasks.Point(1), {1, 2}, 3 + 4j]], ids=["simple", "mixed"])
+@pytest.mark.parametrize("repeated", [1, 40])
+def test_items_and_results_of_all_kinds_arrive_as_they_are(
+    pool: Any, others: list[Any], repeated: int
+) -> None:
+    items = [*SIMPLE, *others] * repeated
+    for results in (
+        list(pool.map(tasks.identity, items)),
+        [result for (result,) in pool.map(as_tuple, items)],
+        list(pool.map(first, items, items)),
+    ):
+        assert [repr(result) for result in results] == [repr(item) for item in items]
+        assert [type(result) for result in results] == [type(item) for item in items]
+
+
+def test_an_iterator_over_results_ends_as_others_do(pool: Any) -> None:
+    results = pool.map(tasks.identity, range(600))
+    assert [next(results) for _ in range(599)] == list(range(599))
+    assert list(results) == [599]
+    assert list(results) == []
+    assert next(results, None) is None
+
+
+def test_a_thread_that_meets_another_in_an_iterator_is_told(forking: Any, tmp_path: Path) -> None:
+    flag = Flag(tmp_path / "flag")
+    with concurrent_futures.ProcessPoolExecutor(1, mp_context=forking) as pool:
+        results: Any = pool.map(wait_for, [flag])
+        with concurrent_futures.ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(next, results)
+            eventually(lambda: operator.length_hint(results) == 0)
+            with pytest.raises(RuntimeError, match="in use by another thread"):
+                next(results)
+            with pytest.raises(ValueError, match="in use by another thread"):
+                results.close()
+            flag.set()
+            assert waiting.result(LIMIT) is True
+        assert list(results) == []
 
 
 def test_results_are_let_go_as_they_are_taken(pool: Any) -> None:
