@@ -22,7 +22,8 @@ __all__ = [
 ]
 
 
-class WorkerDiedError(BrokenProcessPool):
+# The standard library has a `_RemoteTraceback` as the cause of what breaks a pool.
+class WorkerDiedError(BrokenProcessPool, _RemoteTraceback):
     """A worker process died while it ran a call.
 
     With ``on_worker_death="isolate"``, the future of that call raises it. Otherwise it is the
@@ -30,11 +31,16 @@ class WorkerDiedError(BrokenProcessPool):
     """
 
     def __init__(self, message: str, pid: int | None = None, exitcode: int | None = None) -> None:
-        super().__init__(message)
+        BrokenProcessPool.__init__(self, message)
+        told: Any = f"\n'''\nProcess {pid} terminated abruptly with exit code {exitcode}'''"
+        self.tb = told
         #: The process id of the worker.
         self.pid = pid
         #: Its exit code; -N for signal N; None if nobody knows.
         self.exitcode = exitcode
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
     @property
     def signal(self) -> _signal.Signals | int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import sys
 from multiprocessing import reduction
 
 from concurrent_futures import TYPE_CHECKING, _engine
@@ -43,6 +44,7 @@ class Task:
         strict: bool,
         installed: bool,
         by_value: bool,
+        memory_limit: int | None,
     ) -> None:
         self.initializer = initializer
         self.initargs = initargs
@@ -52,6 +54,8 @@ class Task:
         self.installed = installed
         #: Whether results may be pickled by `cloudpickle`.
         self.by_value = by_value
+        #: How many bytes the worker may have for data.
+        self.memory_limit = memory_limit
 
 
 def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
@@ -62,6 +66,12 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
         from concurrent_futures._install import install
 
         install()
+    if task.memory_limit is not None:
+        try:
+            _limit_memory(task.memory_limit)
+        except (OSError, ValueError) as error:
+            _engine.refuse(channel.fd, f"its memory cannot be limited: {error}")
+            return
     if task.initializer is not None:
         try:
             task.initializer(*task.initargs)
@@ -79,6 +89,13 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
         from concurrent_futures._end import hasten_the_end
 
         hasten_the_end()
+
+
+def _limit_memory(limit: int) -> None:
+    import resource  # Few need it, and each worker would load it.
+
+    limit = min(limit, sys.maxsize)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def pack_exception(error: BaseException) -> bytes:

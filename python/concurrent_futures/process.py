@@ -46,6 +46,10 @@ __all__ = [
 _stdlib_executor = _stdlib_process.ProcessPoolExecutor
 _check_system_limits: Callable[[], None] = _stdlib_process._check_system_limits
 
+# As the newer versions of the standard library name them.
+_TERMINATE = "terminate"
+_KILL = "kill"
+
 # The supervisors of all pools, each with what ends it.
 _supervisors: weakref.WeakKeyDictionary[threading.Thread, _engine.Supervisor] = (
     weakref.WeakKeyDictionary()
@@ -93,6 +97,11 @@ class Workers:
                     _engine.allow_interrupts(True)
         self.processes[process.pid] = process
         return process.pid, process.sentinel
+
+    def start_callbacks(self, callbacks: _engine.CallbacksThread) -> None:
+        """Start a thread that calls callbacks."""
+        name = "ProcessPoolExecutor-callbacks"
+        threading.Thread(target=callbacks.run, name=name).start()
 
     def exit_of(self, pid: int, replaced: bool) -> int | None:
         """Return the exit code of a worker that has ended, and forget it if it is replaced."""
@@ -185,10 +194,11 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         How many seconds each call may run. Its worker is killed and replaced when they have
         passed, and its future raises `TaskTimeoutError`.
     memory_limit
-        How many bytes each worker may have for data (``RLIMIT_DATA``).
+        How many bytes each worker may have for data (``RLIMIT_DATA``), from before its
+        initializer on.
     max_pending
-        How many tasks may be pending or running: ``submit`` waits for room. By default
-        there is no limit.
+        How many tasks may be pending: ``submit`` waits for room. Those that were handed to
+        a worker do not count, as do those that run. By default there is no limit.
     cloudpickle
         Whether what ``pickle`` refuses, such as lambdas and closures, is pickled by
         ``cloudpickle``, which must be installed.
@@ -254,7 +264,12 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         self._may_divide = strict and task_timeout is None and max_pending is None
         installed = _stdlib.ProcessPoolExecutor is ProcessPoolExecutor
         task = _worker.Task(
-            initializer, initargs, strict=strict, installed=installed, by_value=cloudpickle
+            initializer,
+            initargs,
+            strict=strict,
+            installed=installed,
+            by_value=cloudpickle,
+            memory_limit=memory_limit,
         )
         self._workers = Workers(mp_context, task)
         self._processes: Any = self._workers.processes
@@ -359,7 +374,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
             # Another thread may be about to do so, which is submitting the first task.
             self._start_supervisor()
             thread = self._executor_manager_thread
-        if wait and thread is not None and thread is not threading.current_thread():
+        # Neither the supervisor nor a callback, for which it waits, waits for itself.
+        is_own = thread is threading.current_thread() or self._calls_back()
+        if wait and thread is not None and not is_own:
             thread.join()
         self._executor_manager_thread = None
         self._call_queue = None
@@ -370,17 +387,26 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
 
         Calls that run raise `BrokenProcessPool`; those that do not are cancelled.
         """
-        self._force_end(kill=False)
+        self._force_shutdown(operation=_TERMINATE)
 
     def kill_workers(self) -> None:
         """End all workers by SIGKILL, and shut down without waiting.
 
         Calls that run raise `BrokenProcessPool`; those that do not are cancelled.
         """
-        self._force_end(kill=True)
+        self._force_shutdown(operation=_KILL)
 
-    def _force_end(self, *, kill: bool) -> None:
-        self._end_workers(kill)
+    def _force_shutdown(self, operation: str) -> None:
+        if operation not in (_TERMINATE, _KILL):
+            raise ValueError(f"Unsupported operation: {operation!r}")
+        processes = list((self._processes or {}).values())
+        self._end_workers(operation == _KILL)
+        for process in processes:
+            # They have got a signal. This is for kinds of processes that do more.
+            if operation == _KILL:
+                process.kill()
+            else:
+                process.terminate()
         self.shutdown(wait=False, cancel_futures=True)
 
     # ---- what other code touches

@@ -70,8 +70,8 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor, metacla
     initargs
         The arguments of the initializer.
     max_pending
-        How many tasks may be pending: ``submit`` waits for room. The pool's own tasks may
-        exceed it. By default there is no limit.
+        How many tasks may be pending: ``submit`` waits for room. Those that run do not
+        count. The pool's own tasks may exceed it. By default there is no limit.
     copy_context
         Whether each call runs in a copy of the context (``contextvars``) in which it was
         submitted. By default it runs in that of its thread.

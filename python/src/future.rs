@@ -233,6 +233,17 @@ impl Future {
         }
     }
 
+    /// The phase, as it is told: a task that was handed to a worker process is pending until that
+    /// has begun with it.
+    fn visible_phase(&self) -> Phase {
+        match (self.state().phase(), self.remote()) {
+            (Phase::Running, Some(remote)) if !remote.has_begun(self) => Phase::Pending,
+            // It may have been given back, or have finished, meanwhile.
+            (Phase::Running, Some(_)) => self.state().phase(),
+            (phase, _) => phase,
+        }
+    }
+
     fn phase_of(name: &str) -> Option<Phase> {
         Some(match name {
             "PENDING" => Phase::Pending,
@@ -343,9 +354,7 @@ impl Future {
     ///
     /// Returns True if the future is cancelled now, False if its task runs or has finished.
     fn cancel(this: &Bound<'_, Self>) -> PyResult<bool> {
-        let (cancel, told) = Self::cancel_pending(this);
-        told?;
-        Ok(cancel != Cancel::TooLate)
+        Ok(Self::cancel_unbegun(this)? != Cancel::TooLate)
     }
 
     /// Returns True if the future was cancelled.
@@ -359,7 +368,7 @@ impl Future {
     /// Returns True if the task of the future is being run.
     fn running(&self) -> bool {
         matches!(
-            self.state().phase(),
+            self.visible_phase(),
             Phase::Running | Phase::Setting | Phase::Finishing
         )
     }
@@ -416,8 +425,7 @@ impl Future {
     /// Its future raises `TaskTerminatedError`. A pending one is cancelled. Returns whether it did
     /// either; calls that threads run cannot be ended.
     fn terminate(this: &Bound<'_, Self>) -> PyResult<bool> {
-        let (cancel, told) = Self::cancel_pending(this);
-        told?;
+        let cancel = Self::cancel_unbegun(this)?;
         if cancel != Cancel::TooLate {
             return Ok(cancel == Cancel::Now);
         }
@@ -493,7 +501,7 @@ impl Future {
         remote::open(this)?;
         let owner = this.as_any();
         Self::looking(this, |future| {
-            let phase = future.state().phase();
+            let phase = future.visible_phase();
             let state = match phase {
                 Phase::Notified => "cancelled".to_owned(),
                 _ => Self::state_name(phase).to_lowercase(),
@@ -520,7 +528,7 @@ impl Future {
 
     #[getter(_state)]
     fn get_state(&self) -> &'static str {
-        Self::state_name(self.state().phase())
+        Self::state_name(self.visible_phase())
     }
 
     /// Sets the state by hand, as tests of other libraries do.

@@ -21,6 +21,7 @@
 
 mod as_completed;
 mod buffers;
+mod callbacks;
 mod exclusive;
 mod fields;
 mod future;
@@ -57,6 +58,8 @@ mod _engine {
 
     #[pymodule_export]
     use super::as_completed::{AsCompleted, as_completed};
+    #[pymodule_export]
+    use super::callbacks::CallbacksThread;
     #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]

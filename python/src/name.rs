@@ -57,10 +57,12 @@ names! {
     exception_in_initializer = "Exception in initializer:";
     exception_in_worker = "Exception in worker";
     name = "name";
+    no_callbacks_thread = "no thread for callbacks: they delay their pool";
     notify_all = "notify_all";
     release = "release";
     result = "result";
     start = "start";
+    start_callbacks = "start_callbacks";
     submit = "submit";
     supervise = "_supervise";
     target = "target";

@@ -155,6 +155,11 @@ impl Observers {
         PyList::new(py, callbacks)
     }
 
+    /// Whether there are callbacks that were not called.
+    pub(crate) fn has_callbacks(&self) -> bool {
+        self.lock().callbacks.first.is_some()
+    }
+
     fn take_callbacks(&self) -> Callbacks {
         mem::take(&mut self.lock().callbacks)
     }

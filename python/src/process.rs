@@ -144,7 +144,7 @@ pub(crate) fn interpreter_ends(py: Python<'_>) {
 }
 
 /// A number for the calling thread, never 0.
-fn this_thread() -> u64 {
+pub(crate) fn this_thread() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     thread_local! {
         static NUMBER: u64 = NEXT.fetch_add(1, Ordering::Relaxed);

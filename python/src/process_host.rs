@@ -3,6 +3,7 @@
 //! The module `concurrent_futures.process` starts them, keeps them, and reads their exit
 //! codes, as only `multiprocessing` may take the exit status of its own children.
 
+use crate::callbacks::Callbacks;
 use crate::name;
 use crate::process::attached;
 use crate::released;
@@ -11,15 +12,20 @@ use concurrent_futures::engine::{StartedWorker, WorkerHost};
 use pyo3::prelude::*;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// The workers of a pool; `concurrent_futures.process.Workers`.
-pub(crate) struct Processes(pub(crate) Py<PyAny>);
+/// The workers of a pool, and what else its supervisor sees to.
+pub(crate) struct Processes {
+    /// `concurrent_futures.process.Workers`.
+    pub(crate) workers: Py<PyAny>,
+    pub(crate) callbacks: Arc<Callbacks>,
+}
 
 impl WorkerHost for Processes {
     fn start(&self, channel: OwnedFd) -> io::Result<StartedWorker> {
         attached(|py| {
-            let workers = self.0.bind(py);
+            let workers = self.workers.bind(py);
             let started = workers.call_method1(name::start(py), (channel.as_raw_fd(),));
             let (pid, sentinel) = started
                 .and_then(|started| started.extract::<(u32, i32)>())
@@ -35,7 +41,7 @@ impl WorkerHost for Processes {
 
     fn exit_of(&self, pid: u32, replaced: bool) -> WorkerExit {
         attached(|py| {
-            let workers = self.0.bind(py);
+            let workers = self.workers.bind(py);
             let exit = workers
                 .call_method1(name::exit_of(py), (pid, replaced))
                 .and_then(|exit| exit.extract::<Option<i32>>());
@@ -52,6 +58,15 @@ impl WorkerHost for Processes {
     }
 
     fn before_sleep(&self) -> Option<Duration> {
-        released::drop_old()
+        let until = |due: Instant| due.saturating_duration_since(Instant::now());
+        let mut help = self.callbacks.help_is_due().map(until);
+        if help.is_some_and(|left| left.is_zero()) {
+            attached(|py| self.callbacks.help(py));
+            help = None;
+        }
+        match (released::drop_old(), help) {
+            (Some(first), Some(second)) => Some(first.min(second)),
+            (first, second) => first.or(second),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `ProcessPool`: what `concurrent_futures.ProcessPoolExecutor` is made of.
 
+use crate::callbacks::{Callbacks, CallbacksThread};
 use crate::future::Future;
 use crate::name;
 use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
@@ -37,6 +38,9 @@ pub(crate) struct Shared {
     /// Of forks: in another one, the pool is not to be touched.
     generation: usize,
     pickling: Pickling,
+    callbacks: Arc<Callbacks>,
+    /// `concurrent_futures.process.Workers`.
+    workers: Py<PyAny>,
 }
 
 impl Shared {
@@ -51,6 +55,27 @@ impl Shared {
             self.pool.break_with(&BrokenExecutor::new(Arc::new(error)));
         }
         raised
+    }
+
+    /// Has the callbacks of a future called that is done, by the thread for that.
+    pub(crate) fn call_back(&self, future: &Bound<'_, Future>) {
+        let py = future.py();
+        self.callbacks
+            .call(future, |thread| self.start_callbacks(py, thread));
+    }
+
+    /// Has a future made done that was claimed and has its outcome, together with that.
+    pub(crate) fn finish(&self, future: &Bound<'_, Future>) {
+        let py = future.py();
+        self.callbacks
+            .finish(future, |thread| self.start_callbacks(py, thread));
+    }
+
+    fn start_callbacks(&self, py: Python<'_>, thread: CallbacksThread) -> PyResult<()> {
+        let workers = self.workers.bind(py);
+        workers
+            .call_method1(name::start_callbacks(py), (thread,))
+            .map(drop)
     }
 
     pub(crate) fn is_of_this_process(&self) -> bool {
@@ -161,6 +186,7 @@ impl ProcessPool {
             attachment: pickled.attachment,
             span,
             options,
+            has_place: future.get().remote().is_some_and(Remote::has_place),
         };
         let submitted = remote::submit(py, &future, shared, call);
         let needs_worker = submitted.map_err(|error| {
@@ -361,6 +387,7 @@ impl ProcessPool {
     #[allow(clippy::fn_params_excessive_bools, reason = "the executor's settings")]
     fn start(
         &self,
+        py: Python<'_>,
         workers: Py<PyAny>,
         max_workers: usize,
         max_tasks_per_child: Option<usize>,
@@ -383,7 +410,12 @@ impl ProcessPool {
         if let Some(limit) = time_limit(task_timeout)? {
             options = options.time_limit(limit);
         }
-        let pool = Engine::new(&settings, Arc::new(Processes(workers)))?;
+        let callbacks = Arc::new(Callbacks::default());
+        let host = Arc::new(Processes {
+            workers: workers.clone_ref(py),
+            callbacks: Arc::clone(&callbacks),
+        });
+        let pool = Engine::new(&settings, host)?;
         let started = Box::new(Started {
             shared: Arc::new(Shared {
                 pool,
@@ -393,6 +425,8 @@ impl ProcessPool {
                     by_value,
                     segments: Segments::new(KEPT, FILES),
                 },
+                callbacks,
+                workers,
             }),
             has_begun: AtomicBool::new(false),
             submitted: AtomicUsize::new(0),
@@ -489,6 +523,12 @@ impl ProcessPool {
         Ok(())
     }
 
+    /// Whether the calling thread is the one for callbacks.
+    #[pyo3(name = "_calls_back")]
+    fn calls_back(&self) -> PyResult<bool> {
+        Ok(self.shared()?.callbacks.is_current())
+    }
+
     /// The number of tasks that no worker has.
     #[pyo3(name = "_pending")]
     fn pending(&self) -> PyResult<usize> {
@@ -561,6 +601,8 @@ impl Supervisor {
     fn run(&self, py: Python<'_>) {
         let on_the_way = py.detach(|| {
             self.0.pool.supervise();
+            // After the last of them: who waits for us waits for them, too.
+            self.0.callbacks.end();
             self.0.pickling.segments.close();
             process::come_back()
         });

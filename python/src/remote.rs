@@ -14,6 +14,8 @@
 
 use crate::buffers;
 use crate::future::Future;
+use crate::observers::Observers;
+use crate::process::attached;
 use crate::process_errors;
 use crate::process_pool::Shared;
 use crate::released;
@@ -21,7 +23,7 @@ use crate::span_results;
 use crate::unpickling;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::{
-    Cancel, ForeignTask, Header, Permit, Received, RemoteAnswer, RemoteTask, TaskRef, VTable,
+    Cancel, ForeignTask, Header, Permit, Phase, Received, RemoteAnswer, RemoteTask, TaskRef, VTable,
 };
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -45,7 +47,7 @@ pub(crate) struct Remote {
     failed: AtomicBool,
     /// Whether nobody wants the rest of a span.
     abandoned: AtomicBool,
-    /// Its place among the tasks that are not done, if these are limited.
+    /// Its place among pending tasks, if these are limited.
     permit: Mutex<Option<Permit>>,
     /// A future that is finished when there is something for an item of a span. Its lock
     /// is taken after that of the content.
@@ -144,6 +146,22 @@ impl Remote {
         self.abandoned.store(true, Ordering::Relaxed);
     }
 
+    /// Takes the task of the future back and calls `cancel`, if its worker has not begun with it.
+    /// Returns whether it did.
+    pub(crate) fn recall(&self, future: &Future, cancel: impl FnOnce()) -> bool {
+        // SAFETY: the caller has the future meanwhile.
+        let task = unsafe { future.task() };
+        let may_be = future.state().phase() == Phase::Running && self.pool.is_of_this_process();
+        may_be && self.pool.pool.recall(&task, cancel)
+    }
+
+    /// Whether a worker has begun with the task of the future, which is running by its word.
+    pub(crate) fn has_begun(&self, future: &Future) -> bool {
+        // SAFETY: as above.
+        let task = unsafe { future.task() };
+        !self.pool.is_of_this_process() || self.pool.pool.has_begun(&task)
+    }
+
     /// Ends the task of the future, and its worker if that is running it.
     pub(crate) fn terminate(&self, future: &Future) -> bool {
         // SAFETY: the caller has the future meanwhile.
@@ -156,10 +174,18 @@ impl Remote {
         Self::new(Arc::clone(&self.pool), None)
     }
 
-    /// Gives up the place among the tasks that are not done.
+    /// Gives up the place among pending tasks.
     pub(crate) fn leave(&self) {
-        let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(permit.take());
+        drop(self.permit().take());
+    }
+
+    /// Whether it has one.
+    pub(crate) fn has_place(&self) -> bool {
+        self.permit().is_some()
+    }
+
+    fn permit(&self) -> MutexGuard<'_, Option<Permit>> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps an answer. Returns whether it is complete.
@@ -435,6 +461,18 @@ pub(crate) fn open(future: &Bound<'_, Future>) -> PyResult<()> {
     Ok(())
 }
 
+/// Has the callbacks of a future called that is done.
+fn call_back(future: &Bound<'_, Future>) {
+    if let (Some(remote), true) = (future.get().remote(), has_callbacks(future)) {
+        remote.pool.call_back(future);
+    }
+}
+
+fn has_callbacks(future: &Bound<'_, Future>) -> bool {
+    let observers = future.get().observers();
+    observers.is_some_and(Observers::has_callbacks)
+}
+
 /// What the engine does with such a future.
 struct RemoteFuture;
 
@@ -446,8 +484,23 @@ unsafe impl ForeignTask for RemoteFuture {
     }
 
     unsafe fn finish(task: NonNull<Header>) {
-        // SAFETY: promised by the caller.
-        unsafe { Future::finish_task(task) };
+        attached(|py| {
+            // SAFETY: promised by the caller.
+            let future = unsafe { Future::of(py, task) };
+            if let (Some(remote), true) = (future.get().remote(), has_callbacks(&future)) {
+                remote.pool.finish(&future);
+                return;
+            }
+            // SAFETY: as above.
+            let (observed, told) = unsafe { Future::publish(&future) };
+            if let Err(error) = told {
+                error.write_unraisable(py, Some(future.as_any()));
+            }
+            if observed {
+                // One may have come just before it was done.
+                call_back(&future);
+            }
+        });
     }
 
     unsafe fn fail(task: NonNull<Header>, error: TaskError) {
@@ -462,8 +515,18 @@ unsafe impl ForeignTask for RemoteFuture {
     }
 
     unsafe fn cancel(task: NonNull<Header>) -> Cancel {
-        // SAFETY: promised by the caller.
-        unsafe { <Future as ForeignTask>::cancel(task) }
+        attached(|py| {
+            // SAFETY: promised by the caller.
+            let future = unsafe { Future::of(py, task) };
+            let (cancel, told) = Future::cancel_and(&future, |future| {
+                call_back(future);
+                Ok(())
+            });
+            if let Err(error) = told {
+                error.write_unraisable(py, Some(future.as_any()));
+            }
+            cancel
+        })
     }
 
     unsafe fn skip(task: NonNull<Header>) {
@@ -492,6 +555,14 @@ unsafe impl RemoteTask for RemoteFuture {
         let future = unsafe { Future::at(task).as_ref() };
         let remote = future.remote();
         remote.is_none_or(|remote| remote.keep(items, answer))
+    }
+
+    unsafe fn leave(task: NonNull<Header>) {
+        // SAFETY: as above.
+        let future = unsafe { Future::at(task).as_ref() };
+        if let Some(remote) = future.remote() {
+            remote.leave();
+        }
     }
 
     unsafe fn is_abandoned(task: NonNull<Header>) -> bool {

@@ -15,6 +15,7 @@ use pyo3::types::{PyDict, PyFunction, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::mem;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -208,6 +209,14 @@ impl Future {
 
     /// Cancels the future if it is pending, and calls its callbacks.
     pub(crate) fn cancel_pending(this: &Bound<'_, Self>) -> (Cancel, PyResult<()>) {
+        Self::cancel_and(this, observers::call_callbacks)
+    }
+
+    /// Cancels the future if it is pending, and has `call` call its callbacks.
+    pub(crate) fn cancel_and(
+        this: &Bound<'_, Self>,
+        call: impl FnOnce(&Bound<'_, Self>) -> PyResult<()>,
+    ) -> (Cancel, PyResult<()>) {
         // SAFETY: a pending future may be cancelled by anyone, and has no outcome.
         let (advance, observed, told) = unsafe {
             observers::advance(this, &[Phase::Pending], Phase::Cancelled, Event::Withheld)
@@ -219,15 +228,33 @@ impl Future {
                 if let Some(remote) = this.get().remote() {
                     remote.leave();
                 }
-                let called = if observed {
-                    observers::call_callbacks(this)
-                } else {
-                    Ok(())
-                };
+                let called = if observed { call(this) } else { Ok(()) };
                 (Cancel::Now, told.and(called))
             }
             Advance::Other(Phase::Cancelled | Phase::Notified) => (Cancel::Before, told),
             _ => (Cancel::TooLate, told),
+        }
+    }
+
+    /// Cancels the future if it is pending, or was handed to a worker process that has not begun.
+    pub(crate) fn cancel_unbegun(this: &Bound<'_, Self>) -> PyResult<Cancel> {
+        loop {
+            let (mut cancel, mut told) = Self::cancel_pending(this);
+            let (Cancel::TooLate, Some(remote)) = (cancel, this.get().remote()) else {
+                return told.map(|()| cancel);
+            };
+            let is_recalled = remote.recall(this.get(), || {
+                (cancel, told) = Self::cancel_pending(this);
+                if cancel != Cancel::TooLate {
+                    // No worker will come across it.
+                    let (_, noticed) = Self::notify_cancel(this);
+                    told = mem::replace(&mut told, Ok(())).and(noticed);
+                }
+            });
+            // It may have been given back meanwhile.
+            if is_recalled || this.get().state().phase() != Phase::Pending {
+                return told.map(|()| cancel);
+            }
         }
     }
 
@@ -246,6 +273,20 @@ impl Future {
     /// # Safety
     /// The caller has claimed the future and written the outcome.
     pub(crate) unsafe fn finish(this: &Bound<'_, Self>) -> PyResult<()> {
+        // SAFETY: promised by the caller.
+        let (observed, told) = unsafe { Self::publish(this) };
+        if observed {
+            told.and(observers::call_callbacks(this))
+        } else {
+            told
+        }
+    }
+
+    /// The same, but for the callbacks. Returns whether there may be some.
+    ///
+    /// # Safety
+    /// As above.
+    pub(crate) unsafe fn publish(this: &Bound<'_, Self>) -> (bool, PyResult<()>) {
         let event = if this.get().has_exception() {
             Event::Exception
         } else {
@@ -254,11 +295,7 @@ impl Future {
         // SAFETY: promised by the caller.
         let (_, observed, told) =
             unsafe { observers::advance(this, &[Phase::Setting], Phase::Finished, event) };
-        if observed {
-            told.and(observers::call_callbacks(this))
-        } else {
-            told
-        }
+        (observed, told)
     }
 
     /// Sets the outcome by calling `fill`.

@@ -10,6 +10,7 @@ import pytest
 
 import tasks
 from support import LIMIT, prints
+from tasks import Flag
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
 
@@ -169,3 +170,37 @@ def test_output_of_a_task_that_fills_a_pipe(lib: ModuleType) -> None:
         """,
     )
     assert out.count("x") == 400_000
+
+
+def test_workers_that_cannot_be_replaced_break_the_pool(
+    package: ModuleType, running: Flag, release: Flag
+) -> None:
+    context = multiprocessing.get_context("forkserver")
+    with package.ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
+        held = pool.submit(tasks.hold, running, release)
+        others = [pool.submit(int) for _ in range(3)]
+        running.wait()
+
+        def refuse(_: int) -> tuple[int, int]:
+            raise OSError("no process is to be had")
+
+        pool._workers.start = refuse
+        release.set()
+        assert held.result(LIMIT)
+        for future in others:
+            with pytest.raises(package.BrokenExecutor) as caught:
+                future.result(LIMIT)
+            assert "no process is to be had" in str(caught.value.__cause__)
+
+
+def test_calls_that_cannot_be_pickled_start_as_many_workers_as_others(
+    lib: ModuleType, context: Any
+) -> None:
+    # Programs count them, and the standard library's tests do.
+    with lib.ProcessPoolExecutor(3, mp_context=context) as pool:
+        for started in range(1, 6):
+            future = pool.submit(lambda: None)
+            with pytest.raises(Exception, match="pickle"):
+                future.result(LIMIT)
+            expected = 3 if context.get_start_method() == "fork" else min(started, 3)
+            assert len(pool._processes) == expected

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 import tasks
-from support import LIMIT, eventually
+from support import LIMIT, eventually, run
 from tasks import Flag
+from test_process_programs import is_gone
 
 BROKEN = "A child process terminated abruptly, the process pool is not usable anymore"
 
@@ -132,3 +134,61 @@ def test_with_fork_anything_can_be_given(lib: ModuleType, forking: Any) -> None:
         1, forking, lambda *values: tasks.keep(len(values), values[0]()), given
     ) as pool:
         assert pool.submit(tasks.kept).result(LIMIT) == [2, 5]
+
+
+@pytest.mark.parametrize("how", ["terminate_workers", "kill_workers"])
+def test_workers_whose_initializer_hangs_can_be_ended(
+    package: ModuleType, context: Any, running: Flag, release: Flag, how: str
+) -> None:
+    pool = package.ProcessPoolExecutor(1, context, tasks.hold, (running, release))
+    futures = [pool.submit(int) for _ in range(3)]
+    running.wait()
+    assert not any(future.running() for future in futures)
+    # No call has begun: each can be cancelled.
+    assert futures[2].cancel()
+    [process] = pool._processes.values()
+    getattr(pool, how)()
+    for future in futures:
+        with pytest.raises((package.CancelledError, package.BrokenExecutor)):
+            future.result(LIMIT)
+    process.join(LIMIT)
+    assert process.exitcode in (-signal.SIGTERM, -signal.SIGKILL)
+    with pytest.raises(RuntimeError):
+        pool.submit(int)
+
+
+def test_one_that_hangs_ends_with_the_program(package: ModuleType, running: Flag) -> None:
+    code = """
+    import multiprocessing, os, signal, sys, time
+
+    def hang(path):
+        with open(path, "w") as file:
+            print(os.getpid(), file=file, flush=True)
+        time.sleep(1000)
+
+    context = multiprocessing.get_context("fork")
+    path = PATH
+    pool = futures.ProcessPoolExecutor(1, context, hang, (path,))
+    pool.submit(int)
+    while not os.path.exists(path) or not open(path).read():
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    run(package, code.replace("PATH", repr(str(running.path))), status=-signal.SIGKILL, forks=True)
+    worker = int(running.path.read_text())
+    eventually(lambda: is_gone(worker))
+
+
+def eat(size: int) -> None:
+    """Keeps as many bytes."""
+    tasks.keep(bytearray(size))
+
+
+def test_a_memory_limit_holds_for_the_initializer(package: ModuleType, context: Any) -> None:
+    limit = 1 << 30
+    with package.ProcessPoolExecutor(1, context, eat, (1 << 20,), memory_limit=limit) as pool:
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+    with package.ProcessPoolExecutor(1, context, eat, (1 << 31,), memory_limit=limit) as pool:
+        with pytest.raises(package.BrokenExecutor) as caught:
+            pool.submit(abs, -1).result(LIMIT)
+    assert "the initializer failed" in str(caught.value.__cause__)

@@ -13,7 +13,7 @@ import pytest
 
 import concurrent_futures
 import tasks
-from concurrent_futures import ProcessPoolExecutor
+from concurrent_futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent_futures.process import (
     BrokenProcessPool,
     TaskTerminatedError,
@@ -365,14 +365,38 @@ def test_wrong_memory_limits_are_refused(forking: Any, value: Any) -> None:
 
 def test_submit_waits_for_room(forking: Any, running: Flag, release: Flag) -> None:
     with ProcessPoolExecutor(1, forking, max_pending=3) as pool:
-        held = [pool.submit(tasks.hold, running, release) for _ in range(3)]
+        held = pool.submit(tasks.hold, running, release)
+        running.wait()
+        # What runs takes no place.
+        pending = [pool.submit(abs, -n) for n in range(3)]
         submitting = Background(pool.submit, abs, -5)
         until_asleep(submitting)
+        # What is cancelled takes none any more.
+        assert pending[1].cancel()
+        assert submitting.outcome() is not None
+        last = Background(pool.submit, abs, -6)
+        until_asleep(last)
         release.set()
+        assert last.outcome().result(LIMIT) == 6
         assert submitting.outcome().result(LIMIT) == 5
-        for future in held:
-            assert future.result(LIMIT)
+        assert held.result(LIMIT)
         assert [pool.submit(abs, -n).result(LIMIT) for n in range(50)] == list(range(50))
+
+
+def test_the_bound_is_that_of_threads(forking: Any, running: Flag, release: Flag) -> None:
+    processes = ProcessPoolExecutor(1, forking, max_pending=1)
+    for pool in processes, ThreadPoolExecutor(1, max_pending=1):
+        with pool:
+            futures = [pool.submit(tasks.hold, running, release)]
+            running.wait()
+            futures.append(pool.submit(int))
+            submitting = Background(pool.submit, int)
+            until_asleep(submitting)
+            assert [future.running() for future in futures] == [True, False]
+            release.set()
+            assert submitting.outcome().result(LIMIT) == 0
+            release.path.unlink()
+            running.path.unlink()
 
 
 @pytest.mark.parametrize("value", [0, -1, "1", 1.5])

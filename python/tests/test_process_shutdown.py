@@ -287,3 +287,49 @@ def test_workers_can_be_ended_by_force(
         future.result(LIMIT)
     process.join(LIMIT)
     assert process.exitcode < 0
+
+
+@pytest.mark.parametrize("shut_down", [False, True])
+def test_workers_of_a_forgotten_pool_are_replaced(
+    package: ModuleType, running: Flag, release: Flag, shut_down: bool
+) -> None:
+    # The standard library's cannot be, from 3.14 on: there, the other calls fail.
+    context = multiprocessing.get_context("forkserver")
+    pool = package.ProcessPoolExecutor(1, context, max_tasks_per_child=1)
+    held = pool.submit(tasks.hold, running, release)
+    others = [pool.submit(tasks.pid) for _ in range(3)]
+    running.wait()
+    if shut_down:
+        pool.shutdown(wait=False)
+    alive = weakref.ref(pool)
+    del pool
+    eventually(lambda: (gc.collect(), alive() is None)[1])
+    release.set()
+    pids = [held.result(LIMIT), *(future.result(LIMIT) for future in others)]
+    assert len(set(pids)) == 4
+
+
+def test_a_worker_that_has_had_its_tasks_is_not_replaced_after_the_end_by_force(
+    package: ModuleType, running: Flag, release: Flag
+) -> None:
+    context = multiprocessing.get_context("forkserver")
+    pool = package.ProcessPoolExecutor(1, context, max_tasks_per_child=1)
+    held = pool.submit(tasks.hold, running, release)
+    others = [pool.submit(tasks.pid) for _ in range(3)]
+    running.wait()
+    manager = pool._executor_manager_thread
+    pool.kill_workers()
+    with pytest.raises(package.BrokenExecutor):
+        held.result(LIMIT)
+    for future in others:
+        with pytest.raises((package.CancelledError, package.BrokenExecutor)):
+            future.result(LIMIT)
+    manager.join(LIMIT)
+    assert not manager.is_alive()
+
+
+def test_a_wrong_way_to_end_by_force_is_refused(package: ModuleType, forking: Any) -> None:
+    with package.ProcessPoolExecutor(1, forking) as pool:
+        with pytest.raises(ValueError, match="Unsupported operation: 'hang'"):
+            pool._force_shutdown(operation="hang")
+        assert pool.submit(abs, -1).result(LIMIT) == 1

@@ -262,8 +262,8 @@ impl ProcessPoolExecutorBuilder {
         self
     }
 
-    /// Bounds the number of pending tasks: `submit` and `map` wait for room. A task that was
-    /// handed to a worker is not pending any more. By default there is no bound.
+    /// Bounds the number of pending tasks: `submit` and `map` wait for room. Those that were
+    /// handed to a worker do not count, as do those that run. By default there is no bound.
     ///
     /// # Examples
     /// ```

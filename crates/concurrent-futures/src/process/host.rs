@@ -106,6 +106,14 @@ pub unsafe trait RemoteTask: ForeignTask {
     /// spans, the caller has claimed it.
     unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool;
 
+    /// Gives up its place among pending tasks: it is handed to a worker.
+    ///
+    /// It calls no foreign code, and is called under the pool's lock.
+    ///
+    /// # Safety
+    /// It is such an object's.
+    unsafe fn leave(task: NonNull<Header>);
+
     /// Whether nobody wants the rest of a span that was begun.
     ///
     /// # Safety
@@ -172,6 +180,8 @@ pub struct RemoteCall {
     pub span: Option<(u32, bool)>,
     /// Time limit and retries.
     pub options: TaskOptions,
+    /// Whether it has a place among pending tasks, whose number is bounded.
+    pub has_place: bool,
 }
 
 /// How a pool of a face is set up.
@@ -235,8 +245,8 @@ impl ProcessPool {
         self.0.want_workers(number)
     }
 
-    /// Notes that one more worker is wanted, unless there is an idle one. Returns whether it is to
-    /// be started.
+    /// Notes that one more worker is wanted, unless one is idle that has had tasks. Returns whether
+    /// it is to be started.
     #[must_use]
     pub fn want_another_worker(&self) -> bool {
         self.0.want_another()
@@ -290,6 +300,24 @@ impl ProcessPool {
     pub fn end_workers(&self, kill: bool) {
         self.0
             .end_workers(if kill { Signal::KILL } else { Signal::TERM });
+    }
+
+    /// Takes the task of a future back, if the worker that it was handed to has not begun with it,
+    /// and calls `cancel`, which is to cancel the future: it is pending. Returns whether it did.
+    pub fn recall(&self, task: &TaskRef, cancel: impl FnOnce()) -> bool {
+        let recalled = self.0.recall(task.id());
+        let is_recalled = recalled.is_some();
+        if is_recalled {
+            cancel();
+        }
+        drop(recalled);
+        is_recalled
+    }
+
+    /// Whether a worker has begun with a task that is running by its word.
+    #[must_use]
+    pub fn has_begun(&self, task: &TaskRef) -> bool {
+        self.0.has_begun(task.id())
     }
 
     /// Ends the task of a future, together with its worker if it is running. Returns

@@ -65,7 +65,7 @@ pub(super) struct Pool {
     pub(super) supervisor: OnceLock<ThreadId>,
     /// Threads that wait for a future.
     waiting: Spin,
-    /// The thread for callbacks; none where the supervisor's is.
+    /// The thread for callbacks; none where the face has one.
     callbacks: Option<Arc<Callbacks>>,
 }
 
@@ -185,11 +185,13 @@ impl Pool {
         self.lock().refusal()
     }
 
-    /// Counts one worker more, unless there is an idle one. Returns whether the caller is to
-    /// start it.
+    /// Counts one worker more, unless one is idle that has had tasks. Returns whether the caller
+    /// is to start it.
     pub(super) fn want_another(&self) -> bool {
         let mut state = self.lock();
-        let wants = state.open && !state.has_idle() && state.wanted < state.max_workers;
+        let is_idle = |member: &Member| member.is_idle() && member.handed > 0;
+        let has_idle = state.members.iter().any(is_idle);
+        let wants = state.open && !has_idle && state.wanted < state.max_workers;
         if wants {
             state.wanted += 1;
             state.starting += 1;
@@ -360,6 +362,26 @@ impl Pool {
         pending.into_iter().for_each(Task::cancel);
     }
 
+    /// Takes a task back that was handed to a worker which has not begun with it: it is pending.
+    pub(super) fn recall(&self, future: FutureId) -> Option<Task> {
+        let mut state = self.lock();
+        let mut members = state.members.iter_mut();
+        let task = members.find_map(|member| member.recall(future))?;
+        task.give_back();
+        // Its worker may be idle now, and have been about to wake nobody.
+        state.refill();
+        self.wake(&mut state);
+        Some(task)
+    }
+
+    /// Whether a worker has begun with a task that was handed to one.
+    pub(super) fn has_begun(&self, future: FutureId) -> bool {
+        let state = self.lock();
+        let has_begun = |member: &Member| member.has_begun_with(future);
+        // One that no worker has was answered.
+        state.members.iter().find_map(has_begun).unwrap_or(true)
+    }
+
     /// The process ids of the workers.
     pub(super) fn pids(&self) -> Vec<u32> {
         let state = self.lock();
@@ -428,19 +450,7 @@ impl Driver for Pool {
     }
 
     fn cancel(&self, future: FutureId) -> bool {
-        let mut state = self.lock();
-        let task = state
-            .members
-            .iter_mut()
-            .find_map(|member| member.recall(future));
-        if let Some(task) = &task {
-            task.give_back();
-            // Its worker may be idle now, and have been about to wake nobody.
-            state.refill();
-            self.wake(&mut state);
-        }
-        drop(state);
-        task.map(Task::cancel).is_some()
+        self.recall(future).map(Task::cancel).is_some()
     }
 
     fn forget(&self, future: FutureId) {
@@ -455,10 +465,7 @@ impl Driver for Pool {
     }
 
     fn has_begun(&self, future: FutureId) -> bool {
-        let state = self.lock();
-        let has_begun = |member: &Member| member.has_begun_with(future);
-        // One that no worker has was answered.
-        state.members.iter().find_map(has_begun).unwrap_or(true)
+        Self::has_begun(self, future)
     }
 
     fn terminate(&self, future: FutureId) -> bool {

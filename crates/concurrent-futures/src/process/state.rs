@@ -65,7 +65,7 @@ pub(super) struct State {
     pub(super) watched: Option<Instant>,
     /// Whether that is too late for what was handed over since.
     pub(super) needs_watch: bool,
-    /// Tasks that have ended, whose callbacks the supervisor is to run.
+    /// Tasks that have ended, and are to be finished by the supervisor.
     pub(super) late: Vec<Task>,
     /// How many workers other threads than the supervisor are starting.
     pub(super) starting: usize,
@@ -238,7 +238,7 @@ impl State {
     /// next to be handed over.
     fn hand(&mut self, index: usize, mut task: Task) {
         match task.start() {
-            Start::Started => task.permit = None,
+            Start::Started => task.leave(),
             Start::Cancelled => {
                 self.late.extend(task.into_cancelled());
                 return;

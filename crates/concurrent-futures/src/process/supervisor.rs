@@ -1,5 +1,8 @@
 //! The supervisor: one thread for each pool, which starts workers, notices their death, and
-//! watches time limits. Where a face asks for it, it runs the callbacks, too.
+//! watches time limits. Callbacks are left to another thread: by [`Callbacks`], or by the face, which
+//! the supervisor tells of each future that is done.
+//!
+//! [`Callbacks`]: super::callbacks::Callbacks
 //!
 //! It sleeps until a worker writes to its socket, a worker ends (its pidfd is readable),
 //! another thread rings, or a time limit passes. Workers write only while it sleeps and
@@ -386,14 +389,18 @@ impl Supervisor {
         if !is_expected {
             tracing::warn!(%death, "a worker process died");
         }
-        let is_refused = settings.host.is_some() && death.note.is_some() && member.killed.is_none();
+        let is_host = settings.host.is_some();
+        let is_refused = is_host && death.note.is_some() && member.killed.is_none();
         if member.stage == Stage::Starting && member.killed.as_ref().is_none_or(is_fault) {
             if is_refused {
                 // No other could work either.
                 self.failures = FAILURES;
             }
             self.fail_start(Arc::new(WorkerDied {
-                note: death.note.clone().or_else(|| Some(hint(exit).into())),
+                note: death
+                    .note
+                    .clone()
+                    .or_else(|| Some(hint(exit, is_host).into())),
                 ..death.clone()
             }));
         }
@@ -502,9 +509,9 @@ fn is_fault(kill: &Kill) -> bool {
 }
 
 /// What may be the matter with a worker that has ended before it could work.
-fn hint(exit: WorkerExit) -> &'static str {
+fn hint(exit: WorkerExit, is_host: bool) -> &'static str {
     match exit {
-        WorkerExit::Code(_) => {
+        WorkerExit::Code(_) if !is_host => {
             "it ended before it could work: does `main` call concurrent_futures::init() first?"
         }
         _ => "it ended before it could work",

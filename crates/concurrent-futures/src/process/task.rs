@@ -70,6 +70,7 @@ enum Face {
     Foreign {
         answer: unsafe fn(NonNull<Header>, Range<u32>, RemoteAnswer<'_>) -> bool,
         is_abandoned: unsafe fn(NonNull<Header>) -> bool,
+        leave: unsafe fn(NonNull<Header>),
     },
 }
 
@@ -122,6 +123,8 @@ pub(super) struct Task {
     left: Left,
     /// Its place among the pending tasks, if those are bounded.
     pub(super) permit: Option<Permit>,
+    /// Whether the future has one.
+    has_place: bool,
     observed: Option<Arc<Observed>>,
     /// Whether the observer knows that it was started.
     reported: bool,
@@ -150,6 +153,7 @@ impl Task {
             span: None,
             left: Left::All,
             permit: None,
+            has_place: false,
             observed: None,
             reported: false,
         };
@@ -168,6 +172,7 @@ impl Task {
             face: Face::Foreign {
                 answer: T::answer,
                 is_abandoned: T::is_abandoned,
+                leave: T::leave,
             },
             function: u64::from(place.unwrap_or(Definition::PLACES))
                 | u64::from(call.tag & 15) << 12,
@@ -182,6 +187,7 @@ impl Task {
             }),
             left: Left::All,
             permit: None,
+            has_place: call.has_place,
             observed: None,
             reported: false,
         }
@@ -267,6 +273,7 @@ impl Task {
             span: Some(rest),
             left: Left::All,
             permit: None,
+            has_place: false,
             observed: None,
             reported: false,
         })
@@ -289,6 +296,16 @@ impl Task {
         match self.face {
             Face::Rust { name, .. } => name(),
             Face::Foreign { .. } => "a call",
+        }
+    }
+
+    /// It is handed over: it gives up its place among pending tasks.
+    pub(super) fn leave(&mut self) {
+        self.permit = None;
+        if let (true, Face::Foreign { leave, .. }) = (self.has_place, self.face) {
+            self.has_place = false;
+            // SAFETY: the future is of this face.
+            unsafe { leave(self.future.address()) };
         }
     }
 

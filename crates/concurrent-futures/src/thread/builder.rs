@@ -123,9 +123,9 @@ impl ThreadPoolExecutorBuilder {
     }
 
     /// Bounds the number of pending tasks: `submit` and `spawn` wait for room, and
-    /// [`try_spawn`](ThreadPoolExecutor::try_spawn) gives the task back. The pool's own
-    /// tasks may exceed the bound, as they would wait for themselves. By default there is
-    /// no bound.
+    /// [`try_spawn`](ThreadPoolExecutor::try_spawn) gives the task back. Those that run do not
+    /// count. The pool's own tasks may exceed the bound, as they would wait for themselves. By
+    /// default there is no bound.
     ///
     /// # Examples
     /// ```

@@ -120,12 +120,16 @@ impl Socket {
         if !wait {
             flags |= RecvFlags::DONTWAIT;
         }
+        let mut was_reset = false;
         let received = loop {
             let buffers = &mut [IoSliceMut::new(&mut bytes)];
             match rustix::net::recvmsg(&self.0, buffers, &mut ancillary, flags) {
                 Ok(received) => break received.bytes,
                 Err(Errno::AGAIN) => return Ok(Packet::Nothing),
                 Err(Errno::INTR) => {}
+                // The other side has ended with a packet that it had not read. The system says so
+                // before it gives us what that side has sent.
+                Err(Errno::CONNRESET) if !was_reset => was_reset = true,
                 Err(Errno::CONNRESET | Errno::PIPE) => return Ok(Packet::End),
                 Err(error) => return Err(error.into()),
             }
@@ -162,5 +166,23 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_side_has_sent_arrives_even_if_it_has_not_read_what_was_sent_to_it() {
+        let (one, other) = Socket::pair().unwrap();
+        one.send(b"unread", None).unwrap();
+        other.send(b"the reason", None).unwrap();
+        drop(other);
+        let Packet::Message(bytes, None) = one.receive(false).unwrap() else {
+            panic!("no message");
+        };
+        assert_eq!(bytes, b"the reason");
+        assert!(matches!(one.receive(false).unwrap(), Packet::End));
     }
 }
