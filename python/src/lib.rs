@@ -37,6 +37,7 @@ mod process_errors;
 mod process_host;
 mod process_map;
 mod process_pool;
+mod process_shared;
 mod released;
 mod remote;
 mod shortcut;

@@ -1,6 +1,6 @@
 //! `ProcessPool`: what `concurrent_futures.ProcessPoolExecutor` is made of.
 
-use crate::callbacks::{Callbacks, CallbacksThread};
+use crate::callbacks::Callbacks;
 use crate::future::Future;
 use crate::name;
 use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
@@ -8,6 +8,7 @@ use crate::process::{self, generation};
 use crate::process_errors;
 use crate::process_host::Processes;
 use crate::process_map::{self, SpanIterator};
+use crate::process_shared::{FILES, KEPT, Shared};
 use crate::released::drop_released;
 use crate::remote::{self, Remote};
 use crate::stdlib;
@@ -15,7 +16,7 @@ use crate::waiting;
 use concurrent_futures::engine::{
     PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, Segments, WhenFull,
 };
-use concurrent_futures::{BrokenExecutor, SubmitError, TaskOptions};
+use concurrent_futures::{SubmitError, TaskOptions};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -24,74 +25,6 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// How many bytes of shared memory a pool keeps for long arguments.
-const KEPT: usize = 64 * 1024 * 1024;
-/// How many tasks with long buffers may be there at a time; those of others go through the
-/// stream.
-const FILES: usize = 64;
-
-/// What an executor, its futures and its supervisor share.
-pub(crate) struct Shared {
-    pub(crate) pool: Engine,
-    pub(crate) functions: Functions,
-    /// Of forks: in another one, the pool is not to be touched.
-    generation: usize,
-    pickling: Pickling,
-    callbacks: Arc<Callbacks>,
-    /// `concurrent_futures.process.Workers`.
-    workers: Py<PyAny>,
-}
-
-impl Shared {
-    /// An answer cannot be unpickled: breaks the pool, if that is its way. Returns what the future
-    /// raises.
-    pub(crate) fn unpickling_failed(&self, py: Python<'_>, error: PyErr) -> PyErr {
-        if !self.pool.is_strict() {
-            return error;
-        }
-        let raised = process_errors::broken_by(py, &error);
-        if self.generation == generation() {
-            self.pool.break_with(&BrokenExecutor::new(Arc::new(error)));
-        }
-        raised
-    }
-
-    /// Has the callbacks of a future called that is done, by the thread for that.
-    pub(crate) fn call_back(&self, future: &Bound<'_, Future>) {
-        let py = future.py();
-        self.callbacks
-            .call(future, |thread| self.start_callbacks(py, thread));
-    }
-
-    /// Has a future made done that was claimed and has its outcome, together with that.
-    pub(crate) fn finish(&self, future: &Bound<'_, Future>) {
-        let py = future.py();
-        self.callbacks
-            .finish(future, |thread| self.start_callbacks(py, thread));
-    }
-
-    fn start_callbacks(&self, py: Python<'_>, thread: CallbacksThread) -> PyResult<()> {
-        let workers = self.workers.bind(py);
-        workers
-            .call_method1(name::start_callbacks(py), (thread,))
-            .map(drop)
-    }
-
-    pub(crate) fn is_of_this_process(&self) -> bool {
-        self.generation == generation()
-    }
-
-    fn check_fork(&self) -> PyResult<()> {
-        if self.is_of_this_process() {
-            return Ok(());
-        }
-        Err(PyRuntimeError::new_err(
-            "this ProcessPoolExecutor belongs to the process that this one is a fork of: \
-             make another one",
-        ))
-    }
-}
 
 struct Started {
     shared: Arc<Shared>,

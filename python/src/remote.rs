@@ -17,7 +17,7 @@ use crate::future::Future;
 use crate::observers::Observers;
 use crate::process::attached;
 use crate::process_errors;
-use crate::process_pool::Shared;
+use crate::process_shared::Shared;
 use crate::released;
 use crate::span_results;
 use crate::unpickling;
