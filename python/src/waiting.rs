@@ -26,7 +26,12 @@ pub(crate) fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<In
     let seconds: f64 = if timeout.is_instance_of::<PyFloat>() {
         timeout.extract()?
     } else {
-        index(timeout)?.extract()?
+        match index(timeout) {
+            Ok(integer) => integer.extract()?,
+            // From 3.15 on, any real number.
+            Err(_) if timeout.py().version_info() >= (3, 15) => timeout.extract()?,
+            Err(error) => return Err(error),
+        }
     };
     if seconds.is_nan() && timeout.py().version_info() >= (3, 14) {
         return Err(PyValueError::new_err("Invalid value NaN (not a number)"));
