@@ -44,7 +44,7 @@ pub(crate) fn as_completed<'py>(
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let futures = distinct(fs)?;
-    let deadline = waiting::deadline(timeout)?;
+    let deadline = waiting::deadline_by_sum(timeout)?;
     let ours = futures.iter().map(|future| {
         let future = future.cast::<Future>().ok()?;
         // SAFETY: gone before the future is.

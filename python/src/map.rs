@@ -45,7 +45,7 @@ pub(crate) fn map<'py>(
         .filter(|size| !size.is_none())
         .map(checked_buffersize)
         .transpose()?;
-    let deadline = waiting::deadline(timeout)?;
+    let deadline = waiting::deadline_by_sum(timeout)?;
     let items = zip(py, iterables)?;
     let mut results = Results {
         calls: 0,

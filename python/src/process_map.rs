@@ -81,7 +81,7 @@ pub(crate) fn map<'py>(
         .filter(|size| !size.is_none())
         .map(checked_buffersize)
         .transpose()?;
-    let deadline = waiting::deadline(timeout)?;
+    let deadline = waiting::deadline_by_sum(timeout)?;
     let is_single = iterables.len() == 1;
     let items = if is_single {
         iterables.get_item(0)?.try_iter()?

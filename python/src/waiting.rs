@@ -44,6 +44,16 @@ pub(crate) fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<In
     Ok(deadline_after(timeout))
 }
 
+/// The same for what the standard library adds to the time, which some real numbers refuse.
+pub(crate) fn deadline_by_sum(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>> {
+    match timeout.filter(|timeout| !timeout.is_none()) {
+        Some(timeout) if timeout.py().version_info() >= (3, 15) => {
+            deadline(Some(&timeout.add(0.0)?))
+        }
+        timeout => deadline(timeout),
+    }
+}
+
 fn index<'py>(number: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: attached; a new reference, or null with an exception.
     unsafe { Bound::from_owned_ptr_or_err(number.py(), ffi::PyNumber_Index(number.as_ptr())) }
