@@ -55,7 +55,7 @@ def _has_finalizers(objects: list[object]) -> bool:
     kinds = set(map(type, objects))
     finalized = set(filter(_has_finalizer, kinds))
     metaclasses = {kind for kind in kinds if issubclass(kind, type)}
-    harmless = _standard_streams()
+    harmless = _harmless()
     looked_at = finalized | metaclasses
     for each in compress(objects, map(looked_at.__contains__, map(type, objects))):
         if type(each) in metaclasses:
@@ -90,8 +90,8 @@ def _has_finalizer(kind: type) -> bool:
         return True
 
 
-def _standard_streams() -> set[int]:
-    """Return the ids of standard input and output, which the interpreter flushes itself."""
+def _harmless() -> set[int]:
+    """Return the ids of what has no finalizer to speak of: the interpreter flushes its streams."""
     found: set[int] = set()
     for name in "stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__":
         stream: Any = getattr(sys, name, None)
@@ -102,6 +102,11 @@ def _standard_streams() -> set[int]:
             except ValueError:  # It was detached.
                 continue
             found |= {id(buffer), id(getattr(buffer, "raw", None))}
+    # One that was inherited closes a descriptor, which the end of the process does, too.
+    module: Any = sys.modules.get("multiprocessing.resource_tracker")
+    tracker: Any = getattr(module, "_resource_tracker", None)
+    if getattr(tracker, "_pid", 0) is None:
+        found.add(id(tracker))
     return found
 
 

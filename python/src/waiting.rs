@@ -3,7 +3,7 @@
 use crate::process::{attached, come_back};
 use crate::released::drop_released;
 use concurrent_futures::engine::{Stop, deadline_after, spin_limit};
-use pyo3::exceptions::PyOverflowError;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
@@ -28,6 +28,9 @@ pub(crate) fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<In
     } else {
         index(timeout)?.extract()?
     };
+    if seconds.is_nan() && timeout.py().version_info() >= (3, 14) {
+        return Err(PyValueError::new_err("Invalid value NaN (not a number)"));
+    }
     if seconds > MAX_SECONDS {
         return Err(PyOverflowError::new_err("timeout value is too large"));
     }

@@ -22,6 +22,9 @@ LIMIT = float(os.environ.get("CONCURRENT_FUTURES_TEST_LIMIT", "60"))
 # How many seconds the stress tests take together; more makes other tests larger, too.
 STRESS = float(os.environ.get("CONCURRENT_FUTURES_STRESS", "5"))
 
+# What is no number was a time limit that had passed.
+NAN_IS_REFUSED = sys.version_info >= (3, 14)
+
 STATES = ["PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"]
 
 

@@ -67,6 +67,13 @@ def outcome(
     return out
 
 
+before_main_is_loaded = pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="the fork server loads the main program first, and the package with it",
+)
+
+
+@before_main_is_loaded
 def test_workers_find_the_package_loaded(tmp_path: Path) -> None:
     assert outcome(tmp_path) == "True __mp_main__\n"
 
@@ -91,6 +98,7 @@ def test_a_server_that_runs_already_is_left_alone(tmp_path: Path) -> None:
     assert outcome(tmp_path, setting) == "False __mp_main__\n"
 
 
+@before_main_is_loaded
 def test_the_server_has_no_more_threads_and_open_files_for_it(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
@@ -102,6 +110,7 @@ def test_the_server_has_no_more_threads_and_open_files_for_it(tmp_path: Path) ->
     assert outcome(ours, "", afterwards).split() == ["True", *without[1:]]
 
 
+@before_main_is_loaded
 def test_modules_in_the_working_directory_are_not_taken_for_the_librarys(tmp_path: Path) -> None:
     # The server looks there first, the program does not.
     elsewhere = tmp_path / "elsewhere"
