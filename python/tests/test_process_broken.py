@@ -74,11 +74,10 @@ def test_all_pending_futures_are_told(
 ) -> None:
     called: list[Any] = []
     with lib.ProcessPoolExecutor(2, mp_context=forking) as pool:
-        held = pool.submit(tasks.hold, running, release)
-        running.wait()
-        futures = [held, pool.submit(tasks.die, signal.SIGKILL)]
-        futures += [pool.submit(tasks.hold, running, release) for _ in range(30)]
+        futures = [pool.submit(tasks.hold, running, release) for _ in range(32)]
         futures[9].add_done_callback(called.append)
+        running.wait()
+        os.kill(next(iter(pool._processes)), signal.SIGKILL)
         assert lib.wait(futures, LIMIT).not_done == set()
         for future in futures:
             assert isinstance(future.exception(), lib.process.BrokenProcessPool)

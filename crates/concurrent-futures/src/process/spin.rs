@@ -143,37 +143,43 @@ impl Spin {
         mut may_yield: impl FnMut() -> bool,
     ) -> Waited {
         let start = Instant::now();
-        let mut before = start;
-        let is_unyielding = self.unyielding.holds();
+        let mut now = start;
+        let mut is_unyielding = self.unyielding.holds();
         loop {
+            // First, as the other side cannot have done anything meanwhile.
+            if !is_unyielding && may_yield() {
+                let after = Instant::now();
+                is_unyielding = self.note_yield(after - now);
+                now = after;
+            }
+            let before = now;
             for _ in 0..LOOKS {
                 if condition() {
                     return Waited::Held;
                 }
                 spin_loop();
             }
-            let now = Instant::now();
+            now = Instant::now();
             if now - before > GAP {
                 return Waited::Crowded;
             }
             if now - start > LONGEST {
                 return Waited::InVain;
             }
-            before = now;
-            if !is_unyielding && may_yield() {
-                before = Instant::now();
-                self.note_yield(before - now);
-            }
         }
     }
 
-    fn note_yield(&self, duration: Duration) {
+    /// Learns how long a yield took. Returns whether it was too long.
+    fn note_yield(&self, duration: Duration) -> bool {
         let length = self.unyielding.length();
         if duration > TURN {
             self.unyielding.begin(&PAUSES_OF_YIELDS);
-        } else if length > 0 {
+            return true;
+        }
+        if length > 0 {
             self.unyielding.set_length(length - 1);
         }
+        false
     }
 
     fn learn(&self, waited: Waited) {
