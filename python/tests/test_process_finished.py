@@ -13,6 +13,7 @@ import pytest
 
 import tasks
 from support import LIMIT, Background, eventually
+from tasks import Flag
 
 
 def until_broken(package: ModuleType, results: Iterable[Any]) -> list[Any]:
@@ -85,9 +86,10 @@ KINDS = [
 ]
 
 
-def value_until(item: int, kind: str, end: int) -> Any:
-    """A result; the worker ends at one item."""
+def value_until(item: int, kind: str, end: int, submitted: Flag) -> Any:
+    """A result; the worker ends at one item, when all are submitted."""
     if item == end:
+        submitted.wait()
         os._exit(3)
     return value_of(item, kind)
 
@@ -104,13 +106,17 @@ def test_results_of_all_kinds_come_back(package: ModuleType, forking: Any, kind:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_that_has_finished_comes_before_the_error(
-    package: ModuleType, forking: Any, kind: str
+    package: ModuleType, forking: Any, kind: str, tmp_path: Path
 ) -> None:
     for end in 0, 1, 3, 49:
         with package.ProcessPoolExecutor(1, forking) as pool:
             # So that the worker gets many at a time.
             assert list(pool.map(abs, range(1000))) == list(range(1000))
-            got = until_broken(package, pool.map(value_until, range(60), [kind] * 60, [end] * 60))
+            submitted = Flag(tmp_path / f"submitted-{end}")
+            arguments = [range(60), [kind] * 60, [end] * 60, [submitted] * 60]
+            results = pool.map(value_until, *arguments)
+            submitted.set()
+            got = until_broken(package, results)
         assert got == [value_of(item, kind) for item in range(end)]
 
 
@@ -125,18 +131,22 @@ def test_with_chunks_whole_chunks_have_finished(package: ModuleType, forking: An
         assert until_broken(package, results) == list(range(8))
 
 
-def kill_at(item: int, bad: int) -> int:
+def kill_at(item: int, bad: int, submitted: Flag) -> int:
     """The item; at the bad one, the worker kills itself by a signal that nothing catches."""
     if item == bad:
+        submitted.wait()
         os.kill(os.getpid(), signal.SIGKILL)
     return item
 
 
-def test_a_worker_that_kills_itself(package: ModuleType, forking: Any) -> None:
+def test_a_worker_that_kills_itself(package: ModuleType, forking: Any, tmp_path: Path) -> None:
     for bad in 1, 17, 1500:
         with package.ProcessPoolExecutor(1, forking) as pool:
             assert list(pool.map(abs, range(2000))) == list(range(2000))
-            got = until_broken(package, pool.map(kill_at, range(2000), [bad] * 2000))
+            submitted = Flag(tmp_path / f"submitted-{bad}")
+            results = pool.map(kill_at, range(2000), [bad] * 2000, [submitted] * 2000)
+            submitted.set()
+            got = until_broken(package, results)
             assert got == list(range(bad))
 
 
@@ -172,10 +182,11 @@ def test_a_worker_that_is_killed_at_any_time(
         assert len(got) in (finished - 1, finished)
 
 
-def mark_or_die(item: int, marks: Marks, bad: int, last: int) -> int:
+def mark_or_die(item: int, marks: Marks, bad: int, last: int, submitted: Flag) -> int:
     """Marks the item with a number of the worker; at the bad one, marks the last and dies."""
     number = 1 + os.getpid() % 255
     if item == bad:
+        submitted.wait()
         marks.set(last, number)
         os.kill(os.getpid(), signal.SIGKILL)
     marks.set(item, number)
@@ -190,9 +201,10 @@ def test_with_several_workers_results_come_up_to_the_first_item_that_has_none(
         marks = Marks(tmp_path / "marks", items + 1)
         with package.ProcessPoolExecutor(3, forking) as pool:
             list(pool.map(abs, range(10_000)))
-            results = pool.map(
-                mark_or_die, range(items), [marks] * items, [bad] * items, [items] * items
-            )
+            submitted = Flag(tmp_path / f"submitted-{bad}")
+            arguments = [[marks] * items, [bad] * items, [items] * items, [submitted] * items]
+            results = pool.map(mark_or_die, range(items), *arguments)
+            submitted.set()
             got = until_broken(package, results)
         assert got == list(range(len(got)))
         assert len(got) <= bad
