@@ -34,6 +34,7 @@ from concurrent.futures._base import (
 
 from concurrent_futures import TYPE_CHECKING, _engine
 from concurrent_futures._engine import as_completed
+from concurrent_futures._hints import without_hints
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,6 +83,7 @@ class DeadlockError(RuntimeError):
     """Tasks wait for each other, so that none of them would ever finish."""
 
 
+@without_hints
 class Future(_engine.Future["_T"], _stdlib.Future["_T"], metaclass=ABCMeta):
     """The result of a call that may not have run yet.
 
@@ -126,6 +128,7 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"], metaclass=ABCMeta):
         return self.result()
 
 
+@without_hints
 def wait(
     fs: Iterable[_F],
     timeout: float | None = None,

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from concurrent_futures import TYPE_CHECKING, _base, _engine, _worker
+from concurrent_futures._hints import without_hints
 from concurrent_futures._preload import preload
 from concurrent_futures._process_errors import (
     BrokenProcessPool,
@@ -169,6 +170,7 @@ class _WorkItems(Mapping[int, None]):
             raise KeyError(key)
 
 
+@without_hints
 class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMeta):
     """Runs calls in worker processes.
 
@@ -424,6 +426,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         return self._submitted()
 
 
+@without_hints
 class ProcessPoolOptions:
     """Submits calls with a time limit and retries; see `ProcessPoolExecutor.options`."""
 

@@ -16,6 +16,7 @@ from concurrent.futures.thread import BrokenThreadPool
 
 import concurrent_futures._base  # noqa: F401  # It sets up what all executors need.
 from concurrent_futures import TYPE_CHECKING, _engine
+from concurrent_futures._hints import without_hints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,6 +52,7 @@ class _WorkQueue:
         return self.qsize() == 0
 
 
+@without_hints
 class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor, metaclass=ABCMeta):
     """Runs calls in threads of this process.
 

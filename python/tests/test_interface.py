@@ -5,7 +5,7 @@ import inspect
 import subprocess
 import sys
 import threading
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -32,6 +32,18 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
     found = list(inspect.signature(function).parameters.values())[1:]
     # For what is derived from it, too: see above.
     return [(each.name, each.kind, each.default) for each in found if each.name != "ctxkwargs"]
+
+
+@pytest.mark.parametrize("name", concurrent_futures.__all__)
+def test_whoever_asks_for_type_hints_gets_no_error(name: str) -> None:
+    public = getattr(concurrent_futures, name)
+    if not callable(public):
+        return
+    members = vars(public).values() if isinstance(public, type) else []
+    for member in (public, *members):
+        function = getattr(member, "__func__", member)
+        if inspect.isfunction(function) or isinstance(function, type):
+            get_type_hints(function)
 
 
 @pytest.mark.parametrize("name", concurrent.futures.__all__)

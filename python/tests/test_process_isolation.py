@@ -1,5 +1,6 @@
 """What the package's process pools can do beyond the standard library's, if asked to."""
 
+import contextlib
 import importlib
 import os
 import pickle
@@ -173,7 +174,9 @@ def test_workers_that_are_killed_at_random_cost_only_what_they_ran(
             nonlocal kills
             while not stop.wait(0.01):
                 for pid in list(pool._processes or [])[:1]:
-                    os.kill(pid, signal.SIGKILL)
+                    # It may have ended, and be about to be replaced.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                     kills += 1
 
         pool.submit(int).result(LIMIT)
