@@ -166,10 +166,20 @@ impl Callbacks {
                 return;
             };
             publish(future.bind(py));
-            let mut state = self.lock();
-            state.done.push_back(future);
-            // The thread may have come to its end meanwhile.
-            self.changed.notify_one();
+            let is_left = {
+                let mut state = self.lock();
+                state.done.push_back(future);
+                self.changed.notify_one();
+                let is_left = state.stage == Stage::NoThread;
+                if is_left {
+                    state.stage = Stage::Working;
+                }
+                is_left
+            };
+            if is_left {
+                // The thread found nothing meanwhile, and has ended.
+                self.work(py, false);
+            }
         }
     }
 

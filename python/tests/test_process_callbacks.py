@@ -295,3 +295,36 @@ def test_their_thread_ends_when_there_are_none(
     for thread in threads:
         thread.join(LIMIT)
         assert not thread.is_alive()
+
+
+class Told:
+    """A waiter, as those of the standard library, that is told of a future when all is over."""
+
+    def __init__(self, blocked: Blocked) -> None:
+        self.blocked = blocked
+        self.event = threading.Event()
+
+    def add_result(self, _: object) -> None:
+        """Lets the callback before this future return, and its thread come to its end."""
+        self.blocked.end.set()
+        assert self.blocked.thread is not None
+        self.blocked.thread.join(LIMIT)
+
+    add_exception = add_cancelled = add_result
+
+
+def test_they_are_called_if_their_thread_ends_while_the_future_gets_done(
+    package: ModuleType, forking: Any, gate: Gate, blocked: Blocked
+) -> None:
+    called = threading.Event()
+    with package.ProcessPoolExecutor(1, forking) as pool:
+        gate.submit(pool, blocked)
+        assert blocked.begun.wait(LIMIT)
+        running, release = Flag(gate.folder / "running"), Flag(gate.folder / "release")
+        future = pool.submit(tasks.hold, running, release)
+        with future._condition:
+            future._waiters.append(Told(blocked))
+        future.add_done_callback(lambda _: called.set())
+        release.set()
+        # The supervisor makes it done, as the callback before it takes long.
+        assert called.wait(LIMIT)

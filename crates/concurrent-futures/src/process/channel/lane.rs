@@ -89,6 +89,7 @@ impl Lane {
                 Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::NOMEM | Errno::NOBUFS)
                     if begun.elapsed() < patience =>
                 {
+                    // Nothing tells when there are fewer files on their way.
                     thread::sleep(PAUSE);
                 }
                 Err(Errno::PIPE | Errno::CONNRESET) => {
