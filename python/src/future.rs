@@ -118,11 +118,8 @@ impl Future {
     /// has taken notice. For ours that is so for executors of others only: those of ours
     /// will not start it, and may take a while until they come across it.
     pub(crate) fn is_done_for_waiters(task: &TaskRef) -> bool {
-        match task.state().phase() {
-            Phase::Finished | Phase::Notified => true,
-            Phase::Cancelled => task.has_home(),
-            _ => false,
-        }
+        let phase = task.state().phase();
+        phase.is_done() && (phase != Phase::Cancelled || task.has_home())
     }
 
     pub(crate) fn has_exception(&self) -> bool {

@@ -7,9 +7,9 @@ use concurrent_futures::engine::{HasTask, TaskRef, has_failed, wait_for_all, wai
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PySet, PyString};
+use pyo3::types::{PySet, PyString, PyTuple, PyType};
 use std::mem::ManuallyDrop;
-use std::slice;
+use std::{ptr, slice};
 
 /// A future that is kept by something else, as its task.
 pub(crate) struct Borrowed(ManuallyDrop<TaskRef>);
@@ -54,29 +54,45 @@ impl ReturnWhen {
             ))),
         }
     }
+
+    /// Whether these are enough although there are others that are not done.
+    fn is_reached_with(self, done: &[Borrowed]) -> bool {
+        match self {
+            Self::AllCompleted => false,
+            Self::FirstCompleted => !done.is_empty(),
+            Self::FirstException => done.iter().any(|future| has_failed(future.task())),
+        }
+    }
 }
 
-/// Futures of a set, divided into those that are done and the others.
-struct Divided {
-    done: Vec<Borrowed>,
-    not_done: Vec<Borrowed>,
-}
-
-impl Divided {
-    /// Divides the futures. `None` if there are others than ours.
-    ///
-    /// # Safety
-    /// The set stays as it is until this is gone.
-    unsafe fn new(futures: &Bound<'_, PySet>) -> Option<Self> {
-        let mut divided = Self {
-            done: Vec::new(),
-            not_done: Vec::with_capacity(futures.len()),
-        };
-        let usual_type = stdlib::future_type(futures.py()).ok()?.as_type_ptr();
-        // SAFETY: promised by the caller.
-        for element in unsafe { elements(futures) } {
+/// Those of the futures that are done, in the order of the set's table. `None` if there are others
+/// than ours.
+///
+/// `wait` is called again and again with many futures of which few are done, and then it is
+/// little but this. So no reference to each future is taken, and no branch depends on whether an
+/// entry is empty, which would be mispredicted too often: the others are taken first, out of some
+/// entries at a time. (Were there the mark of a future that was taken out of the set, it would
+/// count as one that is not ours.)
+///
+/// # Safety
+/// The set stays as it is until what is returned is gone.
+#[inline(never)]
+unsafe fn done_among(futures: &Bound<'_, PySet>) -> Option<Vec<Borrowed>> {
+    const AT_A_TIME: usize = 128;
+    let usual_type = stdlib::future_type(futures.py()).ok()?.as_type_ptr();
+    let mut done = Vec::new();
+    // SAFETY: promised by the caller.
+    let table = unsafe { entries(futures) };
+    let mut taken = [ptr::null_mut(); AT_A_TIME];
+    for entries in table.chunks(AT_A_TIME) {
+        let mut count = 0;
+        for entry in entries {
+            taken[count % AT_A_TIME] = entry.key;
+            count += usize::from(!entry.key.is_null());
+        }
+        for future in &taken[..count] {
             // SAFETY: the set keeps it.
-            let future = unsafe { pyo3::Borrowed::from_ptr(futures.py(), element) };
+            let future = unsafe { pyo3::Borrowed::from_ptr(futures.py(), *future) };
             // Nearly always of this very type, which is quickly seen.
             let future = if future.get_type_ptr() == usual_type {
                 // SAFETY: the type is a subclass of ours.
@@ -85,62 +101,57 @@ impl Divided {
                 future.cast::<Future>().ok()?
             };
             // SAFETY: the set keeps it, as promised by the caller.
-            divided.add(unsafe { Borrowed::new(future.get()) });
-        }
-        Some(divided)
-    }
-
-    fn add(&mut self, future: Borrowed) {
-        if Future::is_done_for_waiters(future.task()) {
-            self.done.push(future);
-        } else {
-            self.not_done.push(future);
-        }
-    }
-
-    /// Looks again at those that were not done.
-    fn again(&mut self) {
-        for future in std::mem::take(&mut self.not_done) {
-            self.add(future);
-        }
-    }
-
-    fn is_enough(&self, return_when: ReturnWhen) -> bool {
-        self.not_done.is_empty()
-            || match return_when {
-                ReturnWhen::AllCompleted => false,
-                ReturnWhen::FirstCompleted => !self.done.is_empty(),
-                ReturnWhen::FirstException => {
-                    self.done.iter().any(|future| has_failed(future.task()))
-                }
+            let future = unsafe { Borrowed::new(future.get()) };
+            if Future::is_done_for_waiters(future.task()) {
+                done.push(future);
             }
-    }
-
-    /// Takes the smaller part out of the set of all, which leaves the larger one.
-    fn into_sets<'py>(
-        self,
-        all: Bound<'py, PySet>,
-    ) -> PyResult<(Bound<'py, PySet>, Bound<'py, PySet>)> {
-        let Self { done, not_done } = self;
-        let done_is_smaller = done.len() < not_done.len();
-        let smaller = if done_is_smaller { done } else { not_done };
-        let taken = PySet::empty(all.py())?;
-        // All at once, as a comparison of a subclass may make `discard` take another one.
-        // SAFETY: the set has them.
-        let smaller: Vec<_> = smaller
-            .iter()
-            .map(|future| unsafe { Future::of(all.py(), future.task().address()) })
-            .collect();
-        for future in smaller {
-            taken.add(&future)?;
-            all.discard(&future)?;
         }
-        Ok(if done_is_smaller {
-            (taken, all)
-        } else {
-            (all, taken)
-        })
     }
+    Some(done)
+}
+
+/// The futures that were not among those that are done, whatever has become of them since.
+///
+/// # Safety
+/// The set has stayed as it was for `done_among`, which saw that all are ours, and stays until what
+/// is returned is gone.
+unsafe fn others(futures: &Bound<'_, PySet>, done: &[Borrowed]) -> Vec<Borrowed> {
+    let mut done = done.iter().map(|future| future.task().address()).peekable();
+    // SAFETY: promised by the caller.
+    unsafe { entries(futures) }
+        .iter()
+        .filter(|entry| is_element(entry))
+        .map(|entry| {
+            // SAFETY: the set keeps it, and it is ours, as promised by the caller.
+            unsafe {
+                let future = pyo3::Borrowed::from_ptr(futures.py(), entry.key);
+                Borrowed::new(future.cast_unchecked::<Future>().get())
+            }
+        })
+        .filter(|future| done.next_if_eq(&future.task().address()).is_none())
+        .collect()
+}
+
+/// Moves futures out of a set, to one of their own.
+///
+/// # Safety
+/// The set has them.
+unsafe fn take_out<'py>(
+    futures: &[Borrowed],
+    all: &Bound<'py, PySet>,
+) -> PyResult<Bound<'py, PySet>> {
+    let taken = PySet::empty(all.py())?;
+    // All at once, as a comparison of a subclass may make `discard` take another one.
+    let futures: Vec<_> = futures
+        .iter()
+        // SAFETY: the set has them.
+        .map(|future| unsafe { Future::of(all.py(), future.task().address()) })
+        .collect();
+    for future in futures {
+        taken.add(&future)?;
+        all.discard(&future)?;
+    }
+    Ok(taken)
 }
 
 /// Waits for futures of this package's executors, and returns the two sets.
@@ -156,44 +167,83 @@ pub(crate) fn wait<'py>(
     timeout: Option<&Bound<'py, PyAny>>,
     return_when: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let futures = copied(fs)?;
-    // SAFETY: the set is ours, and stays until we take it apart.
-    let Some(mut divided) = (unsafe { Divided::new(&futures) }) else {
-        return Ok(futures.into_any());
+    let all = copied(fs)?;
+    // SAFETY: the set is ours, and stays as it is until we take futures out.
+    let Some(mut done) = (unsafe { done_among(&all) }) else {
+        return Ok(all.into_any());
     };
-    if !divided.not_done.is_empty() {
+    if done.len() < all.len() {
         let when = ReturnWhen::parse(return_when)?;
-        if !divided.is_enough(when) {
-            if !divided
-                .not_done
-                .iter()
-                .all(|future| future.task().has_home())
-            {
-                return Ok(futures.into_any());
+        if !when.is_reached_with(&done) {
+            // SAFETY: as above.
+            let not_done = unsafe { others(&all, &done) };
+            if !not_done.iter().all(|future| future.task().has_home()) {
+                return Ok(all.into_any());
             }
-            block(py, &divided.not_done, timeout, when)?;
-            divided.again();
+            block(py, &not_done, timeout, when)?;
+            // SAFETY: as above.
+            done = match unsafe { done_among(&all) } {
+                Some(done) => done,
+                None => return Ok(all.into_any()),
+            };
         }
     }
-    let (done, not_done) = divided.into_sets(futures)?;
-    stdlib::done_and_not_done(py)?.call1((done, not_done))
+    // The smaller part is taken out, which leaves the larger one.
+    let (done, not_done) = if done.len() <= all.len() / 2 {
+        // SAFETY: they are some of the set's.
+        (unsafe { take_out(&done, &all) }?, all)
+    } else {
+        // SAFETY: as above.
+        let not_done = unsafe { take_out(&others(&all, &done), &all) }?;
+        (all, not_done)
+    };
+    done_and_not_done(done, not_done)
 }
 
-/// The elements of a set, without a reference to each: `wait` is called again and again with
-/// many futures of which few are done, and then it is little but going through them.
+/// The named tuple that `wait` returns, made as any tuple, without the Python code that its type
+/// has for that.
+fn done_and_not_done<'py>(
+    done: Bound<'py, PySet>,
+    not_done: Bound<'py, PySet>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = done.py();
+    let both = stdlib::done_and_not_done(py)?.cast::<PyType>()?;
+    let sets = (done, not_done).into_pyobject(py)?;
+    // SAFETY: attached; it is a type.
+    let is_tuple = unsafe {
+        ffi::PyType_FastSubclass(both.as_type_ptr(), ffi::Py_TPFLAGS_TUPLE_SUBCLASS) != 0
+    };
+    // SAFETY: attached; the type of tuples is there for good, and nothing changes it.
+    match unsafe { (*py.get_type::<PyTuple>().as_type_ptr()).tp_new } {
+        Some(new) if is_tuple => {
+            let arguments = (sets,).into_pyobject(py)?;
+            // SAFETY: attached; it makes a tuple of this type, a subtype, from an iterable.
+            unsafe {
+                let both = new(both.as_type_ptr(), arguments.as_ptr(), ptr::null_mut());
+                Bound::from_owned_ptr_or_err(py, both)
+            }
+        }
+        _ => both.call1(sets),
+    }
+}
+
+/// The table of a set.
 ///
 /// # Safety
 /// The set stays as it is until this is gone.
-unsafe fn elements(set: &Bound<'_, PySet>) -> impl Iterator<Item = *mut ffi::PyObject> {
+unsafe fn entries<'a>(set: &'a Bound<'_, PySet>) -> &'a [ffi::setentry] {
     let set = set.as_ptr().cast::<ffi::PySetObject>();
     // SAFETY: attached; the object is a set, whose table has `mask + 1` entries.
-    let entries = unsafe {
+    unsafe {
         let length = usize::try_from((*set).mask).unwrap_or(0) + 1;
         slice::from_raw_parts((*set).table, length)
-    };
-    // Where an element was taken out, the hash is one that no object has.
-    let is_element = |entry: &&ffi::setentry| !entry.key.is_null() && entry.hash != -1;
-    entries.iter().filter(is_element).map(|entry| entry.key)
+    }
+}
+
+/// Whether there is an element, not nothing, nor the mark of one that was taken out: its hash is
+/// one that no object has.
+fn is_element(entry: &ffi::setentry) -> bool {
+    !entry.key.is_null() && entry.hash != -1
 }
 
 /// The futures as a set that is ours.

@@ -15,7 +15,7 @@ import pytest
 import concurrent_futures
 import loopback
 import tasks
-from support import LIMIT, eventually
+from support import LIMIT, Background, eventually, held
 from tasks import Flag
 
 MODES = ["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
@@ -51,19 +51,31 @@ def test_wait_for_threads_and_processes(functions: Any, pool: Any, threads: Any)
 def test_wait_in_all_modes(
     functions: Any, pool: Any, threads: Any, mode: str, running: Flag, release: Flag
 ) -> None:
-    held = pool.submit(tasks.hold, running, release)
+    not_ending = pool.submit(tasks.hold, running, release)
     running.wait()
     failing = pool.submit(tasks.fail, ValueError("no"))
     also_held = threads.submit(release.wait)
     if mode == "ALL_COMPLETED":
         threading.Timer(0.05, release.set).start()
-    done, not_done = functions.wait([held, failing, also_held], LIMIT, mode)
+    done, not_done = functions.wait([not_ending, failing, also_held], LIMIT, mode)
     if mode == "ALL_COMPLETED":
         assert not_done == set()
     else:
-        assert (done, not_done) == ({failing}, {held, also_held})
+        assert (done, not_done) == ({failing}, {not_ending, also_held})
     release.set()
-    assert held.result(LIMIT)
+    assert not_ending.result(LIMIT)
+
+
+@pytest.mark.parametrize("mode", ["FIRST_COMPLETED", "FIRST_EXCEPTION"])
+def test_what_ends_while_wait_looks_at_many_is_not_missed(
+    lib: ModuleType, pool: Any, mode: str
+) -> None:
+    with lib.ThreadPoolExecutor(1) as gate, held(gate):
+        others = [gate.submit(int) for _ in range(1000)]
+        for _ in range(300):
+            failing = pool.submit(int, "no number")
+            waiting = Background(lib.wait, [failing, *others], None, mode)
+            assert waiting.outcome().done == {failing}
 
 
 def test_as_completed_over_threads_and_processes(functions: Any, pool: Any, threads: Any) -> None:
@@ -76,27 +88,27 @@ def test_as_completed_over_threads_and_processes(functions: Any, pool: Any, thre
 def test_as_completed_gives_the_first_first(
     functions: Any, pool: Any, running: Flag, release: Flag
 ) -> None:
-    held = pool.submit(tasks.hold, running, release)
+    not_ending = pool.submit(tasks.hold, running, release)
     quick = [pool.submit(abs, -n) for n in range(5)]
     seen = []
-    for future in functions.as_completed([held, *quick], LIMIT):
+    for future in functions.as_completed([not_ending, *quick], LIMIT):
         seen.append(future)
         if len(seen) == 5:
             release.set()
-    assert seen[-1] is held
+    assert seen[-1] is not_ending
 
 
 def test_cancelled_futures_among_others(
     functions: Any, pool: Any, running: Flag, release: Flag
 ) -> None:
-    held = [pool.submit(tasks.hold, running, release) for _ in range(2)]
+    not_ending = [pool.submit(tasks.hold, running, release) for _ in range(2)]
     running.wait()
     futures = [pool.submit(abs, -n) for n in range(10)]
     cancelled = {future for future in futures if future.cancel()}
     assert cancelled
     release.set()
     assert functions.wait(futures, LIMIT).not_done == set()
-    seen = list(functions.as_completed([*held, *futures], LIMIT))
+    seen = list(functions.as_completed([*not_ending, *futures], LIMIT))
     assert {future for future in seen if future.cancelled()} == cancelled
 
 
