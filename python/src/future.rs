@@ -3,13 +3,11 @@
 use crate::fields::Field;
 use crate::name;
 use crate::observers::{self, Held, Observers};
+use crate::outcome::Outcome;
 use crate::remote::{self, Remote};
 use crate::stdlib;
 use crate::task::Call;
-use crate::waiting;
-use concurrent_futures::engine::{
-    Advance, Cancel, Header, Phase, State, TaskRef, VTable, wait_until_done,
-};
+use concurrent_futures::engine::{Advance, Cancel, Header, Phase, State, TaskRef, VTable};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -36,8 +34,8 @@ pub(crate) struct Future {
     call: UnsafeCell<Option<Call>>,
     /// What a task in another process needs besides.
     remote: Option<Box<Remote>>,
-    result: Field,
-    exception: Field,
+    pub(crate) result: Field,
+    pub(crate) exception: Field,
     /// In here, as callbacks are too common to allocate for.
     observers: Observers,
     /// Whether to look at them.
@@ -252,43 +250,9 @@ impl Future {
         })
     }
 
-    // ---- waiting
-
-    /// Waits until the future is done.
-    ///
-    /// # Errors
-    /// `TimeoutError`, `DeadlockError`, and what handlers of signals raise.
-    pub(crate) fn wait(this: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        if this.get().state().is_done() {
-            return Ok(());
-        }
-        Self::wait_until(this, waiting::deadline(timeout)?)
-    }
-
-    pub(crate) fn wait_until(
-        this: &Bound<'_, Self>,
-        deadline: Option<std::time::Instant>,
-    ) -> PyResult<()> {
-        let future = this.get();
-        if future.state().is_done() {
-            return Ok(());
-        }
-        let py = this.py();
-        let done = waiting::detached(py, |stop| {
-            // SAFETY: the caller holds the future meanwhile.
-            let task = unsafe { future.task() };
-            wait_until_done(&task, deadline, stop)
-        })?;
-        match done {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(stdlib::timed_out()),
-            Err(deadlock) => Err(stdlib::deadlock(py, &deadlock)),
-        }
-    }
-
     /// Calls `look` when nobody is in the middle of changing the future by hand, which is
     /// to say, holds its condition.
-    fn looking<R>(this: &Bound<'_, Self>, look: impl FnOnce(&Self) -> R) -> PyResult<R> {
+    pub(crate) fn looking<R>(this: &Bound<'_, Self>, look: impl FnOnce(&Self) -> R) -> PyResult<R> {
         let future = this.get();
         let condition = future
             .observers()
@@ -301,42 +265,6 @@ impl Future {
         held.release()?;
         Ok(result)
     }
-
-    /// The exception, or else the result, of a future that is done.
-    pub(crate) fn outcome<'py>(this: &Bound<'py, Self>) -> PyResult<Outcome<'py>> {
-        remote::open(this)?;
-        let owner = this.as_any();
-        Self::looking(this, |future| match future.state().phase() {
-            Phase::Finished => Ok(match future.exception.get(owner) {
-                Some(exception) => Outcome::Exception(exception),
-                None => Outcome::Result(
-                    future
-                        .result
-                        .get(owner)
-                        .unwrap_or_else(|| this.py().None().into_bound(this.py())),
-                ),
-            }),
-            Phase::Cancelled | Phase::Cancelling | Phase::Notified => {
-                Err(stdlib::cancelled(this.py()))
-            }
-            // Somebody has set it back by hand.
-            _ => Err(stdlib::timed_out()),
-        })?
-    }
-
-    /// The result of a future that is done, or its exception, raised.
-    pub(crate) fn take_result<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        match Self::outcome(this)? {
-            Outcome::Result(result) => Ok(result),
-            Outcome::Exception(exception) => Err(stdlib::raising(&exception)),
-        }
-    }
-}
-
-/// What a finished future has.
-pub(crate) enum Outcome<'py> {
-    Result(Bound<'py, PyAny>),
-    Exception(Bound<'py, PyAny>),
 }
 
 #[pymethods]

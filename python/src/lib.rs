@@ -30,6 +30,7 @@ mod life;
 mod map;
 mod name;
 mod observers;
+mod outcome;
 mod pickling;
 mod pool;
 mod process;
