@@ -50,6 +50,13 @@ def identity(value: Any) -> Any:
     return value
 
 
+def now_and_then_late(number: int) -> int:
+    """The argument, one of ten times a little later."""
+    if number % 10 == 0:
+        time.sleep(0.005)
+    return number
+
+
 def pid(_: object = None) -> int:
     """The process that runs the task."""
     return os.getpid()
