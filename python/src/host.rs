@@ -7,7 +7,7 @@ use crate::task::begin_turn;
 use crate::waiting::await_waiters;
 use concurrent_futures::BrokenExecutor;
 use concurrent_futures::engine::{Host, WorkerThread};
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -29,30 +29,50 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
+    /// Starts a thread for a worker.
+    ///
+    /// Much of it is Python code, in the middle of which the handler of a signal may raise. That is
+    /// no failure: what it raised is kept for `interrupted`, and the thread is there or not.
     fn start(&self, py: Python<'_>, number: usize, worker: WorkerThread) -> PyResult<()> {
         let _on_the_way = stay(py);
+        let worker = Bound::new(py, Worker(Mutex::new(Some(worker))))?;
+        let thread = match self.make(py, number, &worker) {
+            Ok(thread) => thread,
+            Err(error) => return Err(not_started(py, error)),
+        };
+        if let Err(error) = thread.call_method0(name::start(py)) {
+            if worker.get().take().is_some() {
+                return Err(not_started(py, error));
+            }
+            // While the thread was waited for, which runs.
+            interrupt_submit(error);
+        }
+        // The thread runs, whatever happens.
+        if let Err(error) = self.of_pool.bind(py).add(&thread) {
+            interrupt_submit(error);
+        }
+        let of_process = self.of_process.bind(py);
+        while let Err(error) = of_process.call_method1(name::add(py), (&thread,)) {
+            let is_final = is_by_system(py, &error);
+            interrupt_submit(error);
+            if is_final {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn make<'py>(
+        &self,
+        py: Python<'py>,
+        number: usize,
+        worker: &Bound<'py, Worker>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let keywords = PyDict::new(py);
         let name = name::thread_name(py).rem((&self.name_prefix, number))?;
         keywords.set_item(name::name(py), name)?;
-        let worker = Bound::new(py, Worker(Mutex::new(Some(worker))))?;
-        keywords.set_item(name::target(py), &worker)?;
-        let thread = stdlib::thread(py)?.call((), Some(&keywords))?;
-        if let Err(error) = thread.call_method0(name::start(py)) {
-            // A handler of a signal may raise while the thread is waited for, which runs.
-            let failed = worker.get().take().is_some();
-            if failed && error.is_instance_of::<PyException>(py) {
-                return Err(error);
-            }
-            interrupt_submit(error.clone_ref(py));
-            if failed {
-                return Err(error);
-            }
-        }
-        self.of_pool.bind(py).add(&thread)?;
-        self.of_process
-            .bind(py)
-            .call_method1(name::add(py), (&thread,))?;
-        Ok(())
+        keywords.set_item(name::target(py), worker)?;
+        stdlib::thread(py)?.call((), Some(&keywords))
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -68,6 +88,19 @@ static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     /// What a handler of a signal raised in the middle of a submission.
     static INTERRUPT: Cell<Option<PyErr>> = const { Cell::new(None) };
+}
+
+/// A thread was not started: by the system, or as the handler of a signal has raised something.
+fn not_started(py: Python<'_>, error: PyErr) -> PyErr {
+    if !is_by_system(py, &error) {
+        interrupt_submit(error.clone_ref(py));
+    }
+    error
+}
+
+/// Whether there is no room for another thread.
+fn is_by_system(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyRuntimeError>(py) || error.is_instance_of::<PyMemoryError>(py)
 }
 
 fn interrupt_submit(error: PyErr) {

@@ -6,11 +6,15 @@ for cannot come before the signal did its work: if the wait went on, the program
 import signal
 import subprocess
 import sys
+import threading
+import weakref
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from support import LIMIT, environment, program
+import concurrent_futures
+from support import LIMIT, environment, held, program
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to processes")
 
@@ -259,6 +263,48 @@ print(task.result(), futures.wait([task]).done == {task})
         [signal.SIGINT] * 3,
     )
     assert (code, out, err) == (0, "RUNNING 0\nTrue True\n", "")
+
+
+@pytest.mark.parametrize("there", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(threading.Thread, "__init__"), (threading.Thread, "start"), (weakref.WeakSet, "add")],
+)
+def test_a_handler_that_raises_while_a_thread_is_started(
+    owner: type, name: str, moment: str, there: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptedByHandlerError(Exception):
+        """What the handler raises."""
+
+    def raise_it(*_args: object) -> None:
+        raise InterruptedByHandlerError
+
+    original = getattr(owner, name)
+
+    def interrupted(*args: Any, **keywords: Any) -> Any:
+        monkeypatch.undo()
+        if moment == "before":
+            signal.raise_signal(signal.SIGUSR1)
+        original(*args, **keywords)
+        if moment == "after":
+            signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    try:
+        with concurrent_futures.ThreadPoolExecutor(3) as pool, held(pool, there):
+            monkeypatch.setattr(owner, name, interrupted)
+            with pytest.raises(InterruptedByHandlerError):
+                pool.submit(int)
+            # There may still be as many as ever, and no more.
+            barrier = threading.Barrier(3 - there)
+            numbers = [pool.submit(barrier.wait, LIMIT) for _ in range(3 - there)]
+            assert sorted(number.result(LIMIT) for number in numbers) == list(range(3 - there))
+            threads = set(pool._threads)
+            assert len(threads) == 3
+        assert not any(thread.is_alive() for thread in threads)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_ctrl_c_while_the_main_thread_works_with_a_busy_pool(package: ModuleType) -> None:
