@@ -38,7 +38,11 @@ impl Threads {
         let worker = Bound::new(py, Worker(Mutex::new(Some(worker))))?;
         let thread = match self.make(py, number, &worker) {
             Ok(thread) => thread,
-            Err(error) => return Err(not_started(py, error)),
+            Err(error) => {
+                // A traceback may keep the thread that was to run it.
+                drop(worker.get().take());
+                return Err(not_started(py, error));
+            }
         };
         if let Err(error) = thread.call_method0(name::start(py)) {
             if worker.get().take().is_some() {
