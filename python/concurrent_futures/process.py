@@ -192,6 +192,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         pool, so that all futures raise ``BrokenProcessPool``. With ``"isolate"``, only the
         future of the call that the worker was running does (`WorkerDiedError`), and the pool
         replaces the worker. Results that cannot be unpickled then fail their own future, too.
+        Workers that die before they can work are replaced for as long as another works, with
+        pauses that grow to 1.28 seconds; without any, three deaths in a row break the pool.
     task_timeout
         How many seconds each call may run. Its worker is killed and replaced when they have
         passed, and its future raises `TaskTimeoutError`.

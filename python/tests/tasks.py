@@ -3,6 +3,7 @@
 It loads little, as each worker of some start methods reads it anew.
 """
 
+import contextlib
 import os
 import pickle
 import signal
@@ -122,6 +123,15 @@ def die(number: int) -> NoReturn:
 def exit_at_once(code: int) -> NoReturn:
     """Ends its process without any cleaning up."""
     os._exit(code)
+
+
+def exit_while_told(told: Path) -> None:
+    """Ends its process while the file is there, and leaves a word in it."""
+    with contextlib.suppress(FileNotFoundError), told.open("r+") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(".")
+        file.flush()
+        os._exit(3)
 
 
 def exit_at(value: int, bad: int) -> int:

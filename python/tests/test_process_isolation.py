@@ -201,6 +201,30 @@ def test_workers_that_are_killed_at_random_cost_only_what_they_ran(
         assert pool.submit(abs, -1).result(LIMIT) == 1
 
 
+def test_while_a_worker_works_the_pool_outlives_those_that_die_at_start(
+    forking: Any, running: Flag, release: Flag, tmp_path: Path
+) -> None:
+    told, meeting = tmp_path / "told", tmp_path / "meeting"
+    meeting.mkdir()
+    with ProcessPoolExecutor(
+        2, forking, tasks.exit_while_told, (told,), on_worker_death="isolate"
+    ) as pool:
+        held = pool.submit(tasks.hold, running, release)
+        running.wait()
+        going = pool.submit(tasks.pid).result(LIMIT)
+        told.touch()
+        os.kill(going, signal.SIGKILL)
+        eventually(lambda: told.stat().st_size >= 5)
+        release.set()
+        staying = held.result(LIMIT)
+        for _ in range(10):
+            assert pool.submit(tasks.pid).result(LIMIT) == staying
+        told.unlink()
+        # Both at a time: there are two again.
+        futures = [pool.submit(tasks.meet, meeting, 2) for _ in range(2)]
+        assert len({future.result(LIMIT) for future in futures}) == 2
+
+
 def test_an_initializer_that_fails_still_breaks_the_pool(forking: Any) -> None:
     # It would fail again and again.
     with ProcessPoolExecutor(

@@ -4,39 +4,19 @@
 
 mod common;
 
-use common::process::{Gate, assert_gone, hold, is_alive, pids_of, pool, reach, start_methods};
-use common::{SHORT, eventually};
+use common::eventually;
+use common::process::{
+    Gate, assert_gone, death, hold, is_alive, pid, pids_of, pool, reach, send, start_methods,
+};
 use concurrent_futures::{
-    Future, ProcessPoolExecutor, StartMethod, SubmitError, TaskError, TaskOptions, WorkerDied,
-    WorkerExit,
+    ProcessPoolExecutor, StartMethod, SubmitError, TaskError, TaskOptions, WorkerDied, WorkerExit,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 concurrent_futures::init_before_main!();
-
-fn send(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
-fn pid(pool: &ProcessPoolExecutor) -> u32 {
-    pool.submit(|()| std::process::id(), ())
-        .unwrap()
-        .result()
-        .unwrap()
-}
-
-fn death<T>(future: Future<T>) -> Arc<WorkerDied> {
-    match future.result() {
-        Err(TaskError::WorkerDied(death)) => death,
-        Err(other) => panic!("{other:?}"),
-        Ok(_) => panic!("the task has a value"),
-    }
-}
 
 fn exit(code: i32) {
     std::process::exit(code)
@@ -355,50 +335,6 @@ fn a_strict_pool_breaks_when_a_worker_dies() {
 }
 
 #[test]
-fn workers_that_die_at_start_break_the_pool_with_the_cause() {
-    for method in start_methods() {
-        let pool = ProcessPoolExecutor::builder()
-            .max_workers(2)
-            .start_method(method)
-            .initializer(exit, 42)
-            .build()
-            .unwrap();
-        let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
-        let TaskError::Broken(broken) = error else {
-            panic!("{error:?}")
-        };
-        let death = broken.cause().downcast_ref::<WorkerDied>().unwrap();
-        assert_eq!(death.exit(), WorkerExit::Code(42));
-    }
-}
-
-#[test]
-fn an_initializer_runs_in_each_worker_and_may_break_the_pool() {
-    use std::sync::OnceLock;
-    static NAME: OnceLock<String> = OnceLock::new();
-    for method in start_methods() {
-        let builder = || {
-            ProcessPoolExecutor::builder()
-                .max_workers(2)
-                .start_method(method)
-        };
-        let set = |name: String| NAME.set(name).unwrap();
-        let pool = builder()
-            .initializer(set, "Ada".to_owned())
-            .build()
-            .unwrap();
-        let name = |()| NAME.get().cloned().unwrap();
-        assert_eq!(pool.submit(name, ()).unwrap().result().unwrap(), "Ada");
-        assert!(NAME.get().is_none());
-        let panics = |lucky: bool| assert!(lucky, "not today");
-        let pool = builder().initializer(panics, false).build().unwrap();
-        let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
-        assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
-        assert!(error.to_string().contains("not today"), "{error}");
-    }
-}
-
-#[test]
 fn workers_are_replaced_after_so_many_tasks() {
     for method in start_methods() {
         let pool = ProcessPoolExecutor::builder()
@@ -444,27 +380,6 @@ fn a_memory_limit_costs_the_task_that_exceeds_it() {
             pool.submit(take, 1 << 20).unwrap().result().unwrap(),
             1 << 20
         );
-    }
-}
-
-#[test]
-fn environment_and_folder_of_workers_can_be_set() {
-    for method in start_methods() {
-        let pool = ProcessPoolExecutor::builder()
-            .max_workers(1)
-            .start_method(method)
-            .env("CF_TEST_SET", "yes")
-            .env_remove("PATH")
-            .current_dir("/")
-            .build()
-            .unwrap();
-        let look = |()| {
-            let variable = |name| std::env::var(name).ok();
-            let folder = std::env::current_dir().unwrap();
-            (variable("CF_TEST_SET"), variable("PATH"), folder)
-        };
-        let seen = pool.submit(look, ()).unwrap().result().unwrap();
-        assert_eq!(seen, (Some("yes".into()), None, PathBuf::from("/")));
     }
 }
 
@@ -563,52 +478,6 @@ fn a_worker_cannot_cut_the_shared_memory_off() {
     }
     let pool = pool(1, StartMethod::Spawn);
     assert!(pool.submit(cut, ()).unwrap().result().unwrap());
-}
-
-#[test]
-fn a_program_that_is_no_worker_is_named() {
-    let pool = ProcessPoolExecutor::builder()
-        .program("/bin/true")
-        .build()
-        .unwrap();
-    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
-    assert!(matches!(error, TaskError::Broken(_)));
-    let text = error.to_string();
-    assert!(
-        text.contains("code 0") && text.contains("init() first"),
-        "{text}"
-    );
-    let pool = ProcessPoolExecutor::builder()
-        .program("/no/such/program")
-        .build()
-        .unwrap();
-    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
-    assert!(error.to_string().contains("No such file"), "{error}");
-    let pool = ProcessPoolExecutor::builder()
-        .program("/bin/cat")
-        .start_timeout(SHORT)
-        .build()
-        .unwrap();
-    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
-    assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
-}
-
-#[test]
-fn the_fork_server_is_replaced_when_it_dies() {
-    let pool = pool(1, StartMethod::ForkServer);
-    let worker = pid(&pool);
-    let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let server: u32 = fields.split(' ').nth(1).unwrap().parse().unwrap();
-    assert_ne!(server, std::process::id());
-    send(server, Signal::KILL);
-    eventually("the worker is gone", || !is_alive(worker));
-    eventually("the pool works again", || {
-        pool.submit(|()| std::process::id(), ())
-            .unwrap()
-            .result()
-            .is_ok_and(|pid| pid != worker)
-    });
 }
 
 #[test]

@@ -46,7 +46,7 @@
 //! | worker | in the middle of an answer | the task was begun and not answered: it fails |
 //! | worker | in the middle of a span | the items that were done have their results (`draft.rs`); the others fail |
 //! | worker | after an answer | the answer counts, whatever came of the worker |
-//! | worker | before it could work | started again, three times in a row at most; then the pool is broken |
+//! | worker | before it could work | started again. After three in a row the pool is broken, unless another worker works: then with pauses that grow |
 //! | worker | killed for a time limit, or by `terminate` | its task fails with that; the rest as above |
 //! | fork server | any time | the system kills its workers; see above. Another is started |
 //! | supervisor's process | any time | the system kills workers and fork server (`PR_SET_PDEATHSIG`); an idle worker sees the end of its socket |

@@ -32,10 +32,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// So many workers in a row may die before they can work.
+/// So many workers in a row may die before they can work, if no other works.
 const FAILURES: u32 = 3;
 /// The pause after a worker could not be started.
 const PAUSE: Duration = Duration::from_millis(20);
+/// The pause doubles with each failure in a row beyond [`FAILURES`], so many times at most: to 1.28 s.
+const DOUBLINGS: u32 = 6;
 /// While there is always work, deaths are looked for this often.
 const GLANCE: Duration = Duration::from_millis(1);
 /// How long a worker may take to end when it was told to.
@@ -238,21 +240,31 @@ impl Supervisor {
                 // Something is short, descriptors or memory. Workers that there are go on, and
                 // another is tried again.
                 if self.pool.lock().members.is_empty() {
-                    self.fail_start(Arc::new(error));
+                    self.fail_start(Arc::new(error), false);
                 }
             }
         }
     }
 
-    /// A worker has not come to work. After several, the pool is broken.
-    fn fail_start(&mut self, cause: Arc<dyn Error + Send + Sync>) {
-        self.failures += 1;
+    /// A worker has not come to work, and `is_final` if no other could either. After several in a
+    /// row the pool is broken, unless another works: then one is tried again, less and less often.
+    fn fail_start(&mut self, cause: Arc<dyn Error + Send + Sync>, is_final: bool) {
+        self.failures = self.failures.saturating_add(1);
         let settings = &self.pool.settings;
-        let is_enough = settings.strict && settings.host.is_some();
-        if self.failures >= FAILURES || is_enough {
-            let broken = BrokenExecutor::by("worker processes do not start", cause);
-            self.pool.break_with(&broken);
+        let is_strict_host = settings.strict && settings.host.is_some();
+        if !(is_final || is_strict_host) {
+            let Some(further) = self.failures.checked_sub(FAILURES) else {
+                return;
+            };
+            let works = |member: &Member| member.stage == Stage::Ready && member.killed.is_none();
+            if self.pool.lock().members.iter().any(works) {
+                let pause = PAUSE * (1 << further.min(DOUBLINGS));
+                self.not_before = Some(Instant::now() + pause);
+                return;
+            }
         }
+        let broken = BrokenExecutor::by("worker processes do not start", cause);
+        self.pool.break_with(&broken);
     }
 
     fn break_by_initializer(&self, failure: &[u8]) {
@@ -392,17 +404,13 @@ impl Supervisor {
         let is_host = settings.host.is_some();
         let is_refused = is_host && death.note.is_some() && member.killed.is_none();
         if member.stage == Stage::Starting && member.killed.as_ref().is_none_or(is_fault) {
-            if is_refused {
-                // No other could work either.
-                self.failures = FAILURES;
-            }
-            self.fail_start(Arc::new(WorkerDied {
-                note: death
-                    .note
-                    .clone()
-                    .or_else(|| Some(hint(exit, is_host).into())),
+            let note = death.note.clone();
+            let cause = Arc::new(WorkerDied {
+                note: note.or_else(|| Some(hint(exit, is_host).into())),
                 ..death.clone()
-            }));
+            });
+            // What one has refused, another would.
+            self.fail_start(cause, is_refused);
         }
         // First, so that who sees a task fail for it finds the pool broken.
         let is_strict = self.pool.settings.strict && !is_expected && member.killed.is_none();

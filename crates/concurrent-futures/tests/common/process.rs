@@ -1,8 +1,10 @@
 //! What the tests with worker processes share: gates that hold a task in another process.
 
 use super::eventually;
-use concurrent_futures::{ProcessPoolExecutor, StartMethod};
+use concurrent_futures::{Future, ProcessPoolExecutor, StartMethod, TaskError, WorkerDied};
+use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Both start methods.
@@ -96,5 +98,28 @@ pub(crate) fn exists(pid: u32) -> bool {
 pub(crate) fn assert_gone(pids: &[u32]) {
     for &pid in pids {
         assert!(!exists(pid), "process {pid} is still there");
+    }
+}
+
+/// Sends a signal.
+pub(crate) fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// The process of a worker that takes a task.
+pub(crate) fn pid(pool: &ProcessPoolExecutor) -> u32 {
+    pool.submit(|()| std::process::id(), ())
+        .unwrap()
+        .result()
+        .unwrap()
+}
+
+/// How the worker of a task died.
+pub(crate) fn death<T>(future: Future<T>) -> Arc<WorkerDied> {
+    match future.result() {
+        Err(TaskError::WorkerDied(death)) => death,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("the task has a value"),
     }
 }

@@ -1,0 +1,213 @@
+//! The start of worker processes: what they are given, and what becomes of the pool when they
+//! do not come to work.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::process::{Gate, death, hold, is_alive, pid, pool, send, start_methods};
+use common::{SHORT, eventually};
+use concurrent_futures::{ProcessPoolExecutor, StartMethod, TaskError, WorkerDied, WorkerExit};
+use rustix::process::Signal;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+concurrent_futures::init_before_main!();
+
+fn exit(code: i32) {
+    std::process::exit(code)
+}
+
+#[test]
+fn workers_that_die_at_start_break_the_pool_with_the_cause() {
+    for method in start_methods() {
+        let pool = ProcessPoolExecutor::builder()
+            .max_workers(2)
+            .start_method(method)
+            .initializer(exit, 42)
+            .build()
+            .unwrap();
+        let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+        let TaskError::Broken(broken) = error else {
+            panic!("{error:?}")
+        };
+        let death = broken.cause().downcast_ref::<WorkerDied>().unwrap();
+        assert_eq!(death.exit(), WorkerExit::Code(42));
+    }
+}
+
+#[test]
+fn while_a_worker_works_the_pool_outlives_those_that_die_at_start() {
+    // Ends its worker while the file is there, and leaves a word.
+    fn die_while_told(told: PathBuf) {
+        if let Ok(mut file) = OpenOptions::new().append(true).open(told) {
+            file.write_all(b".").unwrap();
+            std::process::exit(42);
+        }
+    }
+    for method in start_methods() {
+        let folder = Gate::new();
+        let told = folder.path().join("told");
+        let pool = ProcessPoolExecutor::builder()
+            .max_workers(2)
+            .start_method(method)
+            .initializer(die_while_told, told.clone())
+            .build()
+            .unwrap();
+        let (stays, goes) = (Gate::new(), Gate::new());
+        let held = pool.submit(hold, stays.path()).unwrap();
+        let staying = stays.wait_until_reached();
+        let lost = pool.submit(hold, goes.path()).unwrap();
+        let going = goes.wait_until_reached();
+        assert_ne!(staying, going);
+
+        std::fs::write(&told, "").unwrap();
+        send(going, Signal::KILL);
+        assert_eq!(death(lost).pid(), going);
+        // More of them in a row than a pool without a worker would bear.
+        let deaths = || std::fs::metadata(&told).unwrap().len();
+        eventually("workers die at start", || deaths() >= 5);
+        stays.open();
+        held.result().unwrap();
+        for _ in 0..10 {
+            assert_eq!(pid(&pool), staying);
+        }
+
+        std::fs::remove_file(&told).unwrap();
+        let (one, other) = (Gate::new(), Gate::new());
+        let futures = [&one, &other].map(|gate| pool.submit(hold, gate.path()).unwrap());
+        // Both at a time: there are two again.
+        assert_ne!(one.wait_until_reached(), other.wait_until_reached());
+        one.open();
+        other.open();
+        for future in futures {
+            future.result().unwrap();
+        }
+    }
+}
+
+#[test]
+fn when_the_last_worker_dies_those_that_die_at_start_break_the_pool() {
+    let die_while_told = |told: PathBuf| {
+        if told.exists() {
+            std::process::exit(42);
+        }
+    };
+    for method in start_methods() {
+        let folder = Gate::new();
+        let told = folder.path().join("told");
+        let pool = ProcessPoolExecutor::builder()
+            .max_workers(1)
+            .start_method(method)
+            .initializer(die_while_told, told.clone())
+            .build()
+            .unwrap();
+        let gate = Gate::new();
+        let lost = pool.submit(hold, gate.path()).unwrap();
+        let pending = pool.submit(|n: u32| n, 1).unwrap();
+        let worker = gate.wait_until_reached();
+        std::fs::write(&told, "").unwrap();
+        send(worker, Signal::KILL);
+        assert_eq!(death(lost).pid(), worker);
+        let error = pending.result().unwrap_err();
+        let TaskError::Broken(broken) = error else {
+            panic!("{error:?}")
+        };
+        let death = broken.cause().downcast_ref::<WorkerDied>().unwrap();
+        assert_eq!(death.exit(), WorkerExit::Code(42));
+    }
+}
+
+#[test]
+fn an_initializer_runs_in_each_worker_and_may_break_the_pool() {
+    use std::sync::OnceLock;
+    static NAME: OnceLock<String> = OnceLock::new();
+    for method in start_methods() {
+        let builder = || {
+            ProcessPoolExecutor::builder()
+                .max_workers(2)
+                .start_method(method)
+        };
+        let set = |name: String| NAME.set(name).unwrap();
+        let pool = builder()
+            .initializer(set, "Ada".to_owned())
+            .build()
+            .unwrap();
+        let name = |()| NAME.get().cloned().unwrap();
+        assert_eq!(pool.submit(name, ()).unwrap().result().unwrap(), "Ada");
+        assert!(NAME.get().is_none());
+        let panics = |lucky: bool| assert!(lucky, "not today");
+        let pool = builder().initializer(panics, false).build().unwrap();
+        let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+        assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
+        assert!(error.to_string().contains("not today"), "{error}");
+    }
+}
+
+#[test]
+fn environment_and_folder_of_workers_can_be_set() {
+    for method in start_methods() {
+        let pool = ProcessPoolExecutor::builder()
+            .max_workers(1)
+            .start_method(method)
+            .env("CF_TEST_SET", "yes")
+            .env_remove("PATH")
+            .current_dir("/")
+            .build()
+            .unwrap();
+        let look = |()| {
+            let variable = |name| std::env::var(name).ok();
+            let folder = std::env::current_dir().unwrap();
+            (variable("CF_TEST_SET"), variable("PATH"), folder)
+        };
+        let seen = pool.submit(look, ()).unwrap().result().unwrap();
+        assert_eq!(seen, (Some("yes".into()), None, PathBuf::from("/")));
+    }
+}
+
+#[test]
+fn a_program_that_is_no_worker_is_named() {
+    let pool = ProcessPoolExecutor::builder()
+        .program("/bin/true")
+        .build()
+        .unwrap();
+    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+    assert!(matches!(error, TaskError::Broken(_)));
+    let text = error.to_string();
+    assert!(
+        text.contains("code 0") && text.contains("init() first"),
+        "{text}"
+    );
+    let pool = ProcessPoolExecutor::builder()
+        .program("/no/such/program")
+        .build()
+        .unwrap();
+    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+    assert!(error.to_string().contains("No such file"), "{error}");
+    let pool = ProcessPoolExecutor::builder()
+        .program("/bin/cat")
+        .start_timeout(SHORT)
+        .build()
+        .unwrap();
+    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+    assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
+}
+
+#[test]
+fn the_fork_server_is_replaced_when_it_dies() {
+    let pool = pool(1, StartMethod::ForkServer);
+    let worker = pid(&pool);
+    let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let server: u32 = fields.split(' ').nth(1).unwrap().parse().unwrap();
+    assert_ne!(server, std::process::id());
+    send(server, Signal::KILL);
+    eventually("the worker is gone", || !is_alive(worker));
+    eventually("the pool works again", || {
+        pool.submit(|()| std::process::id(), ())
+            .unwrap()
+            .result()
+            .is_ok_and(|pid| pid != worker)
+    });
+}
