@@ -55,12 +55,11 @@ impl Threads {
         if let Err(error) = self.of_pool.bind(py).add(&thread) {
             interrupt_submit(error);
         }
-        let of_process = self.of_process.bind(py);
-        while let Err(error) = of_process.call_method1(name::add(py), (&thread,)) {
-            let is_final = is_by_system(py, &error);
-            interrupt_submit(error);
-            if is_final {
-                break;
+        for _ in 0..ATTEMPTS {
+            let of_process = self.of_process.bind(py);
+            match of_process.call_method1(name::add(py), (&thread,)) {
+                Ok(_) => break,
+                Err(error) => interrupt_submit(error),
             }
         }
         Ok(())
@@ -85,6 +84,10 @@ impl Threads {
         visit.call(&self.of_pool)
     }
 }
+
+/// The end of the interpreter waits for the threads that it knows: so a handler that raises while
+/// one is made known does not end that. What always fails is told by `submit`.
+const ATTEMPTS: u32 = 10;
 
 /// How many threads have something in `INTERRUPT`.
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);

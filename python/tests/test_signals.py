@@ -310,6 +310,24 @@ def test_a_handler_that_raises_while_a_thread_is_started(
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_what_always_fails_while_a_thread_is_started_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = weakref.WeakSet.add
+
+    def fail(threads: weakref.WeakSet[Any], thread: Any) -> None:
+        if threads is concurrent_futures.thread._workers:
+            raise TypeError("no such thread is known here")
+        original(threads, thread)
+
+    with concurrent_futures.ThreadPoolExecutor(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(weakref.WeakSet, "add", fail)
+            with pytest.raises(TypeError, match="no such thread"):
+                pool.submit(int)
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
 def test_ctrl_c_while_the_main_thread_works_with_a_busy_pool(package: ModuleType) -> None:
     # At whatever point it comes. (The standard library may hang afterwards.)
     with subprocess.Popen(

@@ -6,10 +6,11 @@ mod common;
 
 use common::eventually;
 use common::process::{
-    Gate, assert_gone, death, hold, is_alive, pid, pids_of, pool, reach, send, start_methods,
+    Gate, assert_gone, breaking_death, death, hold, is_alive, pid, pids_of, pool, reach, send,
+    start_methods,
 };
 use concurrent_futures::{
-    ProcessPoolExecutor, StartMethod, SubmitError, TaskError, TaskOptions, WorkerDied, WorkerExit,
+    ProcessPoolExecutor, StartMethod, SubmitError, TaskError, TaskOptions, WorkerExit,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
@@ -321,11 +322,7 @@ fn a_strict_pool_breaks_when_a_worker_dies() {
     let pid = gate.wait_until_reached();
     let pending = pool.submit(|n: u32| n, 1).unwrap();
     send(pid, Signal::KILL);
-    for error in [running.result().unwrap_err(), pending.result().unwrap_err()] {
-        let TaskError::Broken(broken) = error else {
-            panic!("{error:?}")
-        };
-        let death = broken.cause().downcast_ref::<WorkerDied>().unwrap();
+    for death in [breaking_death(running), breaking_death(pending)] {
         assert_eq!((death.pid(), death.exit()), (pid, WorkerExit::Signal(9)));
     }
     assert!(matches!(

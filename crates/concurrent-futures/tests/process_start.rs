@@ -5,9 +5,13 @@
 
 mod common;
 
-use common::process::{Gate, death, hold, is_alive, pid, pool, send, start_methods};
+use common::process::{
+    Gate, breaking_death, death, hold, is_alive, pid, pool, send, start_methods,
+};
 use common::{SHORT, eventually};
-use concurrent_futures::{ProcessPoolExecutor, StartMethod, TaskError, WorkerDied, WorkerExit};
+use concurrent_futures::{
+    Function, ProcessPoolExecutor, StartMethod, TaskError, Value, WorkerExit,
+};
 use rustix::process::Signal;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -15,46 +19,47 @@ use std::path::PathBuf;
 
 concurrent_futures::init_before_main!();
 
+fn initialized<A: Value>(
+    max_workers: usize,
+    method: StartMethod,
+    initializer: impl Fn(A) + Function,
+    argument: A,
+) -> ProcessPoolExecutor {
+    ProcessPoolExecutor::builder()
+        .max_workers(max_workers)
+        .start_method(method)
+        .initializer(initializer, argument)
+        .build()
+        .unwrap()
+}
+
 fn exit(code: i32) {
     std::process::exit(code)
+}
+
+/// Ends its worker while the file is there, and leaves a word.
+fn die_while_told(told: PathBuf) {
+    if let Ok(mut file) = OpenOptions::new().append(true).open(told) {
+        file.write_all(b".").unwrap();
+        exit(42);
+    }
 }
 
 #[test]
 fn workers_that_die_at_start_break_the_pool_with_the_cause() {
     for method in start_methods() {
-        let pool = ProcessPoolExecutor::builder()
-            .max_workers(2)
-            .start_method(method)
-            .initializer(exit, 42)
-            .build()
-            .unwrap();
-        let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
-        let TaskError::Broken(broken) = error else {
-            panic!("{error:?}")
-        };
-        let death = broken.cause().downcast_ref::<WorkerDied>().unwrap();
+        let pool = initialized(2, method, exit, 42);
+        let death = breaking_death(pool.submit(|n: u32| n, 1).unwrap());
         assert_eq!(death.exit(), WorkerExit::Code(42));
     }
 }
 
 #[test]
 fn while_a_worker_works_the_pool_outlives_those_that_die_at_start() {
-    // Ends its worker while the file is there, and leaves a word.
-    fn die_while_told(told: PathBuf) {
-        if let Ok(mut file) = OpenOptions::new().append(true).open(told) {
-            file.write_all(b".").unwrap();
-            std::process::exit(42);
-        }
-    }
     for method in start_methods() {
         let folder = Gate::new();
         let told = folder.path().join("told");
-        let pool = ProcessPoolExecutor::builder()
-            .max_workers(2)
-            .start_method(method)
-            .initializer(die_while_told, told.clone())
-            .build()
-            .unwrap();
+        let pool = initialized(2, method, die_while_told, told.clone());
         let (stays, goes) = (Gate::new(), Gate::new());
         let held = pool.submit(hold, stays.path()).unwrap();
         let staying = stays.wait_until_reached();
@@ -89,20 +94,10 @@ fn while_a_worker_works_the_pool_outlives_those_that_die_at_start() {
 
 #[test]
 fn when_the_last_worker_dies_those_that_die_at_start_break_the_pool() {
-    let die_while_told = |told: PathBuf| {
-        if told.exists() {
-            std::process::exit(42);
-        }
-    };
     for method in start_methods() {
         let folder = Gate::new();
         let told = folder.path().join("told");
-        let pool = ProcessPoolExecutor::builder()
-            .max_workers(1)
-            .start_method(method)
-            .initializer(die_while_told, told.clone())
-            .build()
-            .unwrap();
+        let pool = initialized(1, method, die_while_told, told.clone());
         let gate = Gate::new();
         let lost = pool.submit(hold, gate.path()).unwrap();
         let pending = pool.submit(|n: u32| n, 1).unwrap();
@@ -110,12 +105,7 @@ fn when_the_last_worker_dies_those_that_die_at_start_break_the_pool() {
         std::fs::write(&told, "").unwrap();
         send(worker, Signal::KILL);
         assert_eq!(death(lost).pid(), worker);
-        let error = pending.result().unwrap_err();
-        let TaskError::Broken(broken) = error else {
-            panic!("{error:?}")
-        };
-        let death = broken.cause().downcast_ref::<WorkerDied>().unwrap();
-        assert_eq!(death.exit(), WorkerExit::Code(42));
+        assert_eq!(breaking_death(pending).exit(), WorkerExit::Code(42));
     }
 }
 

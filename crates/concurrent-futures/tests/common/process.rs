@@ -123,3 +123,15 @@ pub(crate) fn death<T>(future: Future<T>) -> Arc<WorkerDied> {
         Ok(_) => panic!("the task has a value"),
     }
 }
+
+/// How the worker died whose death broke the pool of a task.
+pub(crate) fn breaking_death<T>(future: Future<T>) -> Arc<WorkerDied> {
+    match future.result() {
+        Err(TaskError::Broken(broken)) => {
+            let death = broken.cause().downcast_ref::<WorkerDied>();
+            Arc::new(death.expect("a death broke the pool").clone())
+        }
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("the task has a value"),
+    }
+}
