@@ -73,7 +73,9 @@ class Report:
 class Runner:
     """Runs suites in new environments below a folder, until the time is over."""
 
-    def __init__(self, folder: Path, options: argparse.Namespace, left_out: list[str]) -> None:
+    def __init__(
+        self, folder: Path, options: argparse.Namespace, left_out: dict[str, set[str]]
+    ) -> None:
         self._folder = folder
         self._options = options
         self._left_out = left_out
@@ -112,7 +114,7 @@ class Runner:
                     "suite": suite.name,
                     "part": part,
                     "parts": suite.parts,
-                    "left_out": self._left_out,
+                    "left_out": sorted(self._left_out.get(suite.name, ())),
                     "run_left_out": self._options.run_left_out,
                     "only": self._options.only,
                 }
@@ -192,15 +194,31 @@ def installed_package() -> Path:
     return Path(sysconfig.get_path("platlib")) / PACKAGE
 
 
-def read_left_out() -> list[str]:
-    """Return the patterns of the cases that are left out on this Python."""
+def read_left_out() -> dict[str, set[str]]:
+    """Return the patterns of the cases that are left out on this Python, by suite."""
     version = f"{platform.python_version()}."
-    return [
-        pattern
-        for entry in tomllib.loads((HERE / "left_out.toml").read_text())["left_out"]
-        if any(version.startswith(f"{each}.") for each in entry["pythons"])
-        for pattern in entry["cases"]
-    ]
+    patterns: dict[str, set[str]] = {}
+    for entry in tomllib.loads((HERE / "left_out.toml").read_text())["left_out"]:
+        if any(version.startswith(f"{each}.") for each in entry["pythons"]):
+            patterns.setdefault(entry["suite"], set()).update(entry["cases"])
+    return patterns
+
+
+def unmatched(left_out: dict[str, set[str]], suites: list[Suite], matched: set[str]) -> set[str]:
+    """Return the patterns that match no case, although their suite is installed."""
+    expected = [left_out.get(suite.name, set()) for suite in suites]
+    return set().union(*expected) - matched
+
+
+def how_to_install(version: str, missing: list[Suite]) -> str:
+    """Return one line about the suites that this Python does not have."""
+    names = ", ".join(suite.name for suite in missing)
+    package = f"libpython{sys.version_info.major}.{sys.version_info.minor}-testsuite"
+    return (
+        f"{version}: not run, as its package `test` is not installed: {names}. "
+        f"Install it with `apt-get install {package}` (Debian, Ubuntu) or "
+        "`dnf install python3-test` (Fedora), or use a CPython built with its tests."
+    )
 
 
 def parse_options() -> argparse.Namespace:
@@ -228,10 +246,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         runner = Runner(Path(folder), options, left_out)
         running = []
+        missing = []
         for suite in SUITES:
             tests = find_tests(suite)
             if tests is None:
-                print(f"{version}: {suite.name}: not run, as it is not installed")
+                missing.append(suite)
             else:
                 running.append((suite, runner.start(suite, tests, pool)))
         for suite, parts in running:
@@ -244,7 +263,8 @@ def main() -> int:
             print(f"{version}: {suite.name}: {counts}", flush=True)
             total.add(report)
     if options.only == "*" and total.counts and not options.run_left_out:
-        for pattern in set(left_out) - total.patterns:
+        suites = [suite for suite, _ in running]
+        for pattern in sorted(unmatched(left_out, suites, total.patterns)):
             total.fail(pattern, "")
             print(f"FAILED left_out.toml: {pattern} matches no case")
     if running and not total.counts:
@@ -252,6 +272,8 @@ def main() -> int:
         print(f"FAILED no case is like {options.only}")
     counts = ", ".join(f"{total.counts[each]} {each}" for each in OUTCOMES[:3])
     print(f"{counts}\nin {time.monotonic() - start:.0f} s")
+    if missing:
+        print(how_to_install(version, missing))
     return 1 if total.counts["failed"] else 0
 
 
