@@ -79,17 +79,24 @@ impl<'pool> Worker<'pool> {
         task: &TaskRef,
         finish: impl FnOnce() -> R,
     ) -> Option<R> {
+        /// Takes the frame off the stack, also if something panics.
+        struct Leave<'a, 'pool>(&'a Worker<'pool>, *const Frame);
+        impl Drop for Leave<'_, '_> {
+            fn drop(&mut self) {
+                self.0.depth.set(self.0.depth.get() - 1);
+                self.0.top.set(self.1);
+            }
+        }
         let below = self.top.get();
         let frame = Frame { task, below };
         self.top.set(&raw const frame);
         self.depth.set(self.depth.get() + 1);
+        // Dropped before the frame.
+        let _leave = Leave(self, below);
         self.observe(|observer| observer.started(task.id()));
-        // SAFETY: promised by the caller. Neither this nor `finish` panics, so that
-        // the frame is removed in any case.
+        // SAFETY: promised by the caller.
         let result = unsafe { task.execute() }.then(finish);
         self.observe(|observer| observer.finished(task.id()));
-        self.depth.set(self.depth.get() - 1);
-        self.top.set(below);
         result
     }
 

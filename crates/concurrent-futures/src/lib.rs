@@ -62,6 +62,7 @@ mod deadlock;
 mod error;
 mod executor;
 mod future;
+mod log;
 mod map;
 mod observer;
 mod panic;

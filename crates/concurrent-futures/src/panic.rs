@@ -5,6 +5,7 @@
 use crate::current;
 use crate::error::{PanicLocation, TaskPanic};
 use crate::future::FutureId;
+use crate::log;
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::RefCell;
@@ -64,7 +65,8 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Arc<TaskPanic>> {
 
 #[cold]
 fn into_task_panic(payload: Box<dyn Any + Send>) -> TaskPanic {
-    let captured = LAST.with(RefCell::take);
+    // Without access (the thread ends), nothing was noted either.
+    let captured = LAST.try_with(RefCell::take).ok().flatten();
     // One that is not of this task was caught by the task that it is of.
     let captured = captured.filter(|captured| captured.task == current::task());
     let (location, backtrace) = match captured {
@@ -85,8 +87,36 @@ pub(crate) fn drop_quietly(f: impl FnOnce()) {
 pub(crate) fn log_panic(message: &str, f: impl FnOnce()) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) {
         let panic = TaskPanic::new(&*payload, None, Backtrace::disabled());
-        tracing::error!(panic = panic.message(), "{message}");
+        log::panicked(message, panic.message());
         drop_payload(payload);
+    }
+}
+
+/// Calls `f`; a panic goes no further, and nobody is told.
+pub(crate) fn discard_panic(f: impl FnOnce()) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) {
+        drop_payload(payload);
+    }
+}
+
+/// Ends the process if a panic unwinds through the scope of this value: for stretches which no
+/// panic can come out of, and which would leave memory behind that is not sound. Foreign code is not
+/// called in them without `catch_unwind`.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct AbortOnUnwind;
+
+impl AbortOnUnwind {
+    /// The stretch has ended.
+    pub(crate) fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        // The panic hook has reported the panic.
+        std::process::abort();
     }
 }
 

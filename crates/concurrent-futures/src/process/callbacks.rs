@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::log;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -73,7 +74,7 @@ impl Callbacks {
             .name(String::from("cf-callbacks"))
             .spawn(move || ours.work(true));
         if let Err(error) = started {
-            tracing::warn!(%error, "no thread for callbacks: they delay their pool");
+            log::no_thread_for_callbacks(&error);
             self.work(false);
         }
     }

@@ -5,10 +5,13 @@
 use super::channel::Socket;
 use super::error::WorkerExit;
 use super::host::StartedWorker;
+use crate::log;
+use crate::sync::lock;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 
 /// A process of ours, which is there until its exit status is taken.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(super) struct Child {
     /// Readable once the process has ended.
     pidfd: OwnedFd,
     pub(super) socket: Socket,
+    /// Why it could not be signalled, until that is logged.
+    unsignalled: Mutex<Option<Errno>>,
 }
 
 impl Child {
@@ -25,7 +30,7 @@ impl Child {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
-        Ok(Self { pid, pidfd, socket })
+        Ok(Self::with_pidfd(pid, pidfd, socket))
     }
 
     /// A process that a host has started.
@@ -41,13 +46,17 @@ impl Child {
             (Err(Errno::SRCH), Some(sentinel)) => sentinel.try_clone()?,
             (Err(error), _) => return Err(error.into()),
         };
-        let pid = started.pid;
-        Ok(Self { pid, pidfd, socket })
+        Ok(Self::with_pidfd(started.pid, pidfd, socket))
     }
 
     /// A process whose pidfd another one has sent.
     pub(super) fn with_pidfd(pid: u32, pidfd: OwnedFd, socket: Socket) -> Self {
-        Self { pid, pidfd, socket }
+        Self {
+            pid,
+            pidfd,
+            socket,
+            unsignalled: Mutex::new(None),
+        }
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -59,12 +68,26 @@ impl Child {
         self.pidfd.as_fd()
     }
 
-    /// Sends a signal; nothing happens if the process has ended.
+    /// Sends a signal; nothing happens if the process has ended. This is called under locks: a
+    /// failure is noted, and [`tell`](Self::tell) logs it.
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(error) = rustix::process::pidfd_send_signal(&self.pidfd, signal)
             && error != Errno::SRCH
         {
-            tracing::warn!(pid = self.pid, %error, "a worker process could not be signalled");
+            *lock(&self.unsignalled) = Some(error);
+        }
+    }
+
+    /// Whether [`tell`](Self::tell) has something to log.
+    pub(super) fn is_unsignalled(&self) -> bool {
+        lock(&self.unsignalled).is_some()
+    }
+
+    /// Logs that the process could not be signalled, if that is so. The caller holds no lock.
+    pub(super) fn tell(&self) {
+        let failed = lock(&self.unsignalled).take();
+        if let Some(error) = failed {
+            log::process_not_signalled(self.pid, &error);
         }
     }
 

@@ -118,6 +118,7 @@ impl Drop for ForkServer {
     fn drop(&mut self) {
         if !self.ended {
             self.child.kill();
+            self.child.tell();
             self.child.reap();
         }
     }

@@ -77,6 +77,7 @@ impl Starter {
         };
         set_up().inspect_err(|_: &io::Error| {
             child.kill();
+            child.tell();
             self.exit_of(settings, &child, true);
         })
     }

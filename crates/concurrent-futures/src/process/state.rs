@@ -279,7 +279,7 @@ impl State {
     fn fault(&mut self, index: usize) {
         let member = &mut self.members[index];
         if member.killed.is_none() {
-            tracing::error!(pid = member.child.pid(), "a worker's channel is corrupt");
+            // Logged with its death.
             member.killed = Some(Kill::Fault("its channel was corrupt".into()));
         }
         member.child.kill();

@@ -23,6 +23,8 @@ use super::start::Starter;
 use super::state::{Batch, State};
 use super::task::{Ending, Task};
 use crate::error::{BrokenExecutor, TaskError};
+use crate::log;
+use crate::panic;
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::Timespec;
 use std::collections::HashMap;
@@ -34,6 +36,8 @@ use std::time::{Duration, Instant};
 
 /// So many workers in a row may die before they can work, if no other works.
 const FAILURES: u32 = 3;
+/// The supervisor begins so many times, if it panics.
+const PANICS: u32 = 3;
 /// The pause after a worker could not be started.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The pause doubles with each failure in a row beyond [`FAILURES`], so many times at most: to 1.28 s.
@@ -58,7 +62,16 @@ pub(super) fn start(pool: &Arc<Pool>) -> io::Result<()> {
 pub(super) fn supervise(pool: &Arc<Pool>) {
     // A pool has one supervisor, and so it was not set before.
     let _ = pool.supervisor.set(thread::current().id());
-    Supervisor::new(Arc::clone(pool)).run();
+    let mut supervisor = Supervisor::new(Arc::clone(pool));
+    // All foreign code is guarded where it is called. Should something panic all the same, nothing of
+    // the pool may wait for a supervisor that is gone: the pool breaks, and its workers are buried.
+    for _ in 0..PANICS {
+        let Err(panic) = panic::catch(|| supervisor.run()) else {
+            break;
+        };
+        log::panicked("the supervisor of a process pool panicked", panic.message());
+        pool.break_with(&BrokenExecutor::by("its supervisor panicked", panic));
+    }
     pool.end();
 }
 
@@ -235,12 +248,14 @@ impl Supervisor {
                 self.pool.lock().add_member(member);
             }
             Err(error) => {
-                tracing::warn!(%error, "a worker process could not be started");
+                let error = Arc::new(error);
+                let told = Arc::clone(&error);
+                self.log(move || log::process_not_started(&told));
                 self.not_before = Some(Instant::now() + PAUSE);
                 // Something is short, descriptors or memory. Workers that there are go on, and
                 // another is tried again.
                 if self.pool.lock().members.is_empty() {
-                    self.fail_start(Arc::new(error), false);
+                    self.fail_start(error, false);
                 }
             }
         }
@@ -334,6 +349,10 @@ impl Supervisor {
             if ready[0] {
                 self.bury(child);
             }
+            if child.is_unsignalled() {
+                let child = Arc::clone(child);
+                self.log(move || child.tell());
+            }
         }
     }
 
@@ -398,8 +417,9 @@ impl Supervisor {
             task.finish_by(self.pool.callbacks());
         }
         let is_expected = member.stage == Stage::Closing && orphans.is_empty();
-        if !is_expected {
-            tracing::warn!(%death, "a worker process died");
+        if !is_expected || member.killed.as_ref().is_some_and(is_fault) {
+            let death = death.clone();
+            self.log(move || log::process_died(&death));
         }
         let is_host = settings.host.is_some();
         let is_refused = is_host && death.note.is_some() && member.killed.is_none();
@@ -420,6 +440,15 @@ impl Supervisor {
             self.pool.break_with(&broken);
         }
         self.settle(orphans, member.killed.as_ref(), &death);
+    }
+
+    /// Has an event logged. The program's log is foreign code: like callbacks, it is not called by
+    /// the supervisor, if there is another thread for them.
+    fn log(&self, emit: impl FnOnce() + Send + 'static) {
+        match self.pool.callbacks() {
+            Some(callbacks) => callbacks.run(Box::new(emit)),
+            None => emit(),
+        }
     }
 
     /// Decides what becomes of the tasks of a dead worker.

@@ -9,12 +9,14 @@ use crate::current;
 use crate::error::{BrokenExecutor, BuildError, SubmitError, TaskError};
 use crate::future::blocking::{NEVER, Stop};
 use crate::future::{Call, Future, TaskRef};
+use crate::log;
 use crate::observer::Observer;
-use crate::panic::log_panic;
+use crate::panic::{self, log_panic};
 use crate::signal::{Signal, Woken};
 use crate::sync::{self, Arc, Mutex, MutexGuard};
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::ptr;
 use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
@@ -194,7 +196,10 @@ impl Pool {
             threads.started += 1;
             threads.started - 1
         };
-        let error = match self.host.start_thread(number, WorkerThread::new(self)) {
+        let start = || self.host.start_thread(number, WorkerThread::new(self));
+        // Foreign code, and the standard library's, which panics at a name that it cannot use.
+        let started = panic::catch(start).unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        let error = match started {
             Ok(handle) => {
                 let mut threads = sync::lock(&self.threads);
                 // Nobody needs to join those that have ended.
@@ -204,7 +209,6 @@ impl Pool {
             }
             Err(error) => error,
         };
-        tracing::warn!(%error, "a worker thread could not be started");
         let mut threads = sync::lock(&self.threads);
         threads.alive -= 1;
         // Should another one be on its way which fails too, that one is the last.
@@ -213,16 +217,19 @@ impl Pool {
         self.idle.thread_failed();
         threads.tell();
         drop(threads);
+        let error = Arc::new(error);
         if alone {
-            let error = SubmitError::NoWorker(Arc::new(error));
-            self.fail_pending(&TaskError::Rejected(error.clone()), except);
-            return Err(error);
+            let rejected = SubmitError::NoWorker(Arc::clone(&error));
+            self.fail_pending(&TaskError::Rejected(rejected.clone()), except);
+            log::thread_not_started(&error);
+            return Err(rejected);
         }
         // Others do the work. Who submitted while we were counted as searching has
         // relied on us to call one.
         if !self.queue.is_empty() {
             self.idle.wake_one();
         }
+        log::thread_not_started(&error);
         Ok(())
     }
 

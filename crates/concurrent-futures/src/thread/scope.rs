@@ -7,6 +7,7 @@ use crate::error::SubmitError;
 use crate::future::blocking::NEVER;
 use crate::future::blocking::wait_always;
 use crate::future::{Call, Future, TaskRef};
+use crate::panic::AbortOnUnwind;
 use crate::sync::{Mutex, lock};
 use std::error::Error;
 use std::fmt;
@@ -73,17 +74,29 @@ impl<'scope> Scope<'scope, '_> {
         C: Call + Send + 'scope,
         C::Output: Send + 'scope,
     {
-        // SAFETY: `wait` keeps the borrowed alive until the task is done. By then its
-        // call is gone, and its output is the handle's, which cannot outlive 'scope, or
-        // gone as well.
-        let future = unsafe { self.executor.submit_call(call, WhenFull::Wait(NEVER)) }
-            .map_err(|(error, _)| error)?;
+        // From here to the push, the task may be queued without being in the list.
+        let guard = AbortOnUnwind;
+        // SAFETY: `wait` keeps the borrowed alive until the task is done, as the guard makes
+        // sure that the task gets into the list. By then its call is gone, and its output is the
+        // handle's, which cannot outlive 'scope, or gone as well.
+        let submitted = unsafe { self.executor.submit_call(call, WhenFull::Wait(NEVER)) };
+        let future = match submitted {
+            Ok(future) => future,
+            Err((error, call)) => {
+                guard.disarm();
+                // Foreign code.
+                drop(call);
+                return Err(error);
+            }
+        };
         let mut tasks = lock(&self.tasks);
         if tasks.list.len() >= tasks.clean_at {
             tasks.list.retain(|task| !task.state().is_done());
             tasks.clean_at = (tasks.list.len() * 2).max(64);
         }
         tasks.list.push(future.task().clone());
+        drop(tasks);
+        guard.disarm();
         Ok(future)
     }
 
@@ -111,7 +124,10 @@ where
         lifetimes: PhantomData,
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    // Nothing may leave before the last task is done.
+    let guard = AbortOnUnwind;
     scope.wait();
+    guard.disarm();
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 

@@ -1,0 +1,103 @@
+//! All that the engine logs, by `tracing`.
+//!
+//! A subscriber is foreign code: it may panic, block, or call the engine again. So
+//! - every event is logged by a function of this file, out of which nothing unwinds;
+//! - no lock of the engine is held at that moment;
+//! - an event that a subscriber causes while it handles one of ours, in the same thread, is left out.
+//!   `tracing` does the same for subscribers of one thread, and endless recursion would be the alternative.
+//!
+//! `clippy.toml` refuses `tracing`'s macros in all other files.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "this is the place for them")]
+
+use crate::panic::discard_panic;
+use std::cell::Cell;
+use std::fmt::Display;
+
+/// Foreign code has panicked; `message` says which.
+pub(crate) fn panicked(message: &str, panic: &str) {
+    without_unwinding(|| tracing::error!(panic, "{message}"));
+}
+
+/// A pool has fewer threads than it asked for.
+pub(crate) fn thread_not_started(error: &impl Display) {
+    without_unwinding(|| tracing::warn!(%error, "a worker thread could not be started"));
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) use processes::*;
+
+#[cfg(target_os = "linux")]
+mod processes {
+    use super::{Display, without_unwinding};
+
+    /// A pool has fewer processes than it asked for.
+    pub(crate) fn process_not_started(error: &impl Display) {
+        without_unwinding(|| tracing::warn!(%error, "a worker process could not be started"));
+    }
+
+    /// A worker process has ended before it was told to, or because it could not go on.
+    pub(crate) fn process_died(death: &impl Display) {
+        without_unwinding(|| tracing::warn!(%death, "a worker process died"));
+    }
+
+    /// A worker process goes on although it is to end.
+    pub(crate) fn process_not_signalled(pid: u32, error: &impl Display) {
+        without_unwinding(
+            || tracing::warn!(pid, %error, "a worker process could not be signalled"),
+        );
+    }
+
+    /// The supervisor has to call callbacks itself.
+    pub(crate) fn no_thread_for_callbacks(error: &impl Display) {
+        without_unwinding(
+            || tracing::warn!(%error, "no thread for callbacks: they delay their pool"),
+        );
+    }
+}
+
+/// Calls `emit`, unless the thread is in such a call already. A panic ends here, and nobody is told:
+/// the panic hook was, and the log is what has failed.
+fn without_unwinding(emit: impl FnOnce()) {
+    thread_local! {
+        static LOGGING: Cell<bool> = const { Cell::new(false) };
+    }
+    // The thread-local needs no destructor, and so it is there as long as the thread is.
+    if LOGGING.replace(true) {
+        return;
+    }
+    discard_panic(emit);
+    LOGGING.set(false);
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_where_the_event_is_logged() {
+        struct Again(u32);
+        impl Drop for Again {
+            fn drop(&mut self) {
+                if self.0 > 0 {
+                    std::panic::panic_any(Again(self.0 - 1));
+                }
+            }
+        }
+        // With values whose destructors panic, one after the other and without end.
+        for depth in [0, 1, 5, 100] {
+            without_unwinding(|| std::panic::panic_any(Again(depth)));
+        }
+        let mut called = false;
+        without_unwinding(|| called = true);
+        assert!(called);
+    }
+
+    #[test]
+    fn an_event_inside_an_event_is_left_out() {
+        let mut inner = false;
+        without_unwinding(|| without_unwinding(|| inner = true));
+        assert!(!inner);
+    }
+}
