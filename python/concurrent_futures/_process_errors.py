@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal as _signal
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+from multiprocessing import reduction
 
 from concurrent_futures import TYPE_CHECKING
 from concurrent_futures._worker import format_traceback
@@ -83,11 +84,11 @@ def rebuild_exception(data: bytes) -> BaseException:
     """Return the exception that `pack_exception` was given, with its traceback for its cause."""
     exact, parts, text = pickle.loads(data)
     try:
-        error = pickle.loads(exact)
+        error = reduction.ForkingPickler.loads(exact)
     except Exception:
         if parts is None:
             raise
-        error = _from_parts(*pickle.loads(parts))
+        error = _from_parts(*reduction.ForkingPickler.loads(parts))
     error.__cause__ = _as_remote(text)
     rebuilt: BaseException = error
     return rebuilt

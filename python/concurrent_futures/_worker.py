@@ -103,19 +103,19 @@ def pack_exception(error: BaseException) -> bytes:
     text = format_traceback(error)
     error.__traceback__ = None
     try:
-        exact = bytes(reduction.ForkingPickler.dumps(error, 5))
+        exact = bytes(reduction.ForkingPickler.dumps(error))
     except BaseException as failure:
         # As in the standard library, this is the call's exception then.
         text = format_traceback(failure)
         failure.__traceback__ = None
         error = failure
-        exact = bytes(reduction.ForkingPickler.dumps(error, 5))
+        exact = bytes(reduction.ForkingPickler.dumps(error))
     parts: bytes | None = None
     if type(error).__module__ != "builtins":
         # For exceptions whose arguments are not those of their class.
         try:
             state = (type(error), error.args, vars(error))
-            parts = bytes(reduction.ForkingPickler.dumps(state, 5))
+            parts = bytes(reduction.ForkingPickler.dumps(state))
         except Exception:
             parts = None
     return pickle.dumps((exact, parts, text), 5)

@@ -21,6 +21,7 @@
 
 mod as_completed;
 mod buffers;
+mod by_name;
 mod callbacks;
 mod exclusive;
 mod fields;
@@ -31,6 +32,7 @@ mod map;
 mod name;
 mod observers;
 mod outcome;
+mod picklers;
 mod pickling;
 mod pool;
 mod process;

@@ -1,25 +1,25 @@
 //! Calls as bytes for another process.
 //!
 //! Functions that are pickled by reference, which most are, are *defined*: each worker gets
-//! their pickle once, and calls have a number in its place. The table has a strong reference
-//! to each, so that an address stands for one function as long as it is there.
+//! their name once, and calls have a number in its place. The table finds the name by the function's
+//! address. It keeps no function: each call compares the function with what its name stands for,
+//! so that another function at the same address is noticed.
 //!
 //! Arguments are pickled as `multiprocessing` does it, with what was registered there or in
 //! `copyreg`. If they are numbers, texts and the like, that comes to what the plain pickler
 //! does, which is many times cheaper.
 
 use crate::buffers::{self, Collector};
+use crate::by_name::Name;
 use crate::name;
+use crate::picklers;
 use crate::span_results;
 use crate::stdlib;
 use crate::unpickling;
 use concurrent_futures::engine::{Answer, Argument, Attachment, Definition, Segments};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
 use pyo3::prelude::*;
-use pyo3::types::{
-    PyBool, PyBytes, PyCFunction, PyDict, PyFloat, PyFunction, PyInt, PyList, PyModule, PyString,
-    PyTuple, PyType,
-};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use std::collections::HashMap;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -110,33 +110,52 @@ struct Table {
 }
 
 struct Known {
-    /// None if it is one that is sent with each call.
-    definition: Option<Arc<Definition>>,
-    _function: Py<PyAny>,
+    definition: Arc<Definition>,
+    name: Name,
 }
 
 impl Functions {
-    /// The definition of a function, if it is one that can be defined.
+    /// The definition of a function, if it is one that can be defined: it is what its name stands
+    /// for. A name that only Python code can look up counts if `may_call`.
     ///
     /// # Errors
-    /// What pickling the function raises.
-    fn define(&self, function: &Bound<'_, PyAny>) -> PyResult<Option<Arc<Definition>>> {
+    /// What looking at the function raises.
+    fn define(
+        &self,
+        function: &Bound<'_, PyAny>,
+        may_call: bool,
+    ) -> PyResult<Option<Arc<Definition>>> {
+        let py = function.py();
         let address = function.as_ptr().addr();
-        if let Some(known) = self.lock().by_address.get(&address) {
-            return Ok(known.definition.clone());
+        {
+            let table = self.lock();
+            if let Some(known) = table.by_address.get(&address)
+                && known.name.is_name_of(function)
+                && known.name.is_found(function)
+            {
+                return Ok(Some(Arc::clone(&known.definition)));
+            }
         }
-        if !is_by_reference(function)? {
-            return Ok(None);
-        }
-        let Ok(pickle) = with_reductions(function) else {
-            // It is for the pickling of the whole call to tell.
+        let Some(name) = Name::of(function)? else {
             return Ok(None);
         };
-        let bytes = pickle.as_bytes();
+        let finds = || name.find(py).is_ok_and(|found| found.is(function));
+        if !(name.is_found(function) || may_call && finds()) {
+            // It is for the pickling of the whole call to tell.
+            return Ok(None);
+        }
+        let Some(bytes) = name.to_bytes(py) else {
+            return Ok(None);
+        };
         if bytes.len() > Definition::LONGEST {
             return Ok(None);
         }
         let mut table = self.lock();
+        if let Some(known) = table.by_address.get(&address)
+            && known.definition.bytes == bytes
+        {
+            return Ok(Some(Arc::clone(&known.definition)));
+        }
         let place = if table.places.len() < usize::from(Definition::PLACES) {
             table.places.push(address);
             table.places.len() - 1
@@ -149,13 +168,13 @@ impl Functions {
         let definition = Arc::new(Definition {
             place: u16::try_from(place)?,
             number: table.number,
-            bytes: bytes.to_vec(),
+            bytes,
         });
         let former = std::mem::replace(&mut table.places[place], address);
         let replaced = (former != address).then(|| table.by_address.remove(&former));
         let known = Known {
-            definition: Some(Arc::clone(&definition)),
-            _function: function.clone().unbind(),
+            definition: Arc::clone(&definition),
+            name,
         };
         let raced = table.by_address.insert(address, known);
         drop(table);
@@ -168,42 +187,53 @@ impl Functions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A call as bytes, if that takes no time and no foreign code: its function is found by its name,
+    /// and its arguments are plain.
+    ///
+    /// # Errors
+    /// What looking at the function raises.
+    pub(crate) fn pickle_plain(
+        &self,
+        function: &Bound<'_, PyAny>,
+        arguments: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+        pickling: &Pickling,
+    ) -> PyResult<Option<Pickled>> {
+        let keywords = keywords.filter(|keywords| !keywords.is_empty());
+        let mut size = Size::default();
+        let is_plain = arguments.is_empty() || size.adds(arguments, DEPTH);
+        if !is_plain || !keywords.is_none_or(|keywords| size.adds(keywords, DEPTH)) {
+            return Ok(None);
+        }
+        if !picklers::is_original(function.py())? {
+            return Ok(None);
+        }
+        let Some(definition) = self.define(function, false)? else {
+            return Ok(None);
+        };
+        pickling
+            .call(function, Some(definition), arguments, keywords)
+            .map(Some)
+    }
+
     /// A call as bytes.
     ///
     /// # Errors
     /// What pickling it raises.
-    pub(crate) fn pickle<'py>(
+    pub(crate) fn pickle(
         &self,
-        function: &Bound<'py, PyAny>,
-        arguments: &Bound<'py, PyTuple>,
-        keywords: Option<&Bound<'py, PyDict>>,
+        function: &Bound<'_, PyAny>,
+        arguments: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
         pickling: &Pickling,
     ) -> PyResult<Pickled> {
-        let py = function.py();
         let keywords = keywords.filter(|keywords| !keywords.is_empty());
-        let definition = self.define(function)?;
-        let (tag, (argument, attachment)) = match (&definition, keywords) {
-            (Some(_), None) if arguments.is_empty() => {
-                (Tag::Nothing, (Argument::Own(Vec::new()), None))
-            }
-            (Some(_), None) => (Tag::Arguments, pickling.dumps(arguments)?),
-            (Some(_), Some(keywords)) => {
-                let both = PyTuple::new(py, [arguments.as_any(), keywords.as_any()])?;
-                (Tag::Keywords, pickling.dumps(both.as_any())?)
-            }
-            (None, keywords) => {
-                let keywords = keywords.cloned().unwrap_or_else(|| PyDict::new(py));
-                let parts = [function, arguments.as_any(), keywords.as_any()];
-                let whole = PyTuple::new(py, parts)?;
-                (Tag::Whole, pickling.dumps(whole.as_any())?)
-            }
+        let definition = if picklers::is_original(function.py())? {
+            self.define(function, true)?
+        } else {
+            None
         };
-        Ok(Pickled {
-            definition,
-            tag,
-            argument,
-            attachment,
-        })
+        pickling.call(function, definition, arguments, keywords)
     }
 
     /// Calls for each of the items as bytes: of their arguments, or of their only argument.
@@ -221,7 +251,11 @@ impl Functions {
         pickling: &Pickling,
     ) -> PyResult<Pickled> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let definition = self.define(function)?;
+        let definition = if picklers::is_original(function.py())? {
+            self.define(function, true)?
+        } else {
+            None
+        };
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut bytes = number.to_ne_bytes().to_vec();
         let start = bytes.len();
@@ -257,33 +291,40 @@ impl Functions {
     }
 }
 
-/// Whether pickling a function comes to its name: whatever it does otherwise is state.
-fn is_by_reference(function: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = function.py();
-    let kind = function.get_type();
-    let may_be = if kind.is(py.get_type::<PyFunction>()) || kind.is(py.get_type::<PyType>()) {
-        true
-    } else if kind.is(py.get_type::<PyCFunction>()) {
-        let owner = function.getattr(name::self_(py))?;
-        owner.is_none() || owner.is_instance_of::<PyModule>()
-    } else {
-        false
-    };
-    if !may_be {
-        return Ok(false);
-    }
-    let pickler = forking_pickler(py)?;
-    let registered = stdlib::copyreg_table(py)?.contains(&kind)?
-        || pickler.getattr(name::extra_reducers(py))?.contains(&kind)?;
-    Ok(!registered && !pickler.hasattr(name::reducer_override(py))?)
-}
-
-fn forking_pickler(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    // What it is now: others may have put their own in its place.
-    stdlib::reduction(py)?.getattr(name::forking_pickler(py))
-}
-
 impl Pickling {
+    /// A call as bytes. The function is pickled with the rest if it has no definition.
+    fn call(
+        &self,
+        function: &Bound<'_, PyAny>,
+        definition: Option<Arc<Definition>>,
+        arguments: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Pickled> {
+        let py = function.py();
+        let (tag, (argument, attachment)) = match (&definition, keywords) {
+            (Some(_), None) if arguments.is_empty() => {
+                (Tag::Nothing, (Argument::Own(Vec::new()), None))
+            }
+            (Some(_), None) => (Tag::Arguments, self.dumps(arguments)?),
+            (Some(_), Some(keywords)) => {
+                let both = PyTuple::new(py, [arguments.as_any(), keywords.as_any()])?;
+                (Tag::Keywords, self.dumps(both.as_any())?)
+            }
+            (None, keywords) => {
+                let keywords = keywords.cloned().unwrap_or_else(|| PyDict::new(py));
+                let parts = [function, arguments.as_any(), keywords.as_any()];
+                let whole = PyTuple::new(py, parts)?;
+                (Tag::Whole, self.dumps(whole.as_any())?)
+            }
+        };
+        Ok(Pickled {
+            definition,
+            tag,
+            argument,
+            attachment,
+        })
+    }
+
     /// The pickle of an object, and the buffers that go beside it: then, it begins with their
     /// table.
     fn dumps(&self, object: &Bound<'_, PyAny>) -> PyResult<(Argument, Option<Attachment>)> {
@@ -304,10 +345,13 @@ impl Pickling {
             pickle,
             buffers: None,
         };
-        let mut weight = 0;
-        if is_simple(object, 3, &mut weight) {
-            if weight >= buffers::LONG_BYTES
-                && let Some(attached) = buffers::pickle_into(object, weight, &self.segments)?
+        if !picklers::is_original(py)? {
+            return self.by_value_or(object, |object| picklers::dumps(object).map(whole));
+        }
+        let mut size = Size::default();
+        if size.adds(object, DEPTH + 1) {
+            if size.bytes >= buffers::LONG_BYTES
+                && let Some(attached) = buffers::pickle_into(object, size.bytes, &self.segments)?
             {
                 return Ok(WithBuffers {
                     pickle: PyBytes::new(py, &[]),
@@ -316,13 +360,26 @@ impl Pickling {
             }
             return plain(object).map(whole);
         }
-        match self.with_buffers(object) {
+        self.by_value_or(object, |object| self.with_buffers(object))
+    }
+
+    /// Pickles an object, by `cloudpickle` if it must and may.
+    fn by_value_or<'py>(
+        &self,
+        object: &Bound<'py, PyAny>,
+        pickle: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<WithBuffers<'py>>,
+    ) -> PyResult<WithBuffers<'py>> {
+        let py = object.py();
+        match pickle(object) {
             Err(error) if self.by_value && error.is_instance_of::<PyException>(py) => {
                 let pickle = py
                     .import("cloudpickle")?
                     .call_method1("dumps", (object, 5))?
                     .cast_into::<PyBytes>()?;
-                Ok(whole(pickle))
+                Ok(WithBuffers {
+                    pickle,
+                    buffers: None,
+                })
             }
             pickled => pickled,
         }
@@ -410,7 +467,7 @@ pub(crate) fn plain<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBy
 }
 
 /// As `multiprocessing` pickles.
-pub(crate) fn with_reductions<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+fn with_reductions<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     with_reductions_and(object, None)
 }
 
@@ -421,53 +478,76 @@ fn with_reductions_and<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let py = object.py();
     let buffer = stdlib::bytes_io(py)?.call0()?;
-    let pickler = forking_pickler(py)?;
+    let pickler = stdlib::original_pickler(py)?;
     let pickler = match callback {
-        // Another one may have other parameters.
-        Some(callback) if pickler.is(stdlib::original_pickler(py)?) => {
-            pickler.call1((&buffer, 5, true, callback))?
-        }
-        _ => pickler.call1((&buffer, 5))?,
+        Some(callback) => pickler.call1((&buffer, 5, true, callback))?,
+        None => pickler.call1((&buffer, 5))?,
     };
     pickler.call_method1(name::dump(py), (object,))?;
     let pickle = buffer.call_method0(name::getvalue(py))?;
     Ok(pickle.cast_into::<PyBytes>()?)
 }
 
-/// Whether an object is made of numbers, texts, bytes and small containers of these: nothing
-/// can be registered for them. Adds the length of bytes to `weight`.
-fn is_simple(object: &Bound<'_, PyAny>, depth: u32, weight: &mut usize) -> bool {
-    /// Beyond, looking costs more than it saves.
+/// How deep plain containers may be in each other.
+const DEPTH: u32 = 3;
+
+/// The size of plain values: numbers, texts, bytes, and containers of these. Nothing can be
+/// registered for them, and no Python code runs to pickle or unpickle them.
+#[derive(Default)]
+struct Size {
+    /// How many values and containers there are.
+    values: usize,
+    /// The length of the bytes among them.
+    bytes: usize,
+    /// The length of the texts among them, in characters.
+    characters: usize,
+}
+
+impl Size {
+    /// Values that are more or longer are as good as not plain: they take time.
     const MOST: usize = 4096;
-    if object.is_none()
-        || object.is_exact_instance_of::<PyInt>()
-        || object.is_exact_instance_of::<PyString>()
-        || object.is_exact_instance_of::<PyFloat>()
-        || object.is_exact_instance_of::<PyBool>()
-    {
-        return true;
+    const LONGEST: usize = 1024 * 1024;
+
+    /// Adds a value. False if it is not plain, or too much.
+    fn adds(&mut self, object: &Bound<'_, PyAny>, depth: u32) -> bool {
+        self.values += 1;
+        if object.is_none()
+            || object.is_exact_instance_of::<PyInt>()
+            || object.is_exact_instance_of::<PyFloat>()
+            || object.is_exact_instance_of::<PyBool>()
+        {
+            return true;
+        }
+        if let Ok(text) = object.cast_exact::<PyString>() {
+            self.characters += text.len().unwrap_or(0);
+            return self.characters <= Self::LONGEST;
+        }
+        if let Ok(bytes) = object.cast_exact::<PyBytes>() {
+            self.bytes += bytes.as_bytes().len();
+            return true;
+        }
+        if depth == 0 {
+            return false;
+        }
+        if let Ok(tuple) = object.cast_exact::<PyTuple>() {
+            self.has_room(tuple.len())
+                && tuple
+                    .iter_borrowed()
+                    .all(|item| self.adds(&item, depth - 1))
+        } else if let Ok(list) = object.cast_exact::<PyList>() {
+            self.has_room(list.len()) && list.iter().all(|item| self.adds(&item, depth - 1))
+        } else if let Ok(dict) = object.cast_exact::<PyDict>() {
+            self.has_room(dict.len())
+                && dict
+                    .iter()
+                    .all(|(key, value)| self.adds(&key, depth - 1) && self.adds(&value, depth - 1))
+        } else {
+            false
+        }
     }
-    if let Ok(bytes) = object.cast_exact::<PyBytes>() {
-        *weight += bytes.as_bytes().len();
-        return true;
-    }
-    if depth == 0 {
-        return false;
-    }
-    if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-        tuple.len() <= MOST
-            && tuple
-                .iter_borrowed()
-                .all(|item| is_simple(&item, depth - 1, weight))
-    } else if let Ok(list) = object.cast_exact::<PyList>() {
-        list.len() <= MOST && list.iter().all(|item| is_simple(&item, depth - 1, weight))
-    } else if let Ok(dict) = object.cast_exact::<PyDict>() {
-        dict.len() <= MOST
-            && dict.iter().all(|(key, value)| {
-                is_simple(&key, depth - 1, weight) && is_simple(&value, depth - 1, weight)
-            })
-    } else {
-        false
+
+    fn has_room(&self, more: usize) -> bool {
+        self.values + more <= Self::MOST
     }
 }
 

@@ -199,9 +199,13 @@ impl ProcessPool {
         let started = this.get().started()?;
         let shared = &started.shared;
         let permit = (started.permit(py)).map_err(|error| Self::supervise_after(this, error))?;
-        let pickled = shared
-            .functions
-            .pickle(function, arguments, keywords, &shared.pickling);
+        let functions = &shared.functions;
+        let plain = functions.pickle_plain(function, arguments, keywords, &shared.pickling);
+        let pickled = match plain {
+            Ok(Some(pickled)) => Ok(pickled),
+            Ok(None) => functions.pickle(function, arguments, keywords, &shared.pickling),
+            Err(error) => Err(error),
+        };
         let future = match pickled {
             Ok(pickled) => {
                 let remote = Remote::new(Arc::clone(shared), permit);

@@ -12,6 +12,7 @@
 
 use crate::buffers;
 use crate::name;
+use crate::picklers;
 use crate::stdlib;
 use concurrent_futures::engine::Received;
 use pyo3::exceptions::PyValueError;
@@ -73,7 +74,10 @@ pub(crate) fn loads<'py>(
             (Some(keywords), pickle)
         }
     };
-    let loads = stdlib::loads(py)?;
+    let loads = match &buffers {
+        None => picklers::loads(py)?,
+        Some(_) => stdlib::loads(py)?.clone(),
+    };
     if pickle.len() <= COPIED {
         return loads.call((PyBytes::new(py, pickle),), buffers.as_ref());
     }

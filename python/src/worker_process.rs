@@ -4,6 +4,7 @@
 //! interrupt (Ctrl-C) is not meant for a worker that does nothing, and is forgotten.
 
 use crate::buffers;
+use crate::by_name::Name;
 use crate::pickling::{self, AS_ONE, NO_PICKLE, Pickling, Tag};
 use crate::process_errors;
 use crate::span_results::{self, Appended};
@@ -30,15 +31,10 @@ const KEPT: usize = 32 * 1024 * 1024;
 /// How many results with long buffers may be on their way, or in use by the parent.
 const FILES: usize = 64;
 
-/// A function that was defined.
-enum Function {
-    Pickled(Vec<u8>),
-    Ready(Py<PyAny>),
-}
-
 struct Worker<'py> {
     py: Python<'py>,
-    functions: Vec<Option<Function>>,
+    /// The names of the functions that were defined.
+    functions: Vec<Option<PyResult<Name>>>,
     /// Whether what cannot be unpickled ends the worker, as in the standard library.
     is_strict: bool,
     pickling: Pickling,
@@ -71,17 +67,13 @@ impl<'py> Worker<'py> {
         }
     }
 
-    fn function(&mut self, place: u16) -> PyResult<Bound<'py, PyAny>> {
-        let place = self.functions.get_mut(usize::from(place));
-        let Some(Some(function)) = place else {
-            return Err(PyRuntimeError::new_err("the function is not defined"));
-        };
-        let ready = match function {
-            Function::Ready(ready) => return Ok(ready.bind(self.py).clone()),
-            Function::Pickled(pickle) => loads(self.py, pickle, None)?,
-        };
-        *function = Function::Ready(ready.clone().unbind());
-        Ok(ready)
+    /// What the name of a function stands for now: the call before may have changed that.
+    fn function(&self, place: u16) -> PyResult<Bound<'py, PyAny>> {
+        match self.functions.get(usize::from(place)) {
+            Some(Some(Ok(name))) => name.find(self.py),
+            Some(Some(Err(error))) => Err(error.clone_ref(self.py)),
+            _ => Err(PyRuntimeError::new_err("the function is not defined")),
+        }
     }
 
     fn make(
@@ -208,7 +200,9 @@ impl<'py> Worker<'py> {
             if has_ticked && index > range.start && start.elapsed() > PATIENCE {
                 return Ok(Called::StoppedBefore(range.end - index));
             }
-            let called = span.call(index);
+            let called = self
+                .function_of(span, order)
+                .and_then(|function| span.call(index, &function));
             let appended = called.and_then(|result| {
                 let appended = span_results::append(&result, &self.pickling, &mut answer.bytes);
                 drop(result);
@@ -243,7 +237,16 @@ impl<'py> Worker<'py> {
         Ok(Called::Returned)
     }
 
-    /// The same, for items that are one task.
+    /// The function of a span for the next of its items. The item before may have changed what its
+    /// name stands for.
+    fn function_of(&self, span: &Span<'py>, order: &CallOrder) -> PyResult<Bound<'py, PyAny>> {
+        if order.place < Definition::PLACES {
+            return self.function(order.place);
+        }
+        Ok(span.function.clone())
+    }
+
+    /// Calls the function for some of the items, which are one task.
     fn call_span_as_one(
         &self,
         span: &mut Span<'py>,
@@ -252,7 +255,8 @@ impl<'py> Worker<'py> {
     ) -> PyResult<Called> {
         let results = PyList::empty(self.py);
         for index in order.items.clone() {
-            results.append(span.call(index)?)?;
+            let function = span.function.clone();
+            results.append(span.call(index, &function)?)?;
             let_others_run(self.py);
         }
         span_results::append_all(&results, &self.pickling, answer)?;
@@ -306,14 +310,14 @@ struct Span<'py> {
 }
 
 impl<'py> Span<'py> {
-    fn call(&mut self, index: u32) -> PyResult<Bound<'py, PyAny>> {
+    fn call(&mut self, index: u32, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         // The item is this call's only: nothing else keeps its arguments.
         let item = self.items.get_mut(index as usize).and_then(Option::take);
         let arguments = item.ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
         if self.is_single {
-            return self.function.call1((arguments,));
+            return function.call1((arguments,));
         }
-        self.function.call(arguments.cast_into::<PyTuple>()?, None)
+        function.call(arguments.cast_into::<PyTuple>()?, None)
     }
 }
 
@@ -323,7 +327,7 @@ impl Caller for Worker<'_> {
         if self.functions.len() <= place {
             self.functions.resize_with(place + 1, || None);
         }
-        self.functions[place] = Some(Function::Pickled(bytes.to_vec()));
+        self.functions[place] = Some(Name::from_bytes(self.py, bytes));
     }
 
     fn call(

@@ -4,6 +4,7 @@ It loads little, as each worker of some start methods reads it anew.
 """
 
 import contextlib
+import importlib
 import os
 import pickle
 import signal
@@ -39,6 +40,71 @@ class Flag:
                 raise TimeoutError(f"nobody sets {self.path.name}")
             time.sleep(0.001)
         return True
+
+
+def first() -> str:
+    """Stands for a function that is replaced."""
+    return "first"
+
+
+def second(item: int = 0) -> str:
+    """The function that takes its place."""
+    return "second"
+
+
+class First:
+    """A class that is replaced."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return str, (type(self).__name__,)
+
+
+class Second(First):
+    """The class that takes its place."""
+
+
+def rebind() -> None:
+    """Puts others in the place of `first` and `First`, as tools do that reload modules."""
+    globals().update(first=second, First=Second)
+
+
+def rebinds_itself(item: int) -> str:
+    """Puts another function in the place of this one."""
+    globals()["rebinds_itself"] = second
+    return "rebound"
+
+
+def reload(name: str) -> None:
+    """Reloads a module."""
+    importlib.reload(sys.modules[name])
+
+
+class Methods:
+    """Methods of kinds."""
+
+    @staticmethod
+    def static(value: Any) -> Any:
+        """One without an owner."""
+        return "static", value
+
+    @classmethod
+    def of_class(cls, value: Any) -> Any:
+        """One of the class."""
+        return cls.__name__, value
+
+    def plain(self, value: Any) -> Any:
+        """One of an object."""
+        return "plain", value
+
+
+class Stateful:
+    """What is called, and returns its state."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self) -> int:
+        return self.number
 
 
 def capture(*args: Any, **kwargs: Any) -> Any:
