@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 PYTHON ?= python3
 
-.PHONY: demo test lint unit models doc python python-lint bench bench-rust bench-python stress sanitize
+.PHONY: demo test lint unit models doc python python-lint bench bench-rust bench-python stress sanitize fuzz
 
 ## The main job: downloads 80 pictures from a server on this machine, one after
 ## another and with a pool of 20; counts primes one after another, with threads and
@@ -53,6 +53,14 @@ python-3.%: .venv/3.%/package
 	.venv/3.$*/bin/stubtest concurrent_futures._engine
 	.venv/3.$*/bin/python -m pytest
 	.venv/3.$*/bin/python python/cpython/run.py
+
+## Compares 10,000 random programs on the standard library and on the package; about an hour.
+## FUZZ_SEED=… tries others.
+FUZZ_SEED ?= 1
+fuzz: fuzz-3.13
+fuzz-%: .venv/%/package
+	.venv/$*/bin/python python/fuzz/compare.py --kind thread --seed $(FUZZ_SEED) --count 7000
+	.venv/$*/bin/python python/fuzz/compare.py --kind process --seed $(FUZZ_SEED) --count 3000
 
 # Environments, with the test tools, and with the package as `pip install .` builds it.
 .PRECIOUS: .venv/%/tools .venv/%/package
