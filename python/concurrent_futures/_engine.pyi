@@ -181,6 +181,12 @@ class CallbacksThread:
     def run(self) -> None: ...
 
 @final
+class ErrandsThread:
+    """What a thread of a process pool runs that pickles or unpickles."""
+
+    def run(self) -> None: ...
+
+@final
 class Supervisor:
     """What the supervisor thread of a process pool runs."""
 

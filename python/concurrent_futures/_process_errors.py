@@ -82,7 +82,7 @@ def remote_traceback(error: BaseException) -> BaseException:
 
 def rebuild_exception(data: bytes) -> BaseException:
     """Return the exception that `pack_exception` was given, with its traceback for its cause."""
-    exact, parts, text = pickle.loads(data)
+    exact, parts, text = pickle.loads(memoryview(data)[1:])
     try:
         error = reduction.ForkingPickler.loads(exact)
     except Exception:

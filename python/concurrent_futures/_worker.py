@@ -58,6 +58,9 @@ class Task:
         self.memory_limit = memory_limit
 
 
+_PLAIN = frozenset([type(None), bool, int, float, str, bytes])
+
+
 def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
     """Live as a worker."""
     _engine.live_no_longer_than(life.fd)
@@ -99,7 +102,10 @@ def _limit_memory(limit: int) -> None:
 
 
 def pack_exception(error: BaseException) -> bytes:
-    """Return an exception as bytes for `rebuild_exception`, with its traceback as text."""
+    """Return an exception as bytes for `rebuild_exception`, with its traceback as text.
+
+    The first byte tells whether unpickling it runs no code but that of the interpreter.
+    """
     text = format_traceback(error)
     error.__traceback__ = None
     try:
@@ -118,7 +124,17 @@ def pack_exception(error: BaseException) -> bytes:
             parts = bytes(reduction.ForkingPickler.dumps(state))
         except Exception:
             parts = None
-    return pickle.dumps((exact, parts, text), 5)
+    kind = b"p" if _is_plain(error) else b"."
+    return kind + pickle.dumps((exact, parts, text), 5)
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Return whether an exception is one of the interpreter, and made of numbers and texts."""
+    return (
+        type(error).__module__ == "builtins"
+        and not vars(error)
+        and all(type(value) in _PLAIN for value in error.args)
+    )
 
 
 def format_traceback(error: BaseException) -> str:

@@ -23,6 +23,7 @@ mod as_completed;
 mod buffers;
 mod by_name;
 mod callbacks;
+mod errands;
 mod exclusive;
 mod fields;
 mod future;
@@ -64,6 +65,8 @@ mod _engine {
     use super::as_completed::{AsCompleted, as_completed};
     #[pymodule_export]
     use super::callbacks::CallbacksThread;
+    #[pymodule_export]
+    use super::errands::ErrandsThread;
     #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]

@@ -62,16 +62,19 @@ names! {
     exception_in_initializer = "Exception in initializer:";
     exception_in_worker = "Exception in worker";
     name = "name";
+    no_errands_thread = "no thread for pickling: it delays its pool";
     no_callbacks_thread = "no thread for callbacks: they delay their pool";
     notify_all = "notify_all";
     release = "release";
     result = "result";
     start = "start";
     start_callbacks = "start_callbacks";
+    start_errands = "start_errands";
     submit = "submit";
     supervise = "_supervise";
     target = "target";
     thread_name = "%s_%d";
+    unpickler = "ProcessPoolExecutor-unpickler";
     unexpected_state = "Future %s in unexpected state: %s";
 }
 

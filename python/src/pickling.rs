@@ -328,7 +328,7 @@ impl Pickling {
     /// The pickle of an object, and the buffers that go beside it: then, it begins with their
     /// table.
     fn dumps(&self, object: &Bound<'_, PyAny>) -> PyResult<(Argument, Option<Attachment>)> {
-        let WithBuffers { pickle, buffers } = self.pickle(object)?;
+        let (WithBuffers { pickle, buffers }, _) = self.pickle(object)?;
         Ok(match buffers {
             None => (argument_of(&pickle), None),
             Some((attachment, mut table)) => {
@@ -338,29 +338,32 @@ impl Pickling {
         })
     }
 
-    /// The pickle of an object, by `cloudpickle` if it must and may.
-    fn pickle<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<WithBuffers<'py>> {
+    /// The pickle of an object, by `cloudpickle` if it must and may; and whether the object is plain.
+    fn pickle<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<(WithBuffers<'py>, bool)> {
         let py = object.py();
         let whole = |pickle| WithBuffers {
             pickle,
             buffers: None,
         };
         if !picklers::is_original(py)? {
-            return self.by_value_or(object, |object| picklers::dumps(object).map(whole));
+            let pickled = self.by_value_or(object, |object| picklers::dumps(object).map(whole))?;
+            return Ok((pickled, false));
         }
         let mut size = Size::default();
-        if size.adds(object, DEPTH + 1) {
-            if size.bytes >= buffers::LONG_BYTES
-                && let Some(attached) = buffers::pickle_into(object, size.bytes, &self.segments)?
-            {
-                return Ok(WithBuffers {
-                    pickle: PyBytes::new(py, &[]),
-                    buffers: Some(attached),
-                });
-            }
-            return plain(object).map(whole);
+        if !size.adds(object, DEPTH + 1) {
+            let pickled = self.by_value_or(object, |object| self.with_buffers(object))?;
+            return Ok((pickled, false));
         }
-        self.by_value_or(object, |object| self.with_buffers(object))
+        if size.bytes >= buffers::LONG_BYTES
+            && let Some(attached) = buffers::pickle_into(object, size.bytes, &self.segments)?
+        {
+            let pickled = WithBuffers {
+                pickle: PyBytes::new(py, &[]),
+                buffers: Some(attached),
+            };
+            return Ok((pickled, true));
+        }
+        Ok((plain(object).map(whole)?, true))
     }
 
     /// Pickles an object, by `cloudpickle` if it must and may.
@@ -434,16 +437,17 @@ impl Pickling {
             }
             (unpickling::BYTES, bytes.clone())
         } else {
-            match self.pickle(result)? {
-                WithBuffers {
-                    pickle,
-                    buffers: None,
-                } => (unpickling::PICKLED, pickle),
-                WithBuffers {
-                    pickle,
-                    buffers: Some((attachment, table)),
-                } => {
-                    answer.bytes.push(unpickling::WITH_BUFFERS);
+            let (pickled, is_plain) = self.pickle(result)?;
+            let WithBuffers { pickle, buffers } = pickled;
+            match (buffers, is_plain) {
+                (None, false) => (unpickling::PICKLED, pickle),
+                (None, true) => (unpickling::PLAIN, pickle),
+                (Some((attachment, table)), is_plain) => {
+                    answer.bytes.push(if is_plain {
+                        unpickling::PLAIN_WITH_BUFFERS
+                    } else {
+                        unpickling::WITH_BUFFERS
+                    });
                     answer.bytes.extend_from_slice(&table);
                     answer.bytes.extend_from_slice(pickle.as_bytes());
                     answer.attachment = Some(attachment);

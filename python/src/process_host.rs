@@ -4,9 +4,11 @@
 //! codes, as only `multiprocessing` may take the exit status of its own children.
 
 use crate::callbacks::Callbacks;
+use crate::errands::Errands;
 use crate::name;
 use crate::process::attached;
 use crate::released;
+use crate::remote::Unopened;
 use concurrent_futures::WorkerExit;
 use concurrent_futures::engine::{StartedWorker, WorkerHost};
 use pyo3::prelude::*;
@@ -20,6 +22,7 @@ pub(crate) struct Processes {
     /// `concurrent_futures.process.Workers`.
     pub(crate) workers: Py<PyAny>,
     pub(crate) callbacks: Arc<Callbacks>,
+    pub(crate) opener: Arc<Errands<Unopened>>,
 }
 
 impl WorkerHost for Processes {
@@ -55,6 +58,11 @@ impl WorkerHost for Processes {
                 }
             }
         })
+    }
+
+    fn needs_workers(&self) -> bool {
+        // Answers may refer to something in the workers.
+        self.opener.left() > 0
     }
 
     fn before_sleep(&self) -> Option<Duration> {

@@ -1,6 +1,7 @@
 //! `ProcessPool`: what `concurrent_futures.ProcessPoolExecutor` is made of.
 
 use crate::callbacks::Callbacks;
+use crate::errands::Errands;
 use crate::future::Future;
 use crate::name;
 use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
@@ -348,9 +349,11 @@ impl ProcessPool {
             options = options.time_limit(limit);
         }
         let callbacks = Arc::new(Callbacks::default());
+        let opener = Arc::new(Errands::default());
         let host = Arc::new(Processes {
             workers: workers.clone_ref(py),
             callbacks: Arc::clone(&callbacks),
+            opener: Arc::clone(&opener),
         });
         let pool = Engine::new(&settings, host)?;
         let started = Box::new(Started {
@@ -363,6 +366,7 @@ impl ProcessPool {
                     segments: Segments::new(KEPT, FILES),
                 },
                 callbacks,
+                opener,
                 workers,
             }),
             has_begun: AtomicBool::new(false),
@@ -460,10 +464,10 @@ impl ProcessPool {
         Ok(())
     }
 
-    /// Whether the calling thread is the one for callbacks.
+    /// Whether the calling thread is one that the end of the pool waits for.
     #[pyo3(name = "_calls_back")]
     fn calls_back(&self) -> PyResult<bool> {
-        Ok(self.shared()?.callbacks.is_current())
+        Ok(self.shared()?.is_own_thread())
     }
 
     /// The number of tasks that no worker has.
@@ -538,6 +542,7 @@ impl Supervisor {
     fn run(&self, py: Python<'_>) {
         let on_the_way = py.detach(|| {
             self.0.pool.supervise();
+            self.0.opener.end();
             // After the last of them: who waits for us waits for them, too.
             self.0.callbacks.end();
             self.0.pickling.segments.close();

@@ -1,11 +1,13 @@
 //! What an executor of processes, its futures and its supervisor have in common.
 
 use crate::callbacks::{Callbacks, CallbacksThread};
+use crate::errands::Errands;
 use crate::future::Future;
 use crate::name;
 use crate::pickling::{Functions, Pickling};
 use crate::process::generation;
 use crate::process_errors;
+use crate::remote::Unopened;
 use concurrent_futures::BrokenExecutor;
 use concurrent_futures::engine::ProcessPool;
 use pyo3::exceptions::PyRuntimeError;
@@ -26,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) generation: usize,
     pub(crate) pickling: Pickling,
     pub(crate) callbacks: Arc<Callbacks>,
+    /// Unpickles answers.
+    pub(crate) opener: Arc<Errands<Unopened>>,
     /// `concurrent_futures.process.Workers`.
     pub(crate) workers: Py<PyAny>,
 }
@@ -56,6 +60,29 @@ impl Shared {
         let py = future.py();
         self.callbacks
             .finish(future, |thread| self.start_callbacks(py, thread));
+    }
+
+    /// Has answers unpickled that were kept for it.
+    pub(crate) fn start_opener(&self, py: Python<'_>) {
+        self.opener.start(py, |thread| {
+            let workers = self.workers.bind(py);
+            let arguments = (thread, name::unpickler(py));
+            workers
+                .call_method1(name::start_errands(py), arguments)
+                .map(drop)
+        });
+    }
+
+    /// Errands have ended, and there are no others of their kind.
+    pub(crate) fn settled(&self, py: Python<'_>) {
+        if self.is_of_this_process() {
+            py.detach(|| self.pool.settled());
+        }
+    }
+
+    /// Whether the calling thread is one that the end of the pool waits for.
+    pub(crate) fn is_own_thread(&self) -> bool {
+        self.callbacks.is_current() || self.opener.is_current()
     }
 
     fn start_callbacks(&self, py: Python<'_>, thread: CallbacksThread) -> PyResult<()> {

@@ -2,9 +2,14 @@
 //!
 //! # Protocol
 //! The answer is kept as the bytes that have come, by whichever thread receives them, which is
-//! not attached. The future is finished by that. It is *opened*, which is to say unpickled, by
-//! the first thread that asks for the outcome. Should two ask at the same time, both
-//! unpickle, and both get what the first has put into the future.
+//! not attached. It is *opened*, which is to say unpickled, in one of two ways.
+//!
+//! - A *plain* answer is made of numbers, texts and the like, as its worker says. The future is finished
+//!   when the answer has come. The first thread that asks for the outcome opens it. Should two ask
+//!   at the same time, both unpickle, and both get what the first has put into the future.
+//! - Any other answer may run Python code, and refer to something in its worker. As in the standard
+//!   library, a thread of the pool opens it on arrival (`errands.rs`), once, and then finishes the
+//!   future. Until then the future is claimed, and the pool keeps its workers.
 //!
 //! The answer of a span comes in parts, which are kept by their first items until an iterator takes
 //! them. Each item has its own outcome: an error counts for the items of its part, and for no
@@ -13,6 +18,7 @@
 //! `content` is under a lock, which is held for no Python code.
 
 use crate::buffers;
+use crate::errands::Errand;
 use crate::future::Future;
 use crate::observers::Observers;
 use crate::process::attached;
@@ -23,7 +29,8 @@ use crate::span_results;
 use crate::unpickling;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::{
-    Cancel, ForeignTask, Header, Permit, Phase, Received, RemoteAnswer, RemoteTask, TaskRef, VTable,
+    Cancel, ForeignTask, Header, Kept, Permit, Phase, Received, RemoteAnswer, RemoteTask, TaskRef,
+    VTable,
 };
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -188,9 +195,14 @@ impl Remote {
         self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps an answer. Returns whether it is complete.
-    fn keep(&self, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool {
+    /// Keeps an answer of the task.
+    fn keep(&self, task: &TaskRef, items: Range<u32>, answer: RemoteAnswer<'_>) -> Kept {
         self.leave();
+        let is_plain = match &answer {
+            RemoteAnswer::Value { bytes, .. } => unpickling::is_plain(bytes),
+            RemoteAnswer::Failure(bytes) => unpickling::is_plain_failure(bytes),
+            RemoteAnswer::Error(_) => true,
+        };
         let mut content = self.content();
         match (&mut *content, answer) {
             (Content::Parts(parts), answer) => {
@@ -200,7 +212,11 @@ impl Remote {
                 if let Some(milestone) = milestone {
                     reach(&milestone);
                 }
-                return is_complete;
+                return if is_complete {
+                    Kept::Whole
+                } else {
+                    Kept::Partly
+                };
             }
             (content, RemoteAnswer::Value { bytes, attachment }) => {
                 *content = match message(bytes, attachment) {
@@ -220,7 +236,15 @@ impl Remote {
                 *content = Content::Error(error);
             }
         }
-        true
+        drop(content);
+        if is_plain {
+            return Kept::Whole;
+        }
+        if self.pool.opener.add(Unopened(task.clone())) {
+            Kept::ToSettle
+        } else {
+            Kept::Partly
+        }
     }
 
     /// Keeps an answer for some items of a span. Returns whether it was the last.
@@ -425,17 +449,18 @@ enum Opened<'py> {
     Exception(Bound<'py, PyAny>),
 }
 
-/// Puts the outcome of a future where futures have it.
+/// Puts the outcome of a future that is done where futures have it.
 ///
 /// # Errors
 /// `KeyboardInterrupt`, when that came meanwhile: then it is still to be opened.
 pub(crate) fn open(future: &Bound<'_, Future>) -> PyResult<()> {
-    let Some(remote) = future.get().remote() else {
-        return Ok(());
-    };
-    if !future.get().state().is_done() {
-        return Ok(());
+    match future.get().remote() {
+        Some(remote) if future.get().state().is_done() => open_content(future, remote),
+        _ => Ok(()),
     }
+}
+
+fn open_content(future: &Bound<'_, Future>, remote: &Remote) -> PyResult<()> {
     let py = future.py();
     let content = {
         let content = remote.content();
@@ -459,6 +484,33 @@ pub(crate) fn open(future: &Bound<'_, Future>) -> PyResult<()> {
     };
     drop(before);
     Ok(())
+}
+
+/// A task whose answer is to be opened.
+pub(crate) struct Unopened(TaskRef);
+
+impl Errand for Unopened {
+    fn run(self, py: Python<'_>) -> Arc<Shared> {
+        let task = self.0;
+        // SAFETY: it is one of ours, and the reference keeps it.
+        let future = unsafe { Future::of(py, task.address()) };
+        let remote = future.get().remote();
+        // SAFETY: only futures with this part are added.
+        let remote = unsafe { remote.unwrap_unchecked() };
+        // An interrupt that unpickling raises of its own accord is no other failure.
+        if let Err(error) = open_content(&future, remote) {
+            let error = remote.pool.unpickling_failed(py, error);
+            *remote.content() = Content::Opened;
+            Future::fill_exception(&future, error.into_value(py).into_bound(py).into_any());
+        }
+        // SAFETY: claimed by the pool, which has left it to us; the outcome is there.
+        unsafe {
+            if !task.finish_quietly() {
+                RemoteFuture::finish(task.address());
+            }
+        }
+        Arc::clone(&remote.pool)
+    }
 }
 
 /// Has the callbacks of a future called that is done.
@@ -550,11 +602,23 @@ unsafe impl ForeignTask for RemoteFuture {
 
 // SAFETY: as above; the functions call nothing foreign.
 unsafe impl RemoteTask for RemoteFuture {
-    unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool {
+    unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> Kept {
         // SAFETY: the pool has a reference to the future, which has this part.
         let future = unsafe { Future::at(task).as_ref() };
+        // SAFETY: as above.
+        let task = unsafe { TaskRef::borrow(task) };
         let remote = future.remote();
-        remote.is_none_or(|remote| remote.keep(items, answer))
+        remote.map_or(Kept::Whole, |remote| remote.keep(&task, items, answer))
+    }
+
+    unsafe fn settle(task: NonNull<Header>) {
+        attached(|py| {
+            // SAFETY: promised by the caller.
+            let future = unsafe { Future::of(py, task) };
+            if let Some(remote) = future.get().remote() {
+                remote.pool.start_opener(py);
+            }
+        });
     }
 
     unsafe fn leave(task: NonNull<Header>) {

@@ -6,8 +6,10 @@
 //! |---|---|
 //! | [`NONE`] | nothing: it is `None` |
 //! | [`PICKLED`] | a pickle |
+//! | [`PLAIN`] | a pickle of numbers, texts and the like |
 //! | [`BYTES`] | the bytes of a `bytes` object |
 //! | [`WITH_BUFFERS`] | a table of buffers, and a pickle |
+//! | [`PLAIN_WITH_BUFFERS`] | the same, of numbers, texts, bytes and the like |
 //! | [`ATTACHED_BYTES`] | nothing: the bytes of a `bytes` object came beside |
 
 use crate::buffers;
@@ -26,6 +28,18 @@ pub(crate) const PICKLED: u8 = 1;
 pub(crate) const BYTES: u8 = 2;
 pub(crate) const WITH_BUFFERS: u8 = 3;
 pub(crate) const ATTACHED_BYTES: u8 = 4;
+pub(crate) const PLAIN: u8 = 5;
+pub(crate) const PLAIN_WITH_BUFFERS: u8 = 6;
+
+/// Whether unpickling an answer runs no Python code, and needs nothing of its worker.
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    !matches!(bytes.first(), Some(&(PICKLED | WITH_BUFFERS)))
+}
+
+/// The same of the bytes of an exception, as `pack_exception` makes them.
+pub(crate) fn is_plain_failure(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'p')
+}
 
 /// Pickles longer than this are read where they are.
 const COPIED: usize = 4096;
@@ -41,9 +55,11 @@ pub(crate) fn value<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     match (bytes.split_first(), attachment) {
         (Some((&NONE, [])), None) => Ok(py.None().into_bound(py)),
-        (Some((&PICKLED, pickle)), None) => loads(py, pickle, None),
+        (Some((&(PICKLED | PLAIN), pickle)), None) => loads(py, pickle, None),
         (Some((&BYTES, bytes)), None) => Ok(PyBytes::new(py, bytes).into_any()),
-        (Some((&WITH_BUFFERS, bytes)), Some(attachment)) => loads(py, bytes, Some(attachment)),
+        (Some((&(WITH_BUFFERS | PLAIN_WITH_BUFFERS), bytes)), Some(attachment)) => {
+            loads(py, bytes, Some(attachment))
+        }
         (Some((&ATTACHED_BYTES, [])), Some(attachment)) => {
             Ok(PyBytes::new(py, buffers::contents(attachment)).into_any())
         }

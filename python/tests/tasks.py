@@ -409,3 +409,57 @@ def process_name() -> tuple[str, int | None]:
 def local_function() -> Any:
     """A function that pickle does not find."""
     return lambda: None
+
+
+class Pid:
+    """An object that knows which thread of which process has unpickled it."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.thread = ""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import threading
+
+        self.pid = state["pid"]
+        self.thread = threading.current_thread().name
+
+
+class UnpicklesWhen:
+    """An object whose unpickling says that it has begun, and waits until it may go on."""
+
+    def __init__(self, begun: Flag, go_on: Flag) -> None:
+        self.flags = begun, go_on
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return wait_in_unpickling, self.flags
+
+
+def wait_in_unpickling(begun: Flag, go_on: Flag) -> str:
+    """Says that it has begun, and waits until it may go on."""
+    begun.set()
+    go_on.wait()
+    return "unpickled"
+
+
+def connected_socket() -> Any:
+    """One end of a pair of sockets, which this process serves; the other end has sent something."""
+    import socket
+
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"hello")
+    served.append(theirs)
+    return ours
+
+
+def connection() -> Any:
+    """One end of a pipe, which this process serves; the other end has sent something."""
+    import multiprocessing
+
+    ours, theirs = multiprocessing.Pipe()
+    theirs.send("hello")
+    served.append(theirs)
+    return ours
+
+
+served: list[Any] = []

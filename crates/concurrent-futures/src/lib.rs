@@ -103,7 +103,7 @@ pub mod engine {
     pub use crate::future::wait::{HasTask, has_failed, next_ready, wait_for_all, wait_for_first};
     #[cfg(target_os = "linux")]
     pub use crate::process::host::{
-        Answer, Argument, Attachment, CallOrder, Called, Caller, Definition, PoolSettings,
+        Answer, Argument, Attachment, CallOrder, Called, Caller, Definition, Kept, PoolSettings,
         ProcessPool, Progress, Received, RemoteAnswer, RemoteCall, RemoteTask, Segments,
         StartedWorker, WorkerHost, refuse, serve,
     };

@@ -64,6 +64,14 @@ pub trait WorkerHost: Send + Sync {
     fn before_sleep(&self) -> Option<Duration> {
         None
     }
+
+    /// Whether answers that were kept need the workers still: a pool that was closed does not end
+    /// its workers meanwhile. [`ProcessPool::settled`] tells when that is over.
+    ///
+    /// This one is called under the pool's lock, and calls nothing foreign.
+    fn needs_workers(&self) -> bool {
+        false
+    }
 }
 
 /// A worker process that was started.
@@ -91,20 +99,38 @@ pub enum RemoteAnswer<'a> {
     Error(TaskError),
 }
 
+/// What a [`RemoteTask`] makes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// More is to come, or another thread of the face completes the task.
+    Partly,
+    /// The outcome is complete.
+    Whole,
+    /// As `Partly`, once the pool has called [`settle`](RemoteTask::settle).
+    ToSettle,
+}
+
 /// A foreign task that a worker process carries out.
 ///
 /// # Safety
 /// As for [`ForeignTask`].
 pub unsafe trait RemoteTask: ForeignTask {
-    /// Keeps an answer; that of a span is for these of its items. Returns whether the outcome is
-    /// complete now: it is not as long as items of a span are missing.
+    /// Keeps an answer; that of a span is for these of its items. The outcome is not complete as long
+    /// as items of a span are missing. A task that is no span is claimed, and stays so if the answer
+    /// is not the whole outcome, until the face finishes it.
     ///
     /// It calls no foreign code, and the thread need not be attached.
     ///
     /// # Safety
     /// The task was started by the pool, and has no complete outcome. For tasks that are no
     /// spans, the caller has claimed it.
-    unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> bool;
+    unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> Kept;
+
+    /// Has a thread of the face make values of the answers that were kept. It may call foreign code.
+    ///
+    /// # Safety
+    /// It is such an object's.
+    unsafe fn settle(task: NonNull<Header>);
 
     /// Gives up its place among pending tasks: it is handed to a worker.
     ///
@@ -289,6 +315,11 @@ impl ProcessPool {
     /// Accepts nothing more. With `cancel_futures`, cancels what no worker has begun.
     pub fn close(&self, cancel_futures: bool) {
         self.0.shutdown(false, cancel_futures);
+    }
+
+    /// Answers do not need the workers any more: has a pool that was closed look at what is left.
+    pub fn settled(&self) {
+        self.0.settled();
     }
 
     /// Fails what is pending or running, and ends all workers.

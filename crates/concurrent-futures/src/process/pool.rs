@@ -323,6 +323,14 @@ impl Pool {
         self.ended.notify_all();
     }
 
+    /// A face has settled answers: a pool that was closed may be able to end.
+    pub(super) fn settled(&self) {
+        let mut state = self.lock();
+        if !state.open {
+            self.wake(&mut state);
+        }
+    }
+
     /// Fails what is pending, ends all workers, and refuses everything from now on.
     pub(super) fn break_with(&self, broken: &BrokenExecutor) {
         let mut state = self.lock();

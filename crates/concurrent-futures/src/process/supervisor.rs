@@ -176,7 +176,9 @@ impl Supervisor {
                 earlier(due);
             }
         }
-        let is_over = !state.open && state.queue.is_empty();
+        let host = self.pool.settings.host.as_deref();
+        let is_needed = host.is_some_and(WorkerHost::needs_workers);
+        let is_over = !state.open && state.queue.is_empty() && !is_needed;
         if is_over {
             close_idle(&mut state, self.pool.settings.host.is_some());
         }

@@ -14,7 +14,7 @@ use super::channel::{Attachment, Received};
 use super::codec::Bytes;
 use super::failure::Failure;
 use super::function::Invoke;
-use super::host::{Argument, CallOrder, Definition, RemoteAnswer, RemoteCall, RemoteTask};
+use super::host::{Argument, CallOrder, Definition, Kept, RemoteAnswer, RemoteCall, RemoteTask};
 use super::observed::{Event, Observed};
 use super::options::TaskOptions;
 use crate::error::TaskError;
@@ -68,7 +68,8 @@ enum Face {
     },
     /// As in [`RemoteTask`].
     Foreign {
-        answer: unsafe fn(NonNull<Header>, Range<u32>, RemoteAnswer<'_>) -> bool,
+        answer: unsafe fn(NonNull<Header>, Range<u32>, RemoteAnswer<'_>) -> Kept,
+        settle: unsafe fn(NonNull<Header>),
         is_abandoned: unsafe fn(NonNull<Header>) -> bool,
         leave: unsafe fn(NonNull<Header>),
     },
@@ -101,6 +102,8 @@ enum Left {
     All,
     /// To publish the outcome, which is written.
     Publish,
+    /// To have the face make a value of the answer.
+    Settle,
     /// To take notice that it was cancelled.
     Notice,
     /// Nothing: others complete it.
@@ -171,6 +174,7 @@ impl Task {
             future,
             face: Face::Foreign {
                 answer: T::answer,
+                settle: T::settle,
                 is_abandoned: T::is_abandoned,
                 leave: T::leave,
             },
@@ -414,9 +418,14 @@ impl Task {
                     return None;
                 }
                 // SAFETY: started by the pool, and claimed if it is no span.
-                let is_complete = unsafe { answer(self.future.address(), items, remote) };
-                if !is_complete || is_span && self.future.state().claim().is_err() {
-                    return None;
+                match unsafe { answer(self.future.address(), items, remote) } {
+                    Kept::Partly => return None,
+                    Kept::ToSettle => {
+                        self.left = Left::Settle;
+                        return Some(self);
+                    }
+                    Kept::Whole if is_span && self.future.state().claim().is_err() => return None,
+                    Kept::Whole => {}
                 }
                 self.left = Left::Publish;
                 // SAFETY: claimed, and the outcome is written.
@@ -428,7 +437,10 @@ impl Task {
     /// Runs the callbacks and wakes who waits for a task that [`end`](Self::end) has given
     /// back.
     pub(super) fn finish(self) {
-        debug_assert!(matches!(self.left, Left::Publish | Left::Notice));
+        debug_assert!(matches!(
+            self.left,
+            Left::Publish | Left::Notice | Left::Settle
+        ));
         if self.left == Left::Notice {
             self.future.skip();
         }
@@ -473,6 +485,12 @@ impl Drop for Task {
                 unsafe { self.future.finish() };
                 self.note_end();
             }
+            Left::Settle => {
+                if let Face::Foreign { settle, .. } = self.face {
+                    // SAFETY: the future is of this face.
+                    unsafe { settle(self.future.address()) };
+                }
+            }
             // The parts of a span are its own to end, and their error is kept, too.
             Left::All if self.is_part() => {
                 let (items, error) = (self.range(), RemoteAnswer::Error(TaskError::Abandoned));
@@ -480,7 +498,8 @@ impl Drop for Task {
                     // SAFETY: a part of a span that was started, which is ended once: now.
                     // Claimed, if it is complete by that.
                     unsafe {
-                        if answer(self.future.address(), items, error) && state.claim().is_ok() {
+                        let kept = answer(self.future.address(), items, error);
+                        if kept == Kept::Whole && state.claim().is_ok() {
                             self.future.finish();
                         }
                     }

@@ -1,0 +1,212 @@
+//! Threads of a pool of processes that run foreign code for it, each there as long as it has work.
+//!
+//! # Protocol
+//! Pickling and unpickling may run any Python code, take any time, and wait for any lock. So neither
+//! the caller of `submit`, nor the supervisor, nor a thread that waits for a future does more of
+//! it than what runs no Python code. The rest are *errands*, which a thread of `threading` runs one
+//! after the other, in the order in which they were added.
+//!
+//! A thread that is not attached may add errands. If there is no thread for them, some attached thread
+//! starts one afterwards ([`Errands::start`]). Without work, the thread ends after some time.
+//!
+//! # Invariants
+//! 1. While there are errands, there is a thread at work, or one is `Wanted`, and whoever has made it so
+//!    calls `start`.
+//! 2. `left` counts the errands that were added and have not ended. It is 0 only after the
+//!    effects of all of them.
+//! 3. The lock is held for no Python code.
+
+use crate::name;
+use crate::process;
+use crate::process_shared::Shared;
+use crate::stdlib;
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a thread waits for more before it ends.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// A piece of work for the thread.
+pub(crate) trait Errand: Send + Sized + 'static {
+    /// Does the work. Returns the pool that it is for.
+    fn run(self, py: Python<'_>) -> Arc<Shared>;
+}
+
+pub(crate) struct Errands<E> {
+    state: Mutex<State<E>>,
+    /// There is an errand, or an end.
+    changed: Condvar,
+    left: AtomicUsize,
+    /// The number of the thread; 0 while there is none.
+    thread: AtomicU64,
+}
+
+struct State<E> {
+    queue: VecDeque<E>,
+    stage: Stage,
+    /// The thread is not to wait for more.
+    closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    NoThread,
+    /// Some thread is about to start one.
+    Wanted,
+    /// The thread waits for work.
+    Waiting,
+    Working,
+}
+
+impl<E> Default for Errands<E> {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                stage: Stage::NoThread,
+                closed: false,
+            }),
+            changed: Condvar::new(),
+            left: AtomicUsize::new(0),
+            thread: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<E: Errand> Errands<E> {
+    fn lock(&self) -> MutexGuard<'_, State<E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an errand. Returns whether the caller is to see to it that [`start`](Self::start) is called.
+    #[must_use]
+    pub(crate) fn add(&self, errand: E) -> bool {
+        // ORDERING: SeqCst, here and below: whoever sees 0 sees what the errands have done.
+        self.left.fetch_add(1, Ordering::SeqCst);
+        let mut state = self.lock();
+        state.queue.push_back(errand);
+        match state.stage {
+            Stage::NoThread | Stage::Wanted => {
+                state.stage = Stage::Wanted;
+                true
+            }
+            Stage::Waiting => {
+                self.changed.notify_one();
+                false
+            }
+            Stage::Working => false,
+        }
+    }
+
+    /// How many errands have not ended.
+    pub(crate) fn left(&self) -> usize {
+        self.left.load(Ordering::SeqCst)
+    }
+
+    /// Starts a thread if one is wanted. `start` has a thread call what it is given; if that fails,
+    /// the calling thread does the work.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        start: impl FnOnce(ErrandsThread) -> PyResult<()>,
+    ) {
+        {
+            let mut state = self.lock();
+            if state.stage != Stage::Wanted {
+                return;
+            }
+            state.stage = Stage::Working;
+        }
+        let ours = Arc::clone(self);
+        let work: Work = Box::new(move |py, lingers| ours.work(py, lingers));
+        let work = Arc::new(Mutex::new(Some(work)));
+        if let Err(error) = start(ErrandsThread(Arc::clone(&work))) {
+            if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                // The thread may be there. The interrupt is for who can be told.
+                // SAFETY: it has no conditions.
+                unsafe { ffi::PyErr_SetInterrupt() };
+            } else {
+                let message = name::no_errands_thread(py);
+                stdlib::log(py, name::error(py), &error, (message,));
+            }
+            run(py, &work, false);
+        }
+    }
+
+    /// Runs all there are; with `lingers`, ends when no more come soon.
+    fn work(&self, py: Python<'_>, lingers: bool) {
+        self.thread.store(process::this_thread(), Ordering::Relaxed);
+        while let Some(errand) = self.next(py, lingers) {
+            let pool = errand.run(py);
+            if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+                pool.settled(py);
+            }
+        }
+    }
+
+    fn next(&self, py: Python<'_>, lingers: bool) -> Option<E> {
+        if let Some(next) = self.lock().queue.pop_front() {
+            return Some(next);
+        }
+        let (next, on_the_way) = py.detach(|| (self.wait(lingers), process::come_back()));
+        drop(on_the_way);
+        next
+    }
+
+    /// Waits for the next errand. The thread is not attached.
+    fn wait(&self, lingers: bool) -> Option<E> {
+        let mut state = self.lock();
+        if state.queue.is_empty() && lingers {
+            state.stage = Stage::Waiting;
+            let is_idle = |state: &mut State<E>| state.queue.is_empty() && !state.closed;
+            let waited = self.changed.wait_timeout_while(state, KEEP_ALIVE, is_idle);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let next = state.queue.pop_front();
+        if next.is_some() {
+            state.stage = Stage::Working;
+        } else {
+            state.stage = Stage::NoThread;
+            self.thread.store(0, Ordering::Relaxed);
+        }
+        next
+    }
+
+    /// Whether the calling thread is the one for these errands.
+    pub(crate) fn is_current(&self) -> bool {
+        // ORDERING: Relaxed: the thread that it is has written it itself.
+        self.thread.load(Ordering::Relaxed) == process::this_thread()
+    }
+
+    /// Has the thread end as soon as there are no more errands.
+    pub(crate) fn end(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+type Work = Box<dyn FnOnce(Python<'_>, bool) + Send>;
+
+fn run(py: Python<'_>, work: &Mutex<Option<Work>>, lingers: bool) {
+    let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(work) = work {
+        work(py, lingers);
+    }
+}
+
+/// What such a thread runs.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct ErrandsThread(Arc<Mutex<Option<Work>>>);
+
+#[pymethods]
+impl ErrandsThread {
+    /// Does the work, up to the end of the thread.
+    fn run(&self, py: Python<'_>) {
+        run(py, &self.0, true);
+    }
+}
