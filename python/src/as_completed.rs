@@ -4,7 +4,7 @@ use crate::future::Future;
 use crate::stdlib;
 use crate::wait::Borrowed;
 use crate::waiting;
-use concurrent_futures::engine::{Futures, HasTask, Watched, next_ready, run_one_in_place};
+use concurrent_futures::engine::{Futures, Watched, next_ready, run_one_in_place};
 use pyo3::exceptions::{PyRuntimeError, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PyList, PySet};
@@ -120,7 +120,7 @@ impl Inner {
         // SAFETY: as above.
         unsafe {
             self.watched
-                .add(0, tasks.iter().map(HasTask::task), |place| {
+                .add(0, tasks.iter().map(Borrowed::task), |place| {
                     ready.push_back(place);
                 });
         }

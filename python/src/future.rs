@@ -369,7 +369,8 @@ impl Future {
     /// RuntimeError if it was called before, or the future has an outcome.
     fn set_running_or_notify_cancel(this: &Bound<'_, Self>) -> PyResult<bool> {
         let state = this.get().state();
-        if state.start() {
+        // SAFETY: in this face anyone may begin a future.
+        if unsafe { state.start() } {
             return Ok(true);
         }
         let (advance, told) = Self::notify_cancel(this);

@@ -107,7 +107,8 @@ impl Observers {
         // If another thread was first, ours goes now, without the lock: Python code may run.
         drop(new);
         // If it is done, nothing can change any more.
-        future.get().state().flag();
+        // SAFETY: it is observed from now on.
+        unsafe { future.get().state().flag() };
         condition.ok_or_else(|| PyRuntimeError::new_err("the future was cleared"))
     }
 
@@ -131,7 +132,8 @@ impl Observers {
         callback: Bound<'py, PyAny>,
     ) -> Result<(), Bound<'py, PyAny>> {
         let state = future.get().state();
-        if !state.flag() {
+        // SAFETY: it is observed from now on.
+        if !unsafe { state.flag() } {
             return Err(callback);
         }
         let mut parts = self.lock();

@@ -405,9 +405,11 @@ impl Remote {
 
 /// Finishes a future that stands for nothing else.
 fn reach(milestone: &TaskRef) {
-    if milestone.state().claim().is_ok() {
-        // SAFETY: claimed; its result is None. Nobody but one waiting thread knows it.
-        unsafe { milestone.finish_quietly() };
+    // SAFETY: nobody else sets its outcome, which is None. Nobody but one waiting thread knows it.
+    unsafe {
+        if milestone.state().claim().is_ok() {
+            milestone.finish_quietly();
+        }
     }
 }
 

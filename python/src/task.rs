@@ -98,7 +98,8 @@ unsafe impl ForeignTask for Future {
                 }
                 None => Ok(py.None().into_bound(py)),
             };
-            if future.get().state().claim().is_err() {
+            // SAFETY: in this face anyone may claim, and the call was taken above.
+            if unsafe { future.get().state().claim() }.is_err() {
                 // Somebody else has set an outcome, as anyone may.
                 return false;
             }
@@ -303,7 +304,8 @@ impl Future {
     /// # Errors
     /// `InvalidStateError` when the future is done.
     pub(crate) fn set_outcome(this: &Bound<'_, Self>, fill: impl FnOnce()) -> PyResult<()> {
-        if let Err(phase) = this.get().state().claim() {
+        // SAFETY: in this face anyone may claim.
+        if let Err(phase) = unsafe { this.get().state().claim() } {
             let py = this.py();
             let message = format!("{}: {}", Self::state_name(phase), this.repr()?);
             return Err(stdlib::error(stdlib::invalid_state_error(py), (message,)));

@@ -3,7 +3,7 @@
 use crate::future::Future;
 use crate::stdlib;
 use crate::waiting;
-use concurrent_futures::engine::{HasTask, TaskRef, has_failed, wait_for_all, wait_for_first};
+use concurrent_futures::engine::{self, HasTask, Seal, TaskRef, wait_for_all, wait_for_first};
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -21,12 +21,22 @@ impl Borrowed {
         // SAFETY: promised by the caller.
         Self(unsafe { future.task() })
     }
-}
 
-impl HasTask for Borrowed {
-    fn task(&self) -> &TaskRef {
+    pub(crate) fn task(&self) -> &TaskRef {
         &self.0
     }
+}
+
+// SAFETY: the future keeps its task, and stays, as `new` was promised.
+unsafe impl HasTask for Borrowed {
+    fn task(&self, _: Seal) -> &TaskRef {
+        &self.0
+    }
+}
+
+fn has_failed(task: &TaskRef) -> bool {
+    // SAFETY: outcomes of this face are not taken away.
+    unsafe { engine::has_failed(task) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

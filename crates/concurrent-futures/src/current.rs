@@ -109,7 +109,11 @@ impl<'pool> Worker<'pool> {
     /// Runs a task here and now if it is pending in this worker's own pool and
     /// not too many are on the stack. Returns whether it did.
     pub(crate) fn run_in_place(&self, task: &TaskRef) -> bool {
-        if task.home() != self.home || self.depth.get() >= MAX_DEPTH || !task.state().start() {
+        if task.home() != self.home || self.depth.get() >= MAX_DEPTH {
+            return false;
+        }
+        // SAFETY: a task of a pool is run by that pool's workers; run below.
+        if !unsafe { task.state().start() } {
             return false;
         }
         // SAFETY: just started.

@@ -57,6 +57,9 @@
 //! The map of the code, and the protocols, are in the repository's
 //! `ARCHITECTURE.md`.
 
+// What other faces use, and nothing else does.
+#![cfg_attr(not(feature = "unstable-engine"), allow(dead_code, unreachable_pub))]
+
 mod current;
 mod deadlock;
 mod error;
@@ -68,6 +71,8 @@ mod observer;
 mod panic;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg(doctest)]
+mod sealed;
 mod signal;
 mod sync;
 mod thread;
@@ -90,30 +95,19 @@ pub use process::{
 };
 pub use thread::{InitializerOutcome, Scope, ThreadPoolExecutor, ThreadPoolExecutorBuilder};
 
-/// For other faces of the engine, which is what the Python package is. It changes as
-/// they need it: not part of the public interface.
+#[cfg(feature = "unstable-engine")]
 #[doc(hidden)]
-pub mod engine {
-    pub use crate::current::{is_worker_of, run_one_in_place};
-    pub use crate::deadlock::{ForkGuard, Futures};
-    pub use crate::future::blocking::{Stop, wait_until_done};
-    pub use crate::future::ready::Watched;
-    pub use crate::future::state::{Advance, Cancel, Phase, State};
-    pub use crate::future::task::{ForeignTask, Header, TaskRef, VTable};
-    pub use crate::future::wait::{HasTask, has_failed, next_ready, wait_for_all, wait_for_first};
-    #[cfg(target_os = "linux")]
-    pub use crate::process::host::{
-        Answer, Argument, Attachment, CallOrder, Called, Caller, Definition, Kept, PoolSettings,
-        ProcessPool, Progress, Received, RemoteAnswer, RemoteCall, RemoteTask, Segments,
-        StartedWorker, WorkerHost, refuse, serve,
-    };
-    #[cfg(target_os = "linux")]
-    pub use crate::process::{init_before_main, os::guard_forks};
-    pub use crate::sync::{deadline_after, spin_limit};
-    pub use crate::thread::MAX_WORKERS;
-    pub use crate::thread::host::{Host, WorkerThread};
-    pub use crate::thread::limit::{PendingLimit, Permit, WhenFull};
-    pub use crate::thread::pool::Pool;
+pub mod engine;
+/// As public as with the feature, so that it is checked in the same way; but out of reach.
+#[cfg(not(feature = "unstable-engine"))]
+#[allow(unused_imports, reason = "it is for other faces")]
+mod engine;
+
+/// What macros of this crate expand to.
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::process::init_before_main;
 }
 
 /// The example of the README is one of the tests.

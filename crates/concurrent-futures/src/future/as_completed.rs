@@ -2,7 +2,7 @@
 
 use super::blocking::NEVER;
 use super::ready::Watched;
-use super::wait::{HasTask, Waitable, next_ready};
+use super::wait::{Waitable, next_ready, task_of};
 use crate::current;
 use crate::deadlock::Futures;
 use crate::error::TimeoutError;
@@ -50,7 +50,7 @@ where
         started,
     };
     this.left = this.futures.len();
-    let futures = this.futures.iter().flatten().map(HasTask::task);
+    let futures = this.futures.iter().flatten().map(task_of);
     let done = &mut this.done;
     // SAFETY: futures are kept until they were reported, see `next_until`.
     unsafe { this.watched.add(0, futures, |index| done.push_back(index)) };
@@ -90,7 +90,7 @@ impl<F: Waitable> AsCompleted<F> {
     pub fn push(&mut self, future: F) {
         let index = self.futures.len();
         let done = &mut self.done;
-        let task = std::iter::once(future.task());
+        let task = std::iter::once(task_of(&future));
         // SAFETY: as in `as_completed`.
         unsafe { self.watched.add(index, task, |index| done.push_back(index)) };
         self.futures.push(Some(future));
@@ -151,7 +151,7 @@ impl<F: Waitable> AsCompleted<F> {
     /// first that is pending in its own pool, which makes it ready.
     fn wait(&mut self, deadline: Option<Instant>) -> Option<usize> {
         let futures = &self.futures;
-        let needed: &Futures<'_> = &|f| futures.iter().flatten().any(|future| f(future.task()));
+        let needed: &Futures<'_> = &|f| futures.iter().flatten().any(|future| f(task_of(future)));
         if deadline.is_none() && !self.watched.has_ready() {
             current::run_one_in_place(needed);
         }

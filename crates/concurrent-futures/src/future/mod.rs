@@ -369,7 +369,8 @@ impl<T> Drop for Future<T> {
     fn drop(&mut self) {
         self.awaiting.stop(self.task.state());
         // Once it is finished, the outcome is ours to drop; before, the finishing thread's.
-        let is_final = !self.task.state().flag();
+        // SAFETY: this is the handle, and it drops the outcome only if it is not flagged.
+        let is_final = !unsafe { self.task.state().flag() };
         if is_final && self.task.state().phase() == Phase::Finished && !self.task.taken() {
             // SAFETY: the outcome is there and ours.
             unsafe { self.task.drop_outcome() };

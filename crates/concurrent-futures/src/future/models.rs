@@ -45,7 +45,8 @@ impl Cell {
 
     /// What a worker does.
     fn run(&self) -> bool {
-        let started = self.state.start();
+        // SAFETY: the model is the only one that uses this state.
+        let started = unsafe { self.state.start() };
         if started {
             self.started.fetch_add(1, Ordering::Relaxed);
             self.finish();
@@ -97,7 +98,12 @@ fn start_against_cancel_has_one_winner() {
 fn two_claims_have_one_winner() {
     loom::model(|| {
         let cell = Cell::new();
-        let set = |cell: &Cell| cell.state.claim().map(|()| cell.finish()).is_ok();
+        let set = |cell: &Cell| {
+            // SAFETY: the model is the only one that uses this state.
+            unsafe { cell.state.claim() }
+                .map(|()| cell.finish())
+                .is_ok()
+        };
         let other = thread::spawn({
             let cell = Arc::clone(&cell);
             move || set(&cell)
@@ -239,7 +245,8 @@ fn who_finishes_without_callbacks_wakes_waiters_and_leaves_callbacks_alone() {
     loom::model(|| {
         let cell = Cell::new();
         let calls = Arc::new(AtomicUsize::new(0));
-        assert!(cell.state.start());
+        // SAFETY: the model is the only one that uses this state.
+        assert!(unsafe { cell.state.start() });
         let worker = thread::spawn({
             let cell = Arc::clone(&cell);
             let calls = Arc::clone(&calls);
@@ -268,7 +275,8 @@ fn who_finishes_without_callbacks_wakes_waiters_and_leaves_callbacks_alone() {
 fn finishing_without_callbacks_against_a_waiter_that_gives_up() {
     loom::model(|| {
         let cell = Cell::new();
-        assert!(cell.state.start());
+        // SAFETY: the model is the only one that uses this state.
+        assert!(unsafe { cell.state.start() });
         let worker = thread::spawn({
             let cell = Arc::clone(&cell);
             // SAFETY: started; nobody else writes.
@@ -309,7 +317,8 @@ fn the_outcome_of_a_dropped_handle_is_dropped_once() {
             let cell = Arc::clone(&cell);
             move || cell.run()
         });
-        if !cell.state.flag() {
+        // SAFETY: the model is the only one that uses this state.
+        if !unsafe { cell.state.flag() } {
             assert_eq!(cell.take(), 42);
             cell.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -429,7 +438,8 @@ impl Cell {
     /// Writes the outcome and makes the future done; if it is flagged, despite that.
     /// Returns whether it was flagged.
     fn advance_to_finished(&self) -> bool {
-        self.state.claim().unwrap();
+        // SAFETY: the model is the only one that uses this state.
+        unsafe { self.state.claim() }.unwrap();
         // SAFETY: claimed; nobody else writes.
         unsafe {
             self.outcome.with_mut(|outcome| *outcome = 42);
@@ -455,7 +465,8 @@ fn who_flags_before_a_future_is_finished_is_noticed() {
             let cell = Arc::clone(&cell);
             move || cell.advance_to_finished()
         });
-        let flagged = cell.state.flag();
+        // SAFETY: the model is the only one that uses this state.
+        let flagged = unsafe { cell.state.flag() };
         assert!(wait_parked(&cell.state, None, || false, NEVER));
         assert_eq!(cell.take(), 42);
         assert_eq!(worker.join().unwrap(), flagged);
@@ -474,7 +485,8 @@ fn advancing_wakes_a_waiter_and_has_one_winner_against_cancelling() {
                     .advance(&[Phase::Pending], Phase::Cancelled, true)
             }
         });
-        let started = cell.state.start();
+        // SAFETY: the model is the only one that uses this state.
+        let started = unsafe { cell.state.start() };
         if started {
             cell.advance_to_finished();
         } else {
@@ -497,7 +509,8 @@ fn a_cancelled_future_is_noticed_once_and_by_who_flagged_it() {
                     .advance(&[Phase::Cancelled], Phase::Notified, false)
             }
         });
-        let flagged = cell.state.flag();
+        // SAFETY: the model is the only one that uses this state.
+        let flagged = unsafe { cell.state.flag() };
         let expected = if flagged {
             Advance::Flagged
         } else {

@@ -90,7 +90,8 @@ impl<T> Promise<T> {
     /// ```
     #[must_use = "work that was cancelled should not be done"]
     pub fn set_running_or_notify_cancel(&self) -> bool {
-        self.task.state().start()
+        // SAFETY: a promise begins and sets what it stands for.
+        unsafe { self.task.state().start() }
     }
 
     /// Gives the future its value.
@@ -130,15 +131,14 @@ impl<T> Promise<T> {
     }
 
     pub(crate) fn set_outcome(&self, outcome: Outcome<T>) -> Result<(), InvalidStateError> {
-        self.task
-            .state()
-            .claim()
-            .map_err(|phase| InvalidStateError {
-                state: match phase {
-                    Phase::Cancelling | Phase::Cancelled => "cancelled",
-                    _ => "finished",
-                },
-            })?;
+        // SAFETY: as above; its call needs no drop.
+        let claimed = unsafe { self.task.state().claim() };
+        claimed.map_err(|phase| InvalidStateError {
+            state: match phase {
+                Phase::Cancelling | Phase::Cancelled => "cancelled",
+                _ => "finished",
+            },
+        })?;
         // SAFETY: claimed; the call's type is that of `promise`.
         unsafe { self.task.set_outcome::<Promised<T>>(outcome) };
         Ok(())

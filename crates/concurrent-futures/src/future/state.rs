@@ -299,7 +299,11 @@ impl State {
     }
 
     /// `Pending` to `Running`. False when someone else was first.
-    pub fn start(&self) -> bool {
+    ///
+    /// # Safety
+    /// The caller may run the task by the protocol of its face: after true, the call is the caller's
+    /// to take, who then makes the future done.
+    pub unsafe fn start(&self) -> bool {
         self.update(|word| match word.phase() {
             Phase::Pending => Some(word.with_phase(Phase::Running)),
             _ => None,
@@ -312,7 +316,11 @@ impl State {
     ///
     /// # Errors
     /// The phase that forbids it.
-    pub fn claim(&self) -> Result<(), Phase> {
+    ///
+    /// # Safety
+    /// The caller may set the outcome by the protocol of its face. If the future was pending, its
+    /// call is the caller's to drop.
+    pub unsafe fn claim(&self) -> Result<(), Phase> {
         self.update(|word| match word.phase() {
             Phase::Pending | Phase::Running => Some(word.with_phase(Phase::Setting)),
             _ => None,
@@ -395,7 +403,11 @@ impl State {
     }
 
     /// Flags the future. False when nothing can change any more, which is too late.
-    pub fn flag(&self) -> bool {
+    ///
+    /// # Safety
+    /// What the flag tells the thread that makes the future done is so: in Rust, that the handle is
+    /// gone, and does not drop the outcome.
+    pub unsafe fn flag(&self) -> bool {
         let changes = |phase| !matches!(phase, Phase::Finished | Phase::Notified);
         self.update(|word| changes(word.phase()).then(|| word.flagged()))
             .is_ok()

@@ -35,12 +35,32 @@ mod sealed {
     use crate::future::TaskRef;
 
     /// What has a task behind it.
-    pub trait HasTask {
+    ///
+    /// Its method can be called by all who know that a type is [`Waitable`](super::Waitable),
+    /// which programs do. The task is not for them, and so the method asks for a [`Seal`].
+    ///
+    /// # Safety
+    /// It is the same task at each call, also after the value was moved, and the task stays as long
+    /// as the value does.
+    pub unsafe trait HasTask {
         /// That task.
-        fn task(&self) -> &TaskRef;
+        fn task(&self, seal: Seal) -> &TaskRef;
+    }
+
+    /// What only the engine has.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Seal(());
+
+    impl Seal {
+        pub(crate) const ENGINE: Self = Self(());
     }
 }
-pub use sealed::HasTask;
+pub use sealed::{HasTask, Seal};
+
+/// The task behind a future.
+pub(crate) fn task_of<F: HasTask + ?Sized>(future: &F) -> &TaskRef {
+    future.task(Seal::ENGINE)
+}
 
 /// What [`wait`] and [`as_completed`](super::as_completed) accept: a [`Future`], a
 /// reference to one, a pair of anything and one of these, or a box of any.
@@ -51,33 +71,38 @@ pub trait Waitable: HasTask {}
 
 impl<F: HasTask + ?Sized> Waitable for F {}
 
-impl<T> HasTask for Future<T> {
-    fn task(&self) -> &TaskRef {
+// SAFETY: a future keeps its task.
+unsafe impl<T> HasTask for Future<T> {
+    fn task(&self, _: Seal) -> &TaskRef {
         Future::task(self)
     }
 }
 
-impl<F: HasTask + ?Sized> HasTask for &F {
-    fn task(&self) -> &TaskRef {
-        (**self).task()
+// SAFETY: as for what it refers to.
+unsafe impl<F: HasTask + ?Sized> HasTask for &F {
+    fn task(&self, seal: Seal) -> &TaskRef {
+        (**self).task(seal)
     }
 }
 
-impl<F: HasTask + ?Sized> HasTask for &mut F {
-    fn task(&self) -> &TaskRef {
-        (**self).task()
+// SAFETY: as for what it refers to.
+unsafe impl<F: HasTask + ?Sized> HasTask for &mut F {
+    fn task(&self, seal: Seal) -> &TaskRef {
+        (**self).task(seal)
     }
 }
 
-impl<F: HasTask + ?Sized> HasTask for Box<F> {
-    fn task(&self) -> &TaskRef {
-        (**self).task()
+// SAFETY: as for what it refers to.
+unsafe impl<F: HasTask + ?Sized> HasTask for Box<F> {
+    fn task(&self, seal: Seal) -> &TaskRef {
+        (**self).task(seal)
     }
 }
 
-impl<K, F: HasTask> HasTask for (K, F) {
-    fn task(&self) -> &TaskRef {
-        self.1.task()
+// SAFETY: as for its second part.
+unsafe impl<K, F: HasTask> HasTask for (K, F) {
+    fn task(&self, seal: Seal) -> &TaskRef {
+        self.1.task(seal)
     }
 }
 
@@ -125,7 +150,12 @@ where
             divide(futures)
         }
         ReturnWhen::FirstCompleted => wait_first(divide(futures), deadline, |_| true),
-        ReturnWhen::FirstException => wait_first(divide(futures), deadline, has_failed),
+        ReturnWhen::FirstException => {
+            // SAFETY: the handles are ours, or shared, while we look, so that they take nothing.
+            wait_first(divide(futures), deadline, |task| unsafe {
+                has_failed(task)
+            })
+        }
     }
 }
 
@@ -137,7 +167,7 @@ pub fn wait_for_all<F: HasTask>(futures: &[F], deadline: Option<Instant>, stop: 
     // One after the other: each is registered with only if it is reached before it is
     // done.
     for future in futures {
-        match wait_until_done(future.task(), deadline, stop) {
+        match wait_until_done(task_of(future), deadline, stop) {
             Ok(true) => {}
             Ok(false) | Err(_) => break,
         }
@@ -153,7 +183,7 @@ where
     let mut done = Vec::new();
     let mut not_done = Vec::with_capacity(futures.size_hint().0);
     for future in futures {
-        if future.task().state().is_done() {
+        if task_of(&future).state().is_done() {
             done.push(future);
         } else {
             not_done.push(future);
@@ -163,8 +193,11 @@ where
 }
 
 /// Whether a future that is done has an error; cancelled is none.
-pub fn has_failed(task: &TaskRef) -> bool {
-    // SAFETY: finished; the handle is shared while we look, so it takes nothing.
+///
+/// # Safety
+/// Nobody takes the outcome meanwhile: the caller borrows the handle, or the face's outcomes stay.
+pub unsafe fn has_failed(task: &TaskRef) -> bool {
+    // SAFETY: finished; the rest is promised by the caller.
     task.state().phase() == Phase::Finished && !task.taken() && unsafe { task.failed() }
 }
 
@@ -174,7 +207,7 @@ fn wait_first<F: Waitable>(
     deadline: Option<Instant>,
     enough: impl Fn(&TaskRef) -> bool,
 ) -> DoneAndNotDone<F> {
-    if divided.not_done.is_empty() || divided.done.iter().any(|done| enough(done.task())) {
+    if divided.not_done.is_empty() || divided.done.iter().any(|done| enough(task_of(done))) {
         return divided;
     }
     wait_for_first(&divided.not_done, deadline, enough, NEVER);
@@ -195,7 +228,7 @@ pub fn wait_for_first<F: HasTask>(
     // To register with many takes longer than what is waited for, often: that is why we look
     // at all of them a few times, and register with some at a time.
     let looks = LOOKS / pending.len().max(1);
-    let is_enough = |future: &F| future.task().state().is_done() && enough(future.task());
+    let is_enough = |future: &F| task_of(future).state().is_done() && enough(task_of(future));
     if looks < LOOKS && spin_turns(looks, || pending.iter().any(is_enough)) {
         return;
     }
@@ -211,22 +244,22 @@ pub fn wait_for_first<F: HasTask>(
             let report = |index: usize| {
                 reported[index] = true;
                 left -= 1;
-                found |= enough(pending[index].task());
+                found |= enough(task_of(&pending[index]));
             };
             // SAFETY: dropped below, while the futures are borrowed.
-            unsafe { watched.add(first, block.iter().map(HasTask::task), report) };
+            unsafe { watched.add(first, block.iter().map(task_of), report) };
             continue;
         }
         let needed: &Futures<'_> = &|f| {
             let mut needed = zip(pending, &reported).filter(|(_, reported)| !**reported);
-            needed.any(|(future, _)| f(future.task()))
+            needed.any(|(future, _)| f(task_of(future)))
         };
         let Some(index) = next_ready(&mut watched, deadline, needed, stop) else {
             break;
         };
         reported[index] = true;
         left -= 1;
-        found = enough(pending[index].task());
+        found = enough(task_of(&pending[index]));
     }
 }
 
@@ -247,7 +280,7 @@ fn run_first_in_place<F: HasTask>(
         && current::with_worker(|worker| {
             worker.is_some_and(|worker| {
                 futures.iter().any(|future| {
-                    let task = future.task();
+                    let task = task_of(future);
                     (worker.run_in_place(task) || task.state().is_done()) && enough(task)
                 })
             })

@@ -6,12 +6,11 @@ use super::channel::Socket;
 use super::error::WorkerExit;
 use super::host::StartedWorker;
 use crate::log;
-use crate::sync::lock;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A process of ours, which is there until its exit status is taken.
 #[derive(Debug)]
@@ -74,18 +73,24 @@ impl Child {
         if let Err(error) = rustix::process::pidfd_send_signal(&self.pidfd, signal)
             && error != Errno::SRCH
         {
-            *lock(&self.unsignalled) = Some(error);
+            *self.unsignalled() = Some(error);
         }
+    }
+
+    fn unsignalled(&self) -> MutexGuard<'_, Option<Errno>> {
+        self.unsignalled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether [`tell`](Self::tell) has something to log.
     pub(super) fn is_unsignalled(&self) -> bool {
-        lock(&self.unsignalled).is_some()
+        self.unsignalled().is_some()
     }
 
     /// Logs that the process could not be signalled, if that is so. The caller holds no lock.
     pub(super) fn tell(&self) {
-        let failed = lock(&self.unsignalled).take();
+        let failed = self.unsignalled().take();
         if let Some(error) = failed {
             log::process_not_signalled(self.pid, &error);
         }

@@ -35,6 +35,7 @@ use super::task::Task;
 use super::worker;
 use crate::error::{BrokenExecutor, SubmitError, TaskError};
 use crate::future::TaskRef;
+use crate::future::driver::Driver;
 use crate::future::task::{ForeignTask, Header};
 use rustix::process::Signal;
 use std::borrow::Cow;
@@ -355,7 +356,7 @@ impl ProcessPool {
     /// whether it will.
     #[must_use]
     pub fn terminate(&self, task: &TaskRef) -> bool {
-        crate::future::driver::terminate(task.home(), task.id())
+        Driver::terminate(&*self.0, task.id())
     }
 
     /// How many tasks are pending, those that were handed to workers not counted.

@@ -131,7 +131,7 @@ macro_rules! init_before_main {
         const _: () = {
             #[used]
             #[unsafe(link_section = ".init_array")]
-            static INIT: extern "C" fn() = $crate::engine::init_before_main;
+            static INIT: extern "C" fn() = $crate::__private::init_before_main;
         };
     };
 }

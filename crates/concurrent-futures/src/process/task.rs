@@ -329,7 +329,8 @@ impl Task {
                     Start::Started
                 }
             }
-            (span, _) if self.future.state().start() => {
+            // SAFETY: a pool begins its tasks, which it was given to carry out.
+            (span, _) if unsafe { self.future.state().start() } => {
                 if let Some(span) = span {
                     span.has_begun = true;
                 }
@@ -413,7 +414,7 @@ impl Task {
                     Ending::Error(error) => RemoteAnswer::Error(error),
                 };
                 self.left = Left::Nothing;
-                if !is_span && self.future.state().claim().is_err() {
+                if !is_span && !claim(&self.future) {
                     // Somebody else has set an outcome.
                     return None;
                 }
@@ -424,7 +425,7 @@ impl Task {
                         self.left = Left::Settle;
                         return Some(self);
                     }
-                    Kept::Whole if is_span && self.future.state().claim().is_err() => return None,
+                    Kept::Whole if is_span && !claim(&self.future) => return None,
                     Kept::Whole => {}
                 }
                 self.left = Left::Publish;
@@ -475,6 +476,12 @@ impl Task {
     }
 }
 
+/// Claims the future of a task of a pool. False when somebody else has set an outcome.
+fn claim(future: &TaskRef) -> bool {
+    // SAFETY: a pool sets the outcomes of its tasks, whose calls need no drop.
+    unsafe { future.state().claim() }.is_ok()
+}
+
 impl Drop for Task {
     /// Nobody may wait forever: what was not finished is finished now.
     fn drop(&mut self) {
@@ -499,13 +506,13 @@ impl Drop for Task {
                     // Claimed, if it is complete by that.
                     unsafe {
                         let kept = answer(self.future.address(), items, error);
-                        if kept == Kept::Whole && state.claim().is_ok() {
+                        if kept == Kept::Whole && claim(&self.future) {
                             self.future.finish();
                         }
                     }
                 }
             }
-            Left::All if state.claim().is_ok() => {
+            Left::All if claim(&self.future) => {
                 let error = TaskError::Abandoned;
                 // SAFETY: just claimed.
                 unsafe {

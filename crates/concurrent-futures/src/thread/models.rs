@@ -37,7 +37,8 @@ fn task(count: &Arc<AtomicUsize>) -> TaskRef {
 }
 
 fn run(task: &TaskRef) {
-    assert!(task.state().start());
+    // SAFETY: the model is the only one that uses this state.
+    assert!(unsafe { task.state().start() });
     // SAFETY: just started.
     unsafe {
         task.execute();

@@ -236,9 +236,11 @@ impl Pool {
     fn fail_pending(&self, error: &TaskError, except: Option<&TaskRef>) {
         while let Some(task) = self.queue.pop() {
             let excepted = except.is_some_and(|except| except.id() == task.id());
-            if !excepted && task.state().start() {
-                // SAFETY: just started.
-                unsafe { task.fail(error.clone()) };
+            // SAFETY: who takes a task out of the queue runs it, or has it fail.
+            unsafe {
+                if !excepted && task.state().start() {
+                    task.fail(error.clone());
+                }
             }
         }
     }

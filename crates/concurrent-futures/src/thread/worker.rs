@@ -67,7 +67,8 @@ fn run_batch(pool: &Arc<Pool>, worker: &Worker<'_>, mut searching: bool) -> bool
 /// Runs a task, unless it was cancelled. Returns whether the worker is searching
 /// afterwards.
 fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
-    if !task.state().start() {
+    // SAFETY: who takes a task out of the queue runs it, or has it fail.
+    if !unsafe { task.state().start() } {
         task.skip();
         return false;
     }
