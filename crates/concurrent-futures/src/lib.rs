@@ -84,8 +84,10 @@ pub use error::{
 pub use executor::{Executor, Function, Value};
 pub use future::{
     AsCompleted, AsCompletedTimeout, DoneAndNotDone, Future, FutureId, Promise, ReturnWhen,
-    Waitable, as_completed, promise, wait,
+    Waitable, as_completed, promise,
 };
+// Not by `future`: it has a module of this name as well.
+pub use future::wait::wait;
 pub use map::{BufferedMap, Map, MapOptions};
 pub use observer::Observer;
 #[cfg(target_os = "linux")]

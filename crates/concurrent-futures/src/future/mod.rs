@@ -17,7 +17,7 @@ mod waker;
 pub use as_completed::{AsCompleted, AsCompletedTimeout, as_completed};
 pub use id::FutureId;
 pub use promise::{Promise, promise};
-pub use wait::{DoneAndNotDone, ReturnWhen, Waitable, wait};
+pub use wait::{DoneAndNotDone, ReturnWhen, Waitable};
 
 pub(crate) use state::Phase;
 pub(crate) use task::{Call, Outcome, TaskRef};
