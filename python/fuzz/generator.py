@@ -112,9 +112,15 @@ class Pool:
     queue: list[Task] = field(default_factory=list)
     running: list[Task] = field(default_factory=list)
     closed: bool = False
+    #: Broken by the end of a worker: what runs and what is pending has failed.
+    broken: bool = False
+    #: Its initializer fails, so that its first task breaks it.
+    breaks: bool = False
 
     def advance(self) -> None:
         """Let the workers do what they can."""
+        if self.breaks and self.queue:
+            self.fail()
         while self.queue and len(self.running) < self.workers:
             task = self.queue.pop(0)
             if task.state == "cancelled":
@@ -124,6 +130,15 @@ class Pool:
                 self.running.append(task)
             else:
                 task.state = "done"
+
+    def fail(self) -> None:
+        """Let all tasks fail, as the pool is broken."""
+        for task in self.running + self.queue:
+            if task.state != "cancelled":
+                task.state = "done"
+        self.running.clear()
+        self.queue.clear()
+        self.closed = self.broken = True
 
     @property
     def free(self) -> int:
@@ -150,6 +165,7 @@ class Generator:
         self.tasks: list[Task] = []
         self.boxes = 0
         self.names = 0
+        self.noting: list[str] = []
 
     def name(self, prefix: str) -> str:
         """Return a new name."""
@@ -205,8 +221,14 @@ class Generator:
             more = ", thread_name_prefix='named'"
         if self.random.random() < 0.2:
             more += ", initializer=S.value, initargs=(1,)"
-        cls = "ProcessPoolExecutor" if is_process else "ThreadPoolExecutor"
-        self.emit(f"{pool.name} = cf.{cls}({workers}{more})")
+        elif self.random.random() < 0.1 and not is_process:
+            more += ", initializer=S.fail, initargs=('initializer',)"
+            pool.breaks = True
+        cls = "cf.ProcessPoolExecutor" if is_process else "cf.ThreadPoolExecutor"
+        if self.random.random() < 0.2:
+            cls = f"S.noting({cls})"
+            self.noting.append(pool.name)
+        self.emit(f"{pool.name} = {cls}({workers}{more})")
         self.pools.append(pool)
 
     def pool(self) -> Pool:
@@ -225,11 +247,13 @@ class Generator:
         if not pool.closed:
             pool.queue.append(task)
             self.tasks.append(task)
+        if pool.breaks:
+            self.settle()
 
     def submit_gated(self) -> None:
         """Submit a task that the program holds until it opens a gate."""
         pool = self.pool()
-        if pool.closed:
+        if pool.closed or pool.breaks:
             return
         gate = self.name("gate")
         task = Task(self.name("f"), gate, fails=self.random.random() < 0.3)
@@ -307,8 +331,14 @@ class Generator:
             return
         task = self.random.choice(candidates)
         kind = self.random.choice(["plain", "plain", "raises", "adds", "result"])
-        self.emit(f"{task.name}.add_done_callback(stage.callback('{task.name}', '{kind}'))")
-        task.callbacks += 2 if kind in ("adds", "result") else 1
+        other = "None"
+        usable = [each for each in self.pools if not each.closed and each.free >= 2]
+        if self.random.random() < 0.2 and usable and task.state == "done":
+            kind, other = "submits", self.random.choice(usable).name
+        self.emit(
+            f"{task.name}.add_done_callback(stage.callback('{task.name}', '{kind}', {other}))"
+        )
+        task.callbacks += 2 if kind in ("adds", "result", "submits") else 1
 
     def wait(self) -> None:
         """Record what `wait` returns."""
@@ -320,6 +350,14 @@ class Generator:
         if all(task.state in ("done", "cancelled") for task in chosen):
             timeout = "None"
         pairs = ", ".join(f"'{task.name}': {task.name}" for task in chosen)
+        if chosen and self.random.random() < 0.2:
+            names = ", ".join(task.name for task in chosen)
+            twice = f"[{names}, {chosen[0].name}]"
+            given = self.random.choice([twice, f"iter({twice})", f"dict.fromkeys({twice})"])
+            self.emit(
+                f"stage.rec('counts', lambda: [len(each) for each in "
+                f"cf.wait({given}, {timeout}, cf.{when})])"
+            )
         self.emit(f"stage.wait('wait', {{{pairs}}}, {timeout}, cf.{when})")
 
     def as_completed(self) -> None:
@@ -348,7 +386,7 @@ class Generator:
         """Map over some items, and consume the results."""
         pool = self.pool()
         self.settle()
-        if pool.free < 1 and not pool.closed:
+        if (pool.free < 1 and not pool.closed) or pool.breaks:
             return
         fn = self.random.choice(MAPPED)
         count = self.random.choice([1, 1, 1, 2, 3]) if fn == "both" else 1
@@ -359,6 +397,8 @@ class Generator:
             fn, items = "touch", [f"[{box}] * {self.number()}"]
             if self.random.random() < 0.5:
                 items = [f"itertools.repeat({box})", f"range({self.number()})"]
+        if self.random.random() < 0.05 and not pool.closed and not pool.is_process:
+            fn, items = "square", [f"S.submitted({pool.name}, {self.number()})"]
         if self.random.random() < 0.05:
             fn, items = "value", []
         more = ""
@@ -389,7 +429,10 @@ class Generator:
         self.settle()
         if pool.is_process or pool.closed:
             return
-        inner = self.random.choice([each for each in self.pools if not each.closed])
+        usable = [each for each in self.pools if not each.closed and not each.breaks]
+        if pool.breaks or not usable:
+            return
+        inner = self.random.choice(usable)
         needed = 3 if inner is pool else 2
         if inner.free < needed or pool.free < 1:
             return
@@ -421,7 +464,7 @@ class Generator:
         """Check that arguments and results go away when nobody needs them."""
         pool = self.pool()
         self.settle()
-        if pool.closed or pool.free < 1 or pool.is_process:
+        if pool.closed or pool.free < 1 or pool.is_process or pool.breaks:
             return
         name = self.name("g")
         self.emit(
@@ -505,11 +548,37 @@ class Generator:
         )
         self.emit(f"stage.rec({call!r}, lambda: {call})")
 
+    def crash(self) -> None:
+        """End a worker process."""
+        pool = self.pool()
+        self.settle()
+        if not pool.is_process or pool.closed or pool.queue or pool.free < 1:
+            return
+        name = self.name("f")
+        self.emit(f"{name} = {pool.name}.submit(S.crash, {self.number()})")
+        task = Task(name)
+        self.tasks.append(task)
+        pool.queue.append(task)
+        pool.fail()
+        self.settle()
+        # A task that was held reads its gate in a process that is gone.
+        self.emit(f"stage.rec('broken', lambda: {pool.name}.submit(S.value, 1))")
+
+    def leave(self) -> None:
+        """Leave the block of an executor."""
+        pool = self.pool()
+        self.settle()
+        if pool.running or pool.queue:
+            return
+        error = self.random.choice(["None", "S.OopsError('block', 1)", "KeyboardInterrupt()"])
+        self.emit(f"stage.leave('leave', {pool.name}, {error})")
+        pool.closed = True
+
     def shut_down(self) -> None:
         """Shut a pool down, waiting or not."""
         pool = self.pool()
         self.settle()
-        if pool.running and not self.random.random() < 0.3:
+        if pool.breaks or (pool.running and self.random.random() > 0.3):
             return
         cancel = self.random.choice(["", ", cancel_futures=True", ", cancel_futures=False"])
         if pool.is_process and pool.queue and "True" in cancel:
@@ -533,6 +602,8 @@ class Generator:
         self.settle()
         for pool in self.pools:
             self.emit(f"stage.rec('end', lambda: {pool.name}.shutdown())")
+        for name in self.noting:
+            self.emit(f"stage.rec('noted', lambda: getattr({name}, 'noted', None))")
         for task in self.tasks:
             if not task.unseen:
                 self.emit(f"stage.called('{task.name}', {task.callbacks})")
@@ -559,6 +630,8 @@ class Generator:
             (self.by_hand, 1),
             (self.bad_input, 1),
             (self.shut_down, 0.4),
+            (self.leave, 0.2),
+            (self.crash, 0.2),
         ]
         functions, weights = zip(*actions, strict=True)
         for _ in range(self.random.randint(3, 25)):

@@ -262,6 +262,17 @@ def _try_lock(lock: Any, fn: Callable[..., Any], args: Any) -> Any:
     return (free, fn(*args))
 
 
+def crash(code: int) -> Any:
+    """End the worker process."""
+    os._exit(code)
+
+
+def submitted(pool: Any, count: int) -> Iterator[Any]:
+    """Yield results of tasks of the same pool, as items of a map."""
+    for index in range(count):
+        yield pool.submit(value, index).result(LIMIT)
+
+
 def nest_map(pool: Any, fn: Callable[..., Any], items: Any) -> Any:
     """Map in a task."""
     return list(pool.map(fn, items))
@@ -283,6 +294,21 @@ def nest_completed(cf: Any, pool: Any, fn: Callable[..., Any], items: Any) -> An
     """Take tasks of the same pool as they are completed."""
     futures = [pool.submit(fn, item) for item in items]
     return sorted(repr(future.result()) for future in cf.as_completed(futures))
+
+
+def noting(pool_class: Any) -> Any:
+    """Return a subclass that notes what is submitted, and changes it."""
+
+    class Noting(pool_class):  # type: ignore[misc]
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            self.noted = [*getattr(self, "noted", []), fn.__name__]
+            return super().submit(fn, *args, **kwargs)
+
+        def shutdown(self, *args: Any, **kwargs: Any) -> Any:
+            self.noted = [*getattr(self, "noted", []), "shutdown"]
+            return super().shutdown(*args, **kwargs)
+
+    return Noting
 
 
 class Stage:
@@ -348,12 +374,25 @@ class Stage:
                 raise Rude("callback")
             if kind == "adds":
                 future.add_done_callback(lambda _: calls.append("added"))
+            if kind == "submits":
+                calls.append(other.submit(value, 1).result(LIMIT))
             if kind == "result":
                 calls.append(describe_outcome(future))
             if kind == "cancels":
                 calls.append(other.cancel())
 
         return call
+
+    def leave(self, label: str, pool: Any, error: BaseException | None) -> None:
+        """Leave the block of an executor, by an exception perhaps."""
+
+        def block() -> Any:
+            with pool as entered:
+                if error is not None:
+                    raise error
+                return entered is pool
+
+        self.rec(label, block)
 
     def called(self, name: str, count: int) -> None:
         """Record the calls of callbacks, when there are as many as there must be."""
@@ -566,7 +605,8 @@ def describe(error: BaseException) -> str:
     code = getattr(error, "code", None)
     if code is not None:
         parts.append(f"code {code}")
-    if error.__cause__ is not None:
+    # The package says why a pool broke: COMPATIBILITY.md.
+    if error.__cause__ is not None and not type(error).__name__.startswith("Broken"):
         parts.append(f"from {type(error.__cause__).__name__}")
     if error.__context__ is not None and not error.__suppress_context__:
         parts.append(f"during {type(error.__context__).__name__}")
