@@ -12,6 +12,7 @@ with threads only need nothing of processes, and worker processes need no execut
 """
 
 import importlib
+import os
 import sys
 
 # What type checkers take for `typing.TYPE_CHECKING`, without loading that module.
@@ -71,6 +72,14 @@ if sys.version_info >= (3, 14):
 
     __all__ += ["InterpreterPoolExecutor"]
 
+try:
+    from concurrent_futures._engine import __version__ as __version__
+except ImportError as error:
+    if "subinterpreter" not in str(error):
+        raise
+    # This interpreter is not the first of its process: the standard library does the work.
+    __path__.insert(0, os.path.join(__path__[0], "_standard"))
+
 #: The modules that names are in, but for those in `_base`.
 _MODULES = {
     "BrokenProcessPool": "concurrent_futures.process",
@@ -87,11 +96,20 @@ _MODULES = {
 
 _SUBMODULES = ("_base", "process", "thread")
 
+# After a reload, they are looked up anew.
+for _name in (*__all__, *_SUBMODULES):
+    globals().pop(_name, None)
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Load what is asked for the first time."""
-        if name in __all__:
+        if name == "__version__":
+            # The engine, which has it, cannot be loaded.
+            from importlib.metadata import version
+
+            value: object = version("concurrent-futures")
+        elif name in __all__:
             module = importlib.import_module(_MODULES.get(name, "concurrent_futures._base"))
             value = getattr(module, name)
         elif name in _SUBMODULES:

@@ -12,4 +12,4 @@ is elsewhere.
 from concurrent_futures._run import main
 
 if __name__ == "__main__":
-    main()
+    main(globals())

@@ -7,11 +7,9 @@ them; so is ``Executor``.
 
 from __future__ import annotations
 
-import atexit
-import concurrent.futures as _stdlib
 import contextlib
+import copyreg
 import logging
-import os
 from abc import ABCMeta
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -33,17 +31,19 @@ from concurrent.futures._base import (
 )
 
 from concurrent_futures import TYPE_CHECKING, _engine
-from concurrent_futures._engine import as_completed
 from concurrent_futures._hints import without_hints
 
 if TYPE_CHECKING:
     import asyncio
+    import concurrent.futures as _stdlib
     from collections.abc import Generator, Iterable
-    from typing import Any, TypeVar
+    from typing import Any, SupportsIndex, TypeVar
 
     _T = TypeVar("_T")
     # Any futures, and the same ones again.
     _F = TypeVar("_F", bound=_stdlib.Future[Any])
+else:
+    from concurrent_futures import _originals as _stdlib
 
 __all__ = [
     "ALL_COMPLETED",
@@ -79,6 +79,10 @@ _original_as_completed = _stdlib.as_completed
 _stdlib_future = _stdlib.Future
 
 
+#: What a future of the standard library has in ``__dict__``.
+_FIELDS = ("_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks")
+
+
 class DeadlockError(RuntimeError):
     """Tasks wait for each other, so that none of them would ever finish."""
 
@@ -93,6 +97,9 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"], metaclass=ABCMeta):
 
     __slots__ = ()
 
+    # What it stands for where it is installed.
+    _original = _stdlib_future
+
     def __init__(self) -> None:
         """Make a pending future. Executors do this; others seldom need to."""
 
@@ -103,6 +110,19 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"], metaclass=ABCMeta):
         if cls is Future and issubclass(other, _stdlib_future):
             return True
         return NotImplemented
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
+        if type(self).__reduce__ is not object.__reduce__:
+            return self.__reduce__()
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the standard library has in ``__dict__``: a copy shares it."""
+        return {name: getattr(self, name) for name in _FIELDS} | vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def __await__(self) -> Generator[Any, None, _T]:
         """Wait in the running event loop. Cancelling the wait cancels the future."""
@@ -149,6 +169,35 @@ def wait(
     return result
 
 
+@without_hints
+def as_completed(fs: Iterable[_F], timeout: float | None = None) -> Generator[_F, None, None]:
+    """Yield futures, of any executors, each as it is done; those that are done already first.
+
+    Raises TimeoutError if the next future is not done ``timeout`` seconds after the first was asked
+    for.
+    """
+    iterator = _engine.as_completed(fs, timeout)
+    del fs
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+@without_hints
+def result_iterator(iterator: _engine.ResultIterator[_T]) -> Generator[_T, None, None]:
+    """Yield the results of ``map``."""
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+#: What these stand for where they are installed.
+wait._original = _original_wait  # type: ignore[attr-defined]
+as_completed._original = _original_as_completed  # type: ignore[attr-defined]
+
+
 def _release(waiter: asyncio.Future[None]) -> None:
     """End a wait, unless it was cancelled."""
     if not waiter.done():
@@ -158,11 +207,4 @@ def _release(waiter: asyncio.Future[None]) -> None:
 _engine.use_types(Future, DeadlockError)
 _engine.look_up_for_futures()
 
-# Of use to threads and processes.
-atexit.register(_engine.interpreter_ends)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_engine.before_fork,
-        after_in_parent=lambda: _engine.after_fork(False),
-        after_in_child=lambda: _engine.after_fork(True),
-    )
+_engine.register_hooks()

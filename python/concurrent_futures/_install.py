@@ -12,7 +12,6 @@ for one of the originals. What a module made of an original before, such as a de
 class attribute or a default argument, stays as it is, and works together with this package.
 """
 
-import concurrent.futures
 import contextlib
 import importlib
 import sys
@@ -22,7 +21,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from concurrent_futures import _base, process, thread
+from concurrent_futures import _base, _originals, process, thread
 
 _PACKAGE = "concurrent_futures"
 
@@ -30,12 +29,12 @@ _PACKAGE = "concurrent_futures"
 _PAIRS: list[tuple[object, object]] = [
     (original, ours)
     for original, ours in (
-        (concurrent.futures.Future, _base.Future),
-        (concurrent.futures.Executor, _base.Executor),
-        (concurrent.futures.wait, _base.wait),
-        (concurrent.futures.as_completed, _base.as_completed),
-        (concurrent.futures.ThreadPoolExecutor, thread.ThreadPoolExecutor),
-        (concurrent.futures.ProcessPoolExecutor, process.ProcessPoolExecutor),
+        (_originals.Future, _base.Future),
+        (_originals.Executor, _base.Executor),
+        (_originals.wait, _base.wait),
+        (_originals.as_completed, _base.as_completed),
+        (_originals.ThreadPoolExecutor, thread.ThreadPoolExecutor),
+        (_originals.ProcessPoolExecutor, process.ProcessPoolExecutor),
     )
     if original is not ours
 ]

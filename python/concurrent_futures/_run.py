@@ -8,12 +8,14 @@ What a program can still notice: ``sys.orig_argv``, the frames below its first, 
 modules are loaded already.
 """
 
+import contextlib
 import importlib.machinery
 import os
 import pkgutil
 import runpy
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from types import CodeType, TracebackType
 from typing import Any
 
@@ -28,35 +30,58 @@ concurrent_futures in the place of concurrent.futures. Python's own options go b
 """
 
 
-def main() -> None:
-    """Run the program that the command line names."""
+def main(caller: dict[str, Any]) -> None:
+    """Run the program that the command line names, for the module that has these names."""
     match sys.argv[1:]:
         case ["-h" | "--help", *_]:
             print(USAGE, end="")
         case ["-m", module, *arguments]:
             install()
-            _run_module(module, arguments)
+            with _main_module(caller) as run:
+                _run_module(run, module, arguments)
         case [script, *arguments] if not script.startswith("-"):
             install()
-            _run_script(script, arguments)
+            with _main_module(caller) as run:
+                _run_script(run, script, arguments)
         case _:
             print(USAGE, end="", file=sys.stderr)
             sys.exit(2)
 
 
-def _run_module(module: str, arguments: list[str]) -> None:
+_Run = Callable[..., None]
+
+
+@contextlib.contextmanager
+def _main_module(caller: dict[str, Any]) -> Iterator[_Run]:
+    """See to it that ``__main__`` is a module for the program; give what runs the program.
+
+    Mostly, that module is the caller, which is of no use any more. Under another runner (a
+    profiler, say), it is the runner's, which goes on afterwards: it is put aside meanwhile.
+    """
+    outer = sys.modules["__main__"]
+    if vars(outer) is caller:
+        yield _run
+        return
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield _run_below
+    finally:
+        sys.modules["__main__"] = outer
+
+
+def _run_module(run: _Run, module: str, arguments: list[str]) -> None:
     _empty_main()
     sys.argv[:] = ["-m", *arguments]  # Until the module is found, as in Python.
-    _run(_run_module_as_main, module)
+    run(_run_module_as_main, module)
 
 
-def _run_script(script: str, arguments: list[str]) -> None:
+def _run_script(run: _Run, script: str, arguments: list[str]) -> None:
     path = os.path.join(os.getcwd(), script)
     sys.argv[:] = [script, *arguments]
     if pkgutil.get_importer(path) is not None:  # A directory or a zip file.
         _empty_main()
         _replace_first_path(path, even_if_safe=True)
-        _run(_run_module_as_main, "__main__", False)
+        run(_run_module_as_main, "__main__", False)
     else:
         loader = _loader(path)
         code = _compile(loader, path)
@@ -65,7 +90,7 @@ def _run_script(script: str, arguments: list[str]) -> None:
         namespace.update(__file__=path, __loader__=loader)
         if sys.version_info < (3, 15):
             namespace.update(__cached__=None)
-        _run(exec, code, namespace)
+        run(exec, code, namespace)
 
 
 # What Python itself calls for -m, for directories and for zip files.
@@ -128,6 +153,11 @@ def _run(function: Callable[..., object], *arguments: object) -> None:
         ours = error.__traceback__
         _report_traceback(ours.tb_next if ours is not None else None)
         raise
+
+
+def _run_below(function: Callable[..., object], *arguments: object) -> None:
+    """Run the program for a runner, which is told of all exceptions."""
+    function(*arguments)
 
 
 def _report_traceback(traceback: TracebackType | None) -> None:

@@ -18,7 +18,7 @@ from abc import ABCMeta
 from collections.abc import Mapping
 from functools import partial
 
-from concurrent_futures import TYPE_CHECKING, _base, _engine, _worker
+from concurrent_futures import TYPE_CHECKING, _base, _engine, _originals, _worker
 from concurrent_futures._hints import without_hints
 from concurrent_futures._preload import preload
 from concurrent_futures._process_errors import (
@@ -44,17 +44,23 @@ __all__ = [
     "WorkerDiedError",
 ]
 
-_stdlib_executor = _stdlib_process.ProcessPoolExecutor
+if TYPE_CHECKING:
+    _stdlib_executor = _stdlib_process.ProcessPoolExecutor
+else:
+    _stdlib_executor = _originals.ProcessPoolExecutor
 _check_system_limits: Callable[[], None] = _stdlib_process._check_system_limits
 
 # As the newer versions of the standard library name them.
 _TERMINATE = "terminate"
 _KILL = "kill"
 
-# The supervisors of all pools, each with what ends it.
-_supervisors: weakref.WeakKeyDictionary[threading.Thread, _engine.Supervisor] = (
-    weakref.WeakKeyDictionary()
-)
+# `importlib.reload` executes this module again.
+_is_reloaded = "_supervisors" in globals()
+if not _is_reloaded:
+    # The supervisors of all pools, each with what ends it.
+    _supervisors: weakref.WeakKeyDictionary[threading.Thread, _engine.Supervisor] = (
+        weakref.WeakKeyDictionary()
+    )
 
 
 def _cpu_count() -> int:
@@ -218,6 +224,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         if cls is ProcessPoolExecutor and issubclass(other, _stdlib_executor):
             return True
         return NotImplemented
+
+    # What it stands for where it is installed.
+    _original = _stdlib_executor
 
     def __init__(
         self,
@@ -495,9 +504,10 @@ def _at_exit() -> None:
 
 _engine.look_up_for_processes()
 
-# As the standard library does it: before all threads that are no daemons are joined.
-_register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
-_register_atexit(_at_exit)
+if not _is_reloaded:
+    # As the standard library does it: before all threads that are no daemons are joined.
+    _register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
+    _register_atexit(lambda: _at_exit())
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_supervisors.clear)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_supervisors.clear)

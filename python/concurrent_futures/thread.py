@@ -5,7 +5,6 @@ The names are those of the standard library's ``concurrent.futures.thread``.
 
 from __future__ import annotations
 
-import concurrent.futures as _stdlib
 import itertools
 import math
 import os
@@ -14,21 +13,26 @@ import weakref
 from abc import ABCMeta
 from concurrent.futures.thread import BrokenThreadPool
 
-import concurrent_futures._base  # noqa: F401  # It sets up what all executors need.
-from concurrent_futures import TYPE_CHECKING, _engine
+from concurrent_futures import TYPE_CHECKING, _base, _engine
 from concurrent_futures._hints import without_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import concurrent.futures as _stdlib
+    from collections.abc import Callable, Generator, Iterable
     from typing import Any, TypeVar
 
     _T = TypeVar("_T")
+else:
+    from concurrent_futures import _originals as _stdlib
 
 __all__ = ["BrokenThreadPool", "ThreadPoolExecutor"]
 
 _stdlib_executor = _stdlib.ThreadPoolExecutor
-_executors: weakref.WeakSet[ThreadPoolExecutor] = weakref.WeakSet()
-_workers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+# `importlib.reload` executes this module again.
+_is_reloaded = "_executors" in globals()
+if not _is_reloaded:
+    _executors: weakref.WeakSet[ThreadPoolExecutor] = weakref.WeakSet()
+    _workers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _cpu_count() -> int:
@@ -86,6 +90,9 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor, metacla
             return True
         return NotImplemented
 
+    # What it stands for where it is installed.
+    _original = _stdlib_executor
+
     # The numbers of pools without a prefix.
     _counter = itertools.count().__next__
 
@@ -136,6 +143,24 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor, metacla
     def _work_queue(self) -> _WorkQueue:  # type: ignore[override]
         return _WorkQueue(self)
 
+    def map(
+        self,
+        fn: Callable[..., _T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Generator[_T, None, None]:
+        """Call ``fn`` for the items of the iterables; return an iterator over the results.
+
+        The results come in the order of the items. All calls are submitted at once, or, with
+        ``buffersize``, that many ahead of the iteration. The iterator raises TimeoutError if a
+        result is not there ``timeout`` seconds after the call of map. ``chunksize`` is for process
+        pools, and without effect here. Calls that have not started are cancelled when the iterator
+        is closed or fails.
+        """
+        return _base.result_iterator(self._map(fn, iterables, timeout, buffersize))
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse tasks from now on.
 
@@ -180,9 +205,10 @@ def _after_fork_in_child() -> None:
 
 _engine.look_up_for_threads()
 
-# As the standard library does it: before all threads that are no daemons are joined.
-_register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
-_register_atexit(_at_exit)
+if not _is_reloaded:
+    # As the standard library does it: before all threads that are no daemons are joined.
+    _register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
+    _register_atexit(lambda: _at_exit())
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: _after_fork_in_child())

@@ -2,10 +2,11 @@
 
 use crate::future::Future;
 use crate::stdlib;
+use crate::time_limit::End;
 use crate::wait::Borrowed;
 use crate::waiting;
 use concurrent_futures::engine::{Futures, Watched, next_ready, run_one_in_place};
-use pyo3::exceptions::{PyRuntimeError, PyTimeoutError};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PyList, PySet};
 use pyo3::{PyTraverseError, PyVisit};
@@ -28,14 +29,11 @@ struct Inner {
     /// The places of those that were done at the beginning.
     ready: VecDeque<usize>,
     left: usize,
-    deadline: Option<Instant>,
+    end: Option<End>,
 }
 
-/// Returns an iterator over futures, of any executors, that yields each as it is done,
-/// those that are done already first.
-///
-/// The iterator raises TimeoutError if the next future is not done `timeout` seconds after
-/// the call.
+/// Returns an iterator over futures, of any executors: what `concurrent_futures.as_completed`
+/// yields from.
 #[pyfunction]
 #[pyo3(signature = (fs, timeout = None))]
 pub(crate) fn as_completed<'py>(
@@ -43,10 +41,15 @@ pub(crate) fn as_completed<'py>(
     fs: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let end = End::of(timeout)?;
     let futures = distinct(fs)?;
-    let deadline = waiting::deadline_by_sum(timeout)?;
+    let usual_type = stdlib::future_type(py)?.as_type_ptr();
     let ours = futures.iter().map(|future| {
+        // One of a derived class is told in its own way.
         let future = future.cast::<Future>().ok()?;
+        if future.get_type_ptr() != usual_type {
+            return None;
+        }
         // SAFETY: gone before the future is.
         let task = unsafe { Borrowed::new(future.get()) };
         let suits = task.task().has_home() || Future::is_done_for_waiters(task.task());
@@ -62,7 +65,7 @@ pub(crate) fn as_completed<'py>(
         left: ours.len(),
         futures: ours.into_iter().map(Some).collect(),
         ready: VecDeque::new(),
-        deadline,
+        end,
     };
     inner.watch();
     Ok(Bound::new(py, AsCompleted(Mutex::new(inner)))?.into_any())
@@ -159,41 +162,74 @@ impl Inner {
     }
 
     fn next_place(&mut self, py: Python<'_>) -> PyResult<Option<usize>> {
-        if let Some(place) = self.ready.pop_front() {
-            return Ok(Some(place));
-        }
-        if let Some(place) = self.watched.next_without_waiting() {
-            return Ok(Some(place));
-        }
         let Self {
             watched,
             futures,
-            deadline,
+            ready,
+            end,
             ..
         } = self;
-        waiting::detached(py, |stop| {
-            let needed: &Futures<'_> = &|f| {
-                futures.iter().flatten().any(|future| {
-                    // SAFETY: the future is kept meanwhile.
-                    let task = unsafe { Borrowed::new(future.get()) };
-                    f(task.task())
-                })
+        if let Some(place) = ready.pop_front() {
+            return Ok(Some(place));
+        }
+        let Some(end) = end else {
+            return match watched.next_without_waiting() {
+                Some(place) => Ok(Some(place)),
+                None => wait_for_next(py, watched, futures, None),
             };
-            if deadline.is_none() {
-                // Which makes it ready.
-                run_one_in_place(needed);
+        };
+        loop {
+            if end.is_over(py)? {
+                return Ok(None);
             }
-            let next = next_ready(watched, *deadline, needed, stop);
-            if next.is_none() && deadline.is_none() {
-                // A deadlock: any of those left tells the cycle when it is asked. (Or a signal,
-                // whose exception comes before this.)
-                let place = futures.iter().position(Option::is_some)?;
-                watched.forget(place);
-                return Some(place);
+            // Those that are done in time are yielded, however long that takes.
+            while let Some(place) = watched.next_without_waiting() {
+                ready.push_back(place);
             }
-            next
-        })
+            if let Some(place) = ready.pop_front() {
+                return Ok(Some(place));
+            }
+            let deadline = if end.is_nan(py) && py.version_info() < (3, 14) {
+                None
+            } else {
+                end.deadline(py)?
+            };
+            if let Some(place) = wait_for_next(py, watched, futures, deadline)? {
+                return Ok(Some(place));
+            }
+        }
     }
+}
+
+/// Waits for the next future that is done. None when the time has passed.
+fn wait_for_next(
+    py: Python<'_>,
+    watched: &mut Watched,
+    futures: &[Option<Py<Future>>],
+    deadline: Option<Instant>,
+) -> PyResult<Option<usize>> {
+    waiting::detached(py, |stop| {
+        let needed: &Futures<'_> = &|f| {
+            futures.iter().flatten().any(|future| {
+                // SAFETY: the future is kept meanwhile.
+                let task = unsafe { Borrowed::new(future.get()) };
+                f(task.task())
+            })
+        };
+        if deadline.is_none() {
+            // Which makes it ready.
+            run_one_in_place(needed);
+        }
+        let next = next_ready(watched, deadline, needed, stop);
+        if next.is_none() && deadline.is_none() {
+            // A deadlock: any of those left tells the cycle when it is asked. (Or a signal,
+            // whose exception comes before this.)
+            let place = futures.iter().position(Option::is_some)?;
+            watched.forget(place);
+            return Some(place);
+        }
+        next
+    })
 }
 
 #[pymethods]
@@ -209,8 +245,11 @@ impl AsCompleted {
             .next(py)
     }
 
-    fn __length_hint__(&self) -> usize {
-        self.0.try_lock().map_or(0, |inner| inner.left)
+    /// Returns the next one; what is sent has no effect.
+    fn send(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<Py<Future>> {
+        drop(value);
+        self.__next__(py)?
+            .ok_or_else(|| PyStopIteration::new_err(()))
     }
 
     /// Ends the iteration. The futures are left as they are.

@@ -4,6 +4,7 @@ use crate::fields::Field;
 use crate::name;
 use crate::observers::{self, Held, Observers};
 use crate::outcome::Outcome;
+use crate::plain;
 use crate::remote::{self, Remote};
 use crate::stdlib;
 use crate::task::Call;
@@ -12,7 +13,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use std::cell::UnsafeCell;
 use std::mem::{self, ManuallyDrop, offset_of};
@@ -213,7 +214,7 @@ impl Future {
             return Err(PyRuntimeError::new_err("futures have an unexpected layout"));
         }
         OFFSET.store(offset, Ordering::Relaxed);
-        Ok(())
+        plain::note_invoke_callbacks(&sample)
     }
 
     // ---- phases and their names in Python
@@ -339,7 +340,7 @@ impl Future {
     /// process that added them. What they raise is logged.
     #[pyo3(signature = (r#fn))]
     fn add_done_callback<'py>(this: &Bound<'py, Self>, r#fn: Bound<'py, PyAny>) -> PyResult<()> {
-        match this.get().observers_to_be().add_callback(this, r#fn) {
+        match this.get().observers_to_be().add_callback(this, r#fn)? {
             Ok(()) => Ok(()),
             Err(callback) => observers::call(this, &callback),
         }
@@ -506,22 +507,37 @@ impl Future {
     }
 
     #[getter(_waiters)]
-    fn waiters<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+    fn waiters<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         this.get().observers_to_be().waiters(this)
     }
 
     #[getter(_done_callbacks)]
-    fn done_callbacks<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
-        match this.get().observers() {
-            Some(observers) => observers.callbacks(this.py()),
-            None => Ok(PyList::empty(this.py())),
-        }
+    fn done_callbacks<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        this.get().observers_to_be().callbacks(this)
     }
 
-    /// Calls the callbacks that have not been called yet.
+    #[setter(_condition)]
+    fn replace_condition<'py>(this: &Bound<'py, Self>, condition: Bound<'py, PyAny>) {
+        let observers = this.get().observers_to_be();
+        observers.replace_condition(this, condition);
+    }
+
+    #[setter(_waiters)]
+    fn replace_waiters<'py>(this: &Bound<'py, Self>, waiters: Bound<'py, PyAny>) -> PyResult<()> {
+        let observers = this.get().observers_to_be();
+        observers.replace_waiters(this, waiters)
+    }
+
+    #[setter(_done_callbacks)]
+    fn replace_done_callbacks<'py>(this: &Bound<'py, Self>, callbacks: Bound<'py, PyAny>) {
+        let observers = this.get().observers_to_be();
+        observers.replace_callbacks(this, callbacks);
+    }
+
+    /// Calls the callbacks.
     #[pyo3(name = "_invoke_callbacks")]
     fn invoke_callbacks(this: &Bound<'_, Self>) -> PyResult<()> {
-        observers::call_callbacks(this)
+        observers::invoke_callbacks(this)
     }
 
     /// Whether the future is done, whether it was cancelled, its result, its exception.

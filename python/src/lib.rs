@@ -20,6 +20,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "as PyO3 passes arguments")]
 
 mod as_completed;
+mod aside;
 mod buffers;
 mod by_name;
 mod callbacks;
@@ -35,6 +36,7 @@ mod observers;
 mod outcome;
 mod picklers;
 mod pickling;
+mod plain;
 mod pool;
 mod process;
 mod process_errors;
@@ -44,11 +46,13 @@ mod process_pool;
 mod process_shared;
 mod released;
 mod remote;
+mod replaceable;
 mod shortcut;
 mod span_results;
 mod stdlib;
 mod task;
 mod ticks;
+mod time_limit;
 mod unpickling;
 mod wait;
 mod waiting;
@@ -76,7 +80,7 @@ mod _engine {
     #[pymodule_export]
     use super::pool::ThreadPool;
     #[pymodule_export]
-    use super::process::{after_fork, before_fork, interpreter_ends, interpreter_exits};
+    use super::process::{interpreter_exits, register_hooks};
     #[pymodule_export]
     use super::process_map::SpanIterator;
     #[pymodule_export]
@@ -94,6 +98,8 @@ mod _engine {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        super::process::only_in_first_interpreter(py)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("MAX_WORKERS", concurrent_futures::engine::MAX_WORKERS)?;
         // Made now, as all that is made once; see `name.rs`.
         super::name::make(py);

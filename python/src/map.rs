@@ -1,16 +1,18 @@
 //! `map`, and the iterator over its results.
 
+use crate::aside::aside;
 use crate::exclusive::Exclusive;
 use crate::future::Future;
 use crate::name;
+use crate::plain;
 use crate::pool::ThreadPool;
+use crate::time_limit::End;
 use crate::waiting;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 use std::collections::VecDeque;
-use std::time::Instant;
 
 /// Results in the order of the items.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
@@ -22,7 +24,7 @@ struct Results {
     /// Whether an item was asked for.
     begun: bool,
     futures: VecDeque<Py<PyAny>>,
-    deadline: Option<Instant>,
+    end: Option<End>,
     /// What is still to be submitted.
     source: Option<Source>,
 }
@@ -45,13 +47,13 @@ pub(crate) fn map<'py>(
         .filter(|size| !size.is_none())
         .map(checked_buffersize)
         .transpose()?;
-    let deadline = waiting::deadline_by_sum(timeout)?;
+    let end = End::of(timeout)?;
     let items = zip(py, iterables)?;
     let mut results = Results {
         calls: 0,
         begun: false,
         futures: VecDeque::new(),
-        deadline,
+        end,
         source: None,
     };
     let mut submitter = Submitter::new(executor, &function)?;
@@ -197,11 +199,11 @@ impl Results {
             return Ok(None);
         };
         let future = future.into_bound(py);
-        let result = match future.cast::<Future>() {
-            Ok(ours) => {
-                Future::wait_until(ours, self.deadline).and_then(|()| Future::take_result(ours))
+        let result = match plain::cast(&future) {
+            Some(ours) => {
+                Future::wait_until(ours, self.end.as_ref()).and_then(|()| Future::take_result(ours))
             }
-            Err(_) => self.result_of_other(&future),
+            None => self.result_of_other(&future),
         };
         if result.is_err() {
             cancel(&future)?;
@@ -209,17 +211,13 @@ impl Results {
         result.map(Some)
     }
 
-    /// The result of a future that a subclass's `submit` has returned.
+    /// The result of a future that is not as executors make them, by its methods.
     fn result_of_other<'py>(&self, future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = future.py();
-        let name = name::result(py);
-        match self.deadline {
-            None => future.call_method0(name),
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                future.call_method1(name, (left.as_secs_f64(),))
-            }
-        }
+        let left = self.end.as_ref().map(|end| end.left(py)).transpose()?;
+        let result = future.call_method1(name::result(py), (left,))?;
+        cancel(future)?;
+        Ok(result)
     }
 }
 
@@ -262,9 +260,10 @@ impl ResultIterator {
         next_of(&this.get().0, this.as_any(), Results::next, Results::cancel)
     }
 
-    fn __length_hint__(this: &Bound<'_, Self>) -> usize {
-        let results = this.get().0.take(this.as_any());
-        results.map_or(0, |results| results.futures.len())
+    /// Returns the next result; what is sent has no effect.
+    fn send<'py>(this: &Bound<'py, Self>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        drop(value);
+        Self::__next__(this)?.ok_or_else(|| PyStopIteration::new_err(()))
     }
 
     /// Ends the iteration, and cancels the calls that have not started.
@@ -308,11 +307,10 @@ impl Drop for ResultIterator {
         if results.futures.is_empty() || !results.begun {
             return;
         }
-        let cancelled = Python::try_attach(|py| {
-            results.cancel(py).map_err(|error| {
+        aside(|py| {
+            if let Err(error) = results.cancel(py) {
                 error.write_unraisable(py, None);
-            })
+            }
         });
-        let _ = cancelled;
     }
 }

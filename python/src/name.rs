@@ -50,6 +50,11 @@ names! {
     getvalue = "getvalue";
     acquire = "acquire";
     add = "add";
+    append = "append";
+    invoke_callbacks = "_invoke_callbacks";
+    set_exception = "set_exception";
+    set_result = "set_result";
+    set_running = "set_running_or_notify_cancel";
     add_cancelled = "add_cancelled";
     add_exception = "add_exception";
     add_result = "add_result";

@@ -13,11 +13,14 @@
 //! 2. A condition is put here before the state is flagged. Whoever finds the state flagged but no
 //!    condition makes the future done under our lock, which whoever puts one must take.
 //! 3. A callback is added under our lock if the future is not done, and the callbacks are
-//!    taken under it after the future is done. So each is run once: by the thread that
+//!    looked at under it after the future is done. So each is run once: by the thread that
 //!    finished the future, or by the one that came too late to add it.
+//! 4. The callbacks stay where they are when they have been called. If somebody has asked for
+//!    `_done_callbacks`, they are in that list, which is read as it is at that moment.
 
 use crate::future::Future;
 use crate::name;
+use crate::plain;
 use crate::process::stay;
 use crate::stdlib;
 use concurrent_futures::engine::{Advance, Phase};
@@ -36,15 +39,21 @@ pub(crate) struct Observers(Mutex<Parts>);
 #[derive(Default)]
 struct Parts {
     condition: Option<Py<PyAny>>,
-    waiters: Option<Py<PyList>>,
+    /// A list, unless somebody has put something else there.
+    waiters: Option<Py<PyAny>>,
     callbacks: Callbacks,
 }
 
 /// Callbacks in the order in which they were added. There is seldom more than one.
+///
+/// They stay when they have been called, as in the standard library. They move into a list when
+/// somebody asks for `_done_callbacks`, and that list is what counts from then on.
 #[derive(Default)]
 struct Callbacks {
     first: Option<Py<PyAny>>,
     others: Vec<Py<PyAny>>,
+    /// A list, unless somebody has put something else there.
+    list: Option<Py<PyAny>>,
 }
 
 impl Callbacks {
@@ -113,10 +122,10 @@ impl Observers {
     }
 
     /// The list of those who wait in the way of the standard library.
-    pub(crate) fn waiters<'py>(&self, future: &Bound<'py, Future>) -> PyResult<Bound<'py, PyList>> {
+    pub(crate) fn waiters<'py>(&self, future: &Bound<'py, Future>) -> PyResult<Bound<'py, PyAny>> {
         let py = future.py();
         self.condition(future)?;
-        let new = PyList::empty(py);
+        let new = PyList::empty(py).into_any();
         let waiters = {
             let mut parts = self.lock();
             let waiters = parts.waiters.get_or_insert_with(|| new.clone().unbind());
@@ -125,45 +134,140 @@ impl Observers {
         Ok(waiters)
     }
 
+    pub(crate) fn replace_waiters(
+        &self,
+        future: &Bound<'_, Future>,
+        waiters: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.condition(future)?;
+        let former = self.lock().waiters.replace(waiters.unbind());
+        drop(former);
+        Ok(())
+    }
+
+    pub(crate) fn replace_condition(
+        &self,
+        future: &Bound<'_, Future>,
+        condition: Bound<'_, PyAny>,
+    ) {
+        let former = self.lock().condition.replace(condition.unbind());
+        drop(former);
+        // SAFETY: it is observed from now on.
+        unsafe { future.get().state().flag() };
+    }
+
     /// Adds a callback. Gives it back if the future is done.
     pub(crate) fn add_callback<'py>(
         &self,
         future: &Bound<'py, Future>,
         callback: Bound<'py, PyAny>,
-    ) -> Result<(), Bound<'py, PyAny>> {
+    ) -> PyResult<Result<(), Bound<'py, PyAny>>> {
+        let py = future.py();
         let state = future.get().state();
         // SAFETY: it is observed from now on.
         if !unsafe { state.flag() } {
-            return Err(callback);
+            return Ok(Err(callback));
         }
         let mut parts = self.lock();
         if state.is_done() {
-            return Err(callback);
+            return Ok(Err(callback));
         }
-        parts.callbacks.push(callback.unbind());
-        Ok(())
-    }
-
-    /// The callbacks, in a list of their own.
-    pub(crate) fn callbacks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let callbacks: Vec<_> = {
-            let parts = self.lock();
-            parts
-                .callbacks
-                .iter()
-                .map(|callback| callback.clone_ref(py))
-                .collect()
+        let Some(list) = &parts.callbacks.list else {
+            parts.callbacks.push(callback.unbind());
+            return Ok(Ok(()));
         };
-        PyList::new(py, callbacks)
+        if let Ok(list) = list.bind(py).cast_exact::<PyList>() {
+            // No Python code runs for it.
+            list.append(callback)?;
+            return Ok(Ok(()));
+        }
+        let list = list.bind(py).clone();
+        drop(parts);
+        let held = Held::acquire(self.condition(future)?)?;
+        if state.is_done() {
+            held.release()?;
+            return Ok(Err(callback));
+        }
+        let appended = list.call_method1(name::append(py), (callback,));
+        held.release()?;
+        appended.map(|_| Ok(()))
     }
 
-    /// Whether there are callbacks that were not called.
+    /// The list of callbacks.
+    pub(crate) fn callbacks<'py>(
+        &self,
+        future: &Bound<'py, Future>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = future.py();
+        loop {
+            let callbacks: Vec<_> = {
+                let parts = self.lock();
+                if let Some(list) = &parts.callbacks.list {
+                    return Ok(list.bind(py).clone());
+                }
+                let callbacks = parts.callbacks.iter();
+                callbacks.map(|callback| callback.clone_ref(py)).collect()
+            };
+            // Without the lock: the garbage collector may run.
+            let new = PyList::new(py, &callbacks)?.into_any();
+            let mut parts = self.lock();
+            let is_all = parts.callbacks.iter().count() == callbacks.len();
+            if parts.callbacks.list.is_none() && is_all {
+                let list = Some(new.clone().unbind());
+                let former = mem::replace(
+                    &mut parts.callbacks,
+                    Callbacks {
+                        list,
+                        ..Callbacks::default()
+                    },
+                );
+                drop(parts);
+                drop(former);
+                // SAFETY: it is observed from now on.
+                unsafe { future.get().state().flag() };
+                return Ok(new);
+            }
+        }
+    }
+
+    pub(crate) fn replace_callbacks(&self, future: &Bound<'_, Future>, list: Bound<'_, PyAny>) {
+        let list = Some(list.unbind());
+        let new = Callbacks {
+            list,
+            ..Callbacks::default()
+        };
+        let former = mem::replace(&mut self.lock().callbacks, new);
+        drop(former);
+        // SAFETY: it is observed from now on.
+        unsafe { future.get().state().flag() };
+    }
+
+    /// Whether there may be callbacks.
     pub(crate) fn has_callbacks(&self) -> bool {
-        self.lock().callbacks.first.is_some()
+        let parts = self.lock();
+        parts.callbacks.first.is_some() || parts.callbacks.list.is_some()
     }
 
-    fn take_callbacks(&self) -> Callbacks {
-        mem::take(&mut self.lock().callbacks)
+    /// The callback at this place; none if there are no more.
+    fn callback<'py>(&self, py: Python<'py>, place: usize) -> Option<Bound<'py, PyAny>> {
+        let parts = self.lock();
+        let callbacks = &parts.callbacks;
+        if let Some(list) = &callbacks.list {
+            let list = list.bind(py).cast_exact::<PyList>().ok()?;
+            return list.get_item(place).ok();
+        }
+        let callback = match place {
+            0 => callbacks.first.as_ref()?,
+            place => callbacks.others.get(place - 1)?,
+        };
+        Some(callback.bind(py).clone())
+    }
+
+    /// What somebody has put into the place of the list of callbacks, if that is no list.
+    fn other_callbacks<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let parts = self.lock();
+        let list = parts.callbacks.list.as_ref()?.bind(py);
+        (!list.is_exact_instance_of::<PyList>()).then(|| list.clone())
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -175,6 +279,7 @@ impl Observers {
         };
         visit.call(&parts.condition)?;
         visit.call(&parts.waiters)?;
+        visit.call(&parts.callbacks.list)?;
         parts
             .callbacks
             .iter()
@@ -250,10 +355,20 @@ fn tell(future: &Bound<'_, Future>, observers: &Observers, event: Event) {
         .waiters
         .as_ref()
         .map(|waiters| waiters.bind(py).clone());
-    for waiter in waiters.iter().flatten() {
-        if let Err(error) = waiter.call_method1(method, (future,)) {
-            error.write_unraisable(py, Some(&waiter));
+    let Some(waiters) = waiters else {
+        return;
+    };
+    let told = waiters.try_iter().and_then(|waiters| {
+        for waiter in waiters {
+            let waiter = waiter?;
+            if let Err(error) = waiter.call_method1(method, (future,)) {
+                error.write_unraisable(py, Some(&waiter));
+            }
         }
+        Ok(())
+    });
+    if let Err(error) = told {
+        error.write_unraisable(py, Some(&waiters));
     }
 }
 
@@ -287,9 +402,19 @@ thread_local! {
 /// they are called from have returned: a chain of any length needs a stack of this depth.
 const MAX_DEPTH: usize = 50;
 
-/// Calls the callbacks of a future that is done, each once. Those that fail are logged.
-/// Returns the first exception that is more than a failure, if there was one.
+/// Calls the callbacks of a future that has just been made done. One that is not plain does it in
+/// its own way.
 pub(crate) fn call_callbacks(future: &Bound<'_, Future>) -> PyResult<()> {
+    let method = future.getattr(name::invoke_callbacks(future.py()))?;
+    if plain::is_invoke_callbacks(&method) {
+        return invoke_callbacks(future);
+    }
+    method.call0().map(drop)
+}
+
+/// Calls the callbacks of a future. Those that fail are logged. Returns the first exception that is
+/// more than a failure, if there was one.
+pub(crate) fn invoke_callbacks(future: &Bound<'_, Future>) -> PyResult<()> {
     if future.get().observers().is_none() {
         return Ok(());
     }
@@ -314,14 +439,18 @@ fn call_all(future: &Bound<'_, Future>) -> PyResult<()> {
     let Some(observers) = future.get().observers() else {
         return Ok(());
     };
-    let Callbacks {
-        first: first_callback,
-        others,
-    } = observers.take_callbacks();
+    let py = future.py();
     let mut first = Ok(());
-    for callback in first_callback.into_iter().chain(others) {
-        let called = call(future, callback.bind(future.py()));
-        first = first.and(called);
+    let mut place = 0;
+    while let Some(callback) = observers.callback(py, place) {
+        first = first.and(call(future, &callback));
+        place += 1;
+    }
+    let Some(others) = observers.other_callbacks(py) else {
+        return first;
+    };
+    for callback in others.try_iter()? {
+        first = first.and(call(future, &callback?));
     }
     first
 }

@@ -3,6 +3,7 @@
 use crate::future::Future;
 use crate::remote;
 use crate::stdlib;
+use crate::time_limit::{End, deadline};
 use crate::waiting;
 use concurrent_futures::engine::{Phase, wait_until_done};
 use pyo3::prelude::*;
@@ -23,14 +24,23 @@ impl Future {
         if this.get().state().is_done() {
             return Ok(());
         }
-        Self::wait_until(this, waiting::deadline(timeout)?)
+        Self::wait_for(this, deadline(timeout)?)
     }
 
-    pub(crate) fn wait_until(this: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<()> {
-        let future = this.get();
-        if future.state().is_done() {
+    /// The same with a time limit that began before.
+    pub(crate) fn wait_until(this: &Bound<'_, Self>, end: Option<&End>) -> PyResult<()> {
+        if this.get().state().is_done() {
             return Ok(());
         }
+        let deadline = match end {
+            Some(end) => end.deadline(this.py())?,
+            None => None,
+        };
+        Self::wait_for(this, deadline)
+    }
+
+    fn wait_for(this: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<()> {
+        let future = this.get();
         let py = this.py();
         let done = waiting::detached(py, |stop| {
             // SAFETY: the caller holds the future meanwhile.

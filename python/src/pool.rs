@@ -1,5 +1,6 @@
 //! `ThreadPool`: what `concurrent_futures.ThreadPoolExecutor` is made of.
 
+use crate::aside::aside;
 use crate::future::Future;
 use crate::host::{self, Shared, Threads};
 use crate::map::{self, ResultIterator};
@@ -114,7 +115,10 @@ impl Drop for ThreadPool {
             // SAFETY: made by `_start`; nobody else has a reference to the object.
             let started = unsafe { Box::from_raw(started) };
             // The workers finish what is pending.
-            started.pool.close();
+            aside(|_| {
+                started.pool.close();
+                drop(started);
+            });
         }
     }
 }
@@ -192,25 +196,15 @@ impl ThreadPool {
         self.submit_call(py, r#fn, args, kwargs)
     }
 
-    /// Calls fn for the items of the iterables, and returns an iterator over the results
-    /// in the order of the items.
-    ///
-    /// All calls are submitted at once, or, with `buffersize`, that many ahead of the
-    /// iteration. The iterator raises TimeoutError if a result is not there `timeout`
-    /// seconds after the call of map. `chunksize` is for process pools, and without effect
-    /// here. Calls that have not started are cancelled when the iterator is closed or
-    /// fails.
-    #[pyo3(signature = (r#fn, *iterables, timeout = None, chunksize = None, buffersize = None),
-           text_signature = "($self, fn, *iterables, timeout=None, chunksize=1, buffersize=None)")]
+    /// Calls fn for the items of the iterables, and returns an iterator over the results.
+    #[pyo3(name = "_map")]
     fn map<'py>(
         this: &Bound<'py, Self>,
         r#fn: Bound<'py, PyAny>,
         iterables: Bound<'py, PyTuple>,
         timeout: Option<&Bound<'py, PyAny>>,
-        chunksize: Option<Bound<'py, PyAny>>,
         buffersize: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, ResultIterator>> {
-        drop(chunksize);
         map::map(this, r#fn, iterables, timeout, buffersize)
     }
 

@@ -2,11 +2,14 @@
 
 use crate::{life, released, waiting};
 use concurrent_futures::engine::{ForkGuard, Pool, guard_forks};
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use std::cell::RefCell;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,10 +22,58 @@ pub(crate) fn count_forks() {
         // ORDERING: Relaxed: a fork has one thread.
         GENERATION.fetch_add(1, Ordering::Relaxed);
     }
-    guard_forks();
-    // SAFETY: the function changes an atomic, which a child may do. It is registered once, when
-    // the module is loaded.
-    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        guard_forks();
+        // SAFETY: the function changes an atomic, which a child may do.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+}
+
+/// Refuses interpreters but the one that was first to load the module: objects of Python that are
+/// kept here belong to one interpreter.
+///
+/// # Errors
+/// `ImportError`, on which the package turns to the standard library.
+pub(crate) fn only_in_first_interpreter(py: Python<'_>) -> PyResult<()> {
+    static FIRST: AtomicI64 = AtomicI64::new(-1);
+    // SAFETY: attached.
+    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if this < 0 {
+        return Err(PyErr::fetch(py));
+    }
+    match FIRST.compare_exchange(-1, this, Ordering::SeqCst, Ordering::SeqCst) {
+        Err(first) if first != this => Err(PyImportError::new_err(
+            "concurrent_futures._engine does not support subinterpreters",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Has the interpreter call what must happen around forks and at its end. The package may ask for
+/// it more than once, each time that it is imported.
+///
+/// # Errors
+/// What the interpreter's functions raise.
+#[pyfunction]
+pub(crate) fn register_hooks(py: Python<'_>) -> PyResult<()> {
+    static ARE_REGISTERED: AtomicBool = AtomicBool::new(false);
+    if ARE_REGISTERED.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
+    let end = wrap_pyfunction!(interpreter_ends, py)?;
+    py.import("atexit")?.call_method1("register", (end,))?;
+    let Some(register) = py.import("os")?.getattr_opt("register_at_fork")? else {
+        return Ok(());
+    };
+    let hooks = PyDict::new(py);
+    hooks.set_item("before", wrap_pyfunction!(before_fork, py)?)?;
+    hooks.set_item(
+        "after_in_parent",
+        wrap_pyfunction!(after_fork_in_parent, py)?,
+    )?;
+    hooks.set_item("after_in_child", wrap_pyfunction!(after_fork_in_child, py)?)?;
+    register.call((), Some(&hooks)).map(drop)
 }
 
 /// Differs in a fork from what it is in its parent.
@@ -73,22 +124,24 @@ thread_local! {
 
 /// Sees to it that no thread holds a lock of the whole process while it forks.
 #[pyfunction]
-pub(crate) fn before_fork(py: Python<'_>) {
+fn before_fork(py: Python<'_>) {
     // Detached, as holders of the lock may be about to attach.
     py.detach(|| HELD.set(Some(ForkGuard::hold())));
 }
 
-/// Called after the fork, in parent and child.
 #[pyfunction]
-pub(crate) fn after_fork(in_child: bool) {
+fn after_fork_in_parent() {
+    drop(HELD.take());
+}
+
+#[pyfunction]
+fn after_fork_in_child() {
     let held = HELD.take();
-    if in_child {
-        life::forget();
-        released::forget();
-        EXITING.store(false, Ordering::Release);
-        // The parent's: what they refer to must not even be dropped here.
-        mem::forget(mem::take(&mut *pools()));
-    }
+    life::forget();
+    released::forget();
+    EXITING.store(false, Ordering::Release);
+    // The parent's: what they refer to must not even be dropped here.
+    mem::forget(mem::take(&mut *pools()));
     drop(held);
 }
 
@@ -133,7 +186,7 @@ fn set_out() -> Option<OnTheWay> {
 /// The interpreter ends as soon as the calling thread goes on: waits until no other thread is
 /// on the way into it.
 #[pyfunction]
-pub(crate) fn interpreter_ends(py: Python<'_>) {
+fn interpreter_ends(py: Python<'_>) {
     LAST_THREAD.store(this_thread(), Ordering::SeqCst);
     py.detach(|| {
         let patience = Instant::now() + Duration::from_secs(1);

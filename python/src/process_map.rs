@@ -6,12 +6,14 @@
 //! own, and costs a small part of one. Each has its own result or exception; results are
 //! unpickled when their turn comes.
 
+use crate::aside::aside;
 use crate::exclusive::Exclusive;
 use crate::future::Future;
 use crate::map::{checked_buffersize, zip};
 use crate::process_pool::ProcessPool;
 use crate::remote::{Part, Remote};
 use crate::stdlib;
+use crate::time_limit::End;
 use crate::waiting;
 use concurrent_futures::TaskOptions;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -20,7 +22,6 @@ use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 use std::collections::VecDeque;
 use std::ptr;
-use std::time::Instant;
 use std::vec;
 
 /// The bytes that a span may have, more or less.
@@ -46,7 +47,7 @@ struct Results {
     failed_item: Py<PyAny>,
     /// Results that were unpickled.
     current: vec::IntoIter<Py<PyAny>>,
-    deadline: Option<Instant>,
+    end: Option<End>,
     /// What is still to be submitted.
     source: Option<Source>,
 }
@@ -81,7 +82,7 @@ pub(crate) fn map<'py>(
         .filter(|size| !size.is_none())
         .map(checked_buffersize)
         .transpose()?;
-    let deadline = waiting::deadline_by_sum(timeout)?;
+    let end = End::of(timeout)?;
     let is_single = iterables.len() == 1;
     let items = if is_single {
         iterables.get_item(0)?.try_iter()?
@@ -107,7 +108,7 @@ pub(crate) fn map<'py>(
         taken: 0,
         failed_item: stdlib::failed_item(py)?.clone().unbind(),
         current: Vec::new().into_iter(),
-        deadline,
+        end,
         source: None,
     };
     let mut next = FIRST;
@@ -288,7 +289,7 @@ impl Results {
                 }
                 Part::Exception(error) => return Err(stdlib::raising(error.value(py))),
                 Part::Missing if was_done => return Err(stdlib::cancelled(py)),
-                Part::Missing => wait_for_part(&future, remote, self.taken, self.deadline)?,
+                Part::Missing => wait_for_part(&future, remote, self.taken, self.end.as_ref())?,
             }
         }
     }
@@ -299,11 +300,11 @@ fn wait_for_part(
     span: &Bound<'_, Future>,
     remote: &Remote,
     item: u32,
-    deadline: Option<Instant>,
+    end: Option<&End>,
 ) -> PyResult<()> {
     let milestone = Future::of_remote(span.py(), remote.sibling())?;
     remote.set_milestone(item, &milestone);
-    Future::wait_until(&milestone, deadline)
+    Future::wait_until(&milestone, end)
 }
 
 impl SpanIterator {
@@ -373,11 +374,10 @@ impl Drop for SpanIterator {
         if results.spans.is_empty() || !results.begun {
             return;
         }
-        let cancelled = Python::try_attach(|py| {
-            results.cancel(py).map_err(|error| {
+        aside(|py| {
+            if let Err(error) = results.cancel(py) {
                 error.write_unraisable(py, None);
-            })
+            }
         });
-        let _ = cancelled;
     }
 }

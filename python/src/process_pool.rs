@@ -1,5 +1,6 @@
 //! `ProcessPool`: what `concurrent_futures.ProcessPoolExecutor` is made of.
 
+use crate::aside::aside;
 use crate::callbacks::Callbacks;
 use crate::errands::Errands;
 use crate::future::Future;
@@ -302,7 +303,10 @@ impl Drop for ProcessPool {
         let started = unsafe { Box::from_raw(started) };
         if started.shared.generation == generation() {
             // The workers finish what is pending.
-            started.close(false);
+            aside(|_| {
+                started.close(false);
+                drop(started);
+            });
         } else {
             mem::forget(started);
         }

@@ -21,6 +21,7 @@ use crate::buffers;
 use crate::errands::Errand;
 use crate::future::Future;
 use crate::observers::Observers;
+use crate::plain;
 use crate::process::attached;
 use crate::process_errors;
 use crate::process_shared::Shared;
@@ -524,7 +525,7 @@ fn call_back(future: &Bound<'_, Future>) {
 
 fn has_callbacks(future: &Bound<'_, Future>) -> bool {
     let observers = future.get().observers();
-    observers.is_some_and(Observers::has_callbacks)
+    observers.is_some_and(Observers::has_callbacks) || !plain::is_plain(future)
 }
 
 /// What the engine does with such a future.
@@ -550,7 +551,7 @@ unsafe impl ForeignTask for RemoteFuture {
             if let Err(error) = told {
                 error.write_unraisable(py, Some(future.as_any()));
             }
-            if observed {
+            if observed || !plain::is_plain(&future) {
                 // One may have come just before it was done.
                 call_back(&future);
             }

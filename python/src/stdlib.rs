@@ -1,17 +1,18 @@
 //! What is taken from Python's standard library and from the package's own modules.
 
 use crate::name;
+use crate::plain::Methods;
+use crate::replaceable::Replaceable;
 use concurrent_futures::{BrokenExecutor, Deadlock, SubmitError, TaskError};
 use pyo3::exceptions::{PyBaseException, PyException, PyRuntimeError, PyTimeoutError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 
 /// Makes an accessor for each of these objects of modules.
 ///
-/// All objects of a group are looked up together, while the module of the package that needs them
-/// is imported, and never later: a thread that looks something up at its first use may be in the
+/// All objects of a group are looked up together, whenever the module of the package that needs
+/// them is imported, and never later: a thread that looks something up at its first use may be in the
 /// middle of it when another one forks, and then the child would wait for it forever.
 ///
 /// There are groups so that nothing is imported that is not needed: a program with threads
@@ -27,20 +28,27 @@ macro_rules! imported {
             }
 
             impl $group {
-                fn known(py: Python<'_>) -> PyResult<&Self> {
-                    static KNOWN: PyOnceLock<$group> = PyOnceLock::new();
-                    KNOWN.get_or_try_init(py, || {
-                        Ok(Self {
-                            $($name: py.import($module)?.getattr($attribute)?.unbind(),)*
-                        })
-                    })
+                fn place() -> &'static Replaceable<Self> {
+                    static PLACE: Replaceable<$group> = Replaceable::empty();
+                    &PLACE
+                }
+
+                fn known(py: Python<'_>) -> PyResult<&'static Self> {
+                    Self::place().get().map_or_else(|| Self::look_up(py), Ok)
+                }
+
+                fn look_up(py: Python<'_>) -> PyResult<&'static Self> {
+                    let found = Self {
+                        $($name: py.import($module)?.getattr($attribute)?.unbind(),)*
+                    };
+                    Ok(Self::place().set(found))
                 }
             }
 
             $(#[$doc])*
             #[pyfunction]
             pub(crate) fn $look_up(py: Python<'_>) -> PyResult<()> {
-                $group::known(py).map(drop)
+                $group::look_up(py).map(drop)
             }
 
             $(
@@ -68,6 +76,7 @@ imported! {
         done_and_not_done = "concurrent.futures._base", "DoneAndNotDoneFutures";
         condition = "threading", "Condition";
         thread = "threading", "Thread";
+        allocate_lock = "_thread", "allocate_lock";
         // The original, also after `install()`.
         original_as_completed = "concurrent_futures._base", "_original_as_completed";
     }
@@ -99,15 +108,15 @@ imported! {
 struct Types {
     future: Py<PyType>,
     deadlock_error: Py<PyType>,
+    methods: Methods,
 }
 
-static TYPES: PyOnceLock<Types> = PyOnceLock::new();
+static TYPES: Replaceable<Types> = Replaceable::empty();
 
 /// Tells the engine which type the futures of executors are of, a subclass of `Future`,
 /// and what it raises when tasks wait for each other.
 #[pyfunction]
 pub(crate) fn use_types(
-    py: Python<'_>,
     future: Bound<'_, PyType>,
     deadlock_error: Bound<'_, PyType>,
 ) -> PyResult<()> {
@@ -116,24 +125,31 @@ pub(crate) fn use_types(
             "the future type must be a subclass of concurrent_futures._engine.Future",
         ));
     }
-    let types = Types {
+    TYPES.set(Types {
+        methods: Methods::of(&future)?,
         future: future.unbind(),
         deadlock_error: deadlock_error.unbind(),
-    };
-    TYPES
-        .set(py, types)
-        .map_err(|_| PyRuntimeError::new_err("the types are known already"))
+    });
+    Ok(())
 }
 
-fn types(py: Python<'_>) -> PyResult<&Types> {
-    TYPES.get(py).ok_or_else(|| {
+fn types() -> PyResult<&'static Types> {
+    TYPES.get().ok_or_else(|| {
         PyRuntimeError::new_err("import concurrent_futures instead of its native module")
     })
 }
 
 /// The type of an executor's futures.
 pub(crate) fn future_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    Ok(types(py)?.future.bind(py))
+    Ok(types()?.future.bind(py))
+}
+
+/// The same with its methods.
+pub(crate) fn future_type_and_methods(
+    py: Python<'_>,
+) -> PyResult<(&Bound<'_, PyType>, &'static Methods)> {
+    let types = types()?;
+    Ok((types.future.bind(py), &types.methods))
 }
 
 /// An exception of a type that was imported.
@@ -156,7 +172,7 @@ pub(crate) fn timed_out() -> PyErr {
 }
 
 pub(crate) fn deadlock(py: Python<'_>, deadlock: &Deadlock) -> PyErr {
-    match types(py) {
+    match types() {
         Ok(types) => error(
             Ok(types.deadlock_error.bind(py).as_any()),
             (deadlock.to_string(),),

@@ -3,6 +3,7 @@
 use crate::future::Future;
 use crate::name;
 use crate::observers::{self, Event};
+use crate::plain;
 use crate::process::attached;
 use crate::stdlib;
 use concurrent_futures::TaskError;
@@ -89,6 +90,10 @@ unsafe impl ForeignTask for Future {
                 let call = Self::take_call(&future);
                 (future, call)
             };
+            if !plain::is_plain(&future) {
+                Self::execute_by_methods(&future, call);
+                return false;
+            }
             let outcome = match call {
                 Some(call) => {
                     if !call.function.bind(py).is_exact_instance_of::<PyFunction>() {
@@ -127,7 +132,12 @@ unsafe impl ForeignTask for Future {
             drop(unsafe { Self::take_call(&future) });
             let error = stdlib::task_error(py, &error);
             let exception = error.into_value(py).into_bound(py).into_any();
-            let set = Self::set_outcome(&future, || Self::fill_exception(&future, exception));
+            let set = if plain::is_plain(&future) {
+                Self::set_outcome(&future, || Self::fill_exception(&future, exception))
+            } else {
+                let method = name::set_exception(py);
+                future.call_method1(method, (exception,)).map(drop)
+            };
             if let Err(error) = set {
                 error.write_unraisable(py, Some(future.as_any()));
             }
@@ -138,7 +148,11 @@ unsafe impl ForeignTask for Future {
         attached(|py| {
             // SAFETY: promised by the caller.
             let future = unsafe { Self::of(py, task) };
-            let (cancel, told) = Self::cancel_pending(&future);
+            let (cancel, told) = if plain::is_plain(&future) {
+                Self::cancel_pending(&future)
+            } else {
+                Self::cancel_by_method(&future)
+            };
             if let Err(error) = told {
                 error.write_unraisable(py, Some(future.as_any()));
             }
@@ -150,7 +164,13 @@ unsafe impl ForeignTask for Future {
         attached(|py| {
             // SAFETY: promised by the caller.
             let future = unsafe { Self::of(py, task) };
-            if let (_, Err(error)) = Self::notify_cancel(&future) {
+            let told = if plain::is_plain(&future) {
+                Self::notify_cancel(&future).1
+            } else {
+                let method = name::set_running(py);
+                future.call_method0(method).map(drop)
+            };
+            if let Err(error) = told {
                 error.write_unraisable(py, Some(future.as_any()));
             }
         });
@@ -208,9 +228,59 @@ impl Future {
         });
     }
 
+    /// Carries out a task that was started by the methods of its future, as the standard library's
+    /// executors do.
+    fn execute_by_methods(this: &Bound<'_, Self>, call: Option<Call>) {
+        let py = this.py();
+        let executed = (|| {
+            // The method starts the task again.
+            // SAFETY: the caller has started it, and it has no outcome.
+            unsafe {
+                this.get()
+                    .state()
+                    .advance(&[Phase::Running], Phase::Pending, true);
+            }
+            if !this.call_method0(name::set_running(py))?.is_truthy()? {
+                return Ok(());
+            }
+            let outcome = match call {
+                Some(call) => call.call(py),
+                None => Ok(py.None().into_bound(py)),
+            };
+            let (method, argument) = match outcome {
+                Ok(result) => (name::set_result(py), result),
+                Err(error) => (
+                    name::set_exception(py),
+                    error.into_value(py).into_bound(py).into_any(),
+                ),
+            };
+            this.call_method1(method, (argument,)).map(drop)
+        })();
+        if let Err(error) = executed {
+            // The worker goes on: others rely on it.
+            stdlib::log(
+                py,
+                name::critical(py),
+                &error,
+                (name::exception_in_worker(py),),
+            );
+        }
+    }
+
     /// Cancels the future if it is pending, and calls its callbacks.
     pub(crate) fn cancel_pending(this: &Bound<'_, Self>) -> (Cancel, PyResult<()>) {
         Self::cancel_and(this, observers::call_callbacks)
+    }
+
+    fn cancel_by_method(this: &Bound<'_, Self>) -> (Cancel, PyResult<()>) {
+        let was_done = this.get().state().is_done();
+        let cancelled = this.call_method0(name::cancel(this.py()));
+        match cancelled.and_then(|cancelled| cancelled.is_truthy()) {
+            Ok(true) if was_done => (Cancel::Before, Ok(())),
+            Ok(true) => (Cancel::Now, Ok(())),
+            Ok(false) => (Cancel::TooLate, Ok(())),
+            Err(error) => (Cancel::TooLate, Err(error)),
+        }
     }
 
     /// Cancels the future if it is pending, and has `call` call its callbacks.
@@ -229,7 +299,11 @@ impl Future {
                 if let Some(remote) = this.get().remote() {
                     remote.leave();
                 }
-                let called = if observed { call(this) } else { Ok(()) };
+                let called = if observed || !plain::is_plain(this) {
+                    call(this)
+                } else {
+                    Ok(())
+                };
                 (Cancel::Now, told.and(called))
             }
             Advance::Other(Phase::Cancelled | Phase::Notified) => (Cancel::Before, told),
@@ -276,7 +350,7 @@ impl Future {
     pub(crate) unsafe fn finish(this: &Bound<'_, Self>) -> PyResult<()> {
         // SAFETY: promised by the caller.
         let (observed, told) = unsafe { Self::publish(this) };
-        if observed {
+        if observed || !plain::is_plain(this) {
             told.and(observers::call_callbacks(this))
         } else {
             told

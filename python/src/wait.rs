@@ -2,6 +2,7 @@
 
 use crate::future::Future;
 use crate::stdlib;
+use crate::time_limit::deadline;
 use crate::waiting;
 use concurrent_futures::engine::{self, HasTask, Seal, TaskRef, wait_for_all, wait_for_first};
 use pyo3::exceptions::PyValueError;
@@ -270,7 +271,7 @@ fn block(
     timeout: Option<&Bound<'_, PyAny>>,
     return_when: ReturnWhen,
 ) -> PyResult<()> {
-    let deadline = waiting::deadline(timeout)?;
+    let deadline = deadline(timeout)?;
     waiting::detached(py, |stop| match return_when {
         ReturnWhen::AllCompleted => wait_for_all(tasks, deadline, stop),
         ReturnWhen::FirstCompleted => wait_for_first(tasks, deadline, |_| true, stop),

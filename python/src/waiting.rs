@@ -1,63 +1,12 @@
-//! How threads of Python wait: detached, until a time, and until a signal is to be handled.
+//! How threads of Python wait: detached, until a signal is to be handled.
 
 use crate::process::{attached, come_back};
 use crate::released::drop_released;
-use concurrent_futures::engine::{Stop, deadline_after, spin_limit};
-use pyo3::exceptions::{PyOverflowError, PyValueError};
-use pyo3::ffi;
+use concurrent_futures::engine::{Stop, spin_limit};
 use pyo3::prelude::*;
-use pyo3::types::PyFloat;
 use std::hint;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-
-/// The most seconds that Python's own locks can wait.
-const MAX_SECONDS: f64 = 9_223_372_036.0;
-
-/// When a time limit in seconds that begins now will have passed. `None` is no limit.
-pub(crate) fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>> {
-    let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else {
-        return Ok(None);
-    };
-    // As for Python's conditions: something that can be compared, then a float, or something
-    // that is an integer.
-    timeout.gt(0)?;
-    let seconds: f64 = if timeout.is_instance_of::<PyFloat>() {
-        timeout.extract()?
-    } else {
-        match index(timeout) {
-            Ok(integer) => integer.extract()?,
-            // From 3.15 on, any real number.
-            Err(_) if timeout.py().version_info() >= (3, 15) => timeout.extract()?,
-            Err(error) => return Err(error),
-        }
-    };
-    if seconds.is_nan() && timeout.py().version_info() >= (3, 14) {
-        return Err(PyValueError::new_err("Invalid value NaN (not a number)"));
-    }
-    if seconds > MAX_SECONDS {
-        return Err(PyOverflowError::new_err("timeout value is too large"));
-    }
-    // What is less than nothing, or no number, has passed.
-    let timeout = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO);
-    Ok(deadline_after(timeout))
-}
-
-/// The same for what the standard library adds to the time, which some real numbers refuse.
-pub(crate) fn deadline_by_sum(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>> {
-    match timeout.filter(|timeout| !timeout.is_none()) {
-        Some(timeout) if timeout.py().version_info() >= (3, 15) => {
-            deadline(Some(&timeout.add(0.0)?))
-        }
-        timeout => deadline(timeout),
-    }
-}
-
-fn index<'py>(number: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; a new reference, or null with an exception.
-    unsafe { Bound::from_owned_ptr_or_err(number.py(), ffi::PyNumber_Index(number.as_ptr())) }
-}
 
 /// Lets other threads run, and handles signals, in every 256th call: for loops in native
 /// code, which Python does not interrupt.

@@ -158,7 +158,7 @@ def loaded_by(code: str, *names: str) -> list[str]:
     [
         (
             "import concurrent_futures",
-            ["concurrent", "concurrent_futures._engine", "logging", "multiprocessing", "threading"],
+            ["concurrent", "logging", "multiprocessing", "threading"],
         ),
         (
             "from concurrent_futures import ThreadPoolExecutor",

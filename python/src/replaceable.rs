@@ -1,0 +1,32 @@
+//! What the package tells the native module while it is imported, and tells anew when it is
+//! imported again.
+//!
+//! A program may import the package more than once: by `importlib.reload`, or as it takes modules
+//! out of `sys.modules`. The native module stays the same, and uses what it was told last.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// A value that may be replaced. Replaced values are never freed, as other threads may be using
+/// them; a program imports the package few times.
+pub(crate) struct Replaceable<T: 'static>(AtomicPtr<T>);
+
+impl<T> Replaceable<T> {
+    pub(crate) const fn empty() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    pub(crate) fn get(&self) -> Option<&'static T> {
+        // ORDERING: Acquire pairs with the Release of `set`.
+        // SAFETY: null, or a value that is never freed.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+
+    pub(crate) fn set(&self, value: T) -> &'static T {
+        let value = Box::into_raw(Box::new(value));
+        // ORDERING: Release; see `get`.
+        self.0.store(value, Ordering::Release);
+        // SAFETY: made just now, and never freed.
+        unsafe { &*value }
+    }
+}

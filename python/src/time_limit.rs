@@ -1,0 +1,154 @@
+//! Time limits as the standard library takes them.
+//!
+//! The standard library gives a limit to a condition, which compares the limit with 0 and hands it
+//! to a lock. So any number is taken that the running version's lock takes, and is looked at only
+//! by a call that has to wait. `map` and `as_completed` first add the limit to the time of the call,
+//! and give the condition what is left: there, the limit is what can be added to a float.
+
+use crate::stdlib;
+use concurrent_futures::engine::deadline_after;
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyInt};
+use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
+
+/// Limits up to this many seconds are taken by each version, and mean the same in all.
+const USUAL: f64 = 1e9;
+
+/// When a time limit in seconds that begins now will have passed. `None` is no limit.
+///
+/// # Errors
+/// What the running version's `Condition.wait` raises for such a limit.
+pub(crate) fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>> {
+    let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else {
+        return Ok(None);
+    };
+    if timeout.is_exact_instance_of::<PyFloat>() || timeout.is_exact_instance_of::<PyInt>() {
+        // An integer may be too large for this.
+        if let Ok(seconds) = timeout.extract::<f64>()
+            && is_usual(seconds)
+        {
+            return Ok(usual(seconds));
+        }
+    }
+    unusual(timeout)
+}
+
+/// The same for seconds that are a float.
+fn deadline_of_float(py: Python<'_>, seconds: f64) -> PyResult<Option<Instant>> {
+    if is_usual(seconds) {
+        return Ok(usual(seconds));
+    }
+    unusual(PyFloat::new(py, seconds).as_any())
+}
+
+fn is_usual(seconds: f64) -> bool {
+    seconds <= USUAL
+}
+
+fn usual(seconds: f64) -> Option<Instant> {
+    // What is negative has passed.
+    let timeout = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO);
+    deadline_after(timeout)
+}
+
+/// The same for any object, in the steps of the standard library.
+fn unusual(timeout: &Bound<'_, PyAny>) -> PyResult<Option<Instant>> {
+    let py = timeout.py();
+    if !timeout.gt(0)? {
+        // What is no number has passed, before a version that refuses it.
+        if py.version_info() >= (3, 14)
+            && let Ok(float) = timeout.cast::<PyFloat>()
+            && float.value().is_nan()
+        {
+            return Err(PyValueError::new_err("Invalid value NaN (not a number)"));
+        }
+        return Ok(Some(Instant::now()));
+    }
+    // A lock that is free: the call refuses what a lock refuses, and does not wait.
+    stdlib::allocate_lock(py)?
+        .call0()?
+        .call_method1("acquire", (true, timeout))?;
+    let seconds: f64 = if timeout.is_instance_of::<PyFloat>() {
+        timeout.extract()?
+    } else {
+        match index(timeout) {
+            Ok(integer) => integer.extract()?,
+            // Where a lock takes any real number.
+            Err(_) => timeout.extract()?,
+        }
+    };
+    let timeout = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO);
+    Ok(deadline_after(timeout))
+}
+
+fn index<'py>(number: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: attached; a new reference, or null with an exception.
+    unsafe { Bound::from_owned_ptr_or_err(number.py(), ffi::PyNumber_Index(number.as_ptr())) }
+}
+
+/// The end of a time limit: a sum of the limit and the time at which it began.
+pub(crate) enum End {
+    Float(f64),
+    /// What a number of another type made of it.
+    Other(Py<PyAny>),
+}
+
+/// The seconds of the clock that limits are added to.
+fn now() -> f64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    #[allow(clippy::cast_precision_loss, reason = "as in Python's own clock")]
+    let (seconds, nanoseconds) = (time.tv_sec as f64, time.tv_nsec as f64);
+    seconds + nanoseconds * 1e-9
+}
+
+impl End {
+    /// The end of a limit that begins now. `None` is no limit.
+    ///
+    /// # Errors
+    /// What the addition raises.
+    pub(crate) fn of(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Self>> {
+        let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else {
+            return Ok(None);
+        };
+        let sum = timeout.add(now())?;
+        Ok(Some(match sum.cast_exact::<PyFloat>() {
+            Ok(float) => Self::Float(float.value()),
+            Err(_) => Self::Other(sum.unbind()),
+        }))
+    }
+
+    /// The seconds that are left, as an object.
+    pub(crate) fn left<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Float(end) => Ok(PyFloat::new(py, end - now()).into_any()),
+            Self::Other(end) => end.bind(py).sub(now()),
+        }
+    }
+
+    /// When the limit will have passed, as the condition takes what is left.
+    pub(crate) fn deadline(&self, py: Python<'_>) -> PyResult<Option<Instant>> {
+        match self {
+            Self::Float(end) => deadline_of_float(py, end - now()),
+            Self::Other(_) => deadline(Some(&self.left(py)?)),
+        }
+    }
+
+    /// Whether nothing is left. What is no number never is over.
+    pub(crate) fn is_over(&self, py: Python<'_>) -> PyResult<bool> {
+        match self {
+            Self::Float(end) => Ok(end - now() < 0.0),
+            Self::Other(_) => self.left(py)?.lt(0),
+        }
+    }
+
+    /// Whether the limit is no number.
+    pub(crate) fn is_nan(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Float(end) => end.is_nan(),
+            Self::Other(end) => end.extract(py).is_ok_and(f64::is_nan),
+        }
+    }
+}
