@@ -49,6 +49,8 @@ pub(crate) struct Errands<E> {
 struct State<E> {
     queue: VecDeque<E>,
     stage: Stage,
+    /// Nothing more is accepted.
+    refuses: bool,
     /// The thread is not to wait for more.
     closed: bool,
 }
@@ -69,6 +71,7 @@ impl<E> Default for Errands<E> {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
                 stage: Stage::NoThread,
+                refuses: false,
                 closed: false,
             }),
             changed: Condvar::new(),
@@ -84,13 +87,18 @@ impl<E: Errand> Errands<E> {
     }
 
     /// Adds an errand. Returns whether the caller is to see to it that [`start`](Self::start) is called.
-    #[must_use]
-    pub(crate) fn add(&self, errand: E) -> bool {
+    ///
+    /// # Errors
+    /// The errand, if nothing is accepted any more.
+    pub(crate) fn add(&self, errand: E) -> Result<bool, E> {
+        let mut state = self.lock();
+        if state.refuses {
+            return Err(errand);
+        }
         // ORDERING: SeqCst, here and below: whoever sees 0 sees what the errands have done.
         self.left.fetch_add(1, Ordering::SeqCst);
-        let mut state = self.lock();
         state.queue.push_back(errand);
-        match state.stage {
+        Ok(match state.stage {
             Stage::NoThread | Stage::Wanted => {
                 state.stage = Stage::Wanted;
                 true
@@ -100,7 +108,7 @@ impl<E: Errand> Errands<E> {
                 false
             }
             Stage::Working => false,
-        }
+        })
     }
 
     /// How many errands have not ended.
@@ -187,6 +195,20 @@ impl<E: Errand> Errands<E> {
     pub(crate) fn end(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
+    }
+
+    /// Accepts nothing more.
+    pub(crate) fn close(&self) {
+        self.lock().refuses = true;
+    }
+
+    /// Takes errands out of the queue that will not be run; the first few stay.
+    pub(crate) fn take_after(&self, first: usize) -> Vec<E> {
+        let mut state = self.lock();
+        let kept = first.min(state.queue.len());
+        let taken: Vec<E> = state.queue.drain(kept..).collect();
+        self.left.fetch_sub(taken.len(), Ordering::SeqCst);
+        taken
     }
 }
 

@@ -26,6 +26,7 @@ mod by_name;
 mod callbacks;
 mod errands;
 mod exclusive;
+mod feeder;
 mod fields;
 mod future;
 mod host;

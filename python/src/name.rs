@@ -79,6 +79,7 @@ names! {
     supervise = "_supervise";
     target = "target";
     thread_name = "%s_%d";
+    pickler_thread = "ProcessPoolExecutor-pickler";
     unpickler = "ProcessPoolExecutor-unpickler";
     unexpected_state = "Future %s in unexpected state: %s";
 }

@@ -5,6 +5,7 @@
 
 use crate::callbacks::Callbacks;
 use crate::errands::Errands;
+use crate::feeder::Fed;
 use crate::name;
 use crate::process::attached;
 use crate::released;
@@ -22,6 +23,7 @@ pub(crate) struct Processes {
     /// `concurrent_futures.process.Workers`.
     pub(crate) workers: Py<PyAny>,
     pub(crate) callbacks: Arc<Callbacks>,
+    pub(crate) feeder: Arc<Errands<Fed>>,
     pub(crate) opener: Arc<Errands<Unopened>>,
 }
 
@@ -61,8 +63,8 @@ impl WorkerHost for Processes {
     }
 
     fn needs_workers(&self) -> bool {
-        // Answers may refer to something in the workers.
-        self.opener.left() > 0
+        // Answers may refer to something in the workers, and calls be on their way to them.
+        self.opener.left() > 0 || self.feeder.left() > 0
     }
 
     fn before_sleep(&self) -> Option<Duration> {

@@ -3,6 +3,7 @@
 use crate::aside::aside;
 use crate::callbacks::Callbacks;
 use crate::errands::Errands;
+use crate::feeder::Fed;
 use crate::future::Future;
 use crate::name;
 use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
@@ -10,7 +11,7 @@ use crate::process::{self, generation};
 use crate::process_errors;
 use crate::process_host::Processes;
 use crate::process_map::{self, SpanIterator};
-use crate::process_shared::{FILES, KEPT, Shared};
+use crate::process_shared::{Closing, FILES, KEPT, Shared};
 use crate::released::drop_released;
 use crate::remote::{self, Remote};
 use crate::stdlib;
@@ -24,8 +25,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use std::mem;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 struct Started {
@@ -68,7 +69,7 @@ impl ProcessPool {
         drop_released(py);
         let started = this.get().started()?;
         started.shared.check_fork()?;
-        if let Some(refusal) = started.shared.pool.refusal() {
+        if let Some(refusal) = started.shared.refusal() {
             return Err(process_errors::submit_error(py, &refusal));
         }
         if process::is_exiting() {
@@ -202,36 +203,51 @@ impl ProcessPool {
         let shared = &started.shared;
         let permit = (started.permit(py)).map_err(|error| Self::supervise_after(this, error))?;
         let functions = &shared.functions;
-        let plain = functions.pickle_plain(function, arguments, keywords, &shared.pickling);
-        let pickled = match plain {
-            Ok(Some(pickled)) => Ok(pickled),
-            Ok(None) => functions.pickle(function, arguments, keywords, &shared.pickling),
-            Err(error) => Err(error),
+        let plain = functions.pickle_plain(function, arguments, keywords, &shared.pickling)?;
+        let remote = Remote::new(Arc::clone(shared), permit);
+        match plain {
+            Some(pickled) if shared.feeder.left() == 0 => {
+                Self::submit_pickled(this, remote, pickled, None, options)
+            }
+            plain => {
+                let future = Future::of_remote(py, remote)?;
+                let task = remote::enlist(&future, shared);
+                let call = match plain {
+                    Some(pickled) => Fed::bytes(task, pickled, options),
+                    None => Fed::objects(task, function, arguments, keywords, options),
+                };
+                Self::feed(this, &future, call)?;
+                Ok(future)
+            }
+        }
+    }
+
+    /// Has a call pickled by the thread for it, and then submitted.
+    fn feed(this: &Bound<'_, Self>, future: &Bound<'_, Future>, call: Fed) -> PyResult<()> {
+        let py = this.py();
+        let started = this.get().started()?;
+        let shared = &started.shared;
+        let Ok(is_thread_wanted) = shared.feeder.add(call) else {
+            let error = stdlib::submit_error(py, &SubmitError::Shutdown);
+            return Err(Self::supervise_after(this, error));
         };
-        let future = match pickled {
-            Ok(pickled) => {
-                let remote = Remote::new(Arc::clone(shared), permit);
-                Self::submit_pickled(this, remote, pickled, None, options)?
-            }
-            Err(error) if pickling::is_interrupt(py, &error) => {
-                return Err(Self::supervise_after(this, error));
-            }
-            // As in the standard library, this call's future tells, and nobody else.
-            Err(error) => {
-                if shared.pool.want_another_worker() {
-                    // Visibly so in the standard library, whose workers wait for any task.
-                    start_worker(py, shared)?;
-                }
-                Self::supervise(this)?;
-                let future = Future::of_remote(py, Remote::new(Arc::clone(shared), None))?;
-                let exception = process_errors::with_remote_traceback(py, error);
-                Future::set_outcome(&future, || {
-                    Future::fill_exception(&future, exception.into_any());
-                })?;
-                future
-            }
+        started.submitted.fetch_add(1, Ordering::Relaxed);
+        if is_thread_wanted {
+            shared.start_feeder(py);
+        }
+        // As in the standard library, the submitting thread starts workers.
+        let worked = if shared.pool.want_another_worker() {
+            start_worker(py, shared)
+        } else {
+            Ok(())
         };
-        Ok(future)
+        worked
+            .and_then(|()| Self::supervise(this))
+            .map_err(|error| {
+                let (_, told) = Future::cancel_pending(future);
+                shared.pool.reconsider();
+                told.err().unwrap_or(error)
+            })
     }
 }
 
@@ -258,8 +274,8 @@ impl Started {
         }
     }
 
-    fn close(&self, cancel_futures: bool) {
-        self.shared.pool.close(cancel_futures);
+    fn close(&self, py: Python<'_>, cancel_futures: bool) {
+        self.shared.close(py, cancel_futures);
         if let Some(limit) = &self.limit {
             limit.close();
         }
@@ -267,7 +283,7 @@ impl Started {
 }
 
 /// Starts a worker process in the calling thread.
-fn start_worker(py: Python<'_>, shared: &Shared) -> PyResult<()> {
+pub(crate) fn start_worker(py: Python<'_>, shared: &Shared) -> PyResult<()> {
     shared.pool.start_worker().map_err(|error| {
         match error
             .get_ref()
@@ -303,8 +319,8 @@ impl Drop for ProcessPool {
         let started = unsafe { Box::from_raw(started) };
         if started.shared.generation == generation() {
             // The workers finish what is pending.
-            aside(|_| {
-                started.close(false);
+            aside(|py| {
+                started.close(py, false);
                 drop(started);
             });
         } else {
@@ -353,10 +369,12 @@ impl ProcessPool {
             options = options.time_limit(limit);
         }
         let callbacks = Arc::new(Callbacks::default());
+        let feeder = Arc::new(Errands::default());
         let opener = Arc::new(Errands::default());
         let host = Arc::new(Processes {
             workers: workers.clone_ref(py),
             callbacks: Arc::clone(&callbacks),
+            feeder: Arc::clone(&feeder),
             opener: Arc::clone(&opener),
         });
         let pool = Engine::new(&settings, host)?;
@@ -370,6 +388,10 @@ impl ProcessPool {
                     segments: Segments::new(KEPT, FILES),
                 },
                 callbacks,
+                feeder,
+                room: Arc::default(),
+                closing: Mutex::new(Closing::Open),
+                max_workers,
                 opener,
                 workers,
             }),
@@ -385,8 +407,8 @@ impl ProcessPool {
 
     /// Submits the call fn(*args, **kwargs), and returns its Future at once.
     ///
-    /// What the call needs is pickled by the calling thread; if that fails, so does the
-    /// future. With `max_pending`, it waits for room first. Raises RuntimeError after a
+    /// What the call needs is pickled by a thread of the pool, unless it is numbers, texts and the
+    /// like; if that fails, so does the future. With `max_pending`, it waits for room first. Raises RuntimeError after a
     /// shutdown, BrokenProcessPool if the pool is broken.
     #[pyo3(signature = (r#fn, /, *args, **kwargs))]
     fn submit<'py>(
@@ -453,7 +475,7 @@ impl ProcessPool {
     fn close(&self, py: Python<'_>, cancel_futures: bool) -> PyResult<()> {
         let started = self.started()?;
         if started.shared.generation == generation() {
-            py.detach(|| started.close(cancel_futures));
+            started.close(py, cancel_futures);
             drop_released(py);
         }
         Ok(())
@@ -479,7 +501,7 @@ impl ProcessPool {
     fn pending(&self) -> PyResult<usize> {
         let shared = self.shared()?;
         shared.check_fork()?;
-        Ok(shared.pool.pending())
+        Ok(shared.pool.pending() + shared.feeder.left())
     }
 
     /// The number of workers that have nothing to do.
@@ -495,7 +517,7 @@ impl ProcessPool {
     fn unfinished(&self) -> PyResult<usize> {
         let shared = self.shared()?;
         shared.check_fork()?;
-        Ok(shared.pool.unfinished())
+        Ok(shared.pool.unfinished() + shared.feeder.left())
     }
 
     /// The number of tasks that were ever submitted.
@@ -508,7 +530,7 @@ impl ProcessPool {
     #[pyo3(name = "_is_closed")]
     fn is_closed(&self) -> PyResult<bool> {
         let shared = self.shared()?;
-        Ok(shared.generation != generation() || shared.pool.refusal().is_some())
+        Ok(shared.generation != generation() || shared.refusal().is_some())
     }
 
     /// False, or what is wrong with the pool.
@@ -546,6 +568,7 @@ impl Supervisor {
     fn run(&self, py: Python<'_>) {
         let on_the_way = py.detach(|| {
             self.0.pool.supervise();
+            self.0.feeder.end();
             self.0.opener.end();
             // After the last of them: who waits for us waits for them, too.
             self.0.callbacks.end();
@@ -559,7 +582,7 @@ impl Supervisor {
     /// Has the pool finish what is pending, and end.
     fn close(&self, py: Python<'_>) {
         if self.0.generation == generation() {
-            py.detach(|| self.0.pool.close(false));
+            self.0.close(py, false);
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use crate::callbacks::{Callbacks, CallbacksThread};
 use crate::errands::Errands;
+use crate::feeder::{Fed, Room};
 use crate::future::Future;
 use crate::name;
 use crate::pickling::{Functions, Pickling};
 use crate::process::generation;
 use crate::process_errors;
 use crate::remote::Unopened;
-use concurrent_futures::BrokenExecutor;
 use concurrent_futures::engine::ProcessPool;
+use concurrent_futures::{BrokenExecutor, SubmitError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many bytes of shared memory a pool keeps for long arguments.
 pub(crate) const KEPT: usize = 64 * 1024 * 1024;
@@ -24,17 +25,104 @@ pub(crate) const FILES: usize = 64;
 pub(crate) struct Shared {
     pub(crate) pool: ProcessPool,
     pub(crate) functions: Functions,
+    pub(crate) max_workers: usize,
     /// Of forks: in another one, the pool is not to be touched.
     pub(crate) generation: usize,
     pub(crate) pickling: Pickling,
     pub(crate) callbacks: Arc<Callbacks>,
+    /// Pickles calls.
+    pub(crate) feeder: Arc<Errands<Fed>>,
+    /// For the bytes that it makes.
+    pub(crate) room: Arc<Room>,
+    /// Whether calls are refused, and how the engine's pool is closed when all that were accepted have
+    /// come to it.
+    pub(crate) closing: Mutex<Closing>,
     /// Unpickles answers.
     pub(crate) opener: Arc<Errands<Unopened>>,
     /// `concurrent_futures.process.Workers`.
     pub(crate) workers: Py<PyAny>,
 }
 
+/// Whether a pool refuses calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    Open,
+    /// The engine's pool is still open.
+    Later {
+        cancel_futures: bool,
+    },
+    Closed,
+}
+
 impl Shared {
+    fn closing(&self) -> MutexGuard<'_, Closing> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why calls are refused, if they are.
+    pub(crate) fn refusal(&self) -> Option<SubmitError> {
+        let refusal = self.pool.refusal();
+        let is_closing = || self.feeder.left() > 0 && *self.closing() != Closing::Open;
+        refusal.or_else(|| is_closing().then_some(SubmitError::Shutdown))
+    }
+
+    /// Refuses calls from now on. With `cancel_futures`, cancels what no worker has begun. The calling
+    /// thread is attached.
+    pub(crate) fn close(&self, py: Python<'_>, cancel_futures: bool) {
+        self.feeder.close();
+        let mut is_at_once = false;
+        if cancel_futures {
+            // The first calls count as started, as many as there are workers for them.
+            let kept = self.max_workers.saturating_sub(self.pool.unfinished());
+            let taken = self.feeder.take_after(kept);
+            taken.into_iter().for_each(Fed::cancel);
+            // What is being pickled is refused then, and cancelled.
+            is_at_once = kept == 0;
+        }
+        {
+            let mut closing = self.closing();
+            *closing = match *closing {
+                Closing::Later {
+                    cancel_futures: true,
+                } => Closing::Later {
+                    cancel_futures: true,
+                },
+                _ if is_at_once => Closing::Closed,
+                _ => Closing::Later { cancel_futures },
+            };
+        }
+        if is_at_once {
+            py.detach(|| self.pool.close(true));
+        }
+        self.close_when_fed(py);
+    }
+
+    /// Closes the engine's pool, if it is to be closed and all calls have come to it.
+    fn close_when_fed(&self, py: Python<'_>) {
+        let cancel_futures = {
+            let mut closing = self.closing();
+            match *closing {
+                Closing::Later { cancel_futures } if self.feeder.left() == 0 => {
+                    *closing = Closing::Closed;
+                    cancel_futures
+                }
+                _ => return,
+            }
+        };
+        py.detach(|| self.pool.close(cancel_futures));
+    }
+
+    /// Has calls pickled that were added for it.
+    pub(crate) fn start_feeder(&self, py: Python<'_>) {
+        self.feeder.start(py, |thread| {
+            let workers = self.workers.bind(py);
+            let arguments = (thread, name::pickler_thread(py));
+            workers
+                .call_method1(name::start_errands(py), arguments)
+                .map(drop)
+        });
+    }
+
     /// An answer cannot be unpickled: breaks the pool, if that is its way. Returns what the future
     /// raises.
     pub(crate) fn unpickling_failed(&self, py: Python<'_>, error: PyErr) -> PyErr {
@@ -76,13 +164,14 @@ impl Shared {
     /// Errands have ended, and there are no others of their kind.
     pub(crate) fn settled(&self, py: Python<'_>) {
         if self.is_of_this_process() {
+            self.close_when_fed(py);
             py.detach(|| self.pool.settled());
         }
     }
 
     /// Whether the calling thread is one that the end of the pool waits for.
     pub(crate) fn is_own_thread(&self) -> bool {
-        self.callbacks.is_current() || self.opener.is_current()
+        self.callbacks.is_current() || self.opener.is_current() || self.feeder.is_current()
     }
 
     fn start_callbacks(&self, py: Python<'_>, thread: CallbacksThread) -> PyResult<()> {

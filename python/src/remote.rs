@@ -19,6 +19,7 @@
 
 use crate::buffers;
 use crate::errands::Errand;
+use crate::feeder::Taken;
 use crate::future::Future;
 use crate::observers::Observers;
 use crate::plain;
@@ -28,11 +29,11 @@ use crate::process_shared::Shared;
 use crate::released;
 use crate::span_results;
 use crate::unpickling;
-use concurrent_futures::TaskError;
 use concurrent_futures::engine::{
-    Cancel, ForeignTask, Header, Kept, Permit, Phase, Received, RemoteAnswer, RemoteTask, TaskRef,
-    VTable,
+    Cancel, ForeignTask, Header, Kept, Permit, Phase, Received, RemoteAnswer, RemoteCall,
+    RemoteTask, TaskRef, VTable,
 };
+use concurrent_futures::{SubmitError, TaskError};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use std::borrow::Cow;
@@ -55,8 +56,9 @@ pub(crate) struct Remote {
     failed: AtomicBool,
     /// Whether nobody wants the rest of a span.
     abandoned: AtomicBool,
-    /// Its place among pending tasks, if these are limited.
-    permit: Mutex<Option<Permit>>,
+    /// What it occupies while it is pending: its place among pending tasks, if these are limited, and
+    /// room for its bytes.
+    places: Mutex<(Option<Permit>, Option<Taken>)>,
     /// A future that is finished when there is something for an item of a span. Its lock
     /// is taken after that of the content.
     milestone: Mutex<Option<(u32, TaskRef)>>,
@@ -135,7 +137,7 @@ impl Remote {
             content: Mutex::new(content),
             failed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            permit: Mutex::new(permit),
+            places: Mutex::new((permit, None)),
             milestone: Mutex::new(None),
         }
     }
@@ -182,18 +184,28 @@ impl Remote {
         Self::new(Arc::clone(&self.pool), None)
     }
 
-    /// Gives up the place among pending tasks.
+    /// Gives up what it occupies while it is pending.
     pub(crate) fn leave(&self) {
-        drop(self.permit().take());
+        drop(mem::take(&mut *self.places()));
     }
 
-    /// Whether it has one.
+    /// Takes room for its bytes.
+    pub(crate) fn occupy(&self, taken: Option<Taken>) {
+        self.places().1 = taken;
+    }
+
+    /// Whether it occupies something.
     pub(crate) fn has_place(&self) -> bool {
-        self.permit().is_some()
+        let places = self.places();
+        places.0.is_some() || places.1.is_some()
     }
 
-    fn permit(&self) -> MutexGuard<'_, Option<Permit>> {
-        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, (Option<Permit>, Option<Taken>)> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Shared> {
+        &self.pool
     }
 
     /// Keeps an answer of the task.
@@ -241,10 +253,10 @@ impl Remote {
         if is_plain {
             return Kept::Whole;
         }
-        if self.pool.opener.add(Unopened(task.clone())) {
-            Kept::ToSettle
-        } else {
-            Kept::Partly
+        match self.pool.opener.add(Unopened(task.clone())) {
+            Ok(true) => Kept::ToSettle,
+            // It is never closed.
+            Ok(false) | Err(_) => Kept::Partly,
         }
     }
 
@@ -529,7 +541,7 @@ fn has_callbacks(future: &Bound<'_, Future>) -> bool {
 }
 
 /// What the engine does with such a future.
-struct RemoteFuture;
+pub(crate) struct RemoteFuture;
 
 // SAFETY: as for `Future`, whose objects these are.
 unsafe impl ForeignTask for RemoteFuture {
@@ -646,12 +658,26 @@ pub(crate) fn submit(
     py: Python<'_>,
     future: &Bound<'_, Future>,
     pool: &Shared,
-    call: concurrent_futures::engine::RemoteCall,
-) -> Result<bool, concurrent_futures::SubmitError> {
+    call: RemoteCall,
+) -> Result<bool, SubmitError> {
+    submit_task(py, enlist(future, pool), pool, call)
+}
+
+/// The task of a future that was made for it, for [`submit_task`].
+pub(crate) fn enlist(future: &Bound<'_, Future>, pool: &Shared) -> TaskRef {
+    // SAFETY: made just now with our table; `free` is called when the last reference is gone.
+    unsafe { Future::enlist(future, pool.pool.home()) }
+}
+
+/// Submits a task. Returns whether a worker is to be started.
+pub(crate) fn submit_task(
+    py: Python<'_>,
+    task: TaskRef,
+    pool: &Shared,
+    call: RemoteCall,
+) -> Result<bool, SubmitError> {
     /// Copying more than this takes longer than letting other threads run.
     const LONG: usize = 64 * 1024;
-    // SAFETY: made just now with our table, and kept by the caller until we return.
-    let task = unsafe { Future::enlist(future, pool.pool.home()) };
     let is_long = call.argument.len() > LONG;
     // SAFETY: it is a future of ours.
     let submit = move || unsafe { pool.pool.submit::<RemoteFuture>(task, call) };

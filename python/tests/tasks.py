@@ -463,3 +463,39 @@ def connection() -> Any:
 
 
 served: list[Any] = []
+
+
+def number_of(value: Any) -> Any:
+    """The number of an object."""
+    return value.number
+
+
+class LockedCounter:
+    """An object with a lock that its pickling takes, and that does not travel."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self.lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self.lock:
+            return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def count(self, number: int) -> int:
+        """The argument."""
+        return number
+
+
+def note(value: object) -> int:
+    """How many values this worker has noted, with this one."""
+    served.append(value)
+    return len(served)
+
+
+def length_and_first(values: list[bytes]) -> tuple[int, int]:
+    """The length of the first, and its first byte."""
+    return len(values[0]), values[0][0]

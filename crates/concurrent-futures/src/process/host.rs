@@ -252,7 +252,7 @@ impl ProcessPool {
     /// [`start_worker`](Self::start_worker).
     ///
     /// # Errors
-    /// When the pool was closed or is broken.
+    /// When the pool was closed or is broken. The future stays as it is then.
     ///
     /// # Safety
     /// The reference is that of a `T`.

@@ -159,6 +159,7 @@ impl Pool {
         let mut state = self.lock();
         if let Some(error) = state.refusal() {
             drop(state);
+            task.decline();
             return Err(error);
         }
         let mut task = task;

@@ -303,6 +303,13 @@ impl Task {
         }
     }
 
+    /// The pool does not take it. In other faces, the caller says what becomes of the future.
+    pub(super) fn decline(mut self) {
+        if matches!(self.face, Face::Foreign { .. }) {
+            self.left = Left::Nothing;
+        }
+    }
+
     /// It is handed over: it gives up its place among pending tasks.
     pub(super) fn leave(&mut self) {
         self.permit = None;

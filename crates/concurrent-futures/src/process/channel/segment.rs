@@ -276,6 +276,12 @@ impl Attachment {
         self.length
     }
 
+    /// Returns how many bytes it has.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     /// What is passed.
     pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
         Some(self.segment.as_ref()?.file.as_fd())
