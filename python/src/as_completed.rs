@@ -5,7 +5,7 @@ use crate::stdlib;
 use crate::time_limit::End;
 use crate::wait::Borrowed;
 use crate::waiting;
-use concurrent_futures::engine::{Futures, Watched, next_ready, run_one_in_place};
+use concurrent_futures::engine::{Futures, Places, Watched, next_ready};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PyList, PySet};
@@ -26,6 +26,8 @@ struct Inner {
     watched: Watched,
     /// Those that have not been yielded.
     futures: Vec<Option<Py<Future>>>,
+    /// Their places.
+    places: Places,
     /// The places of those that were done at the beginning.
     ready: VecDeque<usize>,
     left: usize,
@@ -63,6 +65,7 @@ pub(crate) fn as_completed<'py>(
         calls: 0,
         watched: Watched::new(),
         left: ours.len(),
+        places: Places::new(ours.len()),
         futures: ours.into_iter().map(Some).collect(),
         ready: VecDeque::new(),
         end,
@@ -151,6 +154,7 @@ impl Inner {
             return Err(PyTimeoutError::new_err(message));
         };
         self.left -= 1;
+        self.places.remove(place);
         Ok(self.futures[place].take())
     }
 
@@ -158,6 +162,7 @@ impl Inner {
         self.watched = Watched::new();
         self.ready.clear();
         self.futures.clear();
+        self.places = Places::new(0);
         self.left = 0;
     }
 
@@ -165,6 +170,7 @@ impl Inner {
         let Self {
             watched,
             futures,
+            places,
             ready,
             end,
             ..
@@ -175,7 +181,7 @@ impl Inner {
         let Some(end) = end else {
             return match watched.next_without_waiting() {
                 Some(place) => Ok(Some(place)),
-                None => wait_for_next(py, watched, futures, None),
+                None => wait_for_next(py, watched, futures, places, None),
             };
         };
         loop {
@@ -194,7 +200,7 @@ impl Inner {
             } else {
                 end.deadline(py)?
             };
-            if let Some(place) = wait_for_next(py, watched, futures, deadline)? {
+            if let Some(place) = wait_for_next(py, watched, futures, places, deadline)? {
                 return Ok(Some(place));
             }
         }
@@ -206,25 +212,23 @@ fn wait_for_next(
     py: Python<'_>,
     watched: &mut Watched,
     futures: &[Option<Py<Future>>],
+    places: &Places,
     deadline: Option<Instant>,
 ) -> PyResult<Option<usize>> {
     waiting::detached(py, |stop| {
         let needed: &Futures<'_> = &|f| {
-            futures.iter().flatten().any(|future| {
+            let mut futures = places.iter().filter_map(|place| futures[place].as_ref());
+            futures.any(|future| {
                 // SAFETY: the future is kept meanwhile.
                 let task = unsafe { Borrowed::new(future.get()) };
                 f(task.task())
             })
         };
-        if deadline.is_none() {
-            // Which makes it ready.
-            run_one_in_place(needed);
-        }
         let next = next_ready(watched, deadline, needed, stop);
         if next.is_none() && deadline.is_none() {
             // A deadlock: any of those left tells the cycle when it is asked. (Or a signal,
             // whose exception comes before this.)
-            let place = futures.iter().position(Option::is_some)?;
+            let place = places.iter().next()?;
             watched.forget(place);
             return Some(place);
         }

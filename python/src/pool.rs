@@ -89,10 +89,11 @@ impl Started {
         } else {
             WhenFull::Refuse
         };
-        let acquired = match limit.acquire(when_full) {
-            Err(SubmitError::Full) => {
-                waiting::detached(py, |stop| limit.acquire(WhenFull::Wait(stop)))?
-            }
+        let home = self.pool.home();
+        let acquired = match limit.acquire(home, when_full) {
+            Err(SubmitError::Full) => waiting::detached(py, |stop| {
+                limit.acquire(self.pool.home(), WhenFull::Wait(stop))
+            })?,
             other => other,
         };
         match acquired {
@@ -226,7 +227,10 @@ impl ThreadPool {
     #[pyo3(name = "_wait_for_threads")]
     fn wait_for_threads(&self, py: Python<'_>) -> PyResult<()> {
         let pool = &self.started()?.pool;
-        waiting::detached(py, |stop| pool.wait_for_threads(stop)).map(drop)
+        match waiting::detached(py, |stop| pool.wait_for_threads(stop))? {
+            Ok(_) => Ok(()),
+            Err(deadlock) => Err(stdlib::deadlock(py, &deadlock)),
+        }
     }
 
     /// Whether the calling thread is one of the pool's workers.

@@ -1,6 +1,6 @@
 //! What concerns the whole process: forks, and the end of the interpreter.
 
-use crate::{life, released, waiting};
+use crate::{life, released, stdlib, waiting};
 use concurrent_futures::engine::{ForkGuard, Pool, guard_forks};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
@@ -107,7 +107,9 @@ pub(crate) fn interpreter_exits(py: Python<'_>) -> PyResult<()> {
         pool.close();
     }
     for pool in &pools {
-        waiting::detached(py, |stop| pool.wait_for_threads(stop))?;
+        if let Err(deadlock) = waiting::detached(py, |stop| pool.wait_for_threads(stop))? {
+            return Err(stdlib::deadlock(py, &deadlock));
+        }
     }
     Ok(())
 }
@@ -142,7 +144,9 @@ fn after_fork_in_child() {
     EXITING.store(false, Ordering::Release);
     // The parent's: what they refer to must not even be dropped here.
     mem::forget(mem::take(&mut *pools()));
-    drop(held);
+    if let Some(held) = held {
+        held.forget_all();
+    }
 }
 
 /// Threads that are about to attach, or run Python code in a call of ours.

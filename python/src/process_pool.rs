@@ -257,9 +257,9 @@ impl Started {
         let Some(limit) = &self.limit else {
             return Ok(None);
         };
-        let acquired = match limit.acquire(WhenFull::Refuse) {
+        let acquired = match limit.acquire(ptr::null(), WhenFull::Refuse) {
             Err(SubmitError::Full) => {
-                waiting::detached(py, |stop| limit.acquire(WhenFull::Wait(stop)))?
+                waiting::detached(py, |stop| limit.acquire(ptr::null(), WhenFull::Wait(stop)))?
             }
             other => other,
         };

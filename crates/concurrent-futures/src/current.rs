@@ -1,49 +1,40 @@
-//! What the calling thread is doing: which pool's worker it is, and which tasks
-//! are on its stack.
+//! What the calling thread is doing: which pool's worker it is, and which task it runs.
 
-use crate::deadlock::Futures;
+use crate::deadlock::Crew;
 use crate::future::{FutureId, TaskRef};
 use crate::observer::Observer;
 use crate::panic::log_panic;
+use crate::sync::{Arc, thread_local};
 use std::cell::Cell;
 use std::ptr;
 
-/// How many tasks a worker runs inside each other when they wait for pending
-/// ones of their own pool. Each takes some of the thread's stack.
-pub(crate) const MAX_DEPTH: usize = 64;
-
-/// A worker thread, as seen by the tasks that run on it.
+/// A worker thread, as seen by the task that runs on it.
 pub(crate) struct Worker<'pool> {
     /// Identifies the pool.
     pub(crate) home: *const (),
-    pub(crate) max_workers: usize,
+    pub(crate) crew: &'pool Arc<dyn Crew>,
     pub(crate) observer: Option<&'pool dyn Observer>,
-    top: Cell<*const Frame>,
-    depth: Cell<usize>,
-}
-
-/// A task on the stack of a worker.
-struct Frame {
-    task: *const TaskRef,
-    below: *const Frame,
+    task: Cell<*const TaskRef>,
 }
 
 thread_local! {
     static WORKER: Cell<*const Worker<'static>> = const { Cell::new(ptr::null()) };
+    /// Identifies the pool that the thread is or was a worker of. The destructors of
+    /// thread-local values run when the worker has left already.
+    static HOME: Cell<*const ()> = const { Cell::new(ptr::null()) };
 }
 
 impl<'pool> Worker<'pool> {
     pub(crate) fn new(
         home: *const (),
-        max_workers: usize,
+        crew: &'pool Arc<dyn Crew>,
         observer: Option<&'pool dyn Observer>,
     ) -> Self {
         Self {
             home,
-            max_workers,
+            crew,
             observer,
-            top: Cell::new(ptr::null()),
-            depth: Cell::new(0),
+            task: Cell::new(ptr::null()),
         }
     }
 
@@ -52,10 +43,11 @@ impl<'pool> Worker<'pool> {
         struct Leave;
         impl Drop for Leave {
             fn drop(&mut self) {
-                WORKER.set(ptr::null());
+                WORKER.with(|worker| worker.set(ptr::null()));
             }
         }
-        WORKER.set(ptr::from_ref(self).cast());
+        HOME.with(|home| home.set(self.home));
+        WORKER.with(|worker| worker.set(ptr::from_ref(self).cast()));
         let _leave = Leave;
         f()
     }
@@ -79,20 +71,15 @@ impl<'pool> Worker<'pool> {
         task: &TaskRef,
         finish: impl FnOnce() -> R,
     ) -> Option<R> {
-        /// Takes the frame off the stack, also if something panics.
-        struct Leave<'a, 'pool>(&'a Worker<'pool>, *const Frame);
+        /// Forgets the task, also if something panics.
+        struct Leave<'a, 'pool>(&'a Worker<'pool>);
         impl Drop for Leave<'_, '_> {
             fn drop(&mut self) {
-                self.0.depth.set(self.0.depth.get() - 1);
-                self.0.top.set(self.1);
+                self.0.task.set(ptr::null());
             }
         }
-        let below = self.top.get();
-        let frame = Frame { task, below };
-        self.top.set(&raw const frame);
-        self.depth.set(self.depth.get() + 1);
-        // Dropped before the frame.
-        let _leave = Leave(self, below);
+        self.task.set(task);
+        let _leave = Leave(self);
         self.observe(|observer| observer.started(task.id()));
         // SAFETY: promised by the caller.
         let result = unsafe { task.execute() }.then(finish);
@@ -106,34 +93,11 @@ impl<'pool> Worker<'pool> {
         }
     }
 
-    /// Runs a task here and now if it is pending in this worker's own pool and
-    /// not too many are on the stack. Returns whether it did.
-    pub(crate) fn run_in_place(&self, task: &TaskRef) -> bool {
-        if task.home() != self.home || self.depth.get() >= MAX_DEPTH {
-            return false;
-        }
-        // SAFETY: a task of a pool is run by that pool's workers; run below.
-        if !unsafe { task.state().start() } {
-            return false;
-        }
-        // SAFETY: just started.
-        unsafe { self.run(task) };
-        true
-    }
-
-    /// The tasks on the stack, the innermost first.
-    pub(crate) fn tasks(&self) -> impl Iterator<Item = &TaskRef> {
-        let mut frame = self.top.get();
-        std::iter::from_fn(move || {
-            // SAFETY: frames are on this thread's stack, below the caller's, and
-            // so are the references to their tasks.
-            let (this, task) = unsafe {
-                let this = frame.as_ref()?;
-                (this, &*this.task)
-            };
-            frame = this.below;
-            Some(task)
-        })
+    /// The task that runs on the worker.
+    pub(crate) fn task(&self) -> Option<&TaskRef> {
+        // SAFETY: the reference is kept by the caller of `run_and_finish`, which
+        // removes the pointer before it returns.
+        unsafe { self.task.get().as_ref() }
     }
 }
 
@@ -145,15 +109,10 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(Option<&Worker<'_>>) -> R) -> R {
     f(unsafe { worker.as_ref() })
 }
 
-/// Runs the first of these tasks that is pending in the pool whose worker the calling thread
-/// is, if there is one. Returns whether it did.
-pub fn run_one_in_place(tasks: &Futures<'_>) -> bool {
-    with_worker(|worker| worker.is_some_and(|worker| tasks(&mut |task| worker.run_in_place(task))))
-}
-
-/// Whether the calling thread is a worker of the pool that `home` identifies.
+/// Whether the calling thread is a worker of the pool that `home` identifies, or was
+/// one and is ending.
 pub fn is_worker_of(home: *const ()) -> bool {
-    with_worker(|worker| worker.is_some_and(|worker| worker.home == home))
+    HOME.try_with(Cell::get).is_ok_and(|own| own == home)
 }
 
 /// Whether the calling thread is a worker.
@@ -163,5 +122,5 @@ pub(crate) fn is_worker() -> bool {
 
 /// The task that the calling thread is running.
 pub(crate) fn task() -> Option<FutureId> {
-    with_worker(|worker| Some(worker?.tasks().next()?.id()))
+    with_worker(|worker| Some(worker?.task()?.id()))
 }

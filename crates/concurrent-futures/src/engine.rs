@@ -4,9 +4,10 @@
 //! faces need it, in any version. Nothing of it can be reached without the feature. With the
 //! feature, what could break the safety of memory is `unsafe`, and says what it asks for.
 
-pub use crate::current::{is_worker_of, run_one_in_place};
+pub use crate::current::is_worker_of;
 pub use crate::deadlock::{ForkGuard, Futures};
 pub use crate::future::blocking::{Stop, wait_until_done};
+pub use crate::future::places::Places;
 pub use crate::future::ready::Watched;
 pub use crate::future::state::{Advance, Cancel, Phase, State};
 pub use crate::future::task::{ForeignTask, Header, TaskRef, VTable};

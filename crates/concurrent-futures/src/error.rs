@@ -258,9 +258,14 @@ impl Error for TaskPanic {}
 #[derive(Clone, Debug)]
 pub struct Deadlock {
     pub(crate) tasks: Arc<[(FutureId, Cow<'static, str>)]>,
+    /// Why a pool could not have another worker, which would have helped.
+    pub(crate) refused: Option<Arc<io::Error>>,
 }
 
 impl Deadlock {
+    /// How many tasks the message names.
+    const SHOWN: usize = 16;
+
     /// The futures of the cycle, each waiting for the next, the last for the
     /// first, unless it waits for a worker.
     pub fn futures(&self) -> impl ExactSizeIterator<Item = FutureId> {
@@ -271,14 +276,22 @@ impl Deadlock {
 impl fmt::Display for Deadlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("waiting would never end: ")?;
-        for (index, (id, name)) in self.tasks.iter().enumerate() {
+        for (index, (id, name)) in self.tasks.iter().take(Self::SHOWN).enumerate() {
             if index > 0 {
                 f.write_str(" waits for ")?;
             }
             write!(f, "{id} ({name})")?;
         }
-        match self.tasks.first() {
-            Some((id, _)) => write!(f, " waits for {id}"),
+        match (
+            self.tasks.len().checked_sub(Self::SHOWN),
+            self.tasks.first(),
+        ) {
+            (Some(more @ 1..), _) => write!(f, ", and {more} more")?,
+            (_, Some((id, _))) if self.refused.is_none() => write!(f, " waits for {id}")?,
+            _ => {}
+        }
+        match &self.refused {
+            Some(error) => write!(f, "; no further worker can be started: {error}"),
             None => Ok(()),
         }
     }

@@ -25,6 +25,11 @@ pub(crate) fn thread_not_started(error: &impl Display) {
     without_unwinding(|| tracing::warn!(%error, "a worker thread could not be started"));
 }
 
+/// A pool's end was not waited for.
+pub(crate) fn end_not_awaited(why: &impl Display) {
+    without_unwinding(|| tracing::warn!(%why, "the end of a pool was not waited for"));
+}
+
 #[cfg(target_os = "linux")]
 pub(crate) use processes::*;
 

@@ -281,8 +281,10 @@ fn a_chain_of_forty_nested_tasks_finishes() {
     }
 }
 
+/// A task that waits for a task of its own pool of one worker has that run in a thread of its
+/// own, and the others stay pending.
 #[test]
-fn a_task_runs_in_place_only_the_one_it_waits_for() {
+fn a_spare_worker_runs_the_task_that_is_waited_for_and_no_other() {
     within_limit(|| {
         let pool = Arc::new(pool(1));
         let weak = Arc::downgrade(&pool);
@@ -296,8 +298,13 @@ fn a_task_runs_in_place_only_the_one_it_waits_for() {
                     pool.spawn(move || runs.add()).unwrap()
                 })
                 .collect();
-            let wanted = pool.spawn(thread::current).unwrap();
-            assert_eq!(wanted.result().unwrap().id(), thread::current().id());
+            let mut spares = Vec::new();
+            for _ in 0..3 {
+                let wanted = pool.spawn(thread::current).unwrap();
+                spares.push(wanted.result().unwrap().id());
+            }
+            assert!(!spares.contains(&thread::current().id()));
+            assert_eq!(spares, [spares[0]; 3], "spare workers are kept");
             assert_eq!(in_tasks.get(), 0);
             assert!(others.iter().all(|other| !other.done()));
         });

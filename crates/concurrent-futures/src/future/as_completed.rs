@@ -1,9 +1,9 @@
 //! `as_completed`: futures in the order in which they are done.
 
 use super::blocking::NEVER;
+use super::places::Places;
 use super::ready::Watched;
 use super::wait::{Waitable, next_ready, task_of};
-use crate::current;
 use crate::deadlock::Futures;
 use crate::error::TimeoutError;
 use std::collections::VecDeque;
@@ -45,11 +45,13 @@ where
     let mut this = AsCompleted {
         watched: Watched::new(),
         futures: futures.into_iter().map(Some).collect(),
+        places: Places::new(0),
         done: VecDeque::new(),
         left: 0,
         started,
     };
     this.left = this.futures.len();
+    this.places = Places::new(this.left);
     let futures = this.futures.iter().flatten().map(task_of);
     let done = &mut this.done;
     // SAFETY: futures are kept until they were reported, see `next_until`.
@@ -64,6 +66,8 @@ pub struct AsCompleted<F: Waitable> {
     // Before the futures: its entries refer to them.
     watched: Watched,
     futures: Vec<Option<F>>,
+    /// Those of the futures that were not yielded.
+    places: Places,
     /// Done when they were added, and not yet yielded.
     done: VecDeque<usize>,
     left: usize,
@@ -94,6 +98,7 @@ impl<F: Waitable> AsCompleted<F> {
         // SAFETY: as in `as_completed`.
         unsafe { self.watched.add(index, task, |index| done.push_back(index)) };
         self.futures.push(Some(future));
+        self.places.push();
         self.left += 1;
     }
 
@@ -141,24 +146,24 @@ impl<F: Waitable> AsCompleted<F> {
             };
             // One that was yielded because of a deadlock may be reported later.
             if let Some(future) = self.futures[index].take() {
+                self.places.remove(index);
                 self.left -= 1;
                 return Some(future);
             }
         }
     }
 
-    /// Waits for the next; on a worker thread with nothing else to yield, runs the
-    /// first that is pending in its own pool, which makes it ready.
+    /// Waits for the next.
     fn wait(&mut self, deadline: Option<Instant>) -> Option<usize> {
-        let futures = &self.futures;
-        let needed: &Futures<'_> = &|f| futures.iter().flatten().any(|future| f(task_of(future)));
-        if deadline.is_none() && !self.watched.has_ready() {
-            current::run_one_in_place(needed);
-        }
+        let (futures, places) = (&self.futures, &self.places);
+        let needed: &Futures<'_> = &|f| {
+            let mut futures = places.iter().filter_map(|place| futures[place].as_ref());
+            futures.any(|future| f(task_of(future)))
+        };
         let next = next_ready(&mut self.watched, deadline, needed, NEVER);
         if next.is_none() && deadline.is_none() {
             // A deadlock: any of those left tells the cycle when it is asked.
-            let index = futures.iter().position(Option::is_some)?;
+            let index = places.iter().next()?;
             self.watched.forget(index);
             return Some(index);
         }
@@ -171,10 +176,9 @@ impl<F: Waitable> Iterator for AsCompleted<F> {
 
     /// Waits for the next future.
     ///
-    /// On a worker thread, when nothing is done, a future that is pending in its
-    /// own pool is run in place; if all that are left wait for the calling task, they
-    /// are yielded although they are not done, and tell the cycle when asked for
-    /// their results.
+    /// On a worker thread, if all that are left wait for the calling task, they are
+    /// yielded although they are not done, and tell the cycle when asked for their
+    /// results.
     fn next(&mut self) -> Option<F> {
         if self.left == 0 {
             return None;

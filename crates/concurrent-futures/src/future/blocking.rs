@@ -4,13 +4,15 @@ use super::driver;
 use super::state::{Action, Node, State};
 use super::task::TaskRef;
 use crate::current::{self, Worker};
-use crate::deadlock::{self, Futures, Need};
+use crate::deadlock::{self, Escape, Futures, Need, Wait};
 use crate::error::Deadlock;
 use crate::signal::{Signal, Woken};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, UnsafeCell, spin_until, time_left};
+use crate::sync::{Arc, UnsafeCell, deadline_after, spin_until, time_left};
+use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::ptr::NonNull;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Asked whenever a signal of the operating system may have ended a sleep: whether to
 /// stop waiting.
@@ -19,14 +21,19 @@ pub type Stop<'a> = &'a dyn Fn() -> bool;
 /// Goes on waiting whatever signals come.
 pub(crate) const NEVER: Stop<'static> = &|| false;
 
+/// How long a wait with a time limit in a worker counts as one that will end of its own
+/// accord. A program that looks at a future now and then is none that stands still.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// Waits until the future is done. Returns false when the deadline passed first, or
 /// `stop` said so.
 ///
-/// On a worker thread, a future that is pending in the worker's own pool is run
-/// in place; not with a deadline, which running it could overrun.
+/// A pool of threads whose workers all wait for its pending tasks gets another worker.
+/// A wait with a time limit of less than a tenth of a second does not count for that.
 ///
 /// # Errors
-/// `Deadlock`, if what the future waits for is the calling task.
+/// `Deadlock`, if what the future waits for is the calling task, or a worker that the
+/// pool cannot have.
 pub fn wait_until_done(
     task: &TaskRef,
     deadline: Option<Instant>,
@@ -39,45 +46,101 @@ pub fn wait_until_done(
         return Ok(false);
     }
     current::with_worker(|worker| {
-        if is_done_soon(task, worker.filter(|_| deadline.is_none()), deadline) {
-            return Ok(true);
+        if let Some(worker) = worker {
+            return wait_in_worker(worker, task, deadline, stop);
         }
-        let (Some(worker), None) = (worker, deadline) else {
-            return Ok(wait_parked(task.state(), deadline, || false, stop));
-        };
-        let futures: &Futures<'_> = &|f| f(task);
-        let blocking = deadlock::block(worker, Need::All, futures, Signal::of_this_thread())?;
-        let is_interrupted = || blocking.interrupted().is_some();
-        if wait_parked(task.state(), None, is_interrupted, stop) {
-            return Ok(true);
-        }
-        blocking
-            .interrupted()
-            .map_or(Ok(false), |deadlock| Err(deadlock.clone()))
+        let is_done = is_done_soon(task, deadline);
+        Ok(is_done || wait_parked(task.state(), deadline, || false, stop))
     })
 }
 
-/// Waits until the future is done, whatever happens; runs it in place if that can
-/// be. Should the calling task be what it waits for, another task gets the error.
+fn wait_in_worker(
+    worker: &Worker<'_>,
+    task: &TaskRef,
+    deadline: Option<Instant>,
+    stop: Stop<'_>,
+) -> Result<bool, Deadlock> {
+    let is_vain = deadline.is_none() && deadlock::is_last_awake(worker, task);
+    if !is_vain && is_done_soon(task, deadline) {
+        return Ok(true);
+    }
+    if let ControlFlow::Break(done) = wait_in_grace(deadline, stop, |deadline, stop| {
+        wait_parked(task.state(), deadline, || false, stop).then_some(())
+    }) {
+        return Ok(done.is_some());
+    }
+    let futures: &Futures<'_> = &|f| f(task);
+    let wait = Wait {
+        need: Need::All,
+        futures,
+        is_timed: deadline.is_some(),
+        escape: Escape::Error(Signal::of_this_thread()),
+    };
+    let blocking = deadlock::block(worker, wait)?;
+    if blocking.has_help && spin_until(|| task.state().is_done()) {
+        return Ok(true);
+    }
+    let is_interrupted = || blocking.interrupted().is_some();
+    if wait_parked(task.state(), deadline, is_interrupted, stop) {
+        return Ok(true);
+    }
+    blocking
+        .interrupted()
+        .map_or(Ok(false), |deadlock| Err(deadlock.clone()))
+}
+
+/// For a wait with a deadline: has `wait` wait for the first moments, which returns none
+/// when it was ended. Breaks with what the whole wait comes to, if it is over; continues
+/// if it goes on after these moments, or has no deadline.
+pub(crate) fn wait_in_grace<R>(
+    deadline: Option<Instant>,
+    stop: Stop<'_>,
+    wait: impl FnOnce(Option<Instant>, Stop<'_>) -> Option<R>,
+) -> ControlFlow<Option<R>> {
+    let (Some(deadline), Some(grace)) = (deadline, deadline_after(GRACE)) else {
+        return ControlFlow::Continue(());
+    };
+    let has_stopped = Cell::new(false);
+    let stop = || {
+        has_stopped.set(stop());
+        has_stopped.get()
+    };
+    let result = wait(Some(grace.min(deadline)), &stop);
+    let is_over = result.is_some() || has_stopped.get() || time_left(deadline).is_none();
+    if is_over {
+        ControlFlow::Break(result)
+    } else {
+        ControlFlow::Continue(())
+    }
+}
+
+/// Waits until the future is done, whatever happens. Should the calling task be what it
+/// waits for, another task gets the error.
 pub(crate) fn wait_always(task: &TaskRef) {
     current::with_worker(|worker| {
-        if is_done_soon(task, worker, None) {
+        let is_vain = worker.is_some_and(|worker| deadlock::is_last_awake(worker, task));
+        if task.state().is_done() || !is_vain && is_done_soon(task, None) {
             return;
         }
         let futures: &Futures<'_> = &|f| f(task);
-        let _blocking = worker.map(|worker| deadlock::block_always(worker, Need::All, futures));
+        let _blocking = worker.map(|worker| {
+            let wait = Wait {
+                need: Need::All,
+                futures,
+                is_timed: false,
+                escape: Escape::None,
+            };
+            deadlock::block(worker, wait)
+        });
         wait_parked(task.state(), None, || false, NEVER);
     });
 }
 
-/// Whether the future is done, can be run in place by `worker`, or is done before a
-/// sleep and a wake-up would be over.
-fn is_done_soon(task: &TaskRef, worker: Option<&Worker<'_>>, deadline: Option<Instant>) -> bool {
+/// Whether the future is done before a sleep and a wake-up would be over.
+fn is_done_soon(task: &TaskRef, deadline: Option<Instant>) -> bool {
     let is_done = || task.state().is_done();
-    is_done()
-        || worker.is_some_and(|worker| worker.run_in_place(task))
-        // Who has worked for the pool has waited awake enough.
-        || driver::drive(task.home(), &is_done, deadline).unwrap_or_else(|| spin_until(is_done))
+    // Who has worked for the pool has waited awake enough.
+    driver::drive(task.home(), &is_done, deadline).unwrap_or_else(|| spin_until(is_done))
 }
 
 /// A thread's entry in the list of the future it waits for.

@@ -7,6 +7,7 @@ pub(crate) mod driver;
 mod id;
 #[cfg(all(test, loom_models))]
 mod models;
+pub(crate) mod places;
 mod promise;
 pub(crate) mod ready;
 pub(crate) mod state;
@@ -193,8 +194,8 @@ impl<T> Future<T> {
 
     /// Waits for the task, and returns what it returned.
     ///
-    /// On a worker thread, a task that is pending in that worker's own pool is run
-    /// in place, so that a pool cannot block itself by waiting.
+    /// A pool of threads cannot block itself by waiting: if all of its workers wait for
+    /// tasks that are pending in the pool, it gets another one for as long.
     ///
     /// # Errors
     /// What kept the task from returning a value; [`TaskError::Deadlock`] if the
@@ -381,7 +382,7 @@ impl<T> Drop for Future<T> {
 impl<T> std::future::Future for Future<T> {
     type Output = Result<T, TaskError>;
 
-    /// As [`result`](Future::result), but never runs a task in place.
+    /// As [`result`](Future::result), but a pool whose workers poll gets no other worker.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if this.awaiting.poll(this.task.state(), context.waker()) {

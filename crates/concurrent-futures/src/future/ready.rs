@@ -239,13 +239,20 @@ impl Watched {
     /// Stops watching the future with this number. Its number may still be
     /// reported, if it is done at this moment.
     pub fn forget(&mut self, index: usize) {
-        self.entries()
-            .filter(|(_, entry)| entry.index == index)
-            .for_each(|(pointer, entry)| entry.unregister(pointer));
+        // Numbers rise, within blocks and from block to block.
+        for block in self.blocks.iter().rev() {
+            // SAFETY: freed when this is dropped.
+            let list = unsafe { block.as_ref() };
+            if let Ok(place) = list.binary_search_by_key(&index, |entry| entry.index)
+                && let Some(pointer) = entries(*block).nth(place)
+            {
+                return list[place].unregister(pointer);
+            }
+        }
     }
 
     /// All entries, with the pointers under which they are registered.
-    fn entries(&self) -> impl Iterator<Item = (NonNull<Entry>, &Entry)> {
+    fn entries(&self) -> impl DoubleEndedIterator<Item = (NonNull<Entry>, &Entry)> {
         let pointers = self.blocks.iter().copied().flat_map(entries);
         // SAFETY: freed when this is dropped.
         pointers.map(|entry| (entry, unsafe { entry.as_ref() }))
@@ -298,7 +305,7 @@ impl fmt::Debug for Watched {
     }
 }
 
-fn entries(block: NonNull<[Entry]>) -> impl Iterator<Item = NonNull<Entry>> {
+fn entries(block: NonNull<[Entry]>) -> impl DoubleEndedIterator<Item = NonNull<Entry>> {
     let first = block.cast::<Entry>();
     // SAFETY: inside the block.
     (0..block.len()).map(move |offset| unsafe { first.add(offset) })
@@ -324,7 +331,9 @@ impl Drop for Watched {
             self.next(None, || false, NEVER);
         }
         let mut coming = 0_usize;
-        for (pointer, entry) in self.entries() {
+        // The newest first: a future's list begins with them, also if all entries are of
+        // the same future.
+        for (pointer, entry) in self.entries().rev() {
             entry.unregister(pointer);
             coming += usize::from(entry.registered.get());
         }

@@ -165,8 +165,11 @@ impl Word {
 /// What is done with a node when the future is done.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Called once the future is done, in no particular order.
+    /// Called once the future is done, in no particular order. Calls nothing foreign.
     Notify(unsafe fn(NonNull<Node>)),
+    /// The same, but it may call foreign code, and so comes after the others: their
+    /// threads may hold what that code waits for.
+    Wake(unsafe fn(NonNull<Node>)),
     /// Called before that, in the order of registration, with a pointer to the
     /// outcome: null when the future was cancelled.
     Callback(unsafe fn(NonNull<Node>, *const ())),
@@ -553,7 +556,7 @@ unsafe fn divide(mut list: *mut Node) -> (*mut Node, *mut Node) {
             list = node.as_ref().next();
             let half = match node.as_ref().action {
                 Action::Callback(_) => &mut callbacks,
-                Action::Notify(_) => &mut waiters,
+                Action::Notify(_) | Action::Wake(_) => &mut waiters,
             };
             node.as_ref().set_next(*half);
             *half = node.as_ptr();
@@ -594,13 +597,28 @@ unsafe fn run_callbacks(mut list: *mut Node, outcome: *const ()) {
 }
 
 fn notify_all(mut list: *mut Node) {
+    let mut wakers = ptr::null_mut();
     while let Some(node) = NonNull::new(list) {
         // SAFETY: the whole list is ours, and a node stays alive until notified;
         // `next` is read before.
         unsafe {
             list = node.as_ref().take_next();
-            if let Action::Notify(notify) = node.as_ref().action {
-                notify(node);
+            match node.as_ref().action {
+                Action::Notify(notify) => notify(node),
+                Action::Wake(_) => {
+                    node.as_ref().set_next(wakers);
+                    wakers = node.as_ptr();
+                }
+                Action::Callback(_) => {}
+            }
+        }
+    }
+    while let Some(node) = NonNull::new(wakers) {
+        // SAFETY: as above.
+        unsafe {
+            wakers = node.as_ref().take_next();
+            if let Action::Wake(wake) = node.as_ref().action {
+                wake(node);
             }
         }
     }

@@ -370,6 +370,38 @@ impl TaskRef {
         ManuallyDrop::new(Self(self.0))
     }
 
+    /// Starts the task if it is pending, and returns a counted reference to it, also if this
+    /// one is not counted. A reference that was made in vain and has become the last one goes
+    /// to `dropped`.
+    ///
+    /// A pending task has a counted reference, which is its queue's. The queue's is dropped
+    /// after somebody has started the task, or has seen that somebody else has. So if we start
+    /// the task, ours is counted before the queue's is dropped.
+    ///
+    /// # Safety
+    /// The task stays meanwhile, and no two threads claim it at the same time. The caller
+    /// sees to it that what is returned is run by a worker of its pool, or fails.
+    pub(crate) unsafe fn claim(&self, dropped: &mut Vec<Self>) -> Option<Self> {
+        if self.state().phase() != Phase::Pending {
+            return None;
+        }
+        let ours = self.clone();
+        // SAFETY: the caller runs the task.
+        if unsafe { self.state().start() } {
+            return Some(ours);
+        }
+        // The queue's reference may be dropped at this moment, by someone who took ours for
+        // an owner's. Ours is then the last one, and what it stands for stays until it is
+        // dropped. Otherwise nothing is left to drop.
+        mem::forget(ours);
+        let references = &self.header().references;
+        if references.fetch_sub(1, Ordering::AcqRel) == 1 {
+            references.store(1, Ordering::Relaxed);
+            dropped.push(Self(self.0));
+        }
+        None
+    }
+
     /// The state of the task's future.
     #[must_use]
     pub fn state(&self) -> &State {

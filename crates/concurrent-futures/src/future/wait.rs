@@ -1,14 +1,15 @@
 //! `wait`: blocks until some or all of many futures are done.
 
 use super::Future;
-use super::blocking::{NEVER, Stop, wait_until_done};
+use super::blocking::{NEVER, Stop, wait_in_grace, wait_until_done};
 use super::ready::Watched;
 use super::state::Phase;
 use super::task::TaskRef;
 use crate::current;
-use crate::deadlock::{self, Futures, Need};
+use crate::deadlock::{self, Escape, Futures, Need, Wait};
 use crate::sync::{deadline_after, spin_turns};
 use std::iter::zip;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// What [`wait`] waits for.
@@ -112,10 +113,9 @@ unsafe impl<K, F: HasTask> HasTask for (K, F) {
 /// A call that finds what it waits for does nothing but divide. The futures may
 /// be given by value or by reference, alone or as pairs with a key.
 ///
-/// On a worker thread, futures that are pending in its own pool are run in place
-/// (not with a time limit); if the futures can never be done because they wait for
-/// the calling task, the call returns at once, and asking such a future for its
-/// result tells the cycle.
+/// On a worker thread, if the futures can never be done because they wait for the
+/// calling task, the call returns at once, and asking such a future for its result
+/// tells the cycle.
 ///
 /// Source of the semantics: [`concurrent.futures.wait`][python].
 ///
@@ -162,8 +162,6 @@ where
 /// Blocks until all futures are done, the deadline passes, one of them can never be
 /// done, or `stop` says so.
 pub fn wait_for_all<F: HasTask>(futures: &[F], deadline: Option<Instant>, stop: Stop<'_>) {
-    // What others may need from this worker comes first.
-    run_first_in_place(futures, deadline, |_| false);
     // One after the other: each is registered with only if it is reached before it is
     // done.
     for future in futures {
@@ -222,9 +220,6 @@ pub fn wait_for_first<F: HasTask>(
     enough: impl Fn(&TaskRef) -> bool,
     stop: Stop<'_>,
 ) {
-    if run_first_in_place(pending, deadline, &enough) {
-        return;
-    }
     // To register with many takes longer than what is waited for, often: that is why we look
     // at all of them a few times, and register with some at a time.
     let looks = LOOKS / pending.len().max(1);
@@ -269,24 +264,6 @@ const BLOCK: usize = 64;
 /// How many looks at futures take about as long as a thread needs to hand over to another.
 const LOOKS: usize = 8192;
 
-/// On a worker thread, runs those that are pending in its pool, up to the first
-/// that is enough. Returns whether there was one.
-fn run_first_in_place<F: HasTask>(
-    futures: &[F],
-    deadline: Option<Instant>,
-    enough: impl Fn(&TaskRef) -> bool,
-) -> bool {
-    deadline.is_none()
-        && current::with_worker(|worker| {
-            worker.is_some_and(|worker| {
-                futures.iter().any(|future| {
-                    let task = task_of(future);
-                    (worker.run_in_place(task) || task.state().is_done()) && enough(task)
-                })
-            })
-        })
-}
-
 /// The next watched future that is done; `None` when the deadline passed, or
 /// when a worker could wait forever, for none of `needed` will finish, or when `stop`
 /// said so.
@@ -297,10 +274,21 @@ pub fn next_ready(
     stop: Stop<'_>,
 ) -> Option<usize> {
     current::with_worker(|worker| match worker {
-        Some(worker) if deadline.is_none() && !watched.has_ready() => {
+        Some(worker) if !watched.has_ready() => {
+            if let ControlFlow::Break(next) = wait_in_grace(deadline, stop, |deadline, stop| {
+                watched.next(deadline, || false, stop)
+            }) {
+                return next;
+            }
+            let wait = Wait {
+                need: Need::Any,
+                futures: needed,
+                is_timed: deadline.is_some(),
+                escape: Escape::Error(watched.signal()),
+            };
             // A deadlock ends the wait; whoever asks one of the futures learns the cycle.
-            let blocking = deadlock::block(worker, Need::Any, needed, watched.signal()).ok()?;
-            watched.next(None, || blocking.interrupted().is_some(), stop)
+            let blocking = deadlock::block(worker, wait).ok()?;
+            watched.next(deadline, || blocking.interrupted().is_some(), stop)
         }
         _ => watched.next(deadline, || false, stop),
     })

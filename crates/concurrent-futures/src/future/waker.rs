@@ -28,7 +28,7 @@ impl WakerNode {
         let this = unsafe { Arc::from_raw(node.cast::<Self>().as_ptr().cast_const()) };
         let waker = lock(&this.waker).take();
         if let Some(waker) = waker {
-            // Foreign code; others of the list have yet to be notified.
+            // Foreign code; other wakers of the list have yet to be woken.
             log_panic("a waker panicked", || waker.wake());
         }
     }
@@ -63,7 +63,7 @@ impl Awaiting {
             return state.is_done();
         }
         let entry = Arc::new(WakerNode {
-            node: Node::new(&Action::Notify(WakerNode::notify)),
+            node: Node::new(&Action::Wake(WakerNode::notify)),
             waker: Mutex::new(Some(waker.clone())),
         });
         let ours = into_pointer(Arc::clone(&entry));

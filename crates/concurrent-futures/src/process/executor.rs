@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ptr;
 use std::sync::Arc;
 
 /// An executor whose workers are processes: the same program, started anew.
@@ -428,7 +429,7 @@ impl ProcessPoolExecutor {
             (Some(_), Ok(Ok(()))) => {
                 if let Some(limit) = &self.pool.settings.limit {
                     // None when the pool is closed, which it says itself.
-                    task.permit = limit.acquire(WhenFull::Wait(NEVER))?;
+                    task.permit = limit.acquire(ptr::null(), WhenFull::Wait(NEVER))?;
                 }
                 self.pool.submit(task)?;
                 return Ok(future);

@@ -19,6 +19,7 @@ use super::spin::Spin;
 use super::task::unpack;
 use super::{function, os};
 use crate::current::Worker;
+use crate::deadlock::{Crew, Single};
 use crate::panic;
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::time::Timespec;
@@ -61,7 +62,9 @@ pub(super) enum Trouble {
 pub(super) fn run(socket: &Socket) -> ! {
     // The exit code of a worker that cannot go on, which is no task's doing.
     const TROUBLE: i32 = 70;
-    let ended = Worker::new(ptr::from_ref(socket).cast(), 1, None).enter(|| serve(socket));
+    let crew: Arc<dyn Crew> = Arc::new(Single::new());
+    let home = ptr::from_ref(socket).cast();
+    let ended = Worker::new(home, &crew, None).enter(|| serve(socket));
     match ended {
         Ok(()) | Err(Trouble::Alone) => process::exit(0),
         Err(trouble) => {

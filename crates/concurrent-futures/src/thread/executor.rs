@@ -415,7 +415,7 @@ impl ThreadPoolExecutor {
         } else {
             when_full
         };
-        match limit.acquire(when_full) {
+        match limit.acquire(self.pool.home(), when_full) {
             Ok(Some(permit)) => self
                 .pool
                 .submit(Limited { permit, call })

@@ -2,7 +2,7 @@
 //! language runtime.
 
 use super::pool::{Initializer, Pool};
-use super::worker;
+use super::worker::{self, Role};
 use crate::error::BrokenExecutor;
 use crate::panic;
 use crate::sync::Arc;
@@ -31,7 +31,7 @@ pub trait Host: Send + Sync {
     /// Why no worker can work: it breaks the pool.
     fn initialize(&self) -> Result<(), BrokenExecutor>;
 
-    /// Calls `wait`, in which the calling worker waits for tasks and calls nothing foreign.
+    /// Calls `wait`, in which the calling worker waits for tasks, and at most starts threads.
     fn idle(&self, wait: &mut dyn FnMut()) {
         wait();
     }
@@ -45,16 +45,16 @@ pub trait Host: Send + Sync {
 }
 
 /// What a worker thread does.
-pub struct WorkerThread(Arc<Pool>);
+pub struct WorkerThread(Arc<Pool>, Role);
 
 impl WorkerThread {
-    pub(super) fn new(pool: &Arc<Pool>) -> Self {
-        Self(Arc::clone(pool))
+    pub(super) fn new(pool: &Arc<Pool>, role: Role) -> Self {
+        Self(Arc::clone(pool), role)
     }
 
     /// Runs tasks until the worker is not needed any more.
     pub fn run(self) {
-        worker::run(&self.0);
+        worker::run(&self.0, self.1);
     }
 }
 

@@ -141,6 +141,11 @@ impl Idle {
         }
     }
 
+    /// The number of workers, with those whose threads are being started.
+    pub(crate) fn threads(&self) -> usize {
+        usize::try_from(self.load().threads()).unwrap_or(usize::MAX)
+    }
+
     /// Makes the worker that slept last search. False when none sleeps.
     pub(crate) fn wake_one(&self) -> bool {
         let signal = {

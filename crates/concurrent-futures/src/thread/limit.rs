@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::SubmitError;
+use crate::current::{Worker, with_worker};
+use crate::deadlock::{self, Blocking, Escape, NO_FUTURES, Need, Wait};
+use crate::error::{Deadlock, SubmitError};
 use crate::future::blocking::Stop;
 use crate::signal::{Signal, Woken};
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts pending tasks, and makes submitters wait for room.
@@ -52,13 +55,15 @@ impl PendingLimit {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for one task. `Ok(None)` when the executor was closed.
+    /// Takes a place for one task of the executor that `home` identifies. `Ok(None)` when the
+    /// executor was closed.
     ///
     /// # Errors
     /// [`SubmitError::Full`], if there is no room, and waiting for it was not wanted or
-    /// was stopped.
+    /// was stopped. [`SubmitError::NoWorker`], if nobody would ever make room.
     pub fn acquire(
         self: &Arc<Self>,
+        home: *const (),
         when_full: WhenFull<'_>,
     ) -> Result<Option<Permit>, SubmitError> {
         let mut state = self.lock();
@@ -68,11 +73,11 @@ impl PendingLimit {
                     let signal = Arc::new(Signal::new());
                     state.waiting.push_back(Arc::clone(&signal));
                     drop(state);
-                    let stopped = !wait(&signal, stop);
+                    let waited = with_worker(|worker| wait(&signal, stop, worker, home));
                     state = self.lock();
-                    if stopped {
+                    if let Err(error) = waited {
                         state.leave(&signal);
-                        return Err(SubmitError::Full);
+                        return Err(error);
                     }
                 }
                 WhenFull::Refuse => return Err(SubmitError::Full),
@@ -96,12 +101,38 @@ impl PendingLimit {
     }
 }
 
-/// Waits for the signal. False when `stop` said so.
-fn wait(signal: &Signal, stop: Stop<'_>) -> bool {
+/// Waits for the signal, which means room.
+fn wait(
+    signal: &Arc<Signal>,
+    stop: Stop<'_>,
+    worker: Option<&Worker<'_>>,
+    home: *const (),
+) -> Result<(), SubmitError> {
+    let refused = |deadlock: &Deadlock| match &deadlock.refused {
+        Some(error) => SubmitError::NoWorker(Arc::clone(error)),
+        None => SubmitError::NoWorker(Arc::new(io::Error::other(deadlock.clone()))),
+    };
+    let blocking = worker
+        .map(|worker| {
+            let wait = Wait {
+                need: Need::Room(home),
+                futures: NO_FUTURES,
+                is_timed: false,
+                escape: Escape::Error(Arc::clone(signal)),
+            };
+            deadlock::block(worker, wait)
+        })
+        .transpose()
+        .map_err(|deadlock| refused(&deadlock))?;
+    let interrupted = || {
+        let deadlock = blocking.as_ref().and_then(Blocking::interrupted);
+        deadlock.map_or(Ok(()), |deadlock| Err(refused(deadlock)))
+    };
     loop {
+        interrupted()?;
         match signal.wait_once(None) {
-            Woken::Notified => return true,
-            Woken::Early if stop() => return false,
+            Woken::Notified => return interrupted(),
+            Woken::Early if stop() => return Err(SubmitError::Full),
             Woken::Early | Woken::Expired => {}
         }
     }

@@ -11,6 +11,7 @@ mod models;
 pub(crate) mod pool;
 mod queue;
 mod scope;
+mod spare;
 mod worker;
 
 pub use builder::{InitializerOutcome, ThreadPoolExecutorBuilder};

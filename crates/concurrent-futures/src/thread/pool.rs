@@ -5,8 +5,11 @@ use super::host::{Host, WorkerThread};
 use super::idle::{Call as WorkerCall, Idle};
 use super::limit::PendingLimit;
 use super::queue::Queue;
-use crate::current;
-use crate::error::{BrokenExecutor, BuildError, SubmitError, TaskError};
+use super::spare::{MAX_SPARES, Parked, Place, Why};
+use super::worker::Role;
+use crate::current::{self, Worker};
+use crate::deadlock::{self, Blocking, Crew, Escape, NO_FUTURES, Need, Tally, Wait};
+use crate::error::{BrokenExecutor, BuildError, Deadlock, SubmitError, TaskError};
 use crate::future::blocking::{NEVER, Stop};
 use crate::future::{Call, Future, TaskRef};
 use crate::log;
@@ -36,12 +39,16 @@ pub struct Pool {
     pub(super) limit: Option<Arc<PendingLimit>>,
     pub(super) observer: Option<Box<dyn Observer>>,
     pub(super) threads: Mutex<Threads>,
+    pub(super) parked: Parked,
+    pub(super) tally: Tally,
     pub(super) broken: OnceLock<BrokenExecutor>,
 }
 
 #[derive(Default)]
 pub(super) struct Threads {
     alive: usize,
+    /// Those of spare workers, which are among them.
+    spare: Vec<Place>,
     started: usize,
     handles: Vec<JoinHandle<()>>,
     /// Who waits until there are none.
@@ -70,6 +77,8 @@ impl Pool {
             limit: None,
             observer: None,
             threads: Mutex::new(Threads::default()),
+            parked: Parked::new(),
+            tally: Tally::new(),
             broken: OnceLock::new(),
         }
     }
@@ -190,29 +199,18 @@ impl Pool {
     /// Starts a thread, which is counted by `idle` already.
     #[cold]
     fn start_thread(self: &Arc<Self>, except: Option<&TaskRef>) -> Result<(), SubmitError> {
-        let number = {
-            let mut threads = sync::lock(&self.threads);
-            threads.alive += 1;
-            threads.started += 1;
-            threads.started - 1
-        };
-        let start = || self.host.start_thread(number, WorkerThread::new(self));
-        // Foreign code, and the standard library's, which panics at a name that it cannot use.
-        let started = panic::catch(start).unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        let error = match started {
-            Ok(handle) => {
-                let mut threads = sync::lock(&self.threads);
-                // Nobody needs to join those that have ended.
-                threads.handles.retain(|handle| !handle.is_finished());
-                threads.handles.extend(handle);
-                return Ok(());
-            }
+        if self.parked.call(Why::BecomeRegular) {
+            sync::lock(&self.threads).spare.pop();
+            return Ok(());
+        }
+        let error = match self.start_host_thread(Role::Regular) {
+            Ok(()) => return Ok(()),
             Err(error) => error,
         };
         let mut threads = sync::lock(&self.threads);
         threads.alive -= 1;
         // Should another one be on its way which fails too, that one is the last.
-        let alone = threads.alive == 0;
+        let alone = threads.alive == threads.spare.len();
         // Before the lock is released, see `expire`.
         self.idle.thread_failed();
         threads.tell();
@@ -230,7 +228,39 @@ impl Pool {
             self.idle.wake_one();
         }
         log::thread_not_started(&error);
+        // Those that were blocked meanwhile have relied on us, too.
+        let crew: Arc<dyn Crew> = Arc::clone(self) as _;
+        deadlock::worker_was_refused(&crew, error);
         Ok(())
+    }
+
+    /// Starts a thread, and counts it. If it cannot be started, it stays counted.
+    fn start_host_thread(self: &Arc<Self>, role: Role) -> io::Result<()> {
+        let number = {
+            let mut threads = sync::lock(&self.threads);
+            threads.alive += 1;
+            threads.started += 1;
+            threads.started - 1
+        };
+        let start = || {
+            self.host
+                .start_thread(number, WorkerThread::new(self, role))
+        };
+        // Foreign code, and the standard library's, which panics at a name that it cannot use.
+        let started = panic::catch(start).unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        let handle = started?;
+        let mut threads = sync::lock(&self.threads);
+        // Nobody needs to join those that have ended.
+        threads.handles.retain(|handle| !handle.is_finished());
+        threads.handles.extend(handle);
+        Ok(())
+    }
+
+    /// The calling spare worker ends. It is not counted by the detector any more.
+    pub(super) fn spare_ends(&self) {
+        let mut threads = sync::lock(&self.threads);
+        threads.spare.pop();
+        Self::remove_thread(threads);
     }
 
     fn fail_pending(&self, error: &TaskError, except: Option<&TaskRef>) {
@@ -285,6 +315,7 @@ impl Pool {
             limit.close();
         }
         self.idle.wake_all();
+        while self.parked.call(Why::End) {}
     }
 
     pub(super) fn shutdown(self: &Arc<Self>, wait: bool, cancel_futures: bool) {
@@ -307,35 +338,75 @@ impl Pool {
 
     /// For a pool that is closed: waits until there is no thread, none is being started, and no
     /// task is left; threads may still be on their last steps. Returns false if `stop` said so.
-    pub fn wait_for_threads(&self, stop: Stop<'_>) -> bool {
+    ///
+    /// # Errors
+    /// `Deadlock`, if a task of the pool waits for the calling task.
+    pub fn wait_for_threads(&self, stop: Stop<'_>) -> Result<bool, Deadlock> {
         loop {
             let signal = Arc::new(Signal::new());
             let mut threads = sync::lock(&self.threads);
             if threads.alive > 0 {
                 threads.waiting.push(Arc::clone(&signal));
                 drop(threads);
-                while signal.wait_once(None) != Woken::Notified {
-                    if stop() {
-                        return false;
-                    }
+                if !current::with_worker(|worker| self.wait_for_signal(&signal, worker, stop))? {
+                    return Ok(false);
                 }
                 continue;
             }
             drop(threads);
             if self.queue.is_empty() {
-                return true;
+                return Ok(true);
             }
             // A submitter is between its push and its call for a worker.
             if stop() {
-                return false;
+                return Ok(false);
             }
             thread::yield_now();
         }
     }
 
+    /// Waits for the signal of the last thread. Returns false if `stop` said so.
+    fn wait_for_signal(
+        &self,
+        signal: &Arc<Signal>,
+        worker: Option<&Worker<'_>>,
+        stop: Stop<'_>,
+    ) -> Result<bool, Deadlock> {
+        let blocking = match worker {
+            Some(worker) => Some(deadlock::block(
+                worker,
+                Wait {
+                    need: Need::End(ptr::from_ref(self).cast()),
+                    futures: NO_FUTURES,
+                    is_timed: false,
+                    escape: Escape::LastResort(Arc::clone(signal)),
+                },
+            )?),
+            None => None,
+        };
+        let interrupted = || blocking.as_ref().and_then(Blocking::interrupted);
+        loop {
+            if let Some(deadlock) = interrupted() {
+                return Err(deadlock.clone());
+            }
+            if signal.wait_once(None) == Woken::Notified {
+                if let Some(deadlock) = interrupted() {
+                    return Err(deadlock.clone());
+                }
+                return Ok(true);
+            }
+            if stop() {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Waits until the queue is empty and all threads have ended.
     fn join(&self) {
-        self.wait_for_threads(NEVER);
+        if let Err(deadlock) = self.wait_for_threads(NEVER) {
+            log::end_not_awaited(&deadlock);
+            return;
+        }
         let handles = std::mem::take(&mut sync::lock(&self.threads).handles);
         for handle in handles {
             // Workers catch the panics of tasks; what is left is a panicking destructor of a
@@ -347,6 +418,38 @@ impl Pool {
     /// The number of threads.
     pub fn threads_alive(&self) -> usize {
         sync::lock(&self.threads).alive
+    }
+}
+
+impl Crew for Pool {
+    fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn regular_workers(&self) -> usize {
+        self.idle.threads()
+    }
+
+    fn max_workers(&self) -> usize {
+        self.max_workers
+    }
+
+    fn has_pending(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    fn call_spare(self: Arc<Self>) -> io::Result<()> {
+        if self.parked.call(Why::Order) {
+            return Ok(());
+        }
+        let Some(place) = Place::take() else {
+            return Err(io::Error::other(format!(
+                "there are {MAX_SPARES} threads for tasks that others wait for"
+            )));
+        };
+        sync::lock(&self.threads).spare.push(place);
+        self.start_host_thread(Role::Spare)
+            .inspect_err(|_| self.spare_ends())
     }
 }
 

@@ -2,24 +2,48 @@
 
 use super::idle::Awake;
 use super::pool::Pool;
+use super::spare;
 use crate::current::Worker;
+use crate::deadlock::{self, Crew};
 use crate::error::TaskError;
 use crate::future::TaskRef;
 use crate::signal::Signal;
 use crate::sync::{Arc, deadline_after, spin_until};
 use std::ptr;
 
+/// What a worker thread begins as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is counted as searching.
+    Regular,
+    /// It is counted as awake, by the detector of deadlocks.
+    Spare,
+}
+
 /// Runs tasks until the pool is closed and its queue empty, or the thread is not
-/// needed any more. The thread is counted as searching.
-pub(super) fn run(pool: &Arc<Pool>) {
+/// needed any more.
+pub(super) fn run(pool: &Arc<Pool>, role: Role) {
     let home = ptr::from_ref::<Pool>(pool).cast();
-    let worker = Worker::new(home, pool.max_workers, pool.observer.as_deref());
-    worker.enter(|| match pool.host.initialize() {
-        Ok(()) => run_tasks(pool, &worker),
-        Err(broken) => {
+    let crew: Arc<dyn Crew> = Arc::clone(pool) as _;
+    let worker = Worker::new(home, &crew, pool.observer.as_deref());
+    worker.enter(|| match (pool.host.initialize(), role) {
+        (Ok(()), Role::Regular) => run_tasks(pool, &worker),
+        (Ok(()), Role::Spare) => {
+            if spare::run(pool, &worker) {
+                run_tasks(pool, &worker);
+            } else {
+                pool.spare_ends();
+            }
+        }
+        (Err(broken), Role::Regular) => {
             pool.break_with(broken);
             pool.idle.stop_searching();
             pool.end();
+        }
+        (Err(broken), Role::Spare) => {
+            pool.break_with(broken);
+            pool.host.idle(&mut || deadlock::spare_ends(&**pool));
+            pool.spare_ends();
         }
     });
 }
@@ -55,13 +79,22 @@ fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
 
 /// Runs tasks until there are none. Returns whether the worker is searching afterwards.
 fn run_batch(pool: &Arc<Pool>, worker: &Worker<'_>, mut searching: bool) -> bool {
-    while let Some(task) = pool.queue.pop() {
+    loop {
+        if deadlock::may_be_crowded(&**pool) {
+            if searching {
+                stop_searching(pool);
+                searching = false;
+            }
+            pool.host.idle(&mut || deadlock::hold_back(&**pool));
+        }
+        let Some(task) = pool.queue.pop() else {
+            return searching;
+        };
         if searching {
             stop_searching(pool);
         }
         searching = run_task(pool, worker, &task);
     }
-    searching
 }
 
 /// Runs a task, unless it was cancelled. Returns whether the worker is searching

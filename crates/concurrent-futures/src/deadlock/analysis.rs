@@ -1,0 +1,283 @@
+//! Which of the blocked workers will go on, and what keeps the others.
+
+use super::{Blocked, BlockedPool, Home, Need, Order, Registry, crew};
+use crate::future::{FutureId, Phase, TaskRef};
+use crate::sync::Arc;
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+/// What a fixed point is to find.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Which waits would never end, whatever workers their pools get.
+    Cycle,
+    /// Which waits do not end without another worker.
+    StandsStill,
+}
+
+/// A task of a cycle.
+type Step = (FutureId, Cow<'static, str>);
+
+/// Tasks that wait for each other, and the workers they are on.
+#[derive(Default)]
+pub(super) struct Cycle {
+    pub(super) tasks: Vec<Step>,
+    pub(super) workers: Vec<u64>,
+}
+
+/// What a blocked worker waits for in vain.
+enum Obstacle {
+    /// This future, which is pending in this pool or running.
+    Future(Step, *const ()),
+    /// A worker of this pool.
+    Pool(*const ()),
+}
+
+impl Registry {
+    /// Answers a question, for a pool of which one more worker than are blocked is not awake,
+    /// if `without` identifies it. The answer is in `goes_on`; it is incomplete if `is_known`
+    /// has said that no more is needed.
+    pub(super) fn ask(
+        &self,
+        question: Question,
+        without: Option<*const ()>,
+        is_known: impl Fn() -> bool,
+    ) {
+        for (home, pool) in &self.pools {
+            let is_short = without.is_some_and(|without| Home::from(without) == *home);
+            let awake = crew::awake(&*pool.crew);
+            pool.goes_on.set(awake > usize::from(is_short));
+        }
+        for blocked in self.blocked.values() {
+            let ends = blocked.is_timed && question == Question::Cycle;
+            blocked.goes_on.set(ends || blocked.is_interrupted());
+            if blocked.goes_on.get() {
+                self.pool_goes_on(blocked);
+            }
+        }
+        // The newest first: each often waits for one that has blocked later.
+        let mut has_changed = !is_known();
+        while has_changed {
+            has_changed = false;
+            for blocked in self.blocked.values().rev() {
+                if !blocked.goes_on.get() && self.is_satisfied(blocked, question) {
+                    blocked.goes_on.set(true);
+                    self.pool_goes_on(blocked);
+                    has_changed = true;
+                    if is_known() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether what a worker needs comes from workers that are awake, or from elsewhere.
+    pub(super) fn goes_on_at_once(&self, number: u64) -> bool {
+        let comes = |future: &TaskRef| match future.state().phase() {
+            Phase::Finished | Phase::Cancelled | Phase::Notified => true,
+            Phase::Pending => self
+                .pool(future.home())
+                .is_none_or(|pool| crew::awake(&*pool.crew) > 0),
+            _ => !self.runs_on.contains_key(&future.id()),
+        };
+        let blocked = &self.blocked[&number];
+        match blocked.need {
+            Need::All => !blocked.any_future(|future| !comes(future)),
+            Need::Any => blocked.any_future(comes),
+            Need::Room(home) => self
+                .pool(home)
+                .is_none_or(|pool| crew::awake(&*pool.crew) > 0),
+            Need::End(home) => self.pool(home).is_none(),
+        }
+    }
+
+    fn pool(&self, home: *const ()) -> Option<&BlockedPool> {
+        self.pools.get(&Home::from(home))
+    }
+
+    fn pool_goes_on(&self, blocked: &Blocked) {
+        if let Some(pool) = self.pool(blocked.home) {
+            pool.goes_on.set(true);
+        }
+    }
+
+    fn is_satisfied(&self, blocked: &Blocked, question: Question) -> bool {
+        match blocked.need {
+            Need::All => !blocked.any_future(|future| !self.will_finish(future, question)),
+            Need::Any => blocked.any_future(|future| self.will_finish(future, question)),
+            Need::Room(home) => self.takes_tasks(home, question),
+            Need::End(home) => {
+                let mut all = self.blocked.values();
+                all.all(|other| other.home != home || other.goes_on.get())
+                    && self.pool(home).is_none_or(|pool| {
+                        !pool.crew.has_pending() || self.takes_tasks(home, question)
+                    })
+            }
+        }
+    }
+
+    /// Whether a worker will take what is pending in a pool.
+    fn takes_tasks(&self, home: *const (), question: Question) -> bool {
+        // A pool of which no worker is blocked has awake ones.
+        self.pool(home).is_none_or(|pool| {
+            let may_grow = question == Question::Cycle && !pool.is_refused.get();
+            may_grow || pool.goes_on.get()
+        })
+    }
+
+    fn will_finish(&self, future: &TaskRef, question: Question) -> bool {
+        match future.state().phase() {
+            Phase::Pending => self.takes_tasks(future.home(), question),
+            Phase::Finished | Phase::Cancelled | Phase::Notified => true,
+            Phase::Running | Phase::Setting | Phase::Finishing | Phase::Cancelling => self
+                .runs_on
+                .get(&future.id())
+                .is_none_or(|number| self.blocked[number].goes_on.get()),
+        }
+    }
+
+    /// Gives orders to pools that stand still, and counts the spare workers for them. Returns
+    /// the pool of each that is to be called. A spare worker that asks for its own pool is
+    /// not counted once more.
+    pub(super) fn give_orders(&mut self, asking: Option<*const ()>) -> Vec<Arc<dyn super::Crew>> {
+        // While the pool of the one that asks goes on without it, nothing else has changed.
+        let goes_on =
+            || asking.is_some_and(|asking| self.takes_tasks(asking, Question::StandsStill));
+        self.ask(Question::StandsStill, asking, goes_on);
+        if goes_on() {
+            return Vec::new();
+        }
+        let asking = asking.map(Home::from);
+        let is_standing = |home: &&Home| !self.pools[home].goes_on.get();
+        let mut standing: Vec<Home> = self.pools.keys().filter(is_standing).copied().collect();
+        // If there is something to do for the one that asks, it is awake.
+        if let Some(asking) = asking
+            && standing.contains(&asking)
+            && !self.orders_for(asking).is_empty()
+        {
+            standing = vec![asking];
+        }
+        let mut calls = Vec::new();
+        for home in standing {
+            let orders = self.orders_for(home);
+            if let Some(pool) = self.pools.get_mut(&home) {
+                let is_own = asking == Some(home) && !orders.is_empty();
+                let new = orders.len() - usize::from(is_own);
+                pool.crew.tally().spares_come(new);
+                calls.extend((0..new).map(|_| Arc::clone(&pool.crew)));
+                pool.orders = orders.into();
+            }
+        }
+        calls
+    }
+
+    /// What would help the workers that do not go on without this pool: at most as much as
+    /// may run at once, something for each of them first, the newest first.
+    fn orders_for(&self, home: Home) -> Vec<Order> {
+        let room = self.pools[&home].crew.max_workers();
+        let mut seen = HashSet::new();
+        let mut orders = Vec::new();
+        let mut others = Vec::new();
+        for (number, blocked) in self.blocked.iter().rev() {
+            if orders.len() >= room {
+                break;
+            }
+            if blocked.goes_on.get() {
+                continue;
+            }
+            let mut is_first = true;
+            match blocked.need {
+                Need::Room(pool) if Home::from(pool) == home => orders.push(Order::Oldest),
+                Need::Room(_) | Need::End(_) => {}
+                Need::All | Need::Any => {
+                    blocked.any_future(|future| {
+                        let is_wanted = Home::from(future.home()) == home
+                            && future.state().phase() == Phase::Pending
+                            && seen.insert(future.id());
+                        if is_wanted {
+                            let list = if is_first { &mut orders } else { &mut others };
+                            list.push(Order::Task {
+                                waiter: *number,
+                                future: future.id(),
+                            });
+                            is_first = false;
+                        }
+                        others.len() >= room
+                    });
+                }
+            }
+        }
+        orders.extend(others);
+        orders.truncate(room);
+        orders
+    }
+
+    /// Follows what a worker waits for until it comes around, by the last answer.
+    pub(super) fn cycle(&self, start: u64) -> Cycle {
+        let mut cycle = Cycle::default();
+        // The place in the cycle of each worker's task.
+        let mut places = Vec::new();
+        let mut at = start;
+        loop {
+            if let Some(visit) = cycle.workers.iter().position(|worker| *worker == at) {
+                // What led there is no part of the cycle.
+                cycle.tasks.drain(..places[visit]);
+                return cycle;
+            }
+            places.push(cycle.tasks.len());
+            cycle.workers.push(at);
+            let blocked = &self.blocked[&at];
+            if let Some((id, task)) = blocked.task {
+                // SAFETY: the worker that the task is on is blocked, and stays so while the
+                // registry is locked, as it is here.
+                cycle.tasks.push((id, unsafe { (*task).name() }));
+            }
+            let next = match self.obstacle(blocked) {
+                Some(Obstacle::Future(step, home)) => {
+                    self.runs_on.get(&step.0).copied().or_else(|| {
+                        // Pending: it waits for a worker, and that for something else.
+                        cycle.tasks.push(step);
+                        self.stuck_worker(home)
+                    })
+                }
+                Some(Obstacle::Pool(home)) => self.stuck_worker(home),
+                None => None,
+            };
+            let Some(next) = next else {
+                return cycle;
+            };
+            at = next;
+        }
+    }
+
+    fn obstacle(&self, blocked: &Blocked) -> Option<Obstacle> {
+        match blocked.need {
+            Need::Room(home) | Need::End(home) => Some(Obstacle::Pool(home)),
+            Need::All | Need::Any => {
+                let mut obstacle = None;
+                blocked.any_future(|future| {
+                    let is_stuck = match future.state().phase() {
+                        Phase::Pending => self
+                            .pool(future.home())
+                            .is_some_and(|pool| !pool.goes_on.get()),
+                        _ => !self.will_finish(future, Question::StandsStill),
+                    };
+                    if is_stuck {
+                        let step = (future.id(), future.name());
+                        obstacle = Some(Obstacle::Future(step, future.home()));
+                    }
+                    is_stuck
+                });
+                obstacle
+            }
+        }
+    }
+
+    /// The first of a pool's workers that do not go on.
+    fn stuck_worker(&self, home: *const ()) -> Option<u64> {
+        let mut blocked = self.blocked.iter();
+        let found = blocked.find(|(_, blocked)| blocked.home == home && !blocked.goes_on.get());
+        found.map(|(number, _)| *number)
+    }
+}

@@ -1,0 +1,629 @@
+//! Tasks that wait for tasks: gives a pool spare workers, and finds waits that would
+//! never end.
+//!
+//! # Contract
+//! A pool runs at most `max_workers` tasks at once, and a task that waits counts as one of
+//! them. So a pool stands still when all of its workers wait for tasks that are pending in
+//! the pool. Such a pool gets *spare workers*, each a thread of its own, until it no longer
+//! stands still. A pool of which a worker is awake, or will go on, gets none.
+//!
+//! # Words
+//! A worker is *blocked* while it waits in this crate for futures, for room in a full queue
+//! or for the end of another pool. A worker that waits for a lock or for input is not.
+//! A worker is *regular* or *spare*. A spare worker without an order is *parked*.
+//! All other workers are *awake*, also those that sleep as the queue is empty.
+//!
+//! # Protocol
+//! Each worker that is about to sleep notes under one lock what it needs ([`block`]). If
+//! some of that comes from an awake worker or from outside, the worker sleeps. If not, two
+//! questions are answered by a least fixed point over all blocked workers
+//! ([`Question`]):
+//!
+//! - *Is this a cycle?* A running task will finish unless it runs on a blocked worker that
+//!   will not go on. A pending task will finish. A wait with a time limit will end. A
+//!   blocked worker will go on if what it needs (all of it, or any) will come. If the new
+//!   wait is left over, it ends with the error.
+//! - *Does a pool stand still?* As before, but a pending task will finish only if a worker
+//!   of its pool is awake or will go on, and time limits do not count. Each pool that is
+//!   left over, and in which a blocked worker needs a pending task, gets an *order* for
+//!   that task and a spare worker; up to `max_workers` at once, for the newest waits first.
+//!
+//! A spare worker claims the task of an order under the lock, while the worker that waits
+//! for the task is blocked, and runs it ([`next_duty`]). Afterwards the spare worker asks
+//! whether its pool would stand still without it. If so, it gets the next order. If not,
+//! it parks before the lock is released.
+//!
+//! A worker that goes on while spare workers run may bring the pool above `max_workers`. A
+//! regular worker takes no task then ([`hold_back`]), until a spare worker parks or blocks.
+//! A spare worker parks then, whatever its orders are.
+//!
+//! # Invariants
+//! 1. While a worker of a pool is blocked and needs a pending task of that pool, a worker of
+//!    that pool is awake or will go on, or a spare worker is on its way to an order, or
+//!    whoever found no thread is about to end a wait with an error. Because: a worker that
+//!    stops being awake asks both questions, or knows from the count that another is awake,
+//!    in the same critical section.
+//! 2. A task is *taken* only while at most `max_workers` workers are awake and not held back,
+//!    the taker among them. Of the tasks that run and are not blocked, all but `max_workers`
+//!    were running before, and were blocked when another one was taken. So there are
+//!    at most as many more than `max_workers` as there are spare workers.
+//! 3. A wait that is left over by the first question would stand still in any pool. Nobody
+//!    outside can end it, as running tasks cannot be cancelled.
+//! 4. An entry's pointers are followed under the lock only, while its worker is blocked.
+//!
+//! The end of a scope cannot be refused: a worker that waits for one blocks, and another
+//! worker of the cycle gets the error. If no thread can be started for an order, the newest
+//! wait that needs it ends with the error. If all of these are ends of scopes, the pending
+//! task of one of them fails with the error.
+
+mod analysis;
+mod crew;
+
+#[cfg(target_os = "linux")]
+pub(crate) use crew::Single;
+pub(crate) use crew::{Crew, Tally};
+
+use crate::current::Worker;
+use crate::error::{Deadlock, TaskError};
+use crate::future::{FutureId, TaskRef};
+use crate::log;
+use crate::signal::Signal;
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
+use analysis::Question;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::iter;
+use std::marker::PhantomData;
+use std::mem;
+use std::ptr;
+use std::sync::OnceLock;
+
+/// What a worker needs to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// All of its futures.
+    All,
+    /// Any of its futures.
+    Any,
+    /// A worker that takes a task out of this pool's queue.
+    Room(*const ()),
+    /// The end of this pool.
+    End(*const ()),
+}
+
+/// The futures a worker needs: calls its argument with each of them until that
+/// returns true, and returns whether it did.
+pub type Futures<'a> = dyn Fn(&mut dyn FnMut(&TaskRef) -> bool) -> bool + 'a;
+
+/// For waits that need no future.
+pub(crate) const NO_FUTURES: &Futures<'static> = &|_| false;
+
+/// What is done about a wait that would never end.
+pub(crate) enum Escape {
+    /// It ends with the error, for which this signal is used.
+    Error(Arc<Signal>),
+    /// The same, but any other wait of the cycle is ended rather than this one.
+    LastResort(Arc<Signal>),
+    /// Another wait must end.
+    None,
+}
+
+/// A wait that is about to begin.
+pub(crate) struct Wait<'a> {
+    pub(crate) need: Need,
+    pub(crate) futures: &'a Futures<'a>,
+    /// Whether the wait has a time limit.
+    pub(crate) is_timed: bool,
+    pub(crate) escape: Escape,
+}
+
+/// A worker that is blocked.
+struct Blocked {
+    /// The task that runs on it. An initializer is none.
+    task: Option<(FutureId, *const TaskRef)>,
+    home: *const (),
+    need: Need,
+    /// On the blocked worker's stack, which stays as it is while this is noted.
+    futures: *const Futures<'static>,
+    is_timed: bool,
+    /// How to end its wait; none for one that cannot fail.
+    interrupt: Option<Arc<Interrupt>>,
+    /// What the last question has found.
+    goes_on: Cell<bool>,
+}
+
+// SAFETY: `home` and the pools in `need` are compared, never followed; `futures` is called,
+// and the pointer to the task is followed, under the registry's lock only, while the worker
+// that they belong to is blocked; both look at nothing but states, numbers and names.
+unsafe impl Send for Blocked {}
+
+impl Blocked {
+    fn any_future(&self, mut f: impl FnMut(&TaskRef) -> bool) -> bool {
+        // SAFETY: the guard removes this entry, under the lock, before the blocked
+        // worker goes on.
+        unsafe { (*self.futures)(&mut f) }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        let interrupt = self.interrupt.as_ref();
+        interrupt.is_some_and(|interrupt| interrupt.deadlock.get().is_some())
+    }
+}
+
+/// A pool of which a worker is blocked.
+struct BlockedPool {
+    crew: Arc<dyn Crew>,
+    blocked: usize,
+    /// What spare workers are to do.
+    orders: VecDeque<Order>,
+    /// Whether it cannot have another worker.
+    is_refused: Cell<bool>,
+    /// Whether a worker is awake or goes on, by the last question.
+    goes_on: Cell<bool>,
+}
+
+/// What a spare worker is to do.
+enum Order {
+    /// Run the task that this blocked worker needs.
+    Task { waiter: u64, future: FutureId },
+    /// Take the oldest task from the queue, in which others wait for room.
+    Oldest,
+}
+
+/// Identifies a pool; never followed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Home(usize);
+
+impl From<*const ()> for Home {
+    fn from(home: *const ()) -> Self {
+        Self(home.addr())
+    }
+}
+
+/// A map by numbers, that can be made at compile time.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
+/// A hash for numbers that nobody chooses to harm us: of pools and futures.
+#[derive(Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // What tells numbers apart must come to the lower and the upper bits.
+        self.0 = (self.0 ^ number)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(32);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+}
+
+struct Registry {
+    /// In the order in which they blocked.
+    blocked: BTreeMap<u64, Blocked>,
+    next_number: u64,
+    pools: Map<Home, BlockedPool>,
+    /// On which blocked worker each task runs.
+    runs_on: Map<FutureId, u64>,
+}
+
+#[cfg(not(loom_models))]
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
+#[cfg(loom_models)]
+loom::lazy_static! {
+    static ref REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
+}
+
+fn registry() -> MutexGuard<'static, Registry> {
+    lock(&REGISTRY)
+}
+
+/// Keeps other threads from holding the registry's lock, while this process forks.
+pub struct ForkGuard(MutexGuard<'static, Registry>);
+
+impl ForkGuard {
+    /// Waits for the lock.
+    #[must_use]
+    pub fn hold() -> Self {
+        Self(registry())
+    }
+
+    /// Forgets all blocked workers: called in the child, which has none of their threads.
+    pub fn forget_all(mut self) {
+        // Not dropped: a pool of the parent must not end here.
+        mem::forget(mem::replace(&mut *self.0, Registry::new()));
+    }
+}
+
+impl fmt::Debug for ForkGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ForkGuard")
+    }
+}
+
+/// Ends the wait of a blocked worker with an error.
+struct Interrupt {
+    deadlock: OnceLock<Deadlock>,
+    /// Wakes the worker.
+    signal: Arc<Signal>,
+    is_last_resort: bool,
+}
+
+impl Interrupt {
+    fn new(escape: Escape) -> Option<Arc<Self>> {
+        let (signal, is_last_resort) = match escape {
+            Escape::Error(signal) => (signal, false),
+            Escape::LastResort(signal) => (signal, true),
+            Escape::None => return None,
+        };
+        Some(Arc::new(Self {
+            deadlock: OnceLock::new(),
+            signal,
+            is_last_resort,
+        }))
+    }
+
+    fn interrupt(&self, deadlock: Deadlock) {
+        // A second one has the same effect.
+        let _ = self.deadlock.set(deadlock);
+        self.signal.notify();
+    }
+}
+
+/// Keeps a worker noted as blocked.
+pub(crate) struct Blocking<'a> {
+    number: u64,
+    interrupt: Option<Arc<Interrupt>>,
+    /// Whether spare workers were called for it.
+    pub(crate) has_help: bool,
+    futures: PhantomData<&'a ()>,
+}
+
+impl Blocking<'_> {
+    /// The error with which the wait must end, if it must.
+    pub(crate) fn interrupted(&self) -> Option<&Deadlock> {
+        self.interrupt.as_ref()?.deadlock.get()
+    }
+}
+
+impl Drop for Blocking<'_> {
+    fn drop(&mut self) {
+        registry().remove(self.number);
+    }
+}
+
+/// Notes that `worker` is about to block. It must look at [`Blocking::interrupted`]
+/// whenever it wakes up.
+///
+/// # Errors
+/// `Deadlock` if it would never go on; nothing is noted then.
+pub(crate) fn block<'a>(worker: &Worker<'_>, wait: Wait<'a>) -> Result<Blocking<'a>, Deadlock> {
+    let interrupt = Interrupt::new(wait.escape);
+    let mut registry = registry();
+    let number = registry.add(
+        Blocked {
+            task: worker.task().map(|task| (task.id(), ptr::from_ref(task))),
+            home: worker.home,
+            need: wait.need,
+            // SAFETY: `Blocking`, which removes this entry, keeps the lifetime.
+            futures: unsafe { forget_lifetime(wait.futures) },
+            is_timed: wait.is_timed,
+            interrupt: interrupt.clone(),
+            goes_on: Cell::new(false),
+        },
+        worker.crew,
+    );
+    let mut calls = Vec::new();
+    if !registry.goes_on_at_once(number) {
+        if let Some(deadlock) = registry.break_cycle(number) {
+            registry.remove(number);
+            return Err(deadlock);
+        }
+        calls = registry.give_orders(None);
+    }
+    drop(registry);
+    let blocking = Blocking {
+        number,
+        interrupt,
+        has_help: !calls.is_empty(),
+        futures: PhantomData,
+    };
+    call_spares(calls);
+    Ok(blocking)
+}
+
+/// What a spare worker does next.
+pub(crate) enum Duty {
+    /// Run this task, which was started.
+    Run(TaskRef),
+    /// Take the oldest task from the queue.
+    TakeOldest,
+    /// Nothing: it is parked now.
+    Park,
+}
+
+/// What the calling spare worker, which is awake and runs no task, is to do. `park` is called
+/// under the lock if it is to park.
+pub(crate) fn next_duty(worker: &Worker<'_>, park: impl FnOnce()) -> Duty {
+    let home = Home::from(worker.home);
+    let mut registry = registry();
+    let mut calls = Vec::new();
+    let mut dropped = Vec::new();
+    let duty = loop {
+        if crew::is_crowded(&**worker.crew) {
+            break Duty::Park;
+        }
+        let order = registry
+            .pools
+            .get_mut(&home)
+            .and_then(|pool| pool.orders.pop_front());
+        match order {
+            Some(Order::Oldest) => break Duty::TakeOldest,
+            Some(Order::Task { waiter, future }) => {
+                if let Some(task) = registry.claim(waiter, future, &mut dropped) {
+                    break Duty::Run(task);
+                }
+            }
+            None => {
+                calls.extend(registry.give_orders(Some(worker.home)));
+                let pool = registry.pools.get(&home);
+                if pool.is_none_or(|pool| pool.orders.is_empty()) {
+                    break Duty::Park;
+                }
+            }
+        }
+    };
+    if matches!(duty, Duty::Park) {
+        if let Some(pool) = registry.pools.get_mut(&home)
+            && worker.crew.tally().spares() == 1
+        {
+            // They were made for a pool that stood still, and it does not.
+            pool.orders.clear();
+        }
+        worker.crew.tally().spare_leaves();
+        park();
+    }
+    drop(registry);
+    call_spares(calls);
+    // Which may call foreign code.
+    drop(dropped);
+    duty
+}
+
+/// Tells that a spare worker, which is awake, ends instead of parking.
+pub(crate) fn spare_ends(crew: &dyn Crew) {
+    let _registry = registry();
+    crew.tally().spare_leaves();
+}
+
+/// Makes a regular worker wait while its pool runs as many tasks as it may without it.
+pub(crate) fn hold_back(crew: &dyn Crew) {
+    let signal = Arc::new(Signal::new());
+    loop {
+        let registry = registry();
+        if !crew::is_crowded(crew) {
+            return;
+        }
+        crew.tally().hold(&signal);
+        drop(registry);
+        signal.wait(None);
+    }
+}
+
+/// Whether a regular worker may have to be [held back](hold_back) before it takes a task.
+/// A worker that was taken for awake a moment ago is as good as one that takes a task now.
+pub(crate) fn may_be_crowded(crew: &dyn Crew) -> bool {
+    crew.tally().spares() > 0 && crew::is_crowded(crew)
+}
+
+/// Whether the calling worker is the only one that could run `task`, so that waiting awake
+/// for the task is in vain.
+pub(crate) fn is_last_awake(worker: &Worker<'_>, task: &TaskRef) -> bool {
+    task.home() == worker.home
+        && task.state().phase() == crate::future::Phase::Pending
+        && crew::awake(&**worker.crew) <= 1
+}
+
+/// Calls a spare worker of each of these pools; they are counted already.
+fn call_spares(crews: Vec<Arc<dyn Crew>>) {
+    for crew in crews {
+        if let Err(error) = Arc::clone(&crew).call_spare() {
+            log::thread_not_started(&error);
+            crew_stays_short(&crew, Arc::new(error), true);
+        }
+    }
+}
+
+/// A regular worker's thread could not be started, on which the workers of the pool that
+/// `home` identifies may have relied.
+pub(crate) fn worker_was_refused(crew: &Arc<dyn Crew>, error: Arc<io::Error>) {
+    crew_stays_short(crew, error, false);
+}
+
+/// No thread could be started for a pool. If it stands still, ends one of its waits.
+fn crew_stays_short(crew: &Arc<dyn Crew>, error: Arc<io::Error>, was_spare: bool) {
+    let mut dropped = Vec::new();
+    let failing = {
+        let mut registry = registry();
+        if was_spare {
+            crew.tally().spare_leaves();
+        }
+        registry.end_a_wait(crew, error, &mut dropped)
+    };
+    drop(dropped);
+    if let Some((task, deadlock)) = failing {
+        // SAFETY: it was claimed, which started it.
+        unsafe { task.fail(TaskError::Deadlock(deadlock)) };
+    }
+}
+
+impl Registry {
+    const fn new() -> Self {
+        Self {
+            blocked: BTreeMap::new(),
+            next_number: 0,
+            pools: HashMap::with_hasher(BuildHasherDefault::new()),
+            runs_on: HashMap::with_hasher(BuildHasherDefault::new()),
+        }
+    }
+
+    /// Notes a worker, and returns its number.
+    fn add(&mut self, blocked: Blocked, crew: &Arc<dyn Crew>) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        if let Some((id, _)) = blocked.task {
+            self.runs_on.insert(id, number);
+        }
+        let pool = self
+            .pools
+            .entry(blocked.home.into())
+            .or_insert_with(|| BlockedPool {
+                crew: Arc::clone(crew),
+                blocked: 0,
+                orders: VecDeque::new(),
+                is_refused: Cell::new(false),
+                goes_on: Cell::new(false),
+            });
+        pool.blocked += 1;
+        crew.tally().blocks();
+        self.blocked.insert(number, blocked);
+        number
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(blocked) = self.blocked.remove(&number) else {
+            return;
+        };
+        if let Some((id, _)) = blocked.task {
+            self.runs_on.remove(&id);
+        }
+        let home = Home::from(blocked.home);
+        if let Some(pool) = self.pools.get_mut(&home) {
+            pool.crew.tally().goes_on();
+            pool.blocked -= 1;
+            if pool.blocked == 0 {
+                self.pools.remove(&home);
+            }
+        }
+    }
+
+    /// If the worker that has just blocked would never go on, ends one of the waits. Returns
+    /// the error if that is to be its own.
+    fn break_cycle(&self, number: u64) -> Option<Deadlock> {
+        let goes_on = || self.blocked[&number].goes_on.get();
+        self.ask(Question::Cycle, None, goes_on);
+        if goes_on() {
+            return None;
+        }
+        let cycle = self.cycle(number);
+        let deadlock = Deadlock {
+            tasks: cycle.tasks.as_slice().into(),
+            refused: None,
+        };
+        let workers: Vec<u64> = iter::once(number).chain(cycle.workers).collect();
+        let victim = self.victim(&workers);
+        // Without one, all of the cycle are ends of scopes: nobody can be told.
+        let victim = victim?;
+        if victim == number {
+            return Some(deadlock);
+        }
+        self.interrupt(victim, deadlock);
+        None
+    }
+
+    /// The first of the workers whose wait can end with an error.
+    fn victim(&self, workers: &[u64]) -> Option<u64> {
+        let find = |last_resort| {
+            let mut workers = workers.iter().copied();
+            workers.find(|number| {
+                let interrupt = self.blocked[number].interrupt.as_ref();
+                interrupt.is_some_and(|interrupt| interrupt.is_last_resort == last_resort)
+            })
+        };
+        find(false).or_else(|| find(true))
+    }
+
+    fn interrupt(&self, number: u64, deadlock: Deadlock) {
+        if let Some(interrupt) = &self.blocked[&number].interrupt {
+            interrupt.interrupt(deadlock);
+        }
+    }
+
+    /// Ends a wait, if the pool of a crew stands still without another worker. If all waits
+    /// are ends of scopes, returns a task that must fail instead.
+    fn end_a_wait(
+        &mut self,
+        crew: &Arc<dyn Crew>,
+        error: Arc<io::Error>,
+        dropped: &mut Vec<TaskRef>,
+    ) -> Option<(TaskRef, Deadlock)> {
+        let is_of_crew =
+            |pool: &&BlockedPool| ptr::addr_eq(Arc::as_ptr(&pool.crew), Arc::as_ptr(crew));
+        let pool = self.pools.values().find(is_of_crew)?;
+        pool.is_refused.set(true);
+        self.ask(Question::Cycle, None, || false);
+        pool.is_refused.set(false);
+        let stuck = self.blocked.iter().rev();
+        let stuck = stuck.filter(|(_, blocked)| !blocked.goes_on.get());
+        let stuck: Vec<_> = stuck.map(|(number, _)| *number).collect();
+        let newest = *stuck.first()?;
+        let victim = self.victim(&stuck);
+        let deadlock = Deadlock {
+            tasks: self.cycle(victim.unwrap_or(newest)).tasks.as_slice().into(),
+            refused: Some(error),
+        };
+        if let Some(victim) = victim {
+            self.interrupt(victim, deadlock);
+            return None;
+        }
+        let task = stuck.iter().find_map(|number| {
+            let mut needed = Vec::new();
+            self.blocked[number].any_future(|future| {
+                needed.push(future.id());
+                false
+            });
+            needed
+                .into_iter()
+                .find_map(|future| self.claim(*number, future, dropped))
+        })?;
+        Some((task, deadlock))
+    }
+
+    /// Starts a task that a blocked worker needs, if it is pending still. References that
+    /// turn out to be superfluous are for the caller to drop, without the lock.
+    fn claim(&self, waiter: u64, future: FutureId, dropped: &mut Vec<TaskRef>) -> Option<TaskRef> {
+        let mut claimed = None;
+        self.blocked.get(&waiter)?.any_future(|task| {
+            if task.id() != future {
+                return false;
+            }
+            // SAFETY: the waiter keeps the task, and is blocked while we have the lock, under
+            // which alone tasks are claimed.
+            claimed = unsafe { task.claim(dropped) };
+            true
+        });
+        claimed
+    }
+}
+
+/// # Safety
+/// The pointer is not used after the reference's lifetime.
+unsafe fn forget_lifetime(futures: &Futures<'_>) -> *const Futures<'static> {
+    // SAFETY: references differ in their lifetime only.
+    unsafe { mem::transmute::<&Futures<'_>, &'static Futures<'static>>(futures) }
+}

@@ -1,0 +1,206 @@
+//! The life of a spare worker.
+//!
+//! A spare worker runs the tasks that the detector orders, while all regular workers are
+//! blocked; the [detector](crate::deadlock) tells when. It has no part in the protocol of
+//! idle workers: nobody wakes it for a task in the queue.
+//!
+//! A spare worker without an order is parked, for `keep_alive` at most. A parked one is
+//! called for the next order, or becomes a regular worker when the pool needs a thread.
+//! It ends when the pool is closed.
+//!
+//! # Invariants
+//! 1. A spare worker is counted as awake ([`Tally`](crate::deadlock::Tally)) from before it
+//!    is called until it parks or ends.
+//! 2. Whoever takes a spare worker off the list of the parked ones tells it why, once.
+//! 3. No spare worker parks in a closed pool: it looks whether the pool is closed under the
+//!    lock of the list, which is emptied after closing.
+
+use super::pool::Pool;
+use crate::current::Worker;
+use crate::deadlock::{self, Duty};
+use crate::error::TaskError;
+use crate::future::TaskRef;
+use crate::signal::Signal;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, deadline_after, lock, spin_until};
+// Not loom's, which cannot be made at compile time. It is no part of the protocol.
+use std::sync::atomic::AtomicUsize as StaticCount;
+
+/// How many spare workers there may be in the process. Each is a thread.
+pub(super) const MAX_SPARES: usize = 4096;
+
+/// How many there are.
+static SPARES: StaticCount = StaticCount::new(0);
+
+/// Counts a spare worker, for as long as this is there. None when there are too many.
+#[derive(Debug)]
+pub(super) struct Place(());
+
+impl Place {
+    pub(super) fn take() -> Option<Self> {
+        // ORDERING: Relaxed, as it is no more than a count.
+        let before = SPARES.fetch_add(1, Ordering::Relaxed);
+        let place = Self(());
+        (before < MAX_SPARES).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        SPARES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a parked worker goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Why {
+    Order = 1,
+    BecomeRegular,
+    End,
+}
+
+/// A spare worker, to be called while it is parked.
+struct Slot {
+    signal: Signal,
+    why: AtomicUsize,
+}
+
+impl Slot {
+    fn why(&self) -> Option<Why> {
+        // ORDERING: Acquire pairs with the Release in `call`.
+        match self.why.load(Ordering::Acquire) {
+            1 => Some(Why::Order),
+            2 => Some(Why::BecomeRegular),
+            3 => Some(Why::End),
+            _ => None,
+        }
+    }
+
+    fn call(&self, why: Why) {
+        // ORDERING: Release publishes what the caller has done before.
+        self.why.store(why as usize, Ordering::Release);
+        self.signal.notify();
+    }
+}
+
+/// The parked workers of a pool.
+pub(super) struct Parked(Mutex<Vec<Arc<Slot>>>);
+
+impl Parked {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// Lets the worker that parked last go on. False if none is parked.
+    pub(super) fn call(&self, why: Why) -> bool {
+        let slot = lock(&self.0).pop();
+        let is_there = slot.is_some();
+        if let Some(slot) = slot {
+            slot.call(why);
+        }
+        is_there
+    }
+
+    fn add(&self, pool: &Pool, slot: &Arc<Slot>) -> bool {
+        let mut parked = lock(&self.0);
+        let is_open = !pool.is_closed();
+        if is_open {
+            slot.why.store(0, Ordering::Relaxed);
+            parked.push(Arc::clone(slot));
+        }
+        is_open
+    }
+
+    /// Takes a worker off the list. False when it was called meanwhile.
+    fn remove(&self, slot: &Arc<Slot>) -> bool {
+        let mut parked = lock(&self.0);
+        let place = parked.iter().position(|other| Arc::ptr_eq(other, slot));
+        if let Some(place) = place {
+            parked.remove(place);
+        }
+        place.is_some()
+    }
+}
+
+/// What a spare worker goes on with.
+enum Next {
+    Run(TaskRef),
+    TakeOldest,
+    BecomeRegular,
+    End,
+}
+
+/// Runs what is ordered, until the thread is not needed any more. Returns whether the worker
+/// is to go on as a regular one.
+pub(super) fn run(pool: &Arc<Pool>, worker: &Worker<'_>) -> bool {
+    let slot = Arc::new(Slot {
+        signal: Signal::new(),
+        why: AtomicUsize::new(0),
+    });
+    loop {
+        let mut next = Next::End;
+        // The lock of the detector is not to be waited for while others wait for what the
+        // host gives up here.
+        pool.host.idle(&mut || next = next_for(pool, worker, &slot));
+        match next {
+            // SAFETY: the detector has started it.
+            Next::Run(task) => unsafe { run_started(pool, worker, &task) },
+            Next::TakeOldest => {
+                if let Some(task) = pool.queue.pop() {
+                    // SAFETY: a task of a pool is run by that pool's workers; run below.
+                    if unsafe { task.state().start() } {
+                        // SAFETY: just started.
+                        unsafe { run_started(pool, worker, &task) };
+                    } else {
+                        task.skip();
+                    }
+                }
+            }
+            Next::BecomeRegular => return true,
+            Next::End => return false,
+        }
+    }
+}
+
+/// # Safety
+/// The task was started, for this worker.
+unsafe fn run_started(pool: &Pool, worker: &Worker<'_>, task: &TaskRef) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match pool.broken() {
+            Some(broken) => task.fail(TaskError::Broken(broken)),
+            None => worker.run(task),
+        }
+    }
+}
+
+fn next_for(pool: &Arc<Pool>, worker: &Worker<'_>, slot: &Arc<Slot>) -> Next {
+    loop {
+        let mut is_parked = false;
+        match deadlock::next_duty(worker, || is_parked = pool.parked.add(pool, slot)) {
+            Duty::Run(task) => return Next::Run(task),
+            Duty::TakeOldest => return Next::TakeOldest,
+            Duty::Park if !is_parked => return Next::End,
+            Duty::Park => {}
+        }
+        match wait_parked(pool, slot) {
+            Why::Order => {}
+            Why::BecomeRegular => return Next::BecomeRegular,
+            Why::End => return Next::End,
+        }
+    }
+}
+
+/// Waits until the parked worker is called, or not needed any more.
+fn wait_parked(pool: &Pool, slot: &Arc<Slot>) -> Why {
+    let deadline = pool.keep_alive.and_then(deadline_after);
+    if !spin_until(|| slot.why().is_some()) {
+        while slot.why().is_none() {
+            if !slot.signal.wait(deadline) && pool.parked.remove(slot) {
+                return Why::End;
+            }
+        }
+    }
+    slot.why().unwrap_or(Why::End)
+}
