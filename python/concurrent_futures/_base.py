@@ -84,7 +84,10 @@ _FIELDS = ("_condition", "_state", "_result", "_exception", "_waiters", "_done_c
 
 
 class DeadlockError(RuntimeError):
-    """Tasks wait for each other, so that none of them would ever finish."""
+    """Tasks wait for each other, so that none of them would ever finish.
+
+    Or a task waits for one of its own pool, for which no thread can be started.
+    """
 
 
 @without_hints

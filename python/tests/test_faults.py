@@ -433,7 +433,7 @@ def test_a_task_may_trace_itself(lib: ModuleType) -> None:
         assert pool.submit(sys.getprofile).result() is None
 
 
-def test_tracing_sees_what_runs_in_place() -> None:
+def test_tracing_sees_tasks_of_spare_workers() -> None:
     def inner_task() -> int:
         return 3
 

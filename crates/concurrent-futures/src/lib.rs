@@ -49,8 +49,8 @@
 //! - A task runs at most once, and its future is done exactly once, with a value or
 //!   a [`TaskError`] that keeps the cause.
 //! - A task that panics fails its future; the worker lives on.
-//! - A task may wait for others of its own pool: one that is pending is run in
-//!   place, and tasks that wait for each other in a cycle get an error.
+//! - A task may wait for others of its own pool: a pool whose workers all do so
+//!   gets spare workers. Tasks that wait for each other in a cycle get an error.
 //! - Nothing is printed. What nobody can be told (a callback that panicked) is
 //!   logged by [`tracing`].
 //!

@@ -26,7 +26,7 @@ fn deadlock(waited: &Waited) -> Option<&Deadlock> {
 
 /// Submits tasks of which each does `wait_for` the next, the last the first, and
 /// returns what they got, once it has checked that it names them. The pools have
-/// a worker for each, or one that runs the others in place.
+/// a worker for each, or get spare ones.
 fn cycle(
     pools: &[&ThreadPoolExecutor],
     length: usize,
@@ -126,9 +126,8 @@ fn longer_cycles_and_those_through_several_pools_are_found() {
     });
 }
 
-/// The worker runs each inside the one that waits for it.
 #[test]
-fn a_cycle_of_tasks_that_run_in_place_names_all_of_them() {
+fn a_cycle_of_more_tasks_than_workers_names_all_of_them() {
     within_limit(|| {
         for length in [2, 6] {
             let results = cycle(&[&pool(1)], length, Future::exception);
@@ -454,7 +453,7 @@ fn waiting_for_the_first_exception_finds_a_cycle_that_comes_to_be_meanwhile() {
 }
 
 #[test]
-fn wait_runs_its_own_pending_tasks_before_it_blocks_for_one_that_needs_them() {
+fn wait_for_a_pending_task_and_for_one_of_another_pool_that_needs_it() {
     within_limit(|| {
         for _ in 0..50 {
             let (a, b) = (Arc::new(pool(1)), Arc::new(pool(1)));

@@ -302,7 +302,7 @@ fn wait_inside_a_task_of_a_pool_with_one_worker_finishes() {
 }
 
 #[test]
-fn wait_inside_a_task_with_a_limit_runs_nothing_in_place() {
+fn a_short_wait_inside_a_task_gets_no_other_worker() {
     let pool = Arc::new(pool(1));
     for mode in MODES {
         let weak = Arc::downgrade(&pool);

@@ -52,8 +52,11 @@ pub struct ThreadPoolExecutorBuilder {
 }
 
 impl ThreadPoolExecutorBuilder {
-    /// The number of threads that the pool may have; by default 4 more than the CPUs
-    /// that the process may use, and at most 32.
+    /// The number of tasks that run at once, and of threads that the pool may have; by
+    /// default 4 more than the CPUs that the process may use, and at most 32.
+    ///
+    /// A pool whose workers all wait for its own pending tasks gets more threads. When
+    /// tasks that waited go on, no other task starts before the number is kept again.
     pub fn max_workers(mut self, max_workers: usize) -> Self {
         self.max_workers = Some(max_workers);
         self
