@@ -74,7 +74,9 @@ class Workers:
 
     def __init__(self, context: BaseContext, task: _worker.Task) -> None:
         self._context = context
-        self._task = task
+        # The executor keeps the task, which may refer to the executor.
+        self._task = weakref.ref(task)
+        self._kept: _worker.Task | None = None
         self._is_served = _start_method(context) == "forkserver"
         #: By process id.
         self.processes: dict[int, Any] = {}
@@ -82,12 +84,15 @@ class Workers:
     def start(self, channel: int) -> tuple[int, int]:
         """Start a worker with its end of a channel; return its process id and sentinel."""
         context: Any = self._context
+        task = self._task()
+        if task is None:
+            raise RuntimeError("the executor is gone, and no more workers are started")
         process = context.Process(
             target=_worker.run,
             args=(
                 _worker.Descriptor(channel),
                 _worker.Descriptor(_engine.life_of_this_process()),
-                self._task,
+                task,
             ),
         )
         if self._is_served:
@@ -104,6 +109,10 @@ class Workers:
                     _engine.allow_interrupts(True)
         self.processes[process.pid] = process
         return process.pid, process.sentinel
+
+    def keep(self, task: _worker.Task) -> None:
+        """Keep what workers need to know, as the executor ends before the last of them begins."""
+        self._kept = task
 
     def start_callbacks(self, callbacks: _engine.CallbacksThread) -> None:
         """Start a thread that calls callbacks."""
@@ -289,6 +298,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
             memory_limit=memory_limit,
         )
         self._workers = Workers(mp_context, task)
+        self._own(task)
         self._processes: Any = self._workers.processes
         self._call_queue: Any = _CallQueue(self)
         self._work_ids: Any = self._call_queue

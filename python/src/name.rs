@@ -66,6 +66,7 @@ names! {
     exception_in_callback = "exception calling callback for %r";
     exception_in_initializer = "Exception in initializer:";
     exception_in_worker = "Exception in worker";
+    keep = "keep";
     name = "name";
     no_errands_thread = "no thread for pickling: it delays its pool";
     no_callbacks_thread = "no thread for callbacks: they delay their pool";

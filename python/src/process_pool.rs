@@ -4,6 +4,7 @@ use crate::aside::aside;
 use crate::callbacks::Callbacks;
 use crate::errands::Errands;
 use crate::feeder::Fed;
+use crate::fields::Field;
 use crate::future::Future;
 use crate::name;
 use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
@@ -23,6 +24,7 @@ use concurrent_futures::{SubmitError, TaskOptions};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
 use std::mem;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -44,6 +46,9 @@ pub(crate) struct ProcessPool {
     /// Set by `_start`. What a second `__init__` replaces is never freed, as others may be
     /// using it.
     started: AtomicPtr<Started>,
+    /// What workers need to know. Only this refers to it, so that the garbage collector finds a pool
+    /// to which its initializer refers; the pool's processes refer to it weakly.
+    task: Field,
 }
 
 impl ProcessPool {
@@ -320,6 +325,13 @@ impl Drop for ProcessPool {
         if started.shared.generation == generation() {
             // The workers finish what is pending.
             aside(|py| {
+                if let Some(task) = self.task.take() {
+                    let workers = started.shared.workers.bind(py);
+                    // There may be workers still to be started.
+                    if let Err(error) = workers.call_method1(name::keep(py), (task,)) {
+                        error.write_unraisable(py, Some(workers));
+                    }
+                }
                 started.close(py, false);
                 drop(started);
             });
@@ -336,7 +348,23 @@ impl ProcessPool {
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
             started: AtomicPtr::new(ptr::null_mut()),
+            task: Field::empty(),
         }
+    }
+
+    /// Keeps what workers need to know.
+    #[pyo3(name = "_own")]
+    fn own<'py>(this: &Bound<'py, Self>, task: Bound<'py, PyAny>) {
+        drop(this.get().task.replace(this.as_any(), Some(task)));
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.task.traverse(visit)
+    }
+
+    fn __clear__(&self) {
+        // It is garbage, and so is what its workers would need: no more are started.
+        drop(self.task.take());
     }
 
     /// Sets the pool up.
