@@ -45,6 +45,7 @@ mod process_host;
 mod process_map;
 mod process_pool;
 mod process_shared;
+mod process_source;
 mod released;
 mod remote;
 mod replaceable;

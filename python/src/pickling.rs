@@ -22,7 +22,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use std::collections::HashMap;
 use std::slice;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a pickle is of.
@@ -39,7 +38,7 @@ pub(crate) enum Tag {
     Nothing = 3,
     /// Arguments for each item of a span. The function is defined.
     Span = 4,
-    /// A function, and arguments for each item of a span.
+    /// A function, and arguments for each item of a chunk.
     WholeSpan = 5,
     /// As `Span`, with the only argument of each item.
     SingleSpan = 6,
@@ -47,12 +46,12 @@ pub(crate) enum Tag {
     WholeSingleSpan = 7,
 }
 
-/// In a span: the items are not pickled.
+/// In a chunk: the items are not pickled.
 pub(crate) const NO_PICKLE: u8 = 0;
-/// In a span: the items are pickled.
+/// In a chunk: the items are pickled.
 pub(crate) const PICKLE: u8 = 1;
 
-/// Added to the tag of a span that is one task: an exception is that of all of its items.
+/// Added to the tag of a chunk, a span that is one task: an exception is that of all of its items.
 pub(crate) const AS_ONE: u8 = 8;
 
 impl Tag {
@@ -228,40 +227,42 @@ impl Functions {
         pickling: &Pickling,
     ) -> PyResult<Pickled> {
         let keywords = keywords.filter(|keywords| !keywords.is_empty());
-        let definition = if picklers::is_original(function.py())? {
-            self.define(function, true)?
-        } else {
-            None
-        };
+        let definition = self.definition(function)?;
         pickling.call(function, definition, arguments, keywords)
     }
 
-    /// Calls for each of the items as bytes: of their arguments, or of their only argument.
+    /// The definition of a function, if it is one that can be defined.
     ///
-    /// The first eight bytes are a number, by which a worker recognises the span; the next one tells
-    /// whether the items follow as [`span_results`] has them, or as a pickle.
+    /// # Errors
+    /// What looking at the function raises.
+    pub(crate) fn definition(
+        &self,
+        function: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<Arc<Definition>>> {
+        if picklers::is_original(function.py())? {
+            self.define(function, true)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Calls for each of the items of a chunk as bytes: of their arguments, or of their only argument.
+    ///
+    /// The first byte tells whether the items follow as [`span_results`] has them, or as one pickle.
     ///
     /// # Errors
     /// What pickling them raises.
-    pub(crate) fn pickle_span<'py>(
+    pub(crate) fn pickle_chunk<'py>(
         &self,
         function: &Bound<'py, PyAny>,
         items: &[Bound<'py, PyAny>],
         is_single: bool,
         pickling: &Pickling,
     ) -> PyResult<Pickled> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let definition = if picklers::is_original(function.py())? {
-            self.define(function, true)?
-        } else {
-            None
-        };
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut bytes = number.to_ne_bytes().to_vec();
-        let start = bytes.len();
-        bytes.push(NO_PICKLE);
+        let definition = self.definition(function)?;
+        let mut bytes = vec![NO_PICKLE];
         let mut attachment = None;
-        if definition.is_none() || !span_results::append_items(items, &mut bytes) {
+        if definition.is_none() || !span_results::append_chunk(items, &mut bytes) {
             let items = PyList::new(function.py(), items)?;
             let pickled = if definition.is_some() {
                 pickling.dumps(&items)?
@@ -269,7 +270,8 @@ impl Functions {
                 let both = PyTuple::new(function.py(), [function, items.as_any()])?;
                 pickling.dumps(&both)?
             };
-            bytes.truncate(start);
+            bytes.clear();
+            bytes.reserve_exact(1 + pickled.0.len());
             bytes.push(PICKLE);
             bytes.extend_from_slice(&pickled.0);
             attachment = pickled.1;
@@ -280,12 +282,10 @@ impl Functions {
             (false, true) => Tag::WholeSingleSpan,
             (false, false) => Tag::WholeSpan,
         };
-        // Shared, as parts of it are sent at different times.
-        let argument = Argument::Shared(Arc::new(bytes));
         Ok(Pickled {
             definition,
             tag,
-            argument,
+            argument: Argument::Own(bytes),
             attachment,
         })
     }

@@ -1,35 +1,25 @@
-//! `map` on worker processes, and the iterator over its results.
+//! `map` on worker processes: the iterator over its results.
 //!
-//! Items are sent as *spans*: the arguments of many items in one pickle. The engine hands a
-//! worker as many of them as take some tenths of a millisecond, one at first, and a worker that
-//! comes to long ones leaves the rest to others. So each item runs as if it were a task of its
-//! own, and costs a small part of one. Each has its own result or exception; results are
-//! unpickled when their turn comes.
+//! `process_source.rs` submits the items. Each has its own result or exception; results are unpickled
+//! when their turn comes.
 
 use crate::aside::aside;
 use crate::exclusive::Exclusive;
 use crate::future::Future;
-use crate::map::{checked_buffersize, zip};
+use crate::map::checked_buffersize;
 use crate::process_pool::ProcessPool;
+use crate::process_source::{Producer, Source, Span};
 use crate::remote::{Part, Remote};
 use crate::stdlib;
 use crate::time_limit::End;
 use crate::waiting;
-use concurrent_futures::TaskOptions;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
+use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 use std::collections::VecDeque;
 use std::ptr;
 use std::vec;
-
-/// The bytes that a span may have, more or less.
-const BYTES: usize = 32 * 1024;
-/// The items of the first span, whose size nobody knows.
-const FIRST: usize = 16;
-/// The most items of a span.
-const MOST: usize = 2048;
 
 /// Results in the order of the items.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
@@ -52,23 +42,6 @@ struct Results {
     source: Option<Source>,
 }
 
-struct Span {
-    future: Py<Future>,
-    items: u32,
-}
-
-/// Where items come from.
-struct Source {
-    executor: Py<PyWeakrefReference>,
-    function: Py<PyAny>,
-    items: Py<PyIterator>,
-    /// Whether each item is the only argument.
-    is_single: bool,
-    /// How many items make a span, if that is not for us to say.
-    size: Option<usize>,
-    options: TaskOptions,
-}
-
 pub(crate) fn map<'py>(
     executor: &Bound<'py, ProcessPool>,
     function: Bound<'py, PyAny>,
@@ -83,24 +56,11 @@ pub(crate) fn map<'py>(
         .map(checked_buffersize)
         .transpose()?;
     let end = End::of(timeout)?;
-    let is_single = iterables.len() == 1;
-    let items = if is_single {
-        iterables.get_item(0)?.try_iter()?
-    } else {
-        zip(py, iterables)?
-    };
     let size = match buffersize {
         None => size,
         Some(_) => Some(size.unwrap_or(1)),
     };
-    let source = Source {
-        executor: PyWeakrefReference::new(executor.as_any())?.unbind(),
-        function: function.unbind(),
-        items: items.unbind(),
-        is_single,
-        size,
-        options: executor.get().default_options()?,
-    };
+    let source = Source::new(executor, function, iterables, size)?;
     let mut results = Results {
         calls: 0,
         begun: false,
@@ -111,79 +71,31 @@ pub(crate) fn map<'py>(
         end,
         source: None,
     };
-    let mut next = FIRST;
-    let mut room = buffersize.unwrap_or(usize::MAX);
-    let mut is_all = false;
-    while room > 0 && !is_all {
-        match source.submit(executor, &mut next, &mut results.spans) {
-            Ok(true) => {}
-            Ok(false) => is_all = true,
-            Err(error) => {
-                results.cancel(py)?;
-                return Err(error);
+    // If the items fail in the middle of it, what was submitted runs all the same.
+    if source.is_divisible() {
+        let mut producer = Producer::new(executor, &source, &mut results.spans);
+        let mut added = Ok(());
+        for item in source.items.bind(py).clone() {
+            added = item
+                .and_then(|item| producer.add(&item))
+                .and_then(|()| waiting::breathe(py, &mut results.calls));
+            if added.is_err() {
+                break;
             }
         }
-        py.check_signals()?;
-        room -= 1;
-    }
-    if !is_all {
-        results.source = Some(source);
+        let ended = producer.end();
+        added.and(ended)?;
+    } else {
+        let mut room = buffersize.unwrap_or(usize::MAX);
+        let mut is_more = true;
+        while room > 0 && is_more {
+            is_more = source.submit_chunk(executor, &mut results.spans)?;
+            waiting::breathe(py, &mut results.calls)?;
+            room -= 1;
+        }
+        results.source = is_more.then_some(source);
     }
     Bound::new(py, SpanIterator(Exclusive::new(results)))
-}
-
-impl Source {
-    /// Submits the next span, of about `next` items. False if there are no more.
-    fn submit(
-        &self,
-        executor: &Bound<'_, ProcessPool>,
-        next: &mut usize,
-        spans: &mut VecDeque<Span>,
-    ) -> PyResult<bool> {
-        let py = executor.py();
-        let size = self.size.unwrap_or(*next);
-        let items = self.items.bind(py).clone();
-        let list = items.take(size).collect::<PyResult<Vec<_>>>()?;
-        let count = list.len();
-        if count == 0 {
-            return Ok(false);
-        }
-        if let Some(bytes) = self.submit_list(executor, &list, spans)? {
-            *next = (BYTES / (bytes / count).max(1)).clamp(1, MOST);
-            return Ok(true);
-        }
-        // Something in it cannot be pickled: each for itself.
-        for item in list.chunks(1) {
-            self.submit_list(executor, item, spans)?;
-        }
-        Ok(true)
-    }
-
-    /// Submits these items. Returns how many bytes they are; none if they cannot be pickled
-    /// together, but perhaps one by one.
-    fn submit_list<'py>(
-        &self,
-        executor: &Bound<'py, ProcessPool>,
-        list: &[Bound<'py, PyAny>],
-        spans: &mut VecDeque<Span>,
-    ) -> PyResult<Option<usize>> {
-        let is_divisible = self.size.is_none();
-        let submitted = ProcessPool::submit_span(
-            executor,
-            self.function.bind(executor.py()),
-            list,
-            self.is_single,
-            is_divisible,
-            self.options,
-        )?;
-        let Some((future, bytes)) = submitted else {
-            return Ok(None);
-        };
-        let items = u32::try_from(list.len())?;
-        let future = future.unbind();
-        spans.push_back(Span { future, items });
-        Ok(Some(bytes))
-    }
 }
 
 impl Results {
@@ -191,9 +103,14 @@ impl Results {
     fn cancel(&mut self, py: Python<'_>) -> PyResult<()> {
         self.source = None;
         self.current = Vec::new().into_iter();
+        self.taken = 0;
         let mut first = Ok(());
         for span in self.spans.drain(..) {
             let future = span.future.bind(py);
+            if span.is_call {
+                first = first.and(Future::cancel_unbegun(future).map(drop));
+                continue;
+            }
             if let Some(remote) = future.get().remote() {
                 remote.abandon();
             }
@@ -210,7 +127,7 @@ impl Results {
         };
         let executor = source.executor.bind(py).call0()?;
         let next = match executor.cast::<ProcessPool>() {
-            Ok(executor) => source.submit(executor, &mut FIRST.clone(), &mut self.spans)?,
+            Ok(executor) => source.submit_chunk(executor, &mut self.spans)?,
             Err(_) => false,
         };
         if !next {
@@ -265,8 +182,23 @@ impl Results {
                 // Its turn has come: one more may be submitted.
                 self.submit_next(py)?;
             }
+            if let Some(result) = self.take_call(py)? {
+                return Ok(Some(result));
+            }
             self.open_part(py)?;
         }
+    }
+
+    /// The result of the first span, if that is a single call.
+    fn take_call<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(span) = self.spans.front().filter(|span| span.is_call) else {
+            return Ok(None);
+        };
+        let future = span.future.bind(py);
+        Future::wait_until(future, self.end.as_ref())?;
+        let result = Future::take_result(future)?;
+        self.spans.pop_front();
+        Ok(Some(result))
     }
 
     /// Waits for the next results, and unpickles them.
@@ -330,7 +262,7 @@ impl SpanIterator {
             return 0;
         };
         let items: usize = results.spans.iter().map(|span| span.items as usize).sum();
-        items + results.current.len() - results.taken as usize
+        (items + results.current.len()).saturating_sub(results.taken as usize)
     }
 
     /// Ends the iteration, and cancels the calls that have not started.

@@ -18,7 +18,8 @@ use crate::remote::{self, Remote};
 use crate::stdlib;
 use crate::waiting;
 use concurrent_futures::engine::{
-    PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, Segments, WhenFull,
+    CallSpan, PendingLimit, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, Segments,
+    TaskRef, WhenFull,
 };
 use concurrent_futures::{SubmitError, TaskOptions};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
@@ -105,12 +106,12 @@ impl ProcessPool {
         error
     }
 
-    /// Submits a call that is bytes already.
-    pub(crate) fn submit_pickled<'py>(
+    /// Submits a call that is bytes already, or the calls of so many items.
+    fn submit_pickled<'py>(
         this: &Bound<'py, Self>,
         remote: Remote,
         pickled: Pickled,
-        span: Option<(u32, bool)>,
+        chunk: Option<u32>,
         options: TaskOptions,
     ) -> PyResult<Bound<'py, Future>> {
         let py = this.py();
@@ -119,44 +120,70 @@ impl ProcessPool {
         let future = Future::of_remote(py, remote)?;
         let call = RemoteCall {
             definition: pickled.definition,
-            tag: match span {
-                Some((_, false)) => pickled.tag as u8 | AS_ONE,
-                _ => pickled.tag as u8,
+            tag: match chunk {
+                Some(_) => pickled.tag as u8 | AS_ONE,
+                None => pickled.tag as u8,
             },
             argument: pickled.argument,
             attachment: pickled.attachment,
-            span,
+            span: chunk.map(CallSpan::Whole),
             options,
             has_place: future.get().remote().is_some_and(Remote::has_place),
         };
         let submitted = remote::submit(py, &future, shared, call);
+        if submitted.is_ok() {
+            started.submitted.fetch_add(1, Ordering::Relaxed);
+        }
+        Self::after_submit(this, &future, submitted)?;
+        Ok(future)
+    }
+
+    /// Submits what is there of a span, which has a future already.
+    pub(crate) fn submit_items(
+        this: &Bound<'_, Self>,
+        future: &Bound<'_, Future>,
+        task: &TaskRef,
+        call: RemoteCall,
+    ) -> PyResult<()> {
+        let py = this.py();
+        let shared = this.get().shared()?;
+        let submitted = remote::submit_task(py, task.clone(), shared, call);
+        Self::after_submit(this, future, submitted)
+    }
+
+    /// Starts a worker if one is to be started, and the supervisor if there is none.
+    fn after_submit(
+        this: &Bound<'_, Self>,
+        future: &Bound<'_, Future>,
+        submitted: Result<bool, SubmitError>,
+    ) -> PyResult<()> {
+        let py = this.py();
+        let shared = this.get().shared()?;
         let needs_worker = submitted.map_err(|error| {
             Self::supervise_after(this, process_errors::submit_error(py, &error))
         })?;
-        started.submitted.fetch_add(1, Ordering::Relaxed);
         let worked = if needs_worker {
             start_worker(py, shared)
         } else {
             Ok(())
         };
-        if let Err(error) = worked.and_then(|()| Self::supervise(this)) {
-            let (_, told) = Future::cancel_pending(&future);
-            shared.pool.reconsider();
-            return Err(told.err().unwrap_or(error));
-        }
-        Ok(future)
+        worked
+            .and_then(|()| Self::supervise(this))
+            .map_err(|error| {
+                let (_, told) = Future::cancel_pending(future);
+                shared.pool.reconsider();
+                told.err().unwrap_or(error)
+            })
     }
 
-    /// Submits calls for several items. Returns their future, and how many bytes they are; none
-    /// if they cannot be pickled, and may be divided.
-    pub(crate) fn submit_span<'py>(
+    /// Submits calls for several items as one task.
+    pub(crate) fn submit_chunk<'py>(
         this: &Bound<'py, Self>,
         function: &Bound<'py, PyAny>,
         items: &[Bound<'py, PyAny>],
         is_single: bool,
-        is_divisible: bool,
         options: TaskOptions,
-    ) -> PyResult<Option<(Bound<'py, Future>, usize)>> {
+    ) -> PyResult<Bound<'py, Future>> {
         let py = this.py();
         Self::prepare(this)?;
         let started = this.get().started()?;
@@ -165,37 +192,25 @@ impl ProcessPool {
         let count = u32::try_from(items.len())?;
         let pickled = shared
             .functions
-            .pickle_span(function, items, is_single, &shared.pickling);
+            .pickle_chunk(function, items, is_single, &shared.pickling);
         let remote = Remote::of_span(Arc::clone(shared), count, permit);
-        let pickled = match pickled {
-            Ok(pickled) => pickled,
+        match pickled {
+            Ok(pickled) => Self::submit_pickled(this, remote, pickled, Some(count), options),
             Err(error) if pickling::is_interrupt(py, &error) => {
-                return Err(Self::supervise_after(this, error));
+                Err(Self::supervise_after(this, error))
             }
-            Err(_) if is_divisible && count > 1 => return Ok(None),
             Err(error) => {
                 let exception = process_errors::with_remote_traceback(py, error);
                 remote.fail_span(PyErr::from_value(exception));
                 let future = Future::of_remote(py, remote)?;
                 Future::set_outcome(&future, || {})?;
                 Self::supervise(this)?;
-                return Ok(Some((future, 1)));
+                Ok(future)
             }
-        };
-        let bytes = pickled.argument.len();
-        let span = Some((count, is_divisible));
-        let future = Self::submit_pickled(this, remote, pickled, span, options)?;
-        // One worker was started for it, if there was none; there may be work for more.
-        for _ in 1..count {
-            if !shared.pool.want_another_worker() {
-                break;
-            }
-            start_worker(py, shared)?;
         }
-        Ok(Some((future, bytes)))
     }
 
-    fn submit_call<'py>(
+    pub(crate) fn submit_call<'py>(
         this: &Bound<'py, Self>,
         function: &Bound<'py, PyAny>,
         arguments: &Bound<'py, PyTuple>,
@@ -205,10 +220,25 @@ impl ProcessPool {
         let py = this.py();
         Self::prepare(this)?;
         let started = this.get().started()?;
-        let shared = &started.shared;
         let permit = (started.permit(py)).map_err(|error| Self::supervise_after(this, error))?;
+        let shared = &started.shared;
         let functions = &shared.functions;
         let plain = functions.pickle_plain(function, arguments, keywords, &shared.pickling)?;
+        Self::submit_with_plain(this, function, arguments, keywords, plain, permit, options)
+    }
+
+    /// Submits a call, of which there may be bytes already.
+    pub(crate) fn submit_with_plain<'py>(
+        this: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        arguments: &Bound<'py, PyTuple>,
+        keywords: Option<&Bound<'py, PyDict>>,
+        plain: Option<Pickled>,
+        permit: Option<Permit>,
+        options: TaskOptions,
+    ) -> PyResult<Bound<'py, Future>> {
+        let py = this.py();
+        let shared = this.get().shared()?;
         let remote = Remote::new(Arc::clone(shared), permit);
         match plain {
             Some(pickled) if shared.feeder.left() == 0 => {
@@ -253,6 +283,26 @@ impl ProcessPool {
                 shared.pool.reconsider();
                 told.err().unwrap_or(error)
             })
+    }
+
+    /// Raises an exception if nothing is accepted any more.
+    pub(crate) fn check_open(this: &Bound<'_, Self>) -> PyResult<()> {
+        match this.get().shared()?.refusal() {
+            Some(refusal) => Err(process_errors::submit_error(this.py(), &refusal)),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts tasks that are submitted.
+    pub(crate) fn note_submitted(&self, number: usize) -> PyResult<()> {
+        self.started()?
+            .submitted
+            .fetch_add(number, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn max_workers(&self) -> PyResult<usize> {
+        Ok(self.shared()?.max_workers)
     }
 }
 

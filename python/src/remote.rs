@@ -48,6 +48,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The operations of futures whose task is carried out in another process.
 pub(crate) static VTABLE: VTable = VTable::of::<RemoteFuture>();
 
+/// The number of items of a span that more may come to: more than any has.
+const OPEN: u32 = u32::MAX / 2;
+
 /// What a future of a process pool has besides.
 pub(crate) struct Remote {
     pool: Arc<Shared>,
@@ -129,6 +132,22 @@ impl Remote {
             ..Parts::default()
         };
         Self::with(pool, Content::Parts(parts), permit)
+    }
+
+    /// For the calls of items of which more may come, up to [`close_span`](Self::close_span).
+    pub(crate) fn of_open_span(pool: Arc<Shared>) -> Self {
+        Self::of_span(pool, OPEN, None)
+    }
+
+    /// No more items come than these. Returns whether all are there already: then, the caller is to make
+    /// the future done.
+    pub(crate) fn close_span(&self, items: u32) -> bool {
+        let mut content = self.content();
+        let Content::Parts(parts) = &mut *content else {
+            return false;
+        };
+        parts.missing = parts.missing.saturating_sub(OPEN - items);
+        parts.missing == 0
     }
 
     fn with(pool: Arc<Shared>, content: Content, permit: Option<Permit>) -> Self {

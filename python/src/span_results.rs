@@ -1,6 +1,6 @@
 //! The results of a span as bytes, which a worker writes one after the other, and another process
-//! reads from any of them on. The items go to the worker in the same way, if they are numbers, texts
-//! and the like: to pickle a list of them, and to unpickle it, takes twice as long.
+//! reads from any of them on. The items go to the worker in the same way: to pickle numbers, texts and the
+//! like, and to unpickle them, takes twice as long.
 //!
 //! The first byte of each tells what follows:
 //!
@@ -11,7 +11,7 @@
 //! | [`INT`], [`FLOAT`] | eight bytes |
 //! | [`TEXT`], [`BYTES`] | the length in four bytes, and so many |
 //! | [`TUPLE`], [`LIST`], [`DICT`] | the number of items in four bytes, and so many of the above; for a dictionary, key and value of each |
-//! | [`VALUE`] | the same, of what [`Pickling::append_result`] makes of it |
+//! | [`VALUE`] | the same, of what [`Pickling::append_result`] makes of it; for an item, of the pickle of its call |
 //! | [`FAILURE`] | the same, of an exception's bytes: the item has failed |
 //! | [`LONG`] | to the end, what `append_result` makes of it; there is no other result |
 //! | [`ALL`] | to the end, what it makes of the list of all results |
@@ -167,26 +167,58 @@ pub(crate) fn append_failure(packed: &[u8], bytes: &mut Vec<u8>) {
     append_counted(FAILURE, packed, bytes);
 }
 
-/// Appends the items of a span. False if one of them is for `pickle`.
-pub(crate) fn append_items(items: &[Bound<'_, PyAny>], bytes: &mut Vec<u8>) -> bool {
-    let mut items = items.iter();
-    items.all(|item| {
-        bytes.len() <= MUCH && (append_atom(item, bytes) || append_container(item, bytes))
-    })
+/// Appends an item of a span. False, and what is of no use, if it is for `pickle`.
+pub(crate) fn append_item(item: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> bool {
+    let start = bytes.len();
+    let appended = append_atom(item, bytes) || append_container(item, bytes);
+    if !appended {
+        bytes.truncate(start);
+    }
+    appended
 }
 
-/// Reads the items of a span.
+/// Appends an item of a span as the pickle of its call.
+pub(crate) fn append_pickled_item(pickle: &[u8], bytes: &mut Vec<u8>) {
+    append_counted(VALUE, pickle, bytes);
+}
+
+/// An item of a span.
+pub(crate) enum Item<'a, 'py> {
+    Plain(Bound<'py, PyAny>),
+    /// The pickle of its call.
+    Pickled(&'a [u8]),
+}
+
+/// Reads an item of a span.
 ///
 /// # Errors
 /// When it cannot be done.
-pub(crate) fn read_items<'py>(
-    py: Python<'py>,
-    bytes: &[u8],
-) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
-    let mut items = Vec::new();
+pub(crate) fn read_item<'a, 'py>(py: Python<'py>, bytes: &mut &'a [u8]) -> PyResult<Item<'a, 'py>> {
+    if let Some((&VALUE, rest)) = bytes.split_first() {
+        *bytes = rest;
+        return counted(bytes).map(Item::Pickled);
+    }
+    read_one(py, bytes, None).map(Item::Plain)
+}
+
+/// Appends the items of a chunk. False if they are for `pickle`, which keeps what they have in common.
+pub(crate) fn append_chunk(items: &[Bound<'_, PyAny>], bytes: &mut Vec<u8>) -> bool {
+    items.iter().all(|item| {
+        let may_be = bytes.len() <= MUCH;
+        let is_tuple = item.is_exact_instance_of::<PyTuple>();
+        may_be && (append_atom(item, bytes) || is_tuple && append_container(item, bytes))
+    })
+}
+
+/// Reads the items of a chunk.
+///
+/// # Errors
+/// When it cannot be done.
+pub(crate) fn read_chunk<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyList>> {
+    let items = PyList::empty(py);
     let mut left = bytes;
     while !left.is_empty() {
-        items.push(Some(read_one(py, &mut left, None)?));
+        items.append(read_one(py, &mut left, None)?)?;
     }
     Ok(items)
 }

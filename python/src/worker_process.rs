@@ -7,7 +7,7 @@ use crate::buffers;
 use crate::by_name::Name;
 use crate::pickling::{self, AS_ONE, NO_PICKLE, Pickling, Tag};
 use crate::process_errors;
-use crate::span_results::{self, Appended};
+use crate::span_results::{self, Appended, Item};
 use crate::task::{begin_turn, let_others_run};
 use crate::ticks::Ticks;
 use crate::unpickling::loads;
@@ -42,8 +42,8 @@ struct Worker<'py> {
     pack: Bound<'py, PyAny>,
     /// What ends the worker.
     fatal: Option<PyErr>,
-    /// The span of which it had the last part.
-    span: Option<Span<'py>>,
+    /// Where a part of a span goes on: the item, and where its bytes begin.
+    resumed: Cell<Option<(u32, usize)>>,
     ticks: Ticks,
     /// Since when it has been at a span, if it pauses.
     paused: Cell<Option<Instant>>,
@@ -91,11 +91,10 @@ impl<'py> Worker<'py> {
         drop(attachment);
         let (function, arguments, keywords) = match unpickled.map_err(Failure::Unpickling)? {
             Unpickled::Call(function, arguments, keywords) => (function, arguments, keywords),
-            Unpickled::Span(mut span) => {
-                let called = self.call_span(&mut span, order, answer, progress);
-                self.span = Some(span);
-                return called.map_err(Failure::Call);
+            Unpickled::Chunk(chunk) => {
+                return self.call_chunk(chunk, answer).map_err(Failure::Call);
             }
+            Unpickled::Span(span) => return self.call_span(&span, order, answer, progress),
         };
         let result = function.call(&arguments, keywords.as_ref());
         // Before the answer: who waits for it may look at what becomes of them.
@@ -109,15 +108,14 @@ impl<'py> Worker<'py> {
         Ok(Called::Returned)
     }
 
-    fn unpickle(
+    fn unpickle<'a>(
         &mut self,
         order: &CallOrder,
-        argument: &[u8],
+        argument: &'a [u8],
         attachment: Option<&Arc<Received>>,
-    ) -> PyResult<Unpickled<'py>> {
+    ) -> PyResult<Unpickled<'a, 'py>> {
         let py = self.py;
-        let tag = Tag::of(order.tag & !AS_ONE)
-            .ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
+        let tag = Tag::of(order.tag & !AS_ONE).ok_or_else(garbled)?;
         Ok(match tag {
             Tag::Nothing => Unpickled::Call(self.function(order.place)?, PyTuple::empty(py), None),
             Tag::Arguments => {
@@ -132,46 +130,41 @@ impl<'py> Worker<'py> {
                 let (function, arguments, keywords) = loads(py, argument, attachment)?.extract()?;
                 Unpickled::Call(function, arguments, Some(keywords))
             }
-            Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan => {
-                Unpickled::Span(self.unpickle_span(order.place, tag, argument, attachment)?)
+            Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan
+                if order.tag & AS_ONE != 0 =>
+            {
+                Unpickled::Chunk(self.unpickle_chunk(order.place, tag, argument, attachment)?)
             }
+            Tag::Span | Tag::SingleSpan => Unpickled::Span(Span {
+                place: order.place,
+                is_single: tag == Tag::SingleSpan,
+                items: argument,
+            }),
+            Tag::WholeSpan | Tag::WholeSingleSpan => return Err(garbled()),
         })
     }
 
-    /// A span, of which this worker may have had a part just now.
-    fn unpickle_span(
+    /// Items that are one task.
+    fn unpickle_chunk(
         &mut self,
         place: u16,
         tag: Tag,
         argument: &[u8],
         attachment: Option<&Arc<Received>>,
-    ) -> PyResult<Span<'py>> {
+    ) -> PyResult<Chunk<'py>> {
         let py = self.py;
-        let garbled = || PyRuntimeError::new_err("the call is garbled");
-        let (number, rest) = argument.split_first_chunk().ok_or_else(garbled)?;
-        let (kind, bytes) = rest.split_first().ok_or_else(garbled)?;
-        if let Some(span) = self.span.take_if(|span| span.number == *number) {
-            return Ok(span);
-        }
-        let items_of = |list: Bound<'py, PyList>| list.iter().map(Some).collect();
+        let (kind, bytes) = argument.split_first().ok_or_else(garbled)?;
         let (function, items) = match tag {
-            Tag::WholeSpan | Tag::WholeSingleSpan => {
-                let (function, items) = loads(py, bytes, attachment)?.extract()?;
-                (function, items_of(items))
-            }
+            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, bytes, attachment)?.extract()?,
             _ if *kind == NO_PICKLE => {
-                (self.function(place)?, span_results::read_items(py, bytes)?)
+                (self.function(place)?, span_results::read_chunk(py, bytes)?)
             }
             _ => {
-                let function = self.function(place)?;
-                (
-                    function,
-                    items_of(loads(py, bytes, attachment)?.cast_into()?),
-                )
+                let items = loads(py, bytes, attachment)?.cast_into()?;
+                (self.function(place)?, items)
             }
         };
-        Ok(Span {
-            number: *number,
+        Ok(Chunk {
             function,
             items,
             is_single: matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan),
@@ -181,16 +174,16 @@ impl<'py> Worker<'py> {
     /// Calls the function for some of the items: all of them, or as many as there is time for.
     fn call_span(
         &mut self,
-        span: &mut Span<'py>,
+        span: &Span<'_>,
         order: &CallOrder,
         answer: &mut Answer,
         progress: &mut dyn Progress,
-    ) -> PyResult<Called> {
-        if order.tag & AS_ONE != 0 {
-            return self.call_span_as_one(span, order, answer);
-        }
+    ) -> Result<Called, Failure> {
         let range = &order.items;
         let start = self.paused.take().unwrap_or_else(Instant::now);
+        let resumed = (self.resumed.take()).filter(|(item, _)| *item == range.start);
+        let whole = span.items;
+        let mut left = &whole[resumed.map_or(0, |(_, place)| place)..];
         for index in range.clone() {
             // Looking at the clock would take a third of the time of a short call.
             let has_ticked = self.ticks.has_ticked();
@@ -200,9 +193,12 @@ impl<'py> Worker<'py> {
             if has_ticked && index > range.start && start.elapsed() > PATIENCE {
                 return Ok(Called::StoppedBefore(range.end - index));
             }
-            let called = self
-                .function_of(span, order)
-                .and_then(|function| span.call(index, &function));
+            let called = match self.next_call(span, &mut left) {
+                Err(error) if self.is_strict && !pickling::is_interrupt(self.py, &error) => {
+                    return Err(Failure::Unpickling(error));
+                }
+                call => call.and_then(ItemCall::make),
+            };
             let appended = called.and_then(|result| {
                 let appended = span_results::append(&result, &self.pickling, &mut answer.bytes);
                 drop(result);
@@ -221,13 +217,15 @@ impl<'py> Worker<'py> {
                     Err(error) => {
                         // The others are done, whatever becomes of this one.
                         progress.send(answer);
-                        return Err(error);
+                        return Err(Failure::Call(error));
                     }
                 },
             }
             let goes_on = progress.note(answer);
             if !goes_on && index + 1 < range.end && start.elapsed() <= PATIENCE {
                 self.paused.set(Some(start));
+                self.resumed
+                    .set(Some((index + 1, whole.len() - left.len())));
                 return Ok(Called::PausedBefore(index + 1));
             }
             if !goes_on {
@@ -237,28 +235,38 @@ impl<'py> Worker<'py> {
         Ok(Called::Returned)
     }
 
-    /// The function of a span for the next of its items. The item before may have changed what its
-    /// name stands for.
-    fn function_of(&self, span: &Span<'py>, order: &CallOrder) -> PyResult<Bound<'py, PyAny>> {
-        if order.place < Definition::PLACES {
-            return self.function(order.place);
-        }
-        Ok(span.function.clone())
+    /// The call of the next item of a span. The item before may have changed what the function's name
+    /// stands for.
+    fn next_call(&self, span: &Span<'_>, left: &mut &[u8]) -> PyResult<ItemCall<'py>> {
+        let item = span_results::read_item(self.py, left)?;
+        let function = self.function(span.place)?;
+        Ok(match item {
+            Item::Plain(item) if span.is_single => ItemCall::One(function, item),
+            Item::Plain(item) => ItemCall::Several(function, item.cast_into()?),
+            Item::Pickled(pickle) => {
+                ItemCall::Several(function, loads(self.py, pickle, None)?.cast_into()?)
+            }
+        })
     }
 
-    /// Calls the function for some of the items, which are one task.
-    fn call_span_as_one(
-        &self,
-        span: &mut Span<'py>,
-        order: &CallOrder,
-        answer: &mut Answer,
-    ) -> PyResult<Called> {
+    /// Calls the function for items that are one task.
+    fn call_chunk(&self, chunk: Chunk<'py>, answer: &mut Answer) -> PyResult<Called> {
+        let Chunk {
+            function,
+            items,
+            is_single,
+        } = chunk;
         let results = PyList::empty(self.py);
-        for index in order.items.clone() {
-            let function = span.function.clone();
-            results.append(span.call(index, &function)?)?;
+        for item in &items {
+            let result = if is_single {
+                function.call1((item,))
+            } else {
+                function.call(item.cast_into::<PyTuple>()?, None)
+            };
+            results.append(result?)?;
             let_others_run(self.py);
         }
+        drop((function, items));
         span_results::append_all(&results, &self.pickling, answer)?;
         Ok(Called::Returned)
     }
@@ -290,35 +298,51 @@ impl<'py> Worker<'py> {
 }
 
 /// A call, or several.
-enum Unpickled<'py> {
+enum Unpickled<'a, 'py> {
     Call(
         Bound<'py, PyAny>,
         Bound<'py, PyTuple>,
         Option<Bound<'py, PyDict>>,
     ),
-    Span(Span<'py>),
+    Chunk(Chunk<'py>),
+    Span(Span<'a>),
 }
 
-struct Span<'py> {
-    /// Tells it from other spans.
-    number: [u8; 8],
+/// Calls for items that are one task.
+struct Chunk<'py> {
     function: Bound<'py, PyAny>,
-    /// The arguments of each item, until it is called.
-    items: Vec<Option<Bound<'py, PyAny>>>,
+    items: Bound<'py, PyList>,
     /// Whether each item is the only argument, rather than all of them.
     is_single: bool,
 }
 
-impl<'py> Span<'py> {
-    fn call(&mut self, index: u32, function: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        // The item is this call's only: nothing else keeps its arguments.
-        let item = self.items.get_mut(index as usize).and_then(Option::take);
-        let arguments = item.ok_or_else(|| PyRuntimeError::new_err("the call is garbled"))?;
-        if self.is_single {
-            return function.call1((arguments,));
+/// Calls for items that are a task each.
+struct Span<'a> {
+    /// Where the function was defined.
+    place: u16,
+    is_single: bool,
+    /// Their bytes, which are unpickled when it is their turn.
+    items: &'a [u8],
+}
+
+/// The call of one item.
+enum ItemCall<'py> {
+    One(Bound<'py, PyAny>, Bound<'py, PyAny>),
+    Several(Bound<'py, PyAny>, Bound<'py, PyTuple>),
+}
+
+impl<'py> ItemCall<'py> {
+    /// Makes the call. Nothing keeps the arguments.
+    fn make(self) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::One(function, argument) => function.call1((argument,)),
+            Self::Several(function, arguments) => function.call(arguments, None),
         }
-        function.call(arguments.cast_into::<PyTuple>()?, None)
     }
+}
+
+fn garbled() -> PyErr {
+    PyRuntimeError::new_err("the call is garbled")
 }
 
 impl Caller for Worker<'_> {
@@ -351,7 +375,6 @@ impl Caller for Worker<'_> {
     }
 
     fn idle(&mut self, wait: &mut dyn FnMut()) {
-        self.span = None;
         let mut wait = OnThisThread(wait);
         self.py.detach(|| wait.call());
         begin_turn(self.py);
@@ -395,7 +418,7 @@ pub(crate) fn serve<'py>(
         },
         pack,
         fatal: None,
-        span: None,
+        resumed: Cell::new(None),
         ticks: Ticks::default(),
         paused: Cell::new(None),
     };

@@ -16,9 +16,9 @@ pub use crate::future::wait::{
 };
 #[cfg(target_os = "linux")]
 pub use crate::process::host::{
-    Answer, Argument, Attachment, CallOrder, Called, Caller, Definition, Kept, PoolSettings,
-    ProcessPool, Progress, Received, RemoteAnswer, RemoteCall, RemoteTask, Segments, StartedWorker,
-    WorkerHost, refuse, serve,
+    Answer, Argument, Attachment, CallOrder, CallSpan, Called, Caller, Definition, Items, Kept,
+    PoolSettings, ProcessPool, Progress, Received, RemoteAnswer, RemoteCall, RemoteTask, Segments,
+    StartedWorker, WorkerHost, refuse, serve,
 };
 #[cfg(target_os = "linux")]
 pub use crate::process::os::guard_forks;

@@ -18,15 +18,16 @@
 //! A function that travels often is *defined* once for each worker: a [`Definition`] has a place
 //! in a table that each worker has, and its bytes go before the first call that needs them.
 //!
-//! A task may be a *span*: calls for several items, whose arguments are one piece of bytes.
-//! A worker is handed as many items of it as are worth a message, and may stop early;
-//! what it has not begun is a span again. Items that are done are done even if the worker
-//! dies before it answers ([`Progress`]).
+//! A task may be a *span*: calls for several items. If each has its own bytes ([`Items`]), a worker is
+//! handed as many of them as are worth a message, and may stop early; the items that it has not begun
+//! are a span again. Items that are done are done even if the worker dies before it answers
+//! ([`Progress`]). Further items may come while others are on their way.
 
 use super::builder::Settings;
 use super::channel::Socket;
 pub use super::channel::{Attachment, Received, Segments};
 use super::error::WorkerExit;
+pub use super::items::Items;
 use super::member::Member;
 use super::options::TaskOptions;
 use super::pool::Pool;
@@ -203,12 +204,23 @@ pub struct RemoteCall {
     pub argument: Argument,
     /// Long buffers that go beside it.
     pub attachment: Option<Attachment>,
-    /// How many items, if it is a span, and whether it may be divided.
-    pub span: Option<(u32, bool)>,
+    /// Its items, if it is a span.
+    pub span: Option<CallSpan>,
     /// Time limit and retries.
     pub options: TaskOptions,
     /// Whether it has a place among pending tasks, whose number is bounded.
     pub has_place: bool,
+}
+
+/// The items of a span.
+#[derive(Debug)]
+pub enum CallSpan {
+    /// So many, whose argument is one piece: they are one task.
+    Whole(u32),
+    /// Those that no task has yet, and those that are pushed until a worker has all of them. Each is
+    /// a task by itself, and workers are handed as many as are worth it. The call has no argument and
+    /// no attachment of its own.
+    Tail(Arc<Items>),
 }
 
 /// How a pool of a face is set up.

@@ -73,6 +73,10 @@ struct Incoming {
 
 /// What came from a worker.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are answers, which are moved once"
+)]
 pub(super) enum Arrival {
     Answer(Answer),
     /// The worker can work.
@@ -286,7 +290,7 @@ impl Member {
                 self.in_flight.push_back(flight);
                 break;
             }
-            self.handed -= 1;
+            self.handed -= flight.task.weight();
             taken.push(flight.task);
         }
         self.note_idle();
@@ -305,7 +309,7 @@ impl Member {
         if !is_whole || !self.is_unread(flight) || !Claim::Recalled.claim(self.word(flight)) {
             return None;
         }
-        self.handed -= 1;
+        self.handed -= flight.task.weight();
         let flight = self.in_flight.remove(place);
         self.note_idle();
         flight.map(|flight| flight.task)

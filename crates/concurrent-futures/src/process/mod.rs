@@ -84,6 +84,7 @@ mod handshake;
 pub(crate) mod host;
 mod image;
 mod init;
+mod items;
 mod member;
 #[cfg(all(test, loom_models))]
 mod models;

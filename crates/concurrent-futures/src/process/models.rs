@@ -2,6 +2,8 @@
 
 use super::awake::{Awake, Ring, Streams};
 use super::channel::{Claim, Memory, Reader, Rest, Writer};
+use super::host::CallSpan;
+use super::items::{Items, Span};
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, thread};
 use loom::sync::Condvar;
@@ -404,5 +406,47 @@ fn what_is_behind_a_span_that_is_given_back_is_never_begun_before_it() {
             bell.ring();
         }
         assert!(!worker.join().unwrap());
+    });
+}
+
+/// Pushes one item. Returns the tail that is to be submitted for it, if there is none.
+fn push(items: &Arc<Items>, byte: u8) -> Option<Span> {
+    let is_without_tail = items.push(&mut vec![byte], &mut vec![1]);
+    is_without_tail.then(|| Span::of_call(CallSpan::Tail(Arc::clone(items))))
+}
+
+#[test]
+fn each_item_of_a_span_that_grows_is_in_one_part() {
+    check(4, || {
+        let items = Items::new();
+        let queue = Arc::new(Mutex::new(Vec::new()));
+        queue.lock().unwrap().extend(push(&items, 0));
+        let producer = thread::spawn({
+            let (items, queue) = (Arc::clone(&items), Arc::clone(&queue));
+            move || {
+                for byte in [1, 2] {
+                    let tail = push(&items, byte);
+                    queue.lock().unwrap().extend(tail);
+                }
+                items.complete();
+            }
+        });
+        let mut handed = Vec::new();
+        let mut hand = |most| {
+            let mut queue = queue.lock().unwrap();
+            assert!(queue.len() <= 1);
+            let Some(mut part) = queue.pop() else {
+                return false;
+            };
+            queue.extend(part.cut(most));
+            assert!(!part.items.is_empty());
+            handed.extend(items.bytes_of(&part.items));
+            true
+        };
+        hand(1);
+        hand(2);
+        producer.join().unwrap();
+        while hand(1) {}
+        assert_eq!(handed, [0, 1, 2]);
     });
 }

@@ -173,6 +173,11 @@ impl State {
     /// The worker that is to have a task, if there is one now.
     fn pick(&self, task: &Task) -> Option<usize> {
         let credit = self.credit();
+        let is_short = task.most_bytes() <= SHORT;
+        // Few of many items are worth a message to nobody who has something to do.
+        let is_enough = task
+            .growing()
+            .is_none_or(|items| items >= self.worthwhile_items() / 4);
         let mut best = None;
         for (index, member) in self.members.iter().enumerate() {
             if !member.takes_tasks() || member.handed >= self.max_tasks {
@@ -188,8 +193,9 @@ impl State {
                 && member
                     .current()
                     .is_none_or(|task| task.options.time_limit.is_none())
-                && task.argument.len() <= SHORT
                 && task.attachment.is_none()
+                && is_enough
+                && is_short
                 && member.has_room_for_task(task);
             if can_wait && best.is_none_or(|(_, least)| load < least) {
                 best = Some((index, load));
@@ -234,6 +240,15 @@ impl State {
         true
     }
 
+    /// How many items of a span a worker is to have at a time.
+    fn worthwhile_items(&self) -> u32 {
+        let items = match self.typical_item {
+            0 => 1,
+            nanoseconds => u32::try_from(SPAN / nanoseconds).unwrap_or(u32::MAX).max(1),
+        };
+        items.min(1 << (self.steady / STEADY).min(20))
+    }
+
     /// Hands a task over, unless it was cancelled. What is worth it of a span: the rest is the
     /// next to be handed over.
     fn hand(&mut self, index: usize, mut task: Task) {
@@ -249,13 +264,10 @@ impl State {
                 return;
             }
         }
-        if task.is_divisible() {
-            let items = match self.typical_item {
-                0 => 1,
-                nanoseconds => u32::try_from(SPAN / nanoseconds).unwrap_or(u32::MAX).max(1),
-            };
-            let items = items.min(1 << (self.steady / STEADY).min(20));
-            if let Some(rest) = task.split(items) {
+        if task.is_of_items() {
+            let left = self.max_tasks - self.members[index].handed;
+            let left = u32::try_from(left).unwrap_or(u32::MAX);
+            if let Some(rest) = task.cut(self.worthwhile_items().min(left)) {
                 self.queue.push_front(rest);
             }
         }

@@ -15,6 +15,7 @@ use super::codec::Bytes;
 use super::failure::Failure;
 use super::function::Invoke;
 use super::host::{Argument, CallOrder, Definition, Kept, RemoteAnswer, RemoteCall, RemoteTask};
+use super::items::Span;
 use super::observed::{Event, Observed};
 use super::options::TaskOptions;
 use crate::error::TaskError;
@@ -73,16 +74,6 @@ enum Face {
         is_abandoned: unsafe fn(NonNull<Header>) -> bool,
         leave: unsafe fn(NonNull<Header>),
     },
-}
-
-/// Calls for several items in one task, or what is left of them.
-#[derive(Clone, Debug)]
-struct Span {
-    items: Range<u32>,
-    /// Whether it may be divided, so that nothing waits behind what takes long.
-    is_divisible: bool,
-    /// Whether the task was started, by this part or another.
-    has_begun: bool,
 }
 
 /// What became of a task that was to be handed over.
@@ -184,11 +175,7 @@ impl Task {
             argument: call.argument,
             attachment: call.attachment.map(Arc::new),
             options: call.options,
-            span: call.span.map(|(items, is_divisible)| Span {
-                items: 0..items,
-                is_divisible,
-                has_begun: false,
-            }),
+            span: call.span.map(Span::of_call),
             left: Left::All,
             permit: None,
             has_place: call.has_place,
@@ -232,16 +219,29 @@ impl Task {
         }
     }
 
-    /// How many items it has.
+    /// How many items a part has.
     pub(super) fn items(&self) -> u32 {
         self.span
             .as_ref()
             .map_or(1, |span| span.items.end - span.items.start)
     }
 
-    /// Which these are.
-    fn range(&self) -> Range<u32> {
-        self.span.as_ref().map_or(0..1, |span| span.items.clone())
+    /// As how many tasks it counts: each item that may be by itself is one.
+    pub(super) fn weight(&self) -> usize {
+        if self.is_of_items() {
+            self.items() as usize
+        } else {
+            1
+        }
+    }
+
+    /// Which items it has. A tail is one no more, and has those that are there.
+    fn range(&mut self) -> Range<u32> {
+        let Some(span) = &mut self.span else {
+            return 0..1;
+        };
+        span.cut(u32::MAX);
+        span.items.clone()
     }
 
     /// How many items it has, if it is a span.
@@ -249,38 +249,56 @@ impl Task {
         self.span.as_ref().map(|_| self.items())
     }
 
-    /// Whether it may be divided.
-    pub(super) fn is_divisible(&self) -> bool {
-        self.span.as_ref().is_some_and(|span| span.is_divisible) && self.items() > 1
+    /// Whether each of its items has its own bytes.
+    pub(super) fn is_of_items(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| span.source.is_some())
     }
 
-    /// Takes all items but the first few, which stay, out of a span that was started.
-    pub(super) fn split(&mut self, first: u32) -> Option<Self> {
+    /// How many items there are, if more may come.
+    pub(super) fn growing(&self) -> Option<u32> {
+        let span = self.span.as_ref().filter(|span| span.is_tail)?;
+        span.source.as_ref()?.growing()
+    }
+
+    /// At least as many bytes as its argument has, or will have.
+    pub(super) fn most_bytes(&self) -> usize {
+        let source = self.span.as_ref().and_then(|span| span.source.as_ref());
+        source.map_or(self.argument.len(), |source| source.most_bytes())
+    }
+
+    /// Makes it a part with at most so many items, and has it fetch its bytes. Returns what is left.
+    pub(super) fn cut(&mut self, most: u32) -> Option<Self> {
         let span = self.span.as_mut()?;
-        let middle = span.items.start.checked_add(first)?;
-        if middle >= span.items.end {
-            return None;
+        let rest = span.cut(most);
+        if let Some(source) = &span.source {
+            self.argument = Argument::Own(source.bytes_of(&span.items));
         }
-        let rest = Span {
-            items: middle..span.items.end,
-            ..span.clone()
-        };
-        span.items.end = middle;
-        Some(Self {
+        rest.map(|rest| self.rest(rest))
+    }
+
+    /// Takes all items but the first few, which stay, out of a part.
+    pub(super) fn split(&mut self, first: u32) -> Option<Self> {
+        let rest = self.span.as_mut()?.cut(first)?;
+        Some(self.rest(rest))
+    }
+
+    /// A task for other items. It has no bytes of them before it is cut.
+    fn rest(&self, span: Span) -> Self {
+        Self {
             future: self.future.clone(),
             face: self.face,
             function: self.function,
             definition: self.definition.clone(),
-            argument: self.argument.clone(),
-            attachment: self.attachment.clone(),
+            argument: Argument::Own(Vec::new()),
+            attachment: None,
             options: self.options,
-            span: Some(rest),
+            span: Some(span),
             left: Left::All,
             permit: None,
             has_place: false,
             observed: None,
             reported: false,
-        })
+        }
     }
 
     /// Takes the first few items, which are not all, out of a span that was started.
@@ -492,9 +510,8 @@ fn claim(future: &TaskRef) -> bool {
 impl Drop for Task {
     /// Nobody may wait forever: what was not finished is finished now.
     fn drop(&mut self) {
-        let state = self.future.state();
         match self.left {
-            Left::Publish if !state.is_done() => {
+            Left::Publish if !self.future.state().is_done() => {
                 // SAFETY: written by `end`, and not finished.
                 unsafe { self.future.finish() };
                 self.note_end();
@@ -526,8 +543,8 @@ impl Drop for Task {
                     match self.face {
                         Face::Rust { write, .. } => write(&self.future, Ending::Error(error)),
                         Face::Foreign { answer, .. } => {
-                            let error = RemoteAnswer::Error(error);
-                            answer(self.future.address(), self.range(), error);
+                            let (items, error) = (self.range(), RemoteAnswer::Error(error));
+                            answer(self.future.address(), items, error);
                         }
                     }
                     self.future.finish();

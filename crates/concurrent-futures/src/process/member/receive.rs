@@ -156,7 +156,9 @@ impl Member {
                     // The worker waits until we say that we have read this: what is behind comes
                     // after the rest, as before.
                     rest = self.take_back(0);
-                    rest.push(flight.task.split(begun).ok_or(Corrupt)?);
+                    let unbegun = flight.task.split(begun).ok_or(Corrupt)?;
+                    self.handed = self.handed.saturating_sub(unbegun.weight());
+                    rest.push(unbegun);
                 }
                 arrivals.push(Arrival::Answer(Answer {
                     task: flight.task,

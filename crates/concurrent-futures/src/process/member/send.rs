@@ -18,7 +18,7 @@ impl Member {
         let definition = self.missing(task).map_or(0, |missing| {
             HEADER + missing.bytes.len().next_multiple_of(8)
         });
-        self.has_room_for(RELEASE + definition + task.argument.len().next_multiple_of(8))
+        self.has_room_for(RELEASE + definition + task.most_bytes().next_multiple_of(8))
     }
 
     /// Whether the frame of an argument so long fits in now.
@@ -78,6 +78,7 @@ impl Member {
         }
         let is_first = self.in_flight.is_empty();
         let mut task = task;
+        self.handed += task.weight();
         if is_first {
             task.note_turn();
         }
@@ -87,7 +88,6 @@ impl Member {
             position: self.writer.position(),
         });
         self.next_number += 1;
-        self.handed += 1;
         self.write_whole(&call, &[])?;
         self.sending = Some(0);
         self.pump()?;
