@@ -28,6 +28,7 @@ use pyo3::types::{PyList, PyMemoryView};
 use std::ffi::c_int;
 use std::io;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// From this length on, a buffer goes beside the pickle; measured.
@@ -46,8 +47,14 @@ const WORD: usize = size_of::<u64>();
 
 /// Is called by a pickler with each buffer, and keeps the long ones.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
-#[derive(Default)]
-pub(crate) struct Collector(Mutex<Vec<PyBuffer<u8>>>);
+pub(crate) struct Collector {
+    kept: Mutex<Vec<PyBuffer<u8>>>,
+    /// Whether to refuse buffers that are read-only: before it had protocol 5, `multiprocessing`
+    /// made writable copies of them.
+    is_strict: bool,
+    /// Whether there was one.
+    has_refused: AtomicBool,
+}
 
 #[pymethods]
 impl Collector {
@@ -58,6 +65,11 @@ impl Collector {
             return Ok(true);
         };
         let raw = PyBuffer::get(&raw)?;
+        if self.is_strict && raw.readonly() {
+            // ORDERING: Relaxed: it is looked at by the thread that pickles, as this is.
+            self.has_refused.store(true, Ordering::Relaxed);
+            return Err(PyValueError::new_err("the buffer is read-only"));
+        }
         if raw.len_bytes() < LONG {
             return Ok(true);
         }
@@ -67,8 +79,22 @@ impl Collector {
 }
 
 impl Collector {
+    /// One that refuses buffers that are read-only, if `is_strict`.
+    pub(crate) fn new(is_strict: bool) -> Self {
+        Self {
+            kept: Mutex::default(),
+            is_strict,
+            has_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it has refused a buffer.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.has_refused.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<PyBuffer<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was kept.

@@ -377,7 +377,7 @@ impl Pickling {
             Err(error) if self.by_value && error.is_instance_of::<PyException>(py) => {
                 let pickle = py
                     .import("cloudpickle")?
-                    .call_method1("dumps", (object, 5))?
+                    .call_method1("dumps", (object, stdlib::default_protocol(py)?))?
                     .cast_into::<PyBytes>()?;
                 Ok(WithBuffers {
                     pickle,
@@ -389,10 +389,28 @@ impl Pickling {
     }
 
     /// As `multiprocessing` pickles, but for long buffers.
+    ///
+    /// Where its protocol is 4, it makes copies of all buffers, which arrive writable. Protocol 5 has
+    /// those that are read-only arrive so. An object with such buffers is pickled by protocol 4 as a
+    /// whole, unless that is impossible.
     fn with_buffers<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<WithBuffers<'py>> {
         let py = object.py();
-        let collector = Bound::new(py, Collector::default())?;
-        let pickle = with_reductions_and(object, Some(collector.as_any()))?;
+        let is_strict = stdlib::default_protocol(py)?.lt(5)?;
+        let mut collector = Bound::new(py, Collector::new(is_strict))?;
+        let mut pickled = with_reductions_and(object, Some(collector.as_any()));
+        if pickled.is_err() && collector.get().has_refused() {
+            let whole = with_reductions(object);
+            if whole.is_ok() {
+                return Ok(WithBuffers {
+                    pickle: whole?,
+                    buffers: None,
+                });
+            }
+            // Its class offers buffers to any protocol.
+            collector = Bound::new(py, Collector::new(false))?;
+            pickled = with_reductions_and(object, Some(collector.as_any()));
+        }
+        let pickle = pickled?;
         let buffers = collector.get().take();
         if buffers.is_empty() {
             return Ok(WithBuffers {
@@ -485,7 +503,7 @@ fn with_reductions_and<'py>(
     let pickler = stdlib::original_pickler(py)?;
     let pickler = match callback {
         Some(callback) => pickler.call1((&buffer, 5, true, callback))?,
-        None => pickler.call1((&buffer, 5))?,
+        None => pickler.call1((&buffer,))?,
     };
     pickler.call_method1(name::dump(py), (object,))?;
     let pickle = buffer.call_method0(name::getvalue(py))?;

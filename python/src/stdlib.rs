@@ -89,6 +89,7 @@ imported! {
         loads = "pickle", "loads";
         dumps = "pickle", "dumps";
         pickler = "pickle", "Pickler";
+        default_protocol = "pickle", "DEFAULT_PROTOCOL";
         reduction = "multiprocessing", "reduction";
         original_pickler = "multiprocessing.reduction", "ForkingPickler";
         failed_item = "concurrent_futures._worker", "FailedItem";

@@ -156,12 +156,38 @@ def test_a_result_may_be_changed_and_stays_as_it_is(quick: Any) -> None:
         assert (result == n).all()
 
 
-def test_what_is_read_only_stays_so(quick: Any) -> None:
-    sent = numbers(LONG)
-    sent.flags.writeable = False
-    back = call(quick, tasks.identity, sent)
-    assert not back.flags.writeable
-    assert numpy.array_equal(back, sent)
+def is_writable(value: Any) -> bool:
+    """Whether an array, or all of a collection, may be changed. Changes them."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_writable, value))
+    if value.flags.writeable:
+        value[:1] = 1
+    return bool(value.flags.writeable)
+
+
+def read_only(length: int) -> Any:
+    """An array that may not be changed."""
+    return numpy.frombuffer(bytes(length), dtype=numpy.uint8)
+
+
+@pytest.mark.parametrize("length", [80, 100_000, LONG])
+def test_what_is_read_only_arrives_as_in_the_standard_library(pool: Any, length: int) -> None:
+    # By protocol 4, which was the default before 3.14, all arrays arrive writable.
+    expected = pickle.DEFAULT_PROTOCOL < 5
+    fixed, free = read_only(length), numpy.zeros(length, dtype=numpy.uint8)
+    assert call(pool, is_writable, free) is True
+    for value in fixed, [free, fixed], [fixed, free]:
+        assert call(pool, is_writable, value) is expected
+        assert list(pool.map(is_writable, [value] * 3)) == [expected] * 3
+        assert list(pool.map(is_writable, [value] * 3, chunksize=2)) == [expected] * 3
+    assert is_writable(call(pool, read_only, length)) is expected
+    for result in [
+        *pool.map(read_only, [length] * 3),
+        *pool.map(read_only, [length] * 3, chunksize=3),
+    ]:
+        assert is_writable(result) is expected
+    assert not fixed.any()
+    assert not free.any()
 
 
 _kept: list[Any] = []
