@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 PYTHON ?= python3
 
-.PHONY: demo test lint unit models doc python python-lint bench bench-rust bench-python stress sanitize fuzz
+.PHONY: demo test lint unit models doc python python-lint bench bench-rust bench-python stress sanitize fuzz ctrl-c
 
 ## The main job: downloads 80 pictures from a server on this machine, one after
 ## another and with a pool of 20; counts primes one after another, with threads and
@@ -90,6 +90,15 @@ bench-python:
 bench-python-%: .venv/%/package
 	.venv/$*/bin/python $(PIP_INSTALL) -r python/benches/requirements.txt
 	.venv/$*/bin/python python/benches/run.py
+
+## Ctrl-C at random moments of thousands of programs, with the newest CPython; takes an hour or so.
+ctrl-c:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory ctrl-c-$$version
+
+ctrl-c-%: .venv/%/package
+	.venv/$*/bin/python python/tests/ctrl_c.py --runs 2000 threads
+	.venv/$*/bin/python python/tests/ctrl_c.py --runs 1000 fork spawn forkserver
 
 ## Millions of tasks.
 stress:

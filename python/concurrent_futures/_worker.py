@@ -76,6 +76,7 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
             _engine.refuse(channel.fd, f"its memory cannot be limited: {error}")
             return
     if task.initializer is not None:
+        _engine.allow_interrupts()
         try:
             task.initializer(*task.initargs)
         except BaseException:

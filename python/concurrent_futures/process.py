@@ -96,17 +96,8 @@ class Workers:
             ),
         )
         if self._is_served:
-            # The server would inherit blocked signals, for all that it forks.
             preload()
-            process.start()
-        else:
-            # Until the worker can take them.
-            came_through = _engine.allow_interrupts(False)
-            try:
-                process.start()
-            finally:
-                if came_through:
-                    _engine.allow_interrupts(True)
+        process.start()
         self.processes[process.pid] = process
         return process.pid, process.sentinel
 

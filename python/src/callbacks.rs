@@ -23,12 +23,12 @@
 //! 3. The lock is held for no Python code, and nobody waits for it long.
 
 use crate::future::Future;
+use crate::interrupts::{cannot_be_told, hold, keep};
 use crate::name;
 use crate::observers;
 use crate::process;
 use crate::stdlib;
 use pyo3::exceptions::PyKeyboardInterrupt;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -139,11 +139,13 @@ impl Callbacks {
             has_begun: AtomicBool::new(false),
         }));
         let ours = work.clone();
-        if let Err(error) = start(work) {
+        let held = hold(py);
+        let started = start(work);
+        drop(held);
+        if let Err(error) = started {
             if error.is_instance_of::<PyKeyboardInterrupt>(py) {
-                // The thread may be there. The interrupt is for who can be told.
-                // SAFETY: it has no conditions.
-                unsafe { ffi::PyErr_SetInterrupt() };
+                // The thread may be there. The interrupt is for a caller that can be told.
+                keep(error);
             } else {
                 let message = name::no_callbacks_thread(py);
                 stdlib::log(py, name::error(py), &error, (message,));
@@ -261,7 +263,7 @@ fn publish(future: &Bound<'_, Future>) {
     // SAFETY: see the invariants.
     let (_, told) = unsafe { Future::publish(future) };
     if let Err(error) = told {
-        error.write_unraisable(future.py(), Some(future.as_any()));
+        cannot_be_told(error, future.py(), Some(future.as_any()));
     }
 }
 

@@ -16,12 +16,12 @@
 //!    effects of all of them.
 //! 3. The lock is held for no Python code.
 
+use crate::interrupts::{hold, keep};
 use crate::name;
 use crate::process;
 use crate::process_shared::Shared;
 use crate::stdlib;
 use pyo3::exceptions::PyKeyboardInterrupt;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -133,11 +133,13 @@ impl<E: Errand> Errands<E> {
         let ours = Arc::clone(self);
         let work: Work = Box::new(move |py, lingers| ours.work(py, lingers));
         let work = Arc::new(Mutex::new(Some(work)));
-        if let Err(error) = start(ErrandsThread(Arc::clone(&work))) {
+        let held = hold(py);
+        let started = start(ErrandsThread(Arc::clone(&work)));
+        drop(held);
+        if let Err(error) = started {
             if error.is_instance_of::<PyKeyboardInterrupt>(py) {
-                // The thread may be there. The interrupt is for who can be told.
-                // SAFETY: it has no conditions.
-                unsafe { ffi::PyErr_SetInterrupt() };
+                // The thread may be there. The interrupt is for a caller that can be told.
+                keep(error);
             } else {
                 let message = name::no_errands_thread(py);
                 stdlib::log(py, name::error(py), &error, (message,));

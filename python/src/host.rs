@@ -1,5 +1,6 @@
 //! What the engine's workers live in: threads of Python's `threading`.
 
+use crate::interrupts::{hold, keep};
 use crate::name;
 use crate::process::{attached, come_back, stay};
 use crate::stdlib;
@@ -11,9 +12,7 @@ use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
-use std::cell::Cell;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -31,10 +30,12 @@ pub(crate) struct Threads {
 impl Threads {
     /// Starts a thread for a worker.
     ///
-    /// Much of it is Python code, in the middle of which the handler of a signal may raise. That is
-    /// no failure: what it raised is kept for `interrupted`, and the thread is there or not.
+    /// Much of it is Python code. Signals are held back meanwhile. Something else may raise an
+    /// exception there, that was sent to the calling thread: it is no failure, but kept for
+    /// `raise_kept`, and the thread is there or not.
     fn start(&self, py: Python<'_>, number: usize, worker: WorkerThread) -> PyResult<()> {
         let _on_the_way = stay(py);
+        let _held = hold(py);
         let worker = Bound::new(py, Worker(Mutex::new(Some(worker))))?;
         let thread = match self.make(py, number, &worker) {
             Ok(thread) => thread,
@@ -49,17 +50,17 @@ impl Threads {
                 return Err(not_started(py, error));
             }
             // While the thread was waited for, which runs.
-            interrupt_submit(error);
+            keep(error);
         }
         // The thread runs, whatever happens.
         if let Err(error) = self.of_pool.bind(py).add(&thread) {
-            interrupt_submit(error);
+            keep(error);
         }
         for _ in 0..ATTEMPTS {
             let of_process = self.of_process.bind(py);
             match of_process.call_method1(name::add(py), (&thread,)) {
                 Ok(_) => break,
-                Err(error) => interrupt_submit(error),
+                Err(error) => keep(error),
             }
         }
         Ok(())
@@ -89,18 +90,10 @@ impl Threads {
 /// one is made known does not end that. What always fails is told by `submit`.
 const ATTEMPTS: u32 = 10;
 
-/// How many threads have something in `INTERRUPT`.
-static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    /// What a handler of a signal raised in the middle of a submission.
-    static INTERRUPT: Cell<Option<PyErr>> = const { Cell::new(None) };
-}
-
 /// A thread was not started: by the system, or as the handler of a signal has raised something.
 fn not_started(py: Python<'_>, error: PyErr) -> PyErr {
     if !is_by_system(py, &error) {
-        interrupt_submit(error.clone_ref(py));
+        keep(error.clone_ref(py));
     }
     error
 }
@@ -108,27 +101,6 @@ fn not_started(py: Python<'_>, error: PyErr) -> PyErr {
 /// Whether there is no room for another thread.
 fn is_by_system(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyRuntimeError>(py) || error.is_instance_of::<PyMemoryError>(py)
-}
-
-fn interrupt_submit(error: PyErr) {
-    if INTERRUPT.replace(Some(error)).is_none() {
-        INTERRUPTS.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// What a handler of a signal raised in the calling thread while it was starting a thread; to be
-/// raised when all is in order again.
-pub(crate) fn interrupted() -> PyResult<()> {
-    if INTERRUPTS.load(Ordering::Relaxed) == 0 {
-        return Ok(());
-    }
-    match INTERRUPT.take() {
-        Some(error) => {
-            INTERRUPTS.fetch_sub(1, Ordering::Relaxed);
-            Err(error)
-        }
-        None => Ok(()),
-    }
 }
 
 /// The share of the engine's pool in the settings.

@@ -30,6 +30,7 @@ mod feeder;
 mod fields;
 mod future;
 mod host;
+mod interrupts;
 mod life;
 mod map;
 mod name;
@@ -76,6 +77,8 @@ mod _engine {
     #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
+    use super::interrupts::allow_interrupts;
+    #[pymodule_export]
     use super::life::{life_of_this_process, live_no_longer_than};
     #[pymodule_export]
     use super::map::ResultIterator;
@@ -95,7 +98,7 @@ mod _engine {
     #[pymodule_export]
     use super::wait::wait;
     #[pymodule_export]
-    use super::worker_process::{allow_interrupts, refuse, serve};
+    use super::worker_process::{refuse, serve};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -19,6 +19,7 @@
 //!    `_done_callbacks`, they are in that list, which is read as it is at that moment.
 
 use crate::future::Future;
+use crate::interrupts::cannot_be_told;
 use crate::name;
 use crate::plain;
 use crate::process::stay;
@@ -362,13 +363,13 @@ fn tell(future: &Bound<'_, Future>, observers: &Observers, event: Event) {
         for waiter in waiters {
             let waiter = waiter?;
             if let Err(error) = waiter.call_method1(method, (future,)) {
-                error.write_unraisable(py, Some(&waiter));
+                cannot_be_told(error, py, Some(&waiter));
             }
         }
         Ok(())
     });
     if let Err(error) = told {
-        error.write_unraisable(py, Some(&waiters));
+        cannot_be_told(error, py, Some(&waiters));
     }
 }
 

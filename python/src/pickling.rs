@@ -138,8 +138,12 @@ impl Functions {
         let Some(name) = Name::of(function)? else {
             return Ok(None);
         };
-        let finds = || name.find(py).is_ok_and(|found| found.is(function));
-        if !(name.is_found(function) || may_call && finds()) {
+        let finds = || match name.find(py) {
+            Ok(found) => Ok(found.is(function)),
+            Err(error) if is_interrupt(py, &error) => Err(error),
+            Err(_) => Ok(false),
+        };
+        if !(name.is_found(function) || may_call && finds()?) {
             // It is for the pickling of the whole call to tell.
             return Ok(None);
         }

@@ -2,7 +2,8 @@
 
 use crate::aside::aside;
 use crate::future::Future;
-use crate::host::{self, Shared, Threads};
+use crate::host::{Shared, Threads};
+use crate::interrupts::raise_kept;
 use crate::map::{self, ResultIterator};
 use crate::process;
 use crate::stdlib;
@@ -70,7 +71,7 @@ impl ThreadPool {
         let future = Future::of_call(py, call)?;
         // SAFETY: made just now, and kept until we return.
         let submitted = unsafe { pool.submit_foreign(Future::enlist(&future, pool.home())) };
-        host::interrupted()?;
+        raise_kept()?;
         match submitted {
             Ok(()) => Ok(future),
             Err(error) => Err(stdlib::submit_error(py, &error)),

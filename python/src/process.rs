@@ -1,12 +1,12 @@
 //! What concerns the whole process: forks, and the end of the interpreter.
 
-use crate::{life, released, stdlib, waiting};
+use crate::{interrupts, life, released, stdlib, waiting};
 use concurrent_futures::engine::{ForkGuard, Pool, guard_forks};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
@@ -21,11 +21,12 @@ pub(crate) fn count_forks() {
     extern "C" fn in_child() {
         // ORDERING: Relaxed: a fork has one thread.
         GENERATION.fetch_add(1, Ordering::Relaxed);
+        interrupts::forked();
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         guard_forks();
-        // SAFETY: the function changes an atomic, which a child may do.
+        // SAFETY: the function changes atomics and handlers of signals, which a child may do.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
 }
@@ -79,6 +80,25 @@ pub(crate) fn register_hooks(py: Python<'_>) -> PyResult<()> {
 /// Differs in a fork from what it is in its parent.
 pub(crate) fn generation() -> usize {
     GENERATION.load(Ordering::Relaxed)
+}
+
+/// Whether the calling thread is the one in which Python handles signals: the process's first, or
+/// that which has forked it.
+pub(crate) fn may_handle_signals() -> bool {
+    thread_local! {
+        /// Whether it is so, and in which fork that was found out.
+        static KNOWN: Cell<Option<(usize, bool)>> = const { Cell::new(None) };
+    }
+    let generation = generation();
+    match KNOWN.get() {
+        Some((known, is_first)) if known == generation => is_first,
+        _ => {
+            // SAFETY: the calls only tell numbers.
+            let is_first = unsafe { libc::getpid() == libc::gettid() };
+            KNOWN.set(Some((generation, is_first)));
+            is_first
+        }
+    }
 }
 
 static EXITING: AtomicBool = AtomicBool::new(false);

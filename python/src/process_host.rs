@@ -6,6 +6,7 @@
 use crate::callbacks::Callbacks;
 use crate::errands::Errands;
 use crate::feeder::Fed;
+use crate::interrupts::hold_for_worker;
 use crate::name;
 use crate::process::attached;
 use crate::released;
@@ -30,6 +31,7 @@ pub(crate) struct Processes {
 impl WorkerHost for Processes {
     fn start(&self, channel: OwnedFd) -> io::Result<StartedWorker> {
         attached(|py| {
+            let _held = hold_for_worker(py);
             let workers = self.workers.bind(py);
             let started = workers.call_method1(name::start(py), (channel.as_raw_fd(),));
             let (pid, sentinel) = started

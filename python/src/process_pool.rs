@@ -6,6 +6,7 @@ use crate::errands::Errands;
 use crate::feeder::Fed;
 use crate::fields::Field;
 use crate::future::Future;
+use crate::interrupts::{cannot_be_told, hold, raise_kept};
 use crate::name;
 use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
 use crate::process::{self, generation};
@@ -82,7 +83,10 @@ impl ProcessPool {
             return Err(stdlib::submit_error(py, &SubmitError::Shutdown));
         }
         if !started.has_begun.load(Ordering::Acquire) {
+            let held = hold(py);
             this.call_method0(name::begin(py))?;
+            drop(held);
+            raise_kept().map_err(|error| Self::supervise_after(this, error))?;
         }
         Ok(())
     }
@@ -92,6 +96,7 @@ impl ProcessPool {
     fn supervise(this: &Bound<'_, Self>) -> PyResult<()> {
         let has_begun = &this.get().started()?.has_begun;
         if !has_begun.load(Ordering::Acquire) {
+            let _held = hold(this.py());
             this.call_method0(name::supervise(this.py()))?;
             has_begun.store(true, Ordering::Release);
         }
@@ -101,9 +106,9 @@ impl ProcessPool {
     /// The same if nothing was submitted in the end: there may be workers all the same.
     fn supervise_after(this: &Bound<'_, Self>, error: PyErr) -> PyErr {
         if let Err(other) = Self::supervise(this) {
-            other.write_unraisable(this.py(), Some(this));
+            cannot_be_told(other, this.py(), Some(this));
         }
-        error
+        raise_kept().err().unwrap_or(error)
     }
 
     /// Submits a call that is bytes already, or the calls of so many items.
@@ -167,13 +172,14 @@ impl ProcessPool {
         } else {
             Ok(())
         };
-        worked
-            .and_then(|()| Self::supervise(this))
-            .map_err(|error| {
-                let (_, told) = Future::cancel_pending(future);
-                shared.pool.reconsider();
-                told.err().unwrap_or(error)
-            })
+        let worked = worked.and_then(|()| Self::supervise(this));
+        if let Err(error) = worked {
+            let (_, told) = Future::cancel_pending(future);
+            shared.pool.reconsider();
+            let error = told.err().unwrap_or(error);
+            return Err(raise_kept().err().unwrap_or(error));
+        }
+        raise_kept()
     }
 
     /// Submits calls for several items as one task.

@@ -21,6 +21,7 @@ use crate::buffers;
 use crate::errands::Errand;
 use crate::feeder::Taken;
 use crate::future::Future;
+use crate::interrupts::cannot_be_told;
 use crate::observers::Observers;
 use crate::plain;
 use crate::process::attached;
@@ -580,7 +581,7 @@ unsafe impl ForeignTask for RemoteFuture {
             // SAFETY: as above.
             let (observed, told) = unsafe { Future::publish(&future) };
             if let Err(error) = told {
-                error.write_unraisable(py, Some(future.as_any()));
+                cannot_be_told(error, py, Some(future.as_any()));
             }
             if observed || !plain::is_plain(&future) {
                 // One may have come just before it was done.
@@ -609,7 +610,7 @@ unsafe impl ForeignTask for RemoteFuture {
                 Ok(())
             });
             if let Err(error) = told {
-                error.write_unraisable(py, Some(future.as_any()));
+                cannot_be_told(error, py, Some(future.as_any()));
             }
             cancel
         })

@@ -64,6 +64,7 @@ imported! {
     /// Looks up what every process with the native module needs.
     Interpreter = look_up_for_all {
         switch_interval = "sys", "getswitchinterval";
+        getsignal = "_signal", "getsignal";
         zip = "builtins", "zip";
         bytes_io = "io", "BytesIO";
         copyreg_table = "copyreg", "dispatch_table";

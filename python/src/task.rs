@@ -1,6 +1,7 @@
 //! The task in a future: what the engine's workers do with it.
 
 use crate::future::Future;
+use crate::interrupts::cannot_be_told;
 use crate::name;
 use crate::observers::{self, Event};
 use crate::plain;
@@ -139,7 +140,7 @@ unsafe impl ForeignTask for Future {
                 future.call_method1(method, (exception,)).map(drop)
             };
             if let Err(error) = set {
-                error.write_unraisable(py, Some(future.as_any()));
+                cannot_be_told(error, py, Some(future.as_any()));
             }
         });
     }
@@ -154,7 +155,7 @@ unsafe impl ForeignTask for Future {
                 Self::cancel_by_method(&future)
             };
             if let Err(error) = told {
-                error.write_unraisable(py, Some(future.as_any()));
+                cannot_be_told(error, py, Some(future.as_any()));
             }
             cancel
         })
@@ -171,7 +172,7 @@ unsafe impl ForeignTask for Future {
                 future.call_method0(method).map(drop)
             };
             if let Err(error) = told {
-                error.write_unraisable(py, Some(future.as_any()));
+                cannot_be_told(error, py, Some(future.as_any()));
             }
         });
     }

@@ -1,8 +1,9 @@
 //! How threads of Python wait: detached, until a signal is to be handled.
 
-use crate::process::{attached, come_back};
+use crate::interrupts::raise_kept;
+use crate::process::{attached, come_back, may_handle_signals};
 use crate::released::drop_released;
-use concurrent_futures::engine::{Stop, spin_limit};
+use concurrent_futures::engine::{Stop, glancing, spin_limit};
 use pyo3::prelude::*;
 use std::hint;
 use std::sync::OnceLock;
@@ -52,14 +53,21 @@ pub(crate) fn detached<R: Send>(
             Err(error) => raised.set(error).is_ok(),
         };
         WAITING.fetch_add(1, Ordering::Relaxed);
-        let result = wait(&stop);
+        let result = if may_handle_signals() {
+            // A signal that comes right before a sleep does not end that.
+            glancing(|| wait(&stop))
+        } else {
+            wait(&stop)
+        };
         WAITING.fetch_sub(1, Ordering::Relaxed);
         pause();
         (result, raised.into_inner(), come_back())
     });
     drop(on_the_way);
     drop_released(py);
-    raised.map_or(Ok(result), Err)
+    raised.map_or(Ok(()), Err)?;
+    raise_kept()?;
+    Ok(result)
 }
 
 /// Gives the worker that has just finished what the calling thread waited for the moment

@@ -5,6 +5,7 @@
 
 use crate::buffers;
 use crate::by_name::Name;
+use crate::interrupts::{allow_interrupts, hold_interrupts};
 use crate::pickling::{self, AS_ONE, NO_PICKLE, Pickling, Tag};
 use crate::process_errors;
 use crate::span_results::{self, Appended, Item};
@@ -423,36 +424,16 @@ pub(crate) fn serve<'py>(
         paused: Cell::new(None),
     };
     begin_turn(py);
-    // The parent has kept them off while the process started.
-    allow_interrupts(true);
+    // They were held while the process started.
+    allow_interrupts();
     let served = engine::serve(own(channel), &mut worker);
     // From now on it ends; an interrupt is for those that do something.
-    allow_interrupts(false);
+    hold_interrupts();
     worker.forget_interrupts();
     match (worker.fatal, served) {
         (Some(fatal), _) => Err(fatal),
         (None, Ok(())) => Ok(()),
         (None, Err(error)) => Err(PyOSError::new_err(error.to_string())),
-    }
-}
-
-/// Lets interrupts (SIGINT) through to this thread, or keeps them off, and off processes that it
-/// starts. Returns whether they came through before.
-#[pyfunction]
-pub(crate) fn allow_interrupts(allow: bool) -> bool {
-    let how = if allow {
-        libc::SIG_UNBLOCK
-    } else {
-        libc::SIG_BLOCK
-    };
-    // SAFETY: sets of signals, filled by the functions that are there for it.
-    unsafe {
-        let mut signals = std::mem::zeroed();
-        let mut before = std::mem::zeroed();
-        libc::sigemptyset(&raw mut signals);
-        libc::sigaddset(&raw mut signals, libc::SIGINT);
-        libc::pthread_sigmask(how, &raw const signals, &raw mut before);
-        libc::sigismember(&raw const before, libc::SIGINT) == 0
     }
 }
 

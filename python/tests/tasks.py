@@ -5,9 +5,11 @@ It loads little, as each worker of some start methods reads it anew.
 
 import contextlib
 import importlib
+import multiprocessing.util
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -499,3 +501,17 @@ def note(value: object) -> int:
 def length_and_first(values: list[bytes]) -> tuple[int, int]:
     """The length of the first, and its first byte."""
     return len(values[0]), values[0][0]
+
+
+def note_blocked_signals(path: Path) -> None:
+    """Writes which signals are blocked in this process, and in one that it starts."""
+    own = [int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+    code = "import signal; print([int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, [])])"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    with path.open("a") as file:
+        file.write(f"{own} {child.stdout}")
+
+
+def note_blocked_signals_at_the_end(path: Path) -> None:
+    """Does so when the process ends."""
+    multiprocessing.util.Finalize(None, note_blocked_signals, (path,), exitpriority=0)

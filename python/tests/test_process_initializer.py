@@ -194,3 +194,13 @@ def test_a_memory_limit_holds_for_the_initializer(package: ModuleType, context: 
         with pytest.raises(package.BrokenExecutor) as caught:
             pool.submit(abs, -1).result(LIMIT)
     assert "the initializer failed" in str(caught.value.__cause__)
+
+
+def test_signals_are_not_blocked_in_workers_nor_in_what_they_start(
+    lib: ModuleType, context: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "blocked"
+    with lib.ProcessPoolExecutor(1, context, tasks.note_blocked_signals, (path,)) as pool:
+        pool.submit(tasks.note_blocked_signals, path).result(LIMIT)
+        pool.submit(tasks.note_blocked_signals_at_the_end, path).result(LIMIT)
+    assert path.read_text().splitlines() == ["[] []"] * 3

@@ -22,6 +22,7 @@ pub use crate::process::host::{
 };
 #[cfg(target_os = "linux")]
 pub use crate::process::os::guard_forks;
+pub use crate::signal::glancing;
 pub use crate::sync::{deadline_after, spin_limit};
 pub use crate::thread::MAX_WORKERS;
 pub use crate::thread::host::{Host, WorkerThread};

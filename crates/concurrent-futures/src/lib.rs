@@ -64,6 +64,8 @@ mod current;
 mod deadlock;
 mod error;
 mod executor;
+#[cfg(target_os = "linux")]
+mod futex;
 mod future;
 mod log;
 mod map;

@@ -1,20 +1,36 @@
 //! A wake-up for one thread.
 //!
-//! `wait` returns after `notify`, whichever came first. Where the system has
-//! futexes it is one word; elsewhere, and under loom, a flag with a lock.
+//! # Protocol
+//! [`Signal::notify`] leaves a notification, which [`Signal::wait`] takes, whichever comes first.
+//! One thread at a time waits. Notifications do not add up. Where the system has futexes the
+//! signal is one word; elsewhere the signal is a flag with a lock.
 //!
-//! A sleep in [`Signal::wait_once`] also ends when the operating system delivers a
-//! signal to the thread, so that a language runtime can run its handler.
+//! A thread uses its own signal for one wait after the other, and a wait may end without its
+//! notification (by a time limit, or by a signal of the operating system). So the waiting thread
+//! may find a notification from before, and must look at what it waits for after each.
+//!
+//! # Invariant
+//! Taking a notification takes it by a read-modify-write with Acquire. So of two notifications
+//! that come close together, the waiting thread either sees all that happened before the second,
+//! or the second is still there. (A plain store instead loses the second: it overwrites the
+//! notification without having read it.)
+//!
+//! # Signals of the operating system
+//! A sleep in [`Signal::wait_once`] also ends when the operating system delivers a signal to the
+//! thread, so that a language runtime can run its handler. A signal that is delivered right before
+//! the sleep ends no sleep. For that, a thread [glances](glancing): its sleeps end early now and
+//! then, after twice the time of the last.
 
 #![forbid(unsafe_code)]
 
-use crate::sync::Arc;
-use std::time::Instant;
+use crate::sync::{Arc, thread_local};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
-#[cfg(all(target_os = "linux", not(loom_models)))]
-pub(crate) use futex::Signal;
-#[cfg(not(all(target_os = "linux", not(loom_models))))]
-pub(crate) use locked::Signal;
+#[cfg(target_os = "linux")]
+pub(crate) use by_futex::Signal;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use by_lock::Signal;
 
 /// How a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,82 +59,118 @@ impl Signal {
     /// The signal of the calling thread, for what it waits for one after the other.
     /// A notification may be left in it from before.
     pub(crate) fn of_this_thread() -> Arc<Self> {
-        #[cfg(not(loom_models))]
-        {
-            thread_local! {
-                static SIGNAL: Arc<Signal> = Arc::new(Signal::new());
-            }
-            SIGNAL
-                .try_with(Arc::clone)
-                .unwrap_or_else(|_| Arc::new(Self::new()))
+        thread_local! {
+            static SIGNAL: Arc<Signal> = Arc::new(Signal::new());
         }
-        #[cfg(loom_models)]
-        Arc::new(Self::new())
+        SIGNAL
+            .try_with(Arc::clone)
+            .unwrap_or_else(|_| Arc::new(Self::new()))
     }
 }
 
-#[cfg(all(target_os = "linux", not(loom_models)))]
-mod futex {
-    use super::Woken;
+/// After how long the first sleep of a thread that glances ends early.
+const FIRST_GLANCE: Duration = Duration::from_millis(10);
+
+std::thread_local! {
+    /// After how long the next sleep of the calling thread ends early.
+    static GLANCE: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// Calls `wait`, in which sleeps of the calling thread end early now and then.
+pub fn glancing<R>(wait: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Duration>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            GLANCE.set(self.0);
+        }
+    }
+    let _restore = Restore(GLANCE.replace(Some(FIRST_GLANCE)));
+    wait()
+}
+
+#[cfg(target_os = "linux")]
+mod by_futex {
+    use super::{GLANCE, Woken};
+    use crate::futex::{Futex, Scope, Slept};
+    use crate::sync::atomic::Ordering;
     use crate::sync::time_left;
-    use rustix::io::Errno;
-    use rustix::thread::futex;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
+
+    /// The longest sleep of a thread that glances.
+    const LAST_GLANCE: Duration = Duration::from_secs(1);
 
     const EMPTY: u32 = 0;
     const NOTIFIED: u32 = 1;
     const WAITING: u32 = 2;
 
     #[derive(Debug)]
-    pub(crate) struct Signal(AtomicU32);
+    pub(crate) struct Signal(Futex);
 
     impl Signal {
         pub(crate) fn new() -> Self {
-            Self(AtomicU32::new(EMPTY))
+            Self(Futex::new(EMPTY))
         }
 
         pub(crate) fn notify(&self) {
-            // ORDERING: Release, so that who takes the notification sees what came
+            // ORDERING: Release, so that the thread that takes the notification sees what came
             // before it.
-            if self.0.swap(NOTIFIED, Ordering::Release) == WAITING {
-                // It fails for an address that is no word, which ours is.
-                let _ = futex::wake(&self.0, futex::Flags::PRIVATE, 1);
+            if self.0.word().swap(NOTIFIED, Ordering::Release) == WAITING {
+                self.0.wake(Scope::Process);
             }
         }
 
         /// Waits for `notify`, the deadline, or less.
         pub(crate) fn wait_once(&self, deadline: Option<Instant>) -> Woken {
-            // ORDERING: Acquire pairs with the Release in `notify`.
-            if self
-                .0
-                .compare_exchange(EMPTY, WAITING, Ordering::Acquire, Ordering::Acquire)
-                .is_err()
-            {
-                self.0.store(EMPTY, Ordering::Relaxed);
+            let word = self.0.word();
+            // ORDERING: Relaxed: a thread that finds a notification takes it below.
+            let parked =
+                word.compare_exchange(EMPTY, WAITING, Ordering::Relaxed, Ordering::Relaxed);
+            if parked.is_err() {
+                // ORDERING: Acquire pairs with the Release in `notify`; see the invariant.
+                word.swap(EMPTY, Ordering::Acquire);
                 return Woken::Notified;
             }
-            let expired = match deadline.map(time_left) {
-                Some(None) => true,
-                left => {
-                    let timeout = left.flatten().and_then(|left| left.try_into().ok());
-                    let slept =
-                        futex::wait(&self.0, futex::Flags::PRIVATE, WAITING, timeout.as_ref());
-                    slept == Err(Errno::TIMEDOUT)
-                }
-            };
+            let expired = self.sleep(deadline);
             // ORDERING: Acquire, as above.
-            match self.0.swap(EMPTY, Ordering::Acquire) {
+            match word.swap(EMPTY, Ordering::Acquire) {
                 NOTIFIED => Woken::Notified,
                 _ if expired => Woken::Expired,
                 _ => Woken::Early,
             }
         }
+
+        /// Sleeps until the word changes, the deadline passes, or less. Returns whether the
+        /// deadline has passed.
+        fn sleep(&self, deadline: Option<Instant>) -> bool {
+            let left = match deadline.map(time_left) {
+                Some(None) => return true,
+                left => left.flatten(),
+            };
+            let glance = GLANCE
+                .get()
+                .filter(|glance| left.is_none_or(|left| *glance < left));
+            // A limit that the system cannot tell is none.
+            let limit = glance.or(left).and_then(|limit| limit.try_into().ok());
+            let slept = self.0.sleep(WAITING, limit.as_ref(), Scope::Process);
+            if slept == Slept::Woken {
+                return false;
+            }
+            if let Some(glance) = glance {
+                GLANCE.set(Some((2 * glance).min(LAST_GLANCE)));
+            }
+            glance.is_none()
+        }
+
+        /// Ends a sleep early.
+        #[cfg(loom_models)]
+        pub(crate) fn interrupt(&self) {
+            self.0.interrupt();
+        }
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(loom_models))))]
-mod locked {
+#[cfg(any(not(target_os = "linux"), loom_models))]
+mod by_lock {
     use super::Woken;
     use crate::sync::{Mutex, lock, time_left};
     #[cfg(loom_models)]
@@ -178,5 +230,140 @@ mod locked {
                 Woken::Early
             }
         }
+
+        /// Ends a sleep early.
+        #[cfg(loom_models)]
+        pub(crate) fn interrupt(&self) {
+            // Under the lock: between the look at the flag and the sleep there is no signal.
+            let set = lock(&self.set);
+            self.changed.notify_one();
+            drop(set);
+        }
     }
+}
+
+#[cfg(all(test, loom_models))]
+mod models {
+    use super::Woken;
+    use crate::sync::atomic::{AtomicBool, Ordering};
+    use crate::sync::{Arc, thread};
+
+    /// All orders with at most three preemptions.
+    fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(model);
+    }
+
+    /// A flag that is set before a notification. The flag orders nothing by itself: only a
+    /// notification that is taken shows that it was set.
+    struct Message<S> {
+        signal: S,
+        sent: AtomicBool,
+    }
+
+    /// The same models for each variant of the signal.
+    macro_rules! models {
+        ($variant:ident) => {
+            mod $variant {
+                use super::super::$variant::Signal;
+                use super::{Arc, AtomicBool, Message, Ordering, Woken, check_bounded, thread};
+
+                impl Message<Signal> {
+                    fn new() -> Arc<Self> {
+                        Arc::new(Self {
+                            signal: Signal::new(),
+                            sent: AtomicBool::new(false),
+                        })
+                    }
+
+                    fn send(&self) {
+                        self.sent.store(true, Ordering::Relaxed);
+                        self.signal.notify();
+                    }
+
+                    /// Waits for the flag. Returns how many sleeps it took.
+                    fn receive(&self) -> usize {
+                        let mut turns = 0;
+                        while !self.sent.load(Ordering::Relaxed) {
+                            self.signal.wait_once(None);
+                            turns += 1;
+                        }
+                        turns
+                    }
+                }
+
+                /// Calls `f` with the message in another thread.
+                fn beside(
+                    message: &Arc<Message<Signal>>,
+                    f: fn(&Message<Signal>),
+                ) -> thread::JoinHandle<()> {
+                    let message = Arc::clone(message);
+                    thread::spawn(move || f(&message))
+                }
+
+                #[test]
+                fn a_notification_wakes_the_waiting_thread() {
+                    loom::model(|| {
+                        let message = Message::new();
+                        let sender = beside(&message, Message::send);
+                        assert!(message.receive() <= 1);
+                        sender.join().unwrap();
+                    });
+                }
+
+                #[test]
+                fn a_notification_from_before_hides_none_that_comes_later() {
+                    loom::model(|| {
+                        let message = Message::new();
+                        message.signal.notify();
+                        let sender = beside(&message, Message::send);
+                        assert!(message.receive() <= 2);
+                        sender.join().unwrap();
+                    });
+                }
+
+                #[test]
+                fn a_notification_that_comes_beside_another_is_not_lost() {
+                    check_bounded(|| {
+                        let message = Message::new();
+                        let other = beside(&message, |message| message.signal.notify());
+                        let sender = beside(&message, Message::send);
+                        message.receive();
+                        other.join().unwrap();
+                        sender.join().unwrap();
+                    });
+                }
+
+                #[test]
+                fn a_signal_of_the_system_that_ends_the_sleep_loses_no_notification() {
+                    check_bounded(|| {
+                        let message = Message::new();
+                        message.signal.notify();
+                        let system = beside(&message, |message| message.signal.interrupt());
+                        let sender = beside(&message, Message::send);
+                        message.receive();
+                        system.join().unwrap();
+                        sender.join().unwrap();
+                    });
+                }
+
+                #[test]
+                fn a_wait_whose_time_is_over_leaves_the_notification_to_the_next() {
+                    loom::model(|| {
+                        let message = Message::new();
+                        let sender = beside(&message, Message::send);
+                        // In models, every deadline has passed.
+                        let first = message.signal.wait_once(Some(std::time::Instant::now()));
+                        assert_ne!(first, Woken::Early);
+                        message.receive();
+                        sender.join().unwrap();
+                    });
+                }
+            }
+        };
+    }
+
+    models!(by_futex);
+    models!(by_lock);
 }

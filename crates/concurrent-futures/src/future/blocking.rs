@@ -176,14 +176,14 @@ impl Waiter {
         stop: Stop<'_>,
     ) -> bool {
         // ORDERING: Acquire pairs with the Release in `notify`.
-        while !self.notified.load(Ordering::Acquire) {
-            if is_interrupted() {
+        let is_notified = || self.notified.load(Ordering::Acquire);
+        while !is_notified() {
+            if is_interrupted() || signal.wait_once(deadline) == Woken::Expired {
                 return false;
             }
-            match signal.wait_once(deadline) {
-                Woken::Expired => return false,
-                Woken::Early if stop() => return false,
-                Woken::Notified | Woken::Early => {}
+            // A notification from before may hide that a signal of the system came.
+            if !is_notified() && stop() {
+                return false;
             }
         }
         true

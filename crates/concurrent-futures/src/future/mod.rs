@@ -6,6 +6,8 @@ mod callback;
 pub(crate) mod driver;
 mod id;
 #[cfg(all(test, loom_models))]
+mod interrupted_models;
+#[cfg(all(test, loom_models))]
 mod models;
 pub(crate) mod places;
 mod promise;

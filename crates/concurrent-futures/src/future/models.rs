@@ -14,8 +14,12 @@ use std::ptr::NonNull;
 /// For models with more steps than can be tried in all orders: those with at most
 /// two preemptions, which is where faults have been found to show.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
+    check_bounded_by(2, model);
+}
+
+fn check_bounded_by(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }
 
@@ -150,7 +154,7 @@ fn wait_in_vain(state: &State) -> bool {
 
 #[test]
 fn finish_against_a_time_limit() {
-    loom::model(|| {
+    check_bounded_by(3, || {
         let cell = Cell::new();
         let worker = thread::spawn({
             let cell = Arc::clone(&cell);
@@ -167,7 +171,7 @@ fn finish_against_a_time_limit() {
 
 #[test]
 fn two_time_limits_against_each_other_and_finish() {
-    loom::model(|| {
+    check_bounded_by(3, || {
         let cell = Cell::new();
         let other = thread::spawn({
             let cell = Arc::clone(&cell);
@@ -222,7 +226,7 @@ impl CountingCallback {
 
 #[test]
 fn callbacks_added_while_finishing_run_once_in_order_before_done() {
-    loom::model(|| {
+    check_bounded_by(3, || {
         let cell = Cell::new();
         let calls = Arc::new(AtomicUsize::new(0));
         let worker = thread::spawn({

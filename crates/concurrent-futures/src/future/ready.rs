@@ -132,13 +132,12 @@ impl Watch {
             Ordering::AcqRel,
             Ordering::Acquire,
         );
-        while parking.is_ok() && self.head.load(Ordering::Relaxed) == parked() {
+        let is_parked = || self.head.load(Ordering::Relaxed) == parked();
+        while parking.is_ok() && is_parked() {
             let ends = is_interrupted()
-                || match self.signal.wait_once(deadline) {
-                    Woken::Notified => false,
-                    Woken::Expired => true,
-                    Woken::Early => stop(),
-                };
+                || self.signal.wait_once(deadline) == Woken::Expired
+                // A notification from before may hide that a signal of the system came.
+                || is_parked() && stop();
             if ends {
                 // Unless an entry comes at this very moment, nobody has come.
                 return self

@@ -7,10 +7,10 @@ use crate::deadlock::{self, Blocking, Escape, NO_FUTURES, Need, Wait};
 use crate::error::{Deadlock, SubmitError};
 use crate::future::blocking::Stop;
 use crate::signal::{Signal, Woken};
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts pending tasks, and makes submitters wait for room.
 pub struct PendingLimit {
@@ -52,7 +52,7 @@ impl PendingLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Takes a place for one task of the executor that `home` identifies. `Ok(None)` when the
@@ -67,13 +67,21 @@ impl PendingLimit {
         when_full: WhenFull<'_>,
     ) -> Result<Option<Permit>, SubmitError> {
         let mut state = self.lock();
+        let mut has_waited = false;
         while !state.closed && state.pending >= self.max {
             match when_full {
                 WhenFull::Wait(stop) => {
                     let signal = Arc::new(Signal::new());
                     state.waiting.push_back(Arc::clone(&signal));
                     drop(state);
-                    let waited = with_worker(|worker| wait(&signal, stop, worker, home));
+                    // Another may have been quicker. Then a signal of the system that came together
+                    // with the wake-up is not to be left until the next wake-up.
+                    let waited = if has_waited && stop() {
+                        Err(SubmitError::Full)
+                    } else {
+                        with_worker(|worker| wait(&signal, stop, worker, home))
+                    };
+                    has_waited = true;
                     state = self.lock();
                     if let Err(error) = waited {
                         state.leave(&signal);
@@ -180,5 +188,88 @@ impl Drop for Permit {
         let mut state = self.0.lock();
         state.pending -= 1;
         state.wake_one();
+    }
+}
+
+#[cfg(all(test, loom_models))]
+mod models {
+    use super::{PendingLimit, Permit, SubmitError, WhenFull};
+    use crate::future::blocking::NEVER;
+    use crate::sync::{Arc, thread};
+    use std::ptr;
+
+    fn check(model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(model);
+    }
+
+    fn waiting(limit: &Arc<PendingLimit>) -> thread::JoinHandle<Option<Permit>> {
+        let limit = Arc::clone(limit);
+        thread::spawn(move || limit.acquire(ptr::null(), WhenFull::Wait(NEVER)).unwrap())
+    }
+
+    #[test]
+    fn each_place_is_taken_by_one_that_waits_for_it() {
+        check(|| {
+            let limit = PendingLimit::new(1);
+            let place = limit.acquire(ptr::null(), WhenFull::Refuse).unwrap();
+            let others = [(); 2].map(|()| {
+                let limit = Arc::clone(&limit);
+                thread::spawn(move || {
+                    drop(limit.acquire(ptr::null(), WhenFull::Wait(NEVER)).unwrap())
+                })
+            });
+            drop(place);
+            for other in others {
+                other.join().unwrap();
+            }
+            assert!(
+                limit
+                    .acquire(ptr::null(), WhenFull::Refuse)
+                    .unwrap()
+                    .is_some()
+            );
+        });
+    }
+
+    #[test]
+    fn who_stops_waiting_leaves_the_place_to_the_next() {
+        check(|| {
+            let limit = PendingLimit::new(1);
+            let place = limit.acquire(ptr::null(), WhenFull::Refuse).unwrap();
+            let other = waiting(&limit);
+            let stopping = thread::spawn({
+                let limit = Arc::clone(&limit);
+                move || {
+                    let signal_came = || true;
+                    match limit.acquire(ptr::null(), WhenFull::Wait(&signal_came)) {
+                        Ok(place) => drop(place),
+                        Err(error) => assert!(matches!(error, SubmitError::Full)),
+                    }
+                }
+            });
+            // A signal of the system ends one sleep, perhaps.
+            let first = limit.lock().waiting.front().map(Arc::clone);
+            if let Some(signal) = first {
+                signal.interrupt();
+            }
+            drop(place);
+            assert!(other.join().unwrap().is_some());
+            stopping.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn closing_lets_all_go() {
+        check(|| {
+            let limit = PendingLimit::new(1);
+            let place = limit.acquire(ptr::null(), WhenFull::Refuse).unwrap();
+            let other = waiting(&limit);
+            limit.close();
+            let got = other.join().unwrap();
+            assert!(got.is_none());
+            drop(place);
+        });
     }
 }

@@ -342,12 +342,18 @@ impl Pool {
     /// # Errors
     /// `Deadlock`, if a task of the pool waits for the calling task.
     pub fn wait_for_threads(&self, stop: Stop<'_>) -> Result<bool, Deadlock> {
+        let mut has_waited = false;
         loop {
             let signal = Arc::new(Signal::new());
             let mut threads = sync::lock(&self.threads);
             if threads.alive > 0 {
                 threads.waiting.push(Arc::clone(&signal));
                 drop(threads);
+                // A signal of the system may have come together with the notification.
+                if has_waited && stop() {
+                    return Ok(false);
+                }
+                has_waited = true;
                 if !current::with_worker(|worker| self.wait_for_signal(&signal, worker, stop))? {
                     return Ok(false);
                 }

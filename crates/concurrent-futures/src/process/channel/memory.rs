@@ -4,52 +4,20 @@
 //! be killed by `SIGBUS`. What a worker writes to it is checked where it is read
 //! (`ring.rs`), and copied out before it is looked at.
 
+use super::flag::Flag;
 use super::ring::Corrupt;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::thread::{Timespec, futex};
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Keeps what one side writes apart from what the other does.
 #[repr(C, align(128))]
 struct Padded<T>(T);
-
-/// A word that says how a side sleeps, and on which it can.
-#[repr(transparent)]
-pub(super) struct Flag(AtomicU32);
-
-// ORDERING: Relaxed in all of them: the flag publishes nothing, and its order to the
-// positions is that of the fences in `ring.rs`.
-impl Flag {
-    pub(super) fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set(&self, value: u32) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    pub(super) fn swap(&self, value: u32) -> u32 {
-        self.0.swap(value, Ordering::Relaxed)
-    }
-
-    /// Sleeps until it is woken, if the flag has this value, until the time is over, or
-    /// for no reason: all of these are for the caller to tell apart.
-    pub(super) fn sleep(&self, value: u32, limit: &Timespec) {
-        let _ = futex::wait(&self.0, futex::Flags::empty(), value, Some(limit));
-    }
-
-    /// Wakes who sleeps on the flag.
-    pub(super) fn wake(&self) {
-        // It fails for an address that is no word, which ours is.
-        let _ = futex::wake(&self.0, futex::Flags::empty(), 1);
-    }
-}
 
 /// What the writer says.
 #[repr(C)]

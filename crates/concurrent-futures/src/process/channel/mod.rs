@@ -4,11 +4,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `memory.rs` | the shared memory: how it is laid out, mapped and sealed |
+//! | `flag.rs` | how a side sleeps |
 //! | `ring.rs` | a byte stream in it, for one writer and one reader |
 //! | `frame.rs` | the frames that are written to the streams |
 //! | `lane.rs` | long buffers, which go beside the streams |
 //! | `socket.rs` | the socket: the handshake, wake-ups, the end of the other side |
 
+mod flag;
 mod frame;
 mod lane;
 #[cfg_attr(loom_models, path = "model_memory.rs")]

@@ -2,58 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::flag::Flag;
 use super::ring::Corrupt;
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use loom::sync::Condvar;
-use rustix::thread::Timespec;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-
-pub(super) struct Flag {
-    word: AtomicU32,
-    /// The system's list of those who sleep on the word.
-    sleepers: Mutex<()>,
-    woken: Condvar,
-}
-
-impl Flag {
-    fn new() -> Self {
-        Self {
-            word: AtomicU32::new(0),
-            sleepers: Mutex::new(()),
-            woken: Condvar::new(),
-        }
-    }
-
-    pub(super) fn get(&self) -> u32 {
-        self.word.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set(&self, value: u32) {
-        self.word.store(value, Ordering::Relaxed);
-    }
-
-    pub(super) fn swap(&self, value: u32) -> u32 {
-        self.word.swap(value, Ordering::Relaxed)
-    }
-
-    /// Sleeps until it is woken: time does not pass in models.
-    pub(super) fn sleep(&self, value: u32, _: &Timespec) {
-        let sleepers = self.sleepers.lock().unwrap();
-        // The system looks at the newest value.
-        if self.word.fetch_add(0, Ordering::Relaxed) == value {
-            drop(self.woken.wait(sleepers).unwrap());
-        }
-    }
-
-    pub(super) fn wake(&self) {
-        let sleepers = self.sleepers.lock().unwrap();
-        self.woken.notify_one();
-        drop(sleepers);
-    }
-}
 
 pub(super) struct Positions {
     tail: AtomicU64,

@@ -45,7 +45,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::memory::{Direction, Flag, Memory, Positions};
+use super::flag::Flag;
+use super::memory::{Direction, Memory, Positions};
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use rustix::thread::Timespec;
 use std::sync::Arc;
