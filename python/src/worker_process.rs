@@ -426,7 +426,8 @@ pub(crate) fn serve<'py>(
     begin_turn(py);
     // They were held while the process started.
     allow_interrupts();
-    let served = engine::serve(own(channel), &mut worker);
+    // SAFETY: the pool of the parent process has passed the channel, which loads the same library.
+    let served = unsafe { engine::serve(own(channel), &mut worker) };
     // From now on it ends; an interrupt is for those that do something.
     hold_interrupts();
     worker.forget_interrupts();

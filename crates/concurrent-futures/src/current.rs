@@ -40,15 +40,16 @@ impl<'pool> Worker<'pool> {
 
     /// Makes the calling thread this worker while `f` runs.
     pub(crate) fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
-        struct Leave;
+        /// Makes it what it was before: that worker is further down this stack.
+        struct Leave(*const Worker<'static>);
         impl Drop for Leave {
             fn drop(&mut self) {
-                WORKER.with(|worker| worker.set(ptr::null()));
+                WORKER.with(|worker| worker.set(self.0));
             }
         }
         HOME.with(|home| home.set(self.home));
-        WORKER.with(|worker| worker.set(ptr::from_ref(self).cast()));
-        let _leave = Leave;
+        let before = WORKER.with(|worker| worker.replace(ptr::from_ref(self).cast()));
+        let _leave = Leave(before);
         f()
     }
 

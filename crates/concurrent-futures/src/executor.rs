@@ -20,7 +20,9 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Value for T {}
 /// A function that can run anywhere: a function, or a closure that captures nothing.
 ///
 /// Implemented for all that are `Copy`, which leaves room for a closure that captures
-/// a number: executors of processes refuse that one at compile time.
+/// a number: executors of processes refuse that one at compile time. They cannot refuse one that
+/// captures values without size, which must not be tokens of what was done in this process; see
+/// [`Executor::submit`].
 pub trait Function: Copy + Send + Sync + 'static {}
 
 impl<F: Copy + Send + Sync + 'static> Function for F {}
@@ -52,6 +54,11 @@ impl<F: Copy + Send + Sync + 'static> Function for F {}
 /// ```
 pub trait Executor {
     /// Submits the call `f(argument)`, and returns its future at once.
+    ///
+    /// # Safety
+    /// The executor may make `f` anew in another process, with what it captures, which has no size
+    /// then. None of that may be a token whose existence proves that something was done in this
+    /// process, if `unsafe` code relies on it. An example is at `ProcessPoolExecutor`.
     ///
     /// # Errors
     /// [`SubmitError`], when the executor was shut down, is broken, or cannot start

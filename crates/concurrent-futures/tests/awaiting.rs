@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{Counter, Hold, LONG, SHORT, pool};
-use concurrent_futures::{Future, TaskError, ThreadPoolExecutor, promise};
+use common::{Counted, Counter, Hold, LONG, SHORT, pool, within_limit};
+use concurrent_futures::{Future, ReturnWhen, TaskError, ThreadPoolExecutor, promise, wait};
 use futures_lite::future::{block_on, or, poll_once};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -297,4 +297,66 @@ fn a_panicking_waker_costs_neither_the_worker_nor_other_waiters() {
     assert_eq!(future.result_timeout(LONG).unwrap(), 1);
     let mut next = pool.spawn(|| 2).unwrap();
     assert_eq!(next.result_timeout(Duration::from_secs(10)).unwrap(), 2);
+}
+
+/// A waker that takes a lock.
+struct Locking {
+    lock: Mutex<()>,
+    woken: AtomicBool,
+}
+
+impl Wake for Locking {
+    fn wake(self: Arc<Self>) {
+        drop(self.lock.lock().unwrap());
+        self.woken.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_waker_may_wait_for_a_thread_that_waits_for_the_same_future() {
+    within_limit(|| {
+        let locking = Arc::new(Locking {
+            lock: Mutex::new(()),
+            woken: AtomicBool::new(false),
+        });
+        let (promise, mut future) = promise();
+        let waker = Waker::from(Arc::clone(&locking));
+        let pending = Pin::new(&mut future).poll_pinned(&mut Context::from_waker(&waker));
+        assert!(pending.is_pending());
+        // With a callback, those who wait are told in the order in which they came.
+        future.add_done_callback(|_| {});
+        let held = locking.lock.lock().unwrap();
+        let setter = thread::spawn(move || promise.set_result(1).unwrap());
+        let divided = wait([&future], None, ReturnWhen::AllCompleted);
+        assert_eq!(divided.done.len(), 1);
+        drop(held);
+        setter.join().unwrap();
+        assert!(locking.woken.load(Ordering::Relaxed));
+    });
+}
+
+#[test]
+fn a_waker_that_panics_when_it_is_dropped_does_not_keep_the_outcome() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a waker panics");
+        }
+    }
+    let alive = Counter::new();
+    let (promise, mut future) = promise();
+    {
+        let waker = Waker::from(Arc::new(Bomb));
+        assert!(
+            Pin::new(&mut future)
+                .poll_pinned(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+    }
+    drop(future);
+    promise.set_result(Counted::new(&alive)).unwrap();
+    assert_eq!(alive.get(), 0);
 }

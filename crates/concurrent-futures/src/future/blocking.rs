@@ -205,14 +205,50 @@ pub(crate) fn wait_parked(
         notified: AtomicBool::new(false),
     };
     let node = NonNull::from(&waiter).cast::<Node>();
-    // SAFETY: the waiter stays where it is until it was notified or unregistered.
-    if !unsafe { state.register(node) } || waiter.wait(&signal, deadline, is_interrupted, stop) {
+    // SAFETY: the waiter stays where it is until it was notified or unregistered, which the guard
+    // sees to if `is_interrupted` or `stop` panic.
+    if !unsafe { state.register(node) } {
         return true;
     }
-    // SAFETY: registered above.
-    if unsafe { state.unregister(node) } {
-        return false;
+    let registered = Registered {
+        state,
+        waiter: &waiter,
+        signal: &signal,
+    };
+    if waiter.wait(&signal, deadline, is_interrupted, stop) {
+        std::mem::forget(registered);
+        return true;
     }
-    // Done after all; the notification is on its way.
-    waiter.wait(&signal, None, || false, NEVER)
+    registered.leave()
+}
+
+/// A waiter that is in the list of a future, or on its way out of there.
+struct Registered<'a> {
+    state: &'a State,
+    waiter: &'a Waiter,
+    signal: &'a Signal,
+}
+
+impl Registered<'_> {
+    /// Takes the waiter out of the list. Returns whether the future is done after all.
+    fn leave(self) -> bool {
+        let is_done = self.end();
+        std::mem::forget(self);
+        is_done
+    }
+
+    fn end(&self) -> bool {
+        // SAFETY: registered, and not unregistered since.
+        if unsafe { self.state.unregister(NonNull::from(self.waiter).cast()) } {
+            return false;
+        }
+        // The notification is on its way.
+        self.waiter.wait(self.signal, None, || false, NEVER)
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
 }

@@ -80,6 +80,7 @@ impl<T> Unpin for Future<T> {}
 /// What a cancelled future has for an outcome.
 static CANCELLED: TaskError = TaskError::Cancelled;
 static TAKEN: TaskError = TaskError::Taken;
+static UNFINISHED: TaskError = TaskError::Timeout;
 
 impl<T> Future<T> {
     /// # Safety
@@ -343,24 +344,27 @@ impl<T> Future<T> {
 
     /// The outcome of a future that is done.
     fn look(&self) -> Result<&T, &TaskError> {
-        if self.cancelled() {
-            return Err(&CANCELLED);
+        match self.task.state().phase() {
+            Phase::Finished if self.task.taken() => Err(&TAKEN),
+            // SAFETY: the outcome is written, and only this handle can take it away,
+            // for which it must not be borrowed.
+            Phase::Finished => unsafe { (*self.task.outcome::<T>()).as_ref() },
+            Phase::Cancelling | Phase::Cancelled | Phase::Notified => Err(&CANCELLED),
+            // Nobody asks then; but memory must not depend on it.
+            _ => Err(&UNFINISHED),
         }
-        if self.task.taken() {
-            return Err(&TAKEN);
-        }
-        // SAFETY: the outcome is written, and only this handle can take it away,
-        // for which it must not be borrowed.
-        unsafe { (*self.task.outcome::<T>()).as_ref() }
     }
 
     /// Moves the outcome out of a future that is done.
     fn take(&mut self) -> Outcome<T> {
-        if self.task.state().phase() == Phase::Cancelled {
-            return Err(TaskError::Cancelled);
-        }
-        if self.task.taken() {
-            return Err(TaskError::Taken);
+        match self.task.state().phase() {
+            Phase::Finished if self.task.taken() => return Err(TaskError::Taken),
+            Phase::Finished => {}
+            Phase::Cancelling | Phase::Cancelled | Phase::Notified => {
+                return Err(TaskError::Cancelled);
+            }
+            // As above.
+            _ => return Err(TaskError::Timeout),
         }
         self.task.set_taken();
         // SAFETY: the outcome is there, ours, and marked as gone.

@@ -101,6 +101,10 @@ impl Watch {
     fn take(&self) -> *mut Node {
         // ORDERING: Acquire pairs with the pushes' Release.
         let mut newest = self.head.swap(ptr::null_mut(), Ordering::Acquire);
+        if newest == parked() {
+            // A sleep was left by a panic of what it calls.
+            newest = ptr::null_mut();
+        }
         let mut chain = ptr::null_mut();
         while let Some(node) = NonNull::new(newest) {
             // SAFETY: what was taken from the ready list is ours.
@@ -213,7 +217,7 @@ impl Watched {
                     watch: self.watch,
                     state: Cell::new(Some(NonNull::from(task.state()))),
                     index,
-                    registered: Cell::new(true),
+                    registered: Cell::new(false),
                 });
             }
         }
@@ -226,6 +230,8 @@ impl Watched {
             // SAFETY: it stays until this is dropped, and the task until then.
             unsafe {
                 let (node, entry) = (entry.cast(), entry.as_ref());
+                // First, as it may be pushed at once.
+                entry.registered.set(true);
                 let state = entry.state.get();
                 if state.is_some_and(|state| !state.as_ref().register(node)) {
                     entry.registered.set(false);

@@ -1,7 +1,7 @@
 //! An asynchronous task that waits for a future.
 
 use super::state::{Action, Node, State};
-use crate::panic::log_panic;
+use crate::panic::{drop_quietly, log_panic};
 use crate::sync::{Arc, Mutex, lock};
 use std::ptr::NonNull;
 use std::task::Waker;
@@ -93,7 +93,8 @@ impl Awaiting {
             if state.unregister(entry.cast()) {
                 give_back(entry);
             }
-            give_back(entry);
+            // The waker goes with it, which is foreign code.
+            drop_quietly(|| give_back(entry));
         }
     }
 }

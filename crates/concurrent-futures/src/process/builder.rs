@@ -160,6 +160,9 @@ impl ProcessPoolExecutorBuilder {
     /// If it returns an error or panics, the pool is broken: pending futures fail with
     /// [`TaskError::Broken`](crate::TaskError::Broken), and so does `submit`.
     ///
+    /// It may capture as little as a task; see
+    /// [values without size](crate::ProcessPoolExecutor#safety-values-without-size).
+    ///
     /// # Examples
     /// ```
     /// use concurrent_futures::{ProcessPoolExecutor, TaskError};

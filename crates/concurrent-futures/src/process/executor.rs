@@ -45,6 +45,48 @@ use std::sync::Arc;
 /// When this process ends, however it does, its workers are killed. Ctrl-C in a terminal
 /// is left to this process.
 ///
+/// # Safety: values without size
+/// The compiler cannot tell a closure that captures nothing from one that captures values without
+/// size only: both have no size. The worker makes such a closure anew, and with it what it captures.
+/// For nearly all types that is no more than a copy. But some libraries use a value without size as
+/// a *token*: it exists only after something was done in this process (a library was set up, a
+/// privilege was checked), and `unsafe` code relies on that. In the worker nothing was done, and the
+/// token is a lie.
+///
+/// So no closure may capture a token, nor may an initializer. The task gets its token in the worker:
+/// ```
+/// mod library {
+///     use std::sync::OnceLock;
+///
+///     static TABLE: OnceLock<Vec<u32>> = OnceLock::new();
+///
+///     /// Proves that the table is there in this process.
+///     #[derive(Clone, Copy)]
+///     pub struct Ready(());
+///
+///     pub fn set_up() -> Ready {
+///         TABLE.get_or_init(|| vec![1, 1, 2, 3, 5]);
+///         Ready(())
+///     }
+///
+///     impl Ready {
+///         pub fn entry(self, place: usize) -> u32 {
+///             // Sound as long as every `Ready` comes from `set_up`.
+///             unsafe { TABLE.get().unwrap_unchecked()[place] }
+///         }
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// concurrent_futures::init();
+/// let pool = concurrent_futures::ProcessPoolExecutor::new()?;
+/// // Not `move |place| ready.entry(place)` with a `Ready` from here.
+/// let entry = pool.submit(|place: usize| library::set_up().entry(place), 4)?;
+/// assert_eq!(entry.result()?, 5);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Callbacks
 /// They run in a thread of the pool that does nothing else, one after the other: one that
 /// takes long delays the others, and nothing else. It may submit tasks and wait for them,
@@ -150,6 +192,10 @@ impl ProcessPoolExecutor {
     ///
     /// An argument that does not serialise fails the future with
     /// [`TaskError::Transfer`].
+    ///
+    /// # Safety
+    /// A closure that captures is refused when the program is compiled, but for values without size:
+    /// none of them may be a token, see [values without size](Self#safety-values-without-size).
     ///
     /// # Errors
     /// [`SubmitError`], when the pool was shut down or is broken.

@@ -25,7 +25,9 @@ pub(super) type Trampoline = fn(Bytes<'_>, &mut Vec<u8>) -> bool;
 
 /// Conjures a function.
 ///
-/// Refuses closures that capture, and pointers to functions, at compile time.
+/// Refuses closures that capture, and pointers to functions, at compile time; but not what has no
+/// size among the captures, which no property of a type tells. The documentation of the executor asks
+/// programs not to capture tokens.
 pub(super) fn conjure<F: Function>() -> F {
     const {
         assert!(
@@ -37,7 +39,8 @@ pub(super) fn conjure<F: Function>() -> F {
     }
     // SAFETY: the type has no size, so that any aligned address is where a value of it is,
     // and it is `Copy`. A value exists: the submitter had one in its hands, and this is
-    // called for types whose values were submitted only.
+    // called for types whose values were submitted only. That one of another process counts, too, is
+    // what the executor's documentation asks for ("values without size").
     unsafe { *NonNull::<F>::dangling().as_ref() }
 }
 

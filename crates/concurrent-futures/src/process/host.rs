@@ -479,7 +479,11 @@ pub trait Caller {
 ///
 /// # Errors
 /// When the channel is corrupt, or the system refuses what the worker needs.
-pub fn serve(channel: OwnedFd, caller: &mut dyn Caller) -> io::Result<()> {
+///
+/// # Safety
+/// The other end of the channel is a pool of this very library, which has started this process. Its
+/// memory is shared with that one.
+pub unsafe fn serve(channel: OwnedFd, caller: &mut dyn Caller) -> io::Result<()> {
     worker::serve_face(&Socket::from_fd(channel)?, caller)
 }
 

@@ -43,8 +43,13 @@ pub(super) fn generation() -> u64 {
 }
 
 /// Sees to it that a child of a fork has no locks of pools that another thread held, and none of
-/// the pools themselves. To be called once.
+/// the pools themselves.
 pub fn guard_forks() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(guard_forks_once);
+}
+
+fn guard_forks_once() {
     extern "C" fn before() {
         FORKS.fetch_add(1, Ordering::SeqCst);
         driver::before_fork();

@@ -5,8 +5,9 @@ use super::pool::Pool;
 use super::spare;
 use crate::current::Worker;
 use crate::deadlock::{self, Crew};
-use crate::error::TaskError;
+use crate::error::{BrokenExecutor, TaskError};
 use crate::future::TaskRef;
+use crate::panic;
 use crate::signal::Signal;
 use crate::sync::{Arc, deadline_after, spin_until};
 use std::ptr;
@@ -26,7 +27,11 @@ pub(super) fn run(pool: &Arc<Pool>, role: Role) {
     let home = ptr::from_ref::<Pool>(pool).cast();
     let crew: Arc<dyn Crew> = Arc::clone(pool) as _;
     let worker = Worker::new(home, &crew, pool.observer.as_deref());
-    worker.enter(|| match (pool.host.initialize(), role) {
+    // What a face does there is foreign code.
+    let initialize = || pool.host.initialize();
+    let initialize =
+        || panic::catch(initialize).unwrap_or_else(|panic| Err(BrokenExecutor::new(panic)));
+    worker.enter(|| match (initialize(), role) {
         (Ok(()), Role::Regular) => run_tasks(pool, &worker),
         (Ok(()), Role::Spare) => {
             if spare::run(pool, &worker) {
