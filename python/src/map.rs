@@ -225,6 +225,9 @@ fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
     future.call_method0(name::cancel(future.py())).map(drop)
 }
 
+/// What the interpreter says of a generator that is in use.
+pub(crate) const EXECUTING: &str = "generator already executing";
+
 /// What an iterator over results yields next. One that fails is cancelled.
 pub(crate) fn next_of<'py, R>(
     results: &Exclusive<R>,
@@ -235,7 +238,7 @@ pub(crate) fn next_of<'py, R>(
     let py = iterator.py();
     let mut results = results
         .take(iterator)
-        .ok_or_else(|| PyRuntimeError::new_err("the iterator is in use by another thread"))?;
+        .ok_or_else(|| PyValueError::new_err(EXECUTING))?;
     let next = next(&mut results, py);
     if let Err(error) = &next {
         // As with any iterator that has failed, there is nothing more to come.
@@ -277,9 +280,7 @@ impl ResultIterator {
                 results.futures.clear();
                 Ok(())
             }
-            None => Err(PyValueError::new_err(
-                "the iterator is in use by another thread",
-            )),
+            None => Err(PyValueError::new_err(EXECUTING)),
         }
     }
 

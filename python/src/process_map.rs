@@ -4,16 +4,16 @@
 //! when their turn comes.
 
 use crate::aside::aside;
-use crate::exclusive::Exclusive;
+use crate::exclusive::{Exclusive, Taken};
 use crate::future::Future;
-use crate::map::checked_buffersize;
+use crate::map::{EXECUTING, checked_buffersize};
 use crate::process_pool::ProcessPool;
 use crate::process_source::{Producer, Source, Span};
 use crate::remote::{Part, Remote};
 use crate::stdlib;
 use crate::time_limit::End;
 use crate::waiting;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
@@ -30,6 +30,8 @@ struct Results {
     calls: u8,
     /// Whether an item was asked for.
     begun: bool,
+    /// Whether there is nothing more to come: after the last item, an exception, or `close`.
+    ended: bool,
     spans: VecDeque<Span>,
     /// Items of the first span that were yielded, or are in `current`.
     taken: u32,
@@ -64,6 +66,7 @@ pub(crate) fn map<'py>(
     let mut results = Results {
         calls: 0,
         begun: false,
+        ended: false,
         spans: VecDeque::new(),
         taken: 0,
         failed_item: stdlib::failed_item(py)?.clone().unbind(),
@@ -165,6 +168,12 @@ impl Results {
 
     fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.begun = true;
+        let next = self.find_next(py);
+        self.ended |= !matches!(next, Ok(Some(_)));
+        next
+    }
+
+    fn find_next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         waiting::breathe(py, &mut self.calls)?;
         loop {
             if let Some(result) = self.next_of_current(py)? {
@@ -240,6 +249,17 @@ fn wait_for_part(
 }
 
 impl SpanIterator {
+    /// The results; an error if somebody else has them.
+    fn results(&self, this: &Bound<'_, Self>) -> PyResult<Taken<'_, Results>> {
+        let results = self.0.take(this.as_any());
+        results.ok_or_else(|| PyValueError::new_err(EXECUTING))
+    }
+
+    /// A generator that is like this one, for what only the interpreter can make.
+    fn twin(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        stdlib::result_iterator(py)?.call1((py.None(),))
+    }
+
     /// The next result, if it is there, and no Python code is to run for it.
     pub(crate) fn at_hand(this: &Bound<'_, Self>) -> Option<Py<PyAny>> {
         this.get().0.take(this.as_any())?.at_hand(this.py())
@@ -269,17 +289,79 @@ impl SpanIterator {
     ///
     /// If no result was ever asked for, the calls are left to run.
     fn close(this: &Bound<'_, Self>) -> PyResult<()> {
-        match this.get().0.take(this.as_any()) {
-            Some(mut results) if results.begun => results.cancel(this.py()),
-            Some(mut results) => {
-                results.source = None;
-                results.spans.clear();
-                Ok(())
-            }
-            None => Err(PyValueError::new_err(
-                "the iterator is in use by another thread",
-            )),
+        let mut results = this.get().results(this)?;
+        results.ended = true;
+        if results.begun {
+            return results.cancel(this.py());
         }
+        results.source = None;
+        results.spans.clear();
+        Ok(())
+    }
+
+    /// Returns the next result, as `next` does; what is sent has no effect.
+    fn send<'py>(this: &Bound<'py, Self>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if !value.is_none() && !this.get().results(this)?.begun {
+            return Err(PyTypeError::new_err(
+                "can't send non-None value to a just-started generator",
+            ));
+        }
+        Self::__next__(this)?.ok_or_else(|| PyStopIteration::new_err(()))
+    }
+
+    /// Ends the iteration, as `close` does, and raises the exception.
+    #[pyo3(signature = (*exception))]
+    fn throw<'py>(
+        this: &Bound<'py, Self>,
+        exception: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        drop(this.get().results(this)?);
+        // One that has nothing to end raises the exception, or says what is wrong with it.
+        let thrown = Self::twin(this.py())?.call_method1("throw", exception);
+        if let Err(error) = &thrown
+            && !error.is_instance_of::<PyTypeError>(this.py())
+        {
+            Self::close(this)?;
+        }
+        thrown
+    }
+
+    /// What `isinstance` looks at, besides the type: tools ask whether it is a generator.
+    #[getter(__class__)]
+    fn class<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("types")?.getattr("GeneratorType")
+    }
+
+    #[getter]
+    fn gi_running(this: &Bound<'_, Self>) -> bool {
+        this.get().0.take(this.as_any()).is_none()
+    }
+
+    #[getter]
+    fn gi_suspended(this: &Bound<'_, Self>) -> bool {
+        let results = this.get().0.take(this.as_any());
+        results.is_some_and(|results| results.begun && !results.ended)
+    }
+
+    #[getter]
+    #[allow(clippy::unused_self, reason = "an attribute")]
+    fn gi_yieldfrom(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    #[getter]
+    fn gi_code(this: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Ok(Self::twin(this.py())?.getattr("gi_code")?.unbind())
+    }
+
+    /// A frame, as long as there may be something to come.
+    #[getter]
+    fn gi_frame(this: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        let results = this.get().0.take(this.as_any());
+        if results.is_some_and(|results| results.ended) {
+            return Ok(None);
+        }
+        Ok(Some(Self::twin(this.py())?.getattr("gi_frame")?.unbind()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -80,6 +80,7 @@ imported! {
         allocate_lock = "_thread", "allocate_lock";
         // The original, also after `install()`.
         original_as_completed = "concurrent_futures._base", "_original_as_completed";
+        result_iterator = "concurrent_futures._base", "result_iterator";
     }
     /// Looks up what pools of threads need.
     Threads = look_up_for_threads {
