@@ -153,8 +153,8 @@ class FailedItem:
     """Stands for the result of an item of `map` that has none."""
 
     def __init__(self, data: bytes) -> None:
-        #: What the call raised, by `pack_exception`.
-        self.data = data
+        #: What the call raised, by `pack_exception`; later, the exception.
+        self.data: Any = data
 
     def __reduce__(self) -> tuple[object, ...]:
         return FailedItem, (self.data,)

@@ -13,7 +13,9 @@ use crate::remote::{Part, Remote};
 use crate::stdlib;
 use crate::time_limit::End;
 use crate::waiting;
-use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
@@ -160,7 +162,10 @@ impl Results {
         };
         let result = result.into_bound(py);
         if self.is_failed(&result) {
-            let error = stdlib::rebuild_exception(py)?.call1((result.getattr("data")?,))?;
+            let mut error = result.getattr("data")?;
+            if !error.is_instance_of::<PyBaseException>() {
+                error = stdlib::rebuild_exception(py)?.call1((error,))?;
+            }
             return Err(stdlib::raising(&error));
         }
         Ok(Some(result))

@@ -97,13 +97,29 @@ struct Message {
 #[derive(Clone, Default)]
 struct Parts {
     missing: u32,
-    /// By the first of their items; and where their bytes begin.
-    results: BTreeMap<u32, (Message, usize)>,
+    /// By the first of their items.
+    results: BTreeMap<u32, Held>,
     /// Why there are no results for some items.
     errors: Vec<(Range<u32>, Content)>,
 }
 
+/// The results of some items of a span.
+#[derive(Clone)]
+enum Held {
+    /// Plain ones, and where their bytes begin.
+    Bytes(Message, usize),
+    /// So many that are to be opened on arrival.
+    Unopened(Message, u32),
+    Objects(Arc<[Py<PyAny>]>),
+}
+
 impl Parts {
+    /// Whether there is something for an item that can be taken.
+    fn has(&self, item: u32) -> bool {
+        let is_open = |held: &Held| !matches!(held, Held::Unopened(..));
+        self.results.get(&item).is_some_and(is_open) || self.error(item).is_some()
+    }
+
     fn error(&self, item: u32) -> Option<&Content> {
         let mut errors = self.errors.iter();
         let (_, error) = errors.find(|(items, _)| items.contains(&item))?;
@@ -238,6 +254,36 @@ impl Remote {
         };
         let mut content = self.content();
         match (&mut *content, answer) {
+            (Content::Parts(parts), RemoteAnswer::Value { bytes, attachment })
+                if !span_results::is_plain(&bytes) =>
+            {
+                match message(bytes, attachment) {
+                    Ok(message) => {
+                        let number = items.end - items.start;
+                        let held = Held::Unopened(message, number);
+                        parts.results.insert(items.start, held);
+                        drop(content);
+                        return self.open_later(Unopened::Part(task.clone(), items.start));
+                    }
+                    Err(error) => {
+                        self.failed.store(true, Ordering::Relaxed);
+                        let lost = Content::Lost(Arc::new(error));
+                        parts.missing = parts.missing.saturating_sub(items.end - items.start);
+                        parts.errors.push((items, lost));
+                    }
+                }
+                let is_complete = parts.missing == 0;
+                let milestone = self.reached(parts);
+                drop(content);
+                if let Some(milestone) = milestone {
+                    reach(&milestone);
+                }
+                return if is_complete {
+                    Kept::Whole
+                } else {
+                    Kept::Partly
+                };
+            }
             (Content::Parts(parts), answer) => {
                 let is_complete = self.keep_part(parts, items, answer);
                 let milestone = self.reached(parts);
@@ -273,11 +319,71 @@ impl Remote {
         if is_plain {
             return Kept::Whole;
         }
-        match self.pool.opener.add(Unopened(task.clone())) {
+        self.open_later(Unopened::Whole(task.clone()))
+    }
+
+    fn open_later(&self, unopened: Unopened) -> Kept {
+        match self.pool.opener.add(unopened) {
             Ok(true) => Kept::ToSettle,
             // It is never closed.
             Ok(false) | Err(_) => Kept::Partly,
         }
+    }
+
+    /// Opens results of some items of a span, from the first of them on. Returns whether the span is
+    /// complete by that.
+    fn open_results(&self, py: Python<'_>, first: u32) -> bool {
+        let (message, number) = match &*self.content() {
+            Content::Parts(parts) => match parts.results.get(&first) {
+                Some(Held::Unopened(message, number)) => (message.clone(), *number),
+                _ => return false,
+            },
+            _ => return false,
+        };
+        let end = first.saturating_add(number);
+        let mut opened = Vec::new();
+        let mut failure = None;
+        let mut start = 0;
+        loop {
+            let bytes = message.bytes.get(start..).unwrap_or_default();
+            match span_results::read_all(py, bytes, message.attachment.as_ref()) {
+                Ok(read) => {
+                    opened.extend(read.results.into_iter().map(Bound::unbind));
+                    match read.stopped {
+                        // What stopped it is raised by what begins there.
+                        Some(stopped) if stopped > 0 => start += stopped,
+                        _ => break,
+                    }
+                }
+                Err(error) => {
+                    failure = Some(self.pool.unpickling_failed(py, error));
+                    break;
+                }
+            }
+        }
+        let failed = first.saturating_add(u32::try_from(opened.len()).unwrap_or(u32::MAX));
+        let mut content = self.content();
+        let Content::Parts(parts) = &mut *content else {
+            return false;
+        };
+        parts.results.remove(&first);
+        if !opened.is_empty() {
+            parts.results.insert(first, Held::Objects(opened.into()));
+        }
+        if let Some(error) = failure {
+            self.failed.store(true, Ordering::Relaxed);
+            let raised = Content::Raised(Arc::new(error));
+            parts.errors.push((failed..end, raised));
+        }
+        parts.missing = parts.missing.saturating_sub(number);
+        let is_complete = parts.missing == 0;
+        let milestone = self.reached(parts);
+        drop(content);
+        drop(message);
+        if let Some(milestone) = milestone {
+            reach(&milestone);
+        }
+        is_complete
     }
 
     /// Keeps an answer for some items of a span. Returns whether it was the last.
@@ -286,7 +392,8 @@ impl Remote {
         let error = match answer {
             RemoteAnswer::Value { bytes, attachment } => match message(bytes, attachment) {
                 Ok(message) => {
-                    parts.results.insert(items.start, (message, 0));
+                    let held = Held::Bytes(message, 0);
+                    parts.results.insert(items.start, held);
                     return parts.missing == 0;
                 }
                 Err(error) => Content::Lost(Arc::new(error)),
@@ -306,8 +413,7 @@ impl Remote {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let (item, _) = milestone.as_ref()?;
-        let is_reached =
-            parts.missing == 0 || parts.results.contains_key(item) || parts.error(*item).is_some();
+        let is_reached = parts.missing == 0 || parts.has(*item);
         let (_, task) = milestone.take_if(|_| is_reached)?;
         Some(task)
     }
@@ -327,9 +433,9 @@ impl Remote {
     /// # Errors
     /// `KeyboardInterrupt`, when that came meanwhile.
     pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
-        let (message, start) = match &*self.content() {
+        let held = match &*self.content() {
             Content::Parts(parts) => match (parts.results.get(&item), parts.error(item)) {
-                (Some((message, start)), _) => (message.clone(), *start),
+                (Some(held), _) => held.clone(),
                 (None, Some(error)) => {
                     let error = error.clone();
                     return self.raised(py, &error);
@@ -341,12 +447,25 @@ impl Remote {
                 return self.raised(py, &other);
             }
         };
+        let (message, start) = match held {
+            Held::Bytes(message, start) => (message, start),
+            Held::Unopened(..) => return Ok(Part::Missing),
+            Held::Objects(objects) => {
+                let taken = match &mut *self.content() {
+                    Content::Parts(parts) => parts.results.remove(&item),
+                    _ => None,
+                };
+                drop(taken);
+                let results = objects.iter().map(|object| object.bind(py).clone());
+                return Ok(Part::Results(results.collect()));
+            }
+        };
         let bytes = message.bytes.get(start..).unwrap_or_default();
         let read = span_results::read(py, bytes, message.attachment.as_ref());
         let left = match &read {
             Ok(read) => read.stopped.map(|stopped| {
                 let next = item + u32::try_from(read.results.len()).unwrap_or(u32::MAX);
-                (next, (message.clone(), start + stopped))
+                (next, Held::Bytes(message.clone(), start + stopped))
             }),
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => {
                 return Err(error.clone_ref(py));
@@ -521,27 +640,44 @@ fn open_content(future: &Bound<'_, Future>, remote: &Remote) -> PyResult<()> {
     Ok(())
 }
 
-/// A task whose answer is to be opened.
-pub(crate) struct Unopened(TaskRef);
+/// An answer that is to be opened.
+pub(crate) enum Unopened {
+    Whole(TaskRef),
+    /// The results of a span that begin with this item.
+    Part(TaskRef, u32),
+}
 
 impl Errand for Unopened {
     fn run(self, py: Python<'_>) -> Arc<Shared> {
-        let task = self.0;
+        let (Self::Whole(task) | Self::Part(task, _)) = &self;
         // SAFETY: it is one of ours, and the reference keeps it.
         let future = unsafe { Future::of(py, task.address()) };
         let remote = future.get().remote();
         // SAFETY: only futures with this part are added.
         let remote = unsafe { remote.unwrap_unchecked() };
-        // An interrupt that unpickling raises of its own accord is no other failure.
-        if let Err(error) = open_content(&future, remote) {
-            let error = remote.pool.unpickling_failed(py, error);
-            *remote.content() = Content::Opened;
-            Future::fill_exception(&future, error.into_value(py).into_bound(py).into_any());
-        }
-        // SAFETY: claimed by the pool, which has left it to us; the outcome is there.
-        unsafe {
-            if !task.finish_quietly() {
-                RemoteFuture::finish(task.address());
+        let is_complete = match &self {
+            Self::Part(task, first) => {
+                let is_complete = remote.open_results(py, *first);
+                // SAFETY: a span, of which this part is the last.
+                is_complete && unsafe { task.state().claim() }.is_ok()
+            }
+            Self::Whole(_) => {
+                // An interrupt that unpickling raises of its own accord is no other failure.
+                if let Err(error) = open_content(&future, remote) {
+                    let error = remote.pool.unpickling_failed(py, error);
+                    *remote.content() = Content::Opened;
+                    let error = error.into_value(py).into_bound(py);
+                    Future::fill_exception(&future, error.into_any());
+                }
+                true
+            }
+        };
+        if is_complete {
+            // SAFETY: claimed just now, or by the pool, which has left it to us; the outcome is there.
+            unsafe {
+                if !task.finish_quietly() {
+                    RemoteFuture::finish(task.address());
+                }
             }
         }
         Arc::clone(&remote.pool)

@@ -12,12 +12,17 @@
 //! | [`TEXT`], [`BYTES`] | the length in four bytes, and so many |
 //! | [`TUPLE`], [`LIST`], [`DICT`] | the number of items in four bytes, and so many of the above; for a dictionary, key and value of each |
 //! | [`VALUE`] | the same, of what [`Pickling::append_result`] makes of it; for an item, of the pickle of its call |
+//! | [`PLAIN`] | as [`VALUE`]; unpickling it runs no Python code |
 //! | [`FAILURE`] | the same, of an exception's bytes: the item has failed |
+//! | [`PLAIN_FAILURE`] | as [`FAILURE`]; unpickling it runs no Python code |
 //! | [`LONG`] | to the end, what `append_result` makes of it; there is no other result |
 //! | [`ALL`] | to the end, what it makes of the list of all results |
 //!
 //! Numbers are in the machine's order. What is no number, text or the like, and no container of
 //! such things only, is pickled for itself, so that the bytes of one result say nothing of another.
+//!
+//! Bytes that begin with a plain result have plain ones only: the first byte tells whether the results
+//! are to be unpickled on arrival ([`is_plain`]).
 
 use crate::pickling::Pickling;
 use crate::stdlib;
@@ -44,6 +49,8 @@ const FAILURE: u8 = 11;
 const LONG: u8 = 12;
 const ALL: u8 = 13;
 const SHORT_INT: u8 = 14;
+const PLAIN: u8 = 15;
+const PLAIN_FAILURE: u8 = 16;
 
 /// Longer containers are pickled.
 const FEW: usize = 64;
@@ -57,6 +64,8 @@ const SHORT: usize = 32 * 1024;
 /// What became of a result that was to be appended.
 pub(crate) enum Appended {
     Yes,
+    /// It is not plain, as those before it are: these bytes are to follow once those are sent.
+    Apart(Vec<u8>),
     /// It is to be sent for itself: this is all of the answer.
     Long(Answer),
 }
@@ -81,8 +90,33 @@ pub(crate) fn append(
     if answer.tail.is_some() || answer.attachment.is_some() || answer.bytes.len() > SHORT {
         return Ok(Appended::Long(answer));
     }
-    append_counted(VALUE, &answer.bytes[1..], bytes);
-    Ok(Appended::Yes)
+    let value = &answer.bytes[1..];
+    if unpickling::is_plain(value) {
+        append_counted(PLAIN, value, bytes);
+        return Ok(Appended::Yes);
+    }
+    Ok(append_or_part(VALUE, value, bytes))
+}
+
+/// Appends what is not plain, unless there are plain results before it.
+fn append_or_part(kind: u8, value: &[u8], bytes: &mut Vec<u8>) -> Appended {
+    if bytes.is_empty() || !is_plain(bytes) {
+        append_counted(kind, value, bytes);
+        return Appended::Yes;
+    }
+    let mut apart = Vec::new();
+    append_counted(kind, value, &mut apart);
+    Appended::Apart(apart)
+}
+
+/// Whether unpickling the results that these bytes begin with runs no Python code, and needs nothing of
+/// their worker.
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    match bytes.split_first() {
+        Some((&(VALUE | FAILURE), _)) => false,
+        Some((&(LONG | ALL), value)) => unpickling::is_plain(value),
+        _ => true,
+    }
 }
 
 /// Appends a number, a text or the like. False, and nothing, if it is something else.
@@ -163,8 +197,12 @@ fn append_counted(kind: u8, value: &[u8], bytes: &mut Vec<u8>) {
 }
 
 /// Appends an exception, as `pack_exception` has made bytes of it.
-pub(crate) fn append_failure(packed: &[u8], bytes: &mut Vec<u8>) {
-    append_counted(FAILURE, packed, bytes);
+pub(crate) fn append_failure(packed: &[u8], bytes: &mut Vec<u8>) -> Appended {
+    if unpickling::is_plain_failure(packed) {
+        append_counted(PLAIN_FAILURE, packed, bytes);
+        return Appended::Yes;
+    }
+    append_or_part(FAILURE, packed, bytes)
 }
 
 /// Appends an item of a span. False, and what is of no use, if it is for `pickle`.
@@ -281,6 +319,25 @@ pub(crate) fn read<'py>(
     })
 }
 
+/// As [`read`]; what stands for those that have failed has the exceptions already.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_all<'py>(
+    py: Python<'py>,
+    bytes: &[u8],
+    attachment: Option<&Arc<Received>>,
+) -> PyResult<Read<'py>> {
+    let read = read(py, bytes, attachment)?;
+    for result in &read.results {
+        if result.get_type().is(stdlib::failed_item(py)?) {
+            let error = stdlib::rebuild_exception(py)?.call1((result.getattr("data")?,))?;
+            result.setattr("data", error)?;
+        }
+    }
+    Ok(read)
+}
+
 fn read_one<'py>(
     py: Python<'py>,
     bytes: &mut &[u8],
@@ -316,8 +373,10 @@ fn read_one<'py>(
             }
             dict.into_any()
         }
-        VALUE => unpickling::value(py, counted(bytes)?, None)?,
-        FAILURE => stdlib::failed_item(py)?.call1((PyBytes::new(py, counted(bytes)?),))?,
+        VALUE | PLAIN => unpickling::value(py, counted(bytes)?, None)?,
+        FAILURE | PLAIN_FAILURE => {
+            stdlib::failed_item(py)?.call1((PyBytes::new(py, counted(bytes)?),))?
+        }
         LONG => unpickling::value(py, std::mem::take(bytes), attachment)?,
         _ => return Err(garbled()),
     })

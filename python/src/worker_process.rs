@@ -205,15 +205,10 @@ impl<'py> Worker<'py> {
                 drop(result);
                 appended
             });
-            match appended {
-                Ok(Appended::Yes) => {}
-                Ok(Appended::Long(long)) => {
-                    progress.send(answer);
-                    *answer = long;
-                }
+            let appended = match appended {
                 Err(error) => match self.packed(&error) {
                     Ok(packed) => {
-                        span_results::append_failure(packed.as_bytes(), &mut answer.bytes);
+                        span_results::append_failure(packed.as_bytes(), &mut answer.bytes)
                     }
                     Err(error) => {
                         // The others are done, whatever becomes of this one.
@@ -221,6 +216,18 @@ impl<'py> Worker<'py> {
                         return Err(Failure::Call(error));
                     }
                 },
+                Ok(appended) => appended,
+            };
+            match appended {
+                Appended::Yes => {}
+                Appended::Apart(apart) => {
+                    progress.send(answer);
+                    answer.bytes.extend_from_slice(&apart);
+                }
+                Appended::Long(long) => {
+                    progress.send(answer);
+                    *answer = long;
+                }
             }
             let goes_on = progress.note(answer);
             if !goes_on && index + 1 < range.end && start.elapsed() <= PATIENCE {

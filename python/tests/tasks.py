@@ -515,3 +515,25 @@ def note_blocked_signals(path: Path) -> None:
 def note_blocked_signals_at_the_end(path: Path) -> None:
     """Does so when the process ends."""
     multiprocessing.util.Finalize(None, note_blocked_signals, (path,), exitpriority=0)
+
+
+def served_socket(number: int) -> Any:
+    """As `connected_socket`."""
+    return connected_socket()
+
+
+def pid_or_number(number: int) -> Any:
+    """An object, or the argument if it is even."""
+    return Pid() if number % 2 else number
+
+
+def cannot_arrive(number: int) -> Any:
+    """The argument 0, or an object that fails when it is unpickled."""
+    return OnUnpickling("raise") if number else number
+
+
+def fail_by_number(number: int) -> int:
+    """Raises an error of this module, but for 0."""
+    if number:
+        raise DetailedError(number, "reason")
+    return number

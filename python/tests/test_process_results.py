@@ -5,6 +5,7 @@ import asyncio
 import multiprocessing
 import threading
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 from typing import Any
 
@@ -161,3 +162,51 @@ def test_results_of_a_pool_that_is_gone_are_still_unpickled(lib: ModuleType, for
     future = pool.submit(tasks.Pid)
     del pool
     assert isinstance(future.result(LIMIT), tasks.Pid)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_results_of_map_that_their_worker_serves_are_there_after_the_end_of_the_pool(
+    lib: ModuleType, forking: Any, size: int
+) -> None:
+    with lib.ProcessPoolExecutor(1, mp_context=forking) as pool:
+        results = pool.map(tasks.served_socket, range(5), chunksize=size)
+    received = list(results)
+    for socket in received:
+        with socket:
+            assert socket.recv(10) == b"hello"
+
+
+def test_results_of_map_are_unpickled_by_a_thread_of_the_pool(pool: Any) -> None:
+    results = list(pool.map(tasks.pid_or_number, range(40)))
+    assert [result for result in results if isinstance(result, int)] == list(range(0, 40, 2))
+    others = [result for result in results if not isinstance(result, int)]
+    assert len(others) == 20
+    assert threading.current_thread().name not in {other.thread for other in others}
+
+
+def test_a_result_of_map_that_cannot_be_unpickled_breaks_the_pool_though_nobody_asks(
+    pool: Any,
+) -> None:
+    results = pool.map(tasks.cannot_arrive, range(3))
+    eventually(lambda: pool._broken)
+    assert next(results) == 0
+    with pytest.raises(BrokenProcessPool):
+        next(results)
+
+
+def test_errors_of_map_arrive_as_they_were(pool: Any) -> None:
+    results = pool.map(tasks.fail_by_number, range(4))
+    assert next(results) == 0
+    with pytest.raises(tasks.DetailedError) as info:
+        next(results)
+    assert (info.value.code, info.value.reason) == (1, "reason")
+
+
+def test_a_map_with_a_time_limit_waits_for_results_that_are_being_unpickled(
+    pool: Any, running: tasks.Flag, release: tasks.Flag
+) -> None:
+    results = pool.map(tasks.UnpicklesWhen, [running], [release], timeout=0.2)
+    running.wait()
+    with pytest.raises(TimeoutError):
+        next(results)
+    release.set()
