@@ -7,10 +7,10 @@ them; so is ``Executor``.
 
 from __future__ import annotations
 
+import concurrent.futures._base as _stdlib_base
 import contextlib
 import copyreg
 import logging
-from abc import ABCMeta
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
@@ -30,7 +30,7 @@ from concurrent.futures._base import (
     Error,
 )
 
-from concurrent_futures import TYPE_CHECKING, _engine
+from concurrent_futures import TYPE_CHECKING, _engine, _private
 from concurrent_futures._hints import without_hints
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class DeadlockError(RuntimeError):
 
 
 @without_hints
-class Future(_engine.Future["_T"], _stdlib.Future["_T"], metaclass=ABCMeta):
+class Future(_engine.Future["_T"], _stdlib.Future["_T"]):
     """The result of a call that may not have run yet.
 
     It is a ``concurrent.futures.Future`` in every respect, and can also be awaited in
@@ -105,14 +105,6 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"], metaclass=ABCMeta):
 
     def __init__(self) -> None:
         """Make a pending future. Executors do this; others seldom need to."""
-
-    @classmethod
-    def __subclasshook__(cls, other: type, /) -> Any:
-        # The standard library's own are as good. After `install()`, isinstance asks this
-        # class about those that were made before.
-        if cls is Future and issubclass(other, _stdlib_future):
-            return True
-        return NotImplemented
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
         if type(self).__reduce__ is not object.__reduce__:
@@ -163,13 +155,21 @@ def wait(
     ``return_when``, when the first is done or has raised an exception; or after ``timeout``
     seconds.
     """
-    result = _engine.wait(fs, timeout, return_when)
+    is_replaced = _private.is_threading_replaced()
+    result: Any = set(fs) if is_replaced else _engine.wait(fs, timeout, return_when)
     if isinstance(result, set):
-        # There are others among them than those of our executors.
-        divided: Any = _original_wait(result, timeout, return_when)
-        both: _engine._DoneAndNotDone[_F] = divided
-        return both
-    return result
+        # There are others among them than those of our executors, or others' locks to wait with.
+        result = _original_wait(result, timeout, return_when)
+    both: _engine._DoneAndNotDone[_F] = result
+    return both
+
+
+def _wait_with_condition(future: Future[Any], timeout: float | None) -> bool:
+    """Wait for a future by its condition; return whether it is done."""
+    with future._condition:
+        if not future.done():
+            future._condition.wait(timeout)
+        return future.done()
 
 
 @without_hints
@@ -211,3 +211,5 @@ _engine.use_types(Future, DeadlockError)
 _engine.look_up_for_futures()
 
 _engine.register_hooks()
+
+_private.forward(__name__, _stdlib_base)

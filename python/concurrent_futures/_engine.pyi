@@ -15,11 +15,10 @@ from typing import (
     final,
     type_check_only,
 )
-from weakref import WeakSet
 
 from typing_extensions import disjoint_base
 
-from concurrent_futures import _base, process
+from concurrent_futures import _base, _private, process
 
 __all__ = [
     "MAX_WORKERS",
@@ -34,7 +33,10 @@ __all__ = [
     "__version__",
     "allow_interrupts",
     "as_completed",
+    "describe_class",
     "interpreter_exits",
+    "lead_to",
+    "leads_to",
     "life_of_this_process",
     "live_no_longer_than",
     "look_up_for_futures",
@@ -86,8 +88,6 @@ class Future(Generic[_T]):
 class ThreadPool:
     """The native part of `concurrent_futures.ThreadPoolExecutor`."""
 
-    _shutdown: bool
-    _broken: Any
     def __new__(cls, *_args: object, **_kwargs: object) -> Self: ...
     def _start(
         self,
@@ -98,11 +98,19 @@ class ThreadPool:
         max_pending: int | None,
         copy_context: bool,
         threads: set[threading.Thread],
-        workers: WeakSet[threading.Thread],
+        workers: _private.WorkQueue,
     ) -> None: ...
-    def submit(
+    def _submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> _base.Future[_T]: ...
+    def _use_standard(self) -> None: ...
+    def _is_standard(self) -> bool: ...
+    def _has_started(self) -> bool: ...
+    def _give_up(
+        self, successor: Callable[[], object]
+    ) -> list[tuple[_base.Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]]: ...
+    def _is_closed(self) -> bool: ...
+    def _what_broke(self) -> str | bool: ...
     def _map(
         self,
         fn: Callable[..., _T],
@@ -129,7 +137,6 @@ class ResultIterator(Iterator[_T]):
 class ProcessPool:
     """The native part of `concurrent_futures.ProcessPoolExecutor`."""
 
-    _broken: Any
     def __new__(cls, *_args: object, **_kwargs: object) -> Self: ...
     def _start(
         self,
@@ -142,9 +149,14 @@ class ProcessPool:
         max_pending: int | None,
         by_value: bool,
     ) -> None: ...
-    def submit(
+    def _submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> _base.Future[_T]: ...
+    def _leave_submit_to_python(self) -> None: ...
+    def _is_plain(self) -> bool: ...
+    def _unfinished_futures(self) -> list[_base.Future[Any]]: ...
+    def _allow_workers(self, number: int) -> None: ...
+    def _what_broke(self) -> str | bool: ...
     def _submit_with(
         self,
         timeout: float | None,
@@ -238,6 +250,11 @@ def look_up_for_threads() -> None: ...
 def look_up_for_workers() -> None: ...
 def look_up_for_processes() -> None: ...
 def interpreter_exits() -> None: ...
+def lead_to(
+    function: Callable[..., object], method: Callable[..., object], number: int
+) -> None: ...
+def leads_to(number: int, function: object) -> bool: ...
+def describe_class(class_: type, descriptor: object) -> None: ...
 def life_of_this_process() -> int: ...
 def live_no_longer_than(pipe: int) -> None: ...
 def serve(

@@ -21,7 +21,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from concurrent_futures import _base, _originals, process, thread
+from concurrent_futures import _base, _engine, _originals, process, thread
+from concurrent_futures._carry_over import CarriedOver, lead_original
 
 _PACKAGE = "concurrent_futures"
 
@@ -40,6 +41,14 @@ _PAIRS: list[tuple[object, object]] = [
 ]
 
 
+# Each class with what takes its place.
+_CLASSES = (
+    (_base._stdlib_future, _base.Future),
+    (thread._stdlib_executor, thread.ThreadPoolExecutor),
+    (process._stdlib_executor, process.ProcessPoolExecutor),
+)
+
+
 class _Change(NamedTuple):
     """A global name of a module that stands for an original, or stood for it before."""
 
@@ -51,6 +60,7 @@ class _Change(NamedTuple):
 
 _lock = threading.Lock()
 _changes: list[_Change] = []
+_carried_over = CarriedOver()
 
 
 def install() -> None:
@@ -63,6 +73,13 @@ def install() -> None:
         # its place.
         with contextlib.suppress(ImportError):
             importlib.import_module("concurrent.futures.interpreter")
+        if sys.modules["concurrent.futures"].Future is not _base.Future:
+            _carried_over.undo()
+            for original, ours in _CLASSES:
+                _carried_over.patches(original, ours)
+                _carried_over.kinship(original, ours)
+            lead_original(vars(thread._stdlib_executor)["submit"], _engine.ThreadPool._submit, 2)
+            lead_original(vars(process._stdlib_executor)["submit"], _engine.ProcessPool._submit, 3)
         for change in _find_originals():
             module = change.module()
             if module is not None:
@@ -82,6 +99,7 @@ def uninstall() -> None:
             if module is not None and _namespace(module).get(change.name) is change.replacement:
                 _namespace(module)[change.name] = change.original
         _changes.clear()
+        _carried_over.undo()
 
 
 def _find_originals() -> Iterator[_Change]:

@@ -13,12 +13,9 @@ import multiprocessing
 import os
 import sys
 import threading
-import weakref
-from abc import ABCMeta
-from collections.abc import Mapping
 from functools import partial
 
-from concurrent_futures import TYPE_CHECKING, _base, _engine, _originals, _worker
+from concurrent_futures import TYPE_CHECKING, _base, _engine, _originals, _private, _worker
 from concurrent_futures._hints import without_hints
 from concurrent_futures._preload import preload
 from concurrent_futures._process_errors import (
@@ -26,6 +23,15 @@ from concurrent_futures._process_errors import (
     TaskTerminatedError,
     TaskTimeoutError,
     WorkerDiedError,
+)
+from concurrent_futures._process_private import (
+    CallQueue,
+    IdleWorkers,
+    Lock,
+    MaxWorkers,
+    Refusal,
+    Wakeup,
+    pending_work_items,
 )
 
 if TYPE_CHECKING:
@@ -55,12 +61,7 @@ _TERMINATE = "terminate"
 _KILL = "kill"
 
 # `importlib.reload` executes this module again.
-_is_reloaded = "_supervisors" in globals()
-if not _is_reloaded:
-    # The supervisors of all pools, each with what ends it.
-    _supervisors: weakref.WeakKeyDictionary[threading.Thread, _engine.Supervisor] = (
-        weakref.WeakKeyDictionary()
-    )
+_is_reloaded = "ProcessPoolExecutor" in globals()
 
 
 def _cpu_count() -> int:
@@ -124,64 +125,8 @@ class Workers:
         return code
 
 
-class _CallQueue:
-    """Stands for the queue of calls, of which there is none but in the engine."""
-
-    def __init__(self, executor: ProcessPoolExecutor) -> None:
-        self._executor = weakref.ref(executor)
-
-    def qsize(self) -> int:
-        """Return the number of pending tasks."""
-        executor = self._executor()
-        return 0 if executor is None else executor._pending()
-
-    def empty(self) -> bool:
-        """Return whether no task is pending."""
-        return self.qsize() == 0
-
-    def close(self) -> None:
-        """Do nothing: it is closed with the executor."""
-
-    def join_thread(self) -> None:
-        """Do nothing: there is no thread."""
-
-
-class _IdleWorkers(threading.Semaphore):
-    """Stands for the semaphore that counts idle workers."""
-
-    def __init__(self, executor: ProcessPoolExecutor) -> None:
-        self._executor = weakref.ref(executor)
-        super().__init__(0)
-
-    @property
-    def _value(self) -> int:
-        executor = self._executor()
-        return 0 if executor is None else executor._idle()
-
-    @_value.setter
-    def _value(self, value: int) -> None:
-        """Nobody but the engine counts."""
-
-
-class _WorkItems(Mapping[int, None]):
-    """Stands for the tasks that are not done, to be counted."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self._count))
-
-    def __getitem__(self, key: int) -> None:
-        if key not in range(self._count):
-            raise KeyError(key)
-
-
 @without_hints
-class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMeta):
+class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     """Runs calls in worker processes.
 
     Parameters
@@ -218,15 +163,36 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         ``cloudpickle``, which must be installed.
     """
 
-    @classmethod
-    def __subclasshook__(cls, other: type, /) -> Any:
-        # As for futures.
-        if cls is ProcessPoolExecutor and issubclass(other, _stdlib_executor):
-            return True
-        return NotImplemented
-
     # What it stands for where it is installed.
     _original = _stdlib_executor
+
+    _hooks = _private.Hooks(
+        _stdlib_executor,
+        _stdlib_process,
+        frozenset(
+            (
+                "_broken",
+                "_call_queue",
+                "_cancel_pending_futures",
+                "_executor_manager_thread",
+                "_executor_manager_thread_wakeup",
+                "_idle_worker_semaphore",
+                "_initargs",
+                "_initializer",
+                "_max_tasks_per_child",
+                "_max_workers",
+                "_mp_context",
+                "_pending_work_items",
+                "_processes",
+                "_queue_count",
+                "_result_queue",
+                "_safe_to_dynamically_spawn_children",
+                "_shutdown_lock",
+                "_shutdown_thread",
+                "_work_ids",
+            )
+        ),
+    )
 
     def __init__(
         self,
@@ -269,13 +235,37 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
             raise ValueError("max_pending must be greater than 0")
         if cloudpickle:
             importlib.import_module("cloudpickle")  # Now rather than at the first call.
-        self._max_workers = max_workers
-        self._mp_context = mp_context
-        self._safe_to_dynamically_spawn_children = method != "fork"
-        self._initializer: Callable[..., Any] | None = initializer
-        self._initargs = initargs
-        self._max_tasks_per_child = max_tasks_per_child
-        self._on_worker_death = on_worker_death
+        needs_engine = {
+            "on_worker_death": on_worker_death != "break",
+            "task_timeout": task_timeout is not None,
+            "memory_limit": memory_limit is not None,
+            "max_pending": max_pending is not None,
+            "cloudpickle": cloudpickle,
+        }
+        #: The options that the standard library's executor does not have.
+        self._beyond = [name for name, is_set in needs_engine.items() if is_set]
+        self._start_lock = threading.Lock()
+        #: Whether a task was submitted, or is about to be, and there is no supervisor yet.
+        self._is_used = False
+        of_instance = vars(self)
+        for name in self._hooks.attributes:
+            of_instance.pop(name, None)
+        of_instance.update(
+            _max_workers=max_workers,
+            _mp_context=mp_context,
+            _safe_to_dynamically_spawn_children=method != "fork",
+            _initializer=initializer,
+            _initargs=initargs,
+            _max_tasks_per_child=max_tasks_per_child,
+        )
+        if self._hooks.are_overridden(type(self)):
+            self._work_as_standard(
+                f"{type(self).__qualname__} overrides private parts of its base class"
+            )
+            return
+        if _private.is_threading_replaced():
+            self._work_as_standard("another library has replaced the locks of threading")
+            return
         strict = on_worker_death == "break"
         # With limits for each task, and where each dies for itself, each item is one.
         self._may_divide = strict and task_timeout is None and max_pending is None
@@ -290,17 +280,17 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         )
         self._workers = Workers(mp_context, task)
         self._own(task)
-        self._processes: Any = self._workers.processes
-        self._call_queue: Any = _CallQueue(self)
-        self._work_ids: Any = self._call_queue
-        self._executor_manager_thread: Any = None
-        #: Whether a task was submitted, or is about to be, and there is no supervisor yet.
-        self._is_used = False
-        self._executor_manager_thread_wakeup: Any = None
-        self._result_queue: Any = None
-        self._cancel_pending_futures = False
-        self._idle_worker_semaphore = _IdleWorkers(self)
-        self._shutdown_lock = threading.Lock()
+        queue = CallQueue(self)
+        of_instance.update(
+            _processes=self._workers.processes,
+            _call_queue=queue,
+            _work_ids=queue,
+            _result_queue=queue,
+            _executor_manager_thread=None,
+            _executor_manager_thread_wakeup=Wakeup(None),
+            _cancel_pending_futures=False,
+            _idle_worker_semaphore=IdleWorkers(self),
+        )
         self._start(
             self._workers,
             min(max_workers, _engine.MAX_WORKERS),
@@ -314,7 +304,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
 
     def _begin(self) -> None:
         """Start what is to be there before the first task."""
-        with self._shutdown_lock:
+        with self._start_lock:
             if self._executor_manager_thread is not None or self._processes is None:
                 return
             self._is_used = True
@@ -324,7 +314,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
 
     def _supervise(self) -> None:
         """Start the supervisor, if it is not there."""
-        with self._shutdown_lock:
+        with self._start_lock:
             self._start_supervisor()
 
     def _start_supervisor(self) -> None:
@@ -333,14 +323,29 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
             return
         supervisor = self._supervisor()
         thread = threading.Thread(target=supervisor.run, name="ProcessPoolExecutor-supervisor")
-        _supervisors[thread] = supervisor
+        wakeup = Wakeup(supervisor)
+        _stdlib_process._threads_wakeups[thread] = wakeup
         try:
             thread.start()
         except BaseException:
-            del _supervisors[thread]
+            del _stdlib_process._threads_wakeups[thread]
             raise
-        self._executor_manager_thread = thread
+        vars(self).update(_executor_manager_thread=thread, _executor_manager_thread_wakeup=wakeup)
         self._is_used = False
+
+    def submit(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> _base.Future[_T]:
+        """Submit the call ``fn(*args, **kwargs)``, and return its Future at once.
+
+        What the call needs is pickled by a thread of the pool, unless it is numbers, texts and the
+        like; if that fails, so does the
+        future. With `max_pending`, it waits for room first. Raises RuntimeError after a
+        shutdown, BrokenProcessPool if the pool is broken.
+        """
+        # Most calls lead there without this; see `_engine.lead_to`.
+        future: _base.Future[_T] = self._submit(fn, *args, **kwargs)
+        return future
 
     def map(
         self,
@@ -362,7 +367,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
             raise ValueError("chunksize must be >= 1.")
         if sys.version_info < (3, 12):
             itertools.islice((), chunksize)  # What is no integer, it refuses in its own way.
-        if "submit" in vars(self) or type(self).submit is not _engine.ProcessPool.submit:
+        is_overridden = "submit" in vars(self) or not _engine.leads_to(1, type(self).submit)
+        if is_overridden or not self._is_plain():
             # It is to be called for each task.
             if buffersize is not None:
                 raise TypeError("buffersize needs the executor's own submit")
@@ -387,8 +393,12 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         Waits for those that are pending or running, and for the end of the workers, if
         ``wait``. With ``cancel_futures``, those that no worker has begun are cancelled.
         """
-        with self._shutdown_lock:
+        if self._is_standard:
+            _stdlib_executor.shutdown(self, wait, cancel_futures=cancel_futures)
+            return
+        with vars(self).get("_shutdown_lock", self._start_lock):
             self._close(cancel_futures)
+        with self._start_lock:
             # Another thread may be about to do so, which is submitting the first task.
             self._start_supervisor()
             thread = self._executor_manager_thread
@@ -396,9 +406,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         is_own = thread is threading.current_thread() or self._calls_back()
         if wait and thread is not None and not is_own:
             thread.join()
-        self._executor_manager_thread = None
-        self._call_queue = None
-        self._processes = None
+        vars(self).update(_executor_manager_thread=None, _call_queue=None, _processes=None)
 
     def terminate_workers(self) -> None:
         """End all workers by SIGTERM, and shut down without waiting.
@@ -418,7 +426,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
         if operation not in (_TERMINATE, _KILL):
             raise ValueError(f"Unsupported operation: {operation!r}")
         processes = list((self._processes or {}).values())
-        self._end_workers(operation == _KILL)
+        if not self._is_standard:
+            self._end_workers(operation == _KILL)
         for process in processes:
             # They have got a signal. This is for kinds of processes that do more.
             if operation == _KILL:
@@ -429,17 +438,107 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor, metaclass=ABCMe
 
     # ---- what other code touches
 
-    @property
-    def _shutdown_thread(self) -> bool:  # type: ignore[override]
-        return self._is_closed()
+    #: Whether it works as the standard library's; see `_private`.
+    _is_standard = False
 
-    @property
-    def _pending_work_items(self) -> _WorkItems:  # type: ignore[override]
-        return _WorkItems(self._unfinished())
+    _max_workers = MaxWorkers()
+    _mp_context = _private.Stored()
+    _safe_to_dynamically_spawn_children = _private.Stored()
+    _initializer = _private.Stored()
+    _initargs = _private.Stored()
+    _max_tasks_per_child = _private.Stored()
+    _executor_manager_thread = _private.Stored()
+    _executor_manager_thread_wakeup = _private.Stored()
+    _processes = _private.Stored()
+    _call_queue = _private.Stored()
+    _work_ids = _private.Stored()
+    _result_queue = _private.Stored()
+    _cancel_pending_futures = _private.Stored()
+    _idle_worker_semaphore = _private.Stored()
+    _shutdown_lock = Lock()
+    _shutdown_thread = Refusal(_engine.ProcessPool._is_closed)
+    _broken = Refusal(_engine.ProcessPool._what_broke)
+    _queue_count = _private.Computed(_engine.ProcessPool._submitted)
+    _pending_work_items = _private.Computed(pending_work_items)
 
-    @property
-    def _queue_count(self) -> int:  # type: ignore[override]
-        return self._submitted()
+    def _work_as_standard(self, why: str) -> None:
+        """Work as the standard library's executor."""
+        if self._beyond:
+            raise ValueError(f"{self._beyond[0]} cannot be had, as {why}")
+        of_instance = vars(self)
+        arguments = (self._max_workers, self._mp_context, self._initializer, self._initargs)
+        max_tasks_per_child = self._max_tasks_per_child
+        of_instance["_is_standard"] = True
+        self._leave_submit_to_python()
+        _stdlib_executor.__init__(self, *arguments, max_tasks_per_child=max_tasks_per_child)
+
+    def _become_standard(self, touched: str) -> None:
+        """Work as the standard library's executor from now on, as ``touched`` needs it."""
+        if self._is_standard or "_processes" not in vars(self):
+            return
+        with _private.switching:
+            if self._is_used or self._processes != {} or self._submitted() > 0:
+                raise AttributeError(
+                    f"{touched} of a ProcessPoolExecutor can be replaced only before the first"
+                    " task is submitted"
+                )
+            self._work_as_standard(f"{touched} was replaced")
+
+    def _submit_in_python(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> _base.Future[Any]:
+        """Submit a call under the lock, as other code has got at that, or at what it is for."""
+        with self._shutdown_lock:
+            of_instance = vars(self)
+            if broken := of_instance.get("_broken"):
+                raise BrokenProcessPool(broken)
+            if of_instance.get("_shutdown_thread"):
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if not self._is_standard:
+                return self._submit_with(None, 0, fn, args, kwargs)
+            if _stdlib_process._global_shutdown:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            future: _base.Future[Any] = _base.Future()
+            item = _stdlib_process._WorkItem(future, fn, args, kwargs)
+            self._pending_work_items[self._queue_count] = item
+            self._work_ids.put(self._queue_count)
+            of_instance["_queue_count"] += 1
+            self._executor_manager_thread_wakeup.wakeup()
+            if self._safe_to_dynamically_spawn_children:
+                self._adjust_process_count()
+            self._start_executor_manager_thread()
+            return future
+
+    def _adjust_process_count(self) -> None:
+        """Start a worker, if none is idle and there may be another."""
+        if self._is_standard:
+            _stdlib_executor._adjust_process_count(self)
+        elif self._idle() == 0:
+            self._spawn_process()
+
+    def _launch_processes(self) -> None:
+        """Start all workers."""
+        if self._is_standard:
+            _stdlib_executor._launch_processes(self)  # type: ignore[attr-defined]
+        else:
+            self._is_used = True
+            self._start_workers(self._max_workers)
+
+    def _spawn_process(self) -> None:
+        """Start a worker, if there may be another."""
+        if self._is_standard:
+            _stdlib_executor._spawn_process(self)  # type: ignore[attr-defined]
+        elif self._processes is not None:
+            self._is_used = True
+            self._start_workers(len(self._processes) + 1)
+
+    def _start_executor_manager_thread(self) -> None:
+        """Start the supervisor, and what is to be there before."""
+        if self._is_standard:
+            _stdlib_executor._start_executor_manager_thread(self)
+        else:
+            self._begin()
+            self._supervise()
 
 
 @without_hints
@@ -457,6 +556,8 @@ class ProcessPoolOptions:
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> _base.Future[_T]:
         """Submit the call ``fn(*args, **kwargs)``, and return its Future at once."""
+        if self._executor._is_standard:
+            raise RuntimeError("options need the engine, and the executor works without it")
         return self._executor._submit_with(self._timeout, self._retries, fn, args, kwargs)
 
 
@@ -491,19 +592,27 @@ def _process_chunk(fn: Callable[..., _T], chunk: tuple[Any, ...]) -> list[_T]:
 def _at_exit() -> None:
     """Let all pools finish their work before the interpreter ends."""
     _engine.interpreter_exits()
-    while True:
-        try:
-            supervisors = list(_supervisors.items())
-            break
-        except RuntimeError:  # It has changed.
-            continue
+    supervisors = [
+        (thread, wakeup.supervisor)
+        for thread, wakeup in _private.members(_stdlib_process._threads_wakeups)
+        if isinstance(wakeup, Wakeup) and wakeup.supervisor is not None
+    ]
     for _, supervisor in supervisors:
         supervisor.close()
     for thread, _ in supervisors:
         thread.join()
 
 
+def _after_fork_in_child() -> None:
+    """Forget the supervisors, whose threads are not in the child."""
+    for thread, wakeup in _private.members(_stdlib_process._threads_wakeups):
+        if isinstance(wakeup, Wakeup):
+            del _stdlib_process._threads_wakeups[thread]
+
+
+ProcessPoolExecutor._hooks.remember(ProcessPoolExecutor)
 _engine.look_up_for_processes()
+_engine.lead_to(ProcessPoolExecutor.submit, _engine.ProcessPool._submit, 1)
 
 if not _is_reloaded:
     # As the standard library does it: before all threads that are no daemons are joined.
@@ -511,4 +620,6 @@ if not _is_reloaded:
     _register_atexit(lambda: _at_exit())
 
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_supervisors.clear)
+        os.register_at_fork(after_in_child=lambda: _after_fork_in_child())
+
+_private.forward(__name__, _stdlib_process)

@@ -5,22 +5,25 @@ The names are those of the standard library's ``concurrent.futures.thread``.
 
 from __future__ import annotations
 
+import concurrent.futures.thread as _stdlib_thread
 import itertools
 import math
 import os
+import sys
 import threading
 import weakref
-from abc import ABCMeta
 from concurrent.futures.thread import BrokenThreadPool
+from contextvars import copy_context as _copy_of_context
 
-from concurrent_futures import TYPE_CHECKING, _base, _engine
+from concurrent_futures import TYPE_CHECKING, _base, _engine, _private
 from concurrent_futures._hints import without_hints
 
 if TYPE_CHECKING:
     import concurrent.futures as _stdlib
     from collections.abc import Callable, Generator, Iterable
-    from typing import Any, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
+    _P = ParamSpec("_P")
     _T = TypeVar("_T")
 else:
     from concurrent_futures import _originals as _stdlib
@@ -32,7 +35,6 @@ _stdlib_executor = _stdlib.ThreadPoolExecutor
 _is_reloaded = "_executors" in globals()
 if not _is_reloaded:
     _executors: weakref.WeakSet[ThreadPoolExecutor] = weakref.WeakSet()
-    _workers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _cpu_count() -> int:
@@ -41,23 +43,8 @@ def _cpu_count() -> int:
     return count or 1
 
 
-class _WorkQueue:
-    """The pending tasks of an executor, to be counted."""
-
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self._executor = executor
-
-    def qsize(self) -> int:
-        """Return the number of pending tasks."""
-        return self._executor._pending()
-
-    def empty(self) -> bool:
-        """Return whether no task is pending."""
-        return self.qsize() == 0
-
-
 @without_hints
-class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor, metaclass=ABCMeta):
+class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
     """Runs calls in threads of this process.
 
     Tasks start in the order in which they were submitted. Threads are started when there
@@ -83,15 +70,27 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor, metacla
         submitted. By default it runs in that of its thread.
     """
 
-    @classmethod
-    def __subclasshook__(cls, other: type, /) -> Any:
-        # As for futures.
-        if cls is ThreadPoolExecutor and issubclass(other, _stdlib_executor):
-            return True
-        return NotImplemented
-
     # What it stands for where it is installed.
     _original = _stdlib_executor
+
+    _hooks = _private.Hooks(
+        _stdlib_executor,
+        _stdlib_thread,
+        frozenset(
+            (
+                "_broken",
+                "_idle_semaphore",
+                "_initargs",
+                "_initializer",
+                "_max_workers",
+                "_shutdown",
+                "_shutdown_lock",
+                "_thread_name_prefix",
+                "_threads",
+                "_work_queue",
+            )
+        ),
+    )
 
     # The numbers of pools without a prefix.
     _counter = itertools.count().__next__
@@ -114,34 +113,67 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor, metacla
             raise TypeError("initializer must be a callable")
         if max_pending is not None and max_pending <= 0:
             raise ValueError("max_pending must be greater than 0")
-        self._max_workers = max_workers
+        initargs = tuple(initargs)
+        of_instance = vars(self)
+        if of_instance:
+            # From a subclass that has set them before; the standard library replaces them, too.
+            for name in self._hooks.attributes:
+                of_instance.pop(name, None)
         self._max_pending = max_pending
         self._copy_context = copy_context
-        self._thread_name_prefix: str = (
+        thread_name_prefix = (
             thread_name_prefix or f"ThreadPoolExecutor-{ThreadPoolExecutor._counter()}"
         )
-        self._initializer: Callable[..., Any] | None = initializer
-        self._initargs = tuple(initargs)
-        self._begin()
-        _executors.add(self)
+        if self._hooks.are_overridden(type(self)):
+            why = f"{type(self).__qualname__} overrides private parts of its base class"
+        elif _private.is_threading_replaced():
+            why = "another library has replaced the locks of threading"
+        elif self._is_standard():
+            why = "the pool works as the standard library's already"
+        else:
+            of_instance.update(
+                _max_workers=max_workers,
+                _thread_name_prefix=thread_name_prefix,
+                _initializer=initializer,
+                _initargs=initargs,
+            )
+            self._begin()
+            _executors.add(self)
+            return
+        if max_pending is not None:
+            raise ValueError(f"max_pending cannot be had, as {why}")
+        self._use_standard()
+        _stdlib_executor.__init__(self, max_workers, thread_name_prefix, initializer, initargs)
 
     def _begin(self) -> None:
         """Set up a pool without threads."""
-        self._threads: set[threading.Thread] = set()
+        work_queue = _private.WorkQueue(self)
+        of_instance = vars(self)
+        threads: set[threading.Thread] = set()
+        of_instance["_threads"] = threads
+        of_instance["_work_queue"] = work_queue
         self._start(
-            min(math.ceil(self._max_workers), _engine.MAX_WORKERS),
-            self._thread_name_prefix,
-            self._initializer,
-            self._initargs,
+            min(math.ceil(of_instance["_max_workers"]), _engine.MAX_WORKERS),
+            of_instance["_thread_name_prefix"],
+            of_instance["_initializer"],
+            of_instance["_initargs"],
             self._max_pending,
             self._copy_context,
-            self._threads,
-            _workers,
+            threads,
+            work_queue,
         )
 
-    @property
-    def _work_queue(self) -> _WorkQueue:  # type: ignore[override]
-        return _WorkQueue(self)
+    def submit(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> _base.Future[_T]:
+        """Submit the call ``fn(*args, **kwargs)``, and return its Future at once.
+
+        With `max_pending`, it waits for room first. Raises RuntimeError after a shutdown,
+        BrokenThreadPool if an initializer has failed.
+        """
+        # Most calls lead there without this; see `_engine.lead_to`.
+        future: _base.Future[_T] = self._submit(fn, *args, **kwargs)
+        return future
 
     def map(
         self,
@@ -168,13 +200,101 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor, metacla
         pool itself, it does not wait. With ``cancel_futures``, those that are pending are
         cancelled.
         """
-        self._close()
+        with _private.switching:
+            is_standard = self._is_standard()
+            if not is_standard:
+                self._close()
+        if is_standard:
+            _stdlib_executor.shutdown(self, wait, cancel_futures=cancel_futures)
+            return
         if cancel_futures:
             self._cancel_pending()
         if wait and not self._is_worker():
             self._wait_for_threads()
             for thread in list(self._threads):
                 thread.join()
+
+    # ---- what other code touches
+
+    _max_workers = _private.Stored()
+    _thread_name_prefix = _private.Stored()
+    _initializer = _private.Stored()
+    _initargs = _private.Stored()
+    _threads = _private.Stored()
+    _work_queue = _private.Stored()
+    _broken = _private.Computed(_engine.ThreadPool._what_broke)
+    _shutdown = _private.Computed(_engine.ThreadPool._is_closed)
+    _shutdown_lock = _private.Standard()
+    _idle_semaphore = _private.Standard()
+    _adjust_thread_count = _private.Method(_stdlib_executor._adjust_thread_count)
+    _initializer_failed = _private.Method(_stdlib_executor._initializer_failed)
+
+    def _become_standard(self, touched: str) -> None:
+        """Work as the standard library's executor from now on, as ``touched`` needs it.
+
+        Running tasks stay with the threads that run them. Those threads, and what is pending, go
+        over to the standard library's code: it finds what it would have made itself.
+        """
+        with _private.switching:
+            if self._is_standard():
+                return
+            if not self._has_started():
+                if touched == "_work_queue":
+                    # By a subclass before `__init__`, or the original's `__init__`.
+                    self._copy_context = False
+                    self._use_standard()
+                return
+            if self._max_pending is not None:
+                raise AttributeError(
+                    f"{touched} belongs to the standard library's executor: a pool with"
+                    " max_pending cannot work as that"
+                )
+            of_instance = vars(self)
+            work_queue = of_instance["_work_queue"]
+            is_closed = self._is_closed()
+            lock = threading.Lock()
+            of_instance.update(
+                _broken=self._what_broke(),
+                _shutdown=is_closed,
+                _shutdown_lock=lock,
+                _idle_semaphore=threading.Semaphore(0),
+            )
+            if sys.version_info >= (3, 14):
+                self._create_worker_context, self._resolve_work_item_task = type(
+                    self
+                ).prepare_context(self._initializer, self._initargs)
+            # What is submitted meanwhile comes after what is pending.
+            with lock:
+                given_up = self._give_up(_private.worker_after_engine(self, work_queue))
+                for future, fn, args, kwargs in given_up:
+                    work_queue.keep(self._work_item(future, fn, args, kwargs))
+                if is_closed:
+                    work_queue.keep(None)
+                work_queue.is_engines = False
+
+    def _submit_standard(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> _base.Future[Any]:
+        """Submit a call as the standard library does."""
+        if self._copy_context:
+            fn, args = _copy_of_context().run, (fn, *args)
+        with self._shutdown_lock, _stdlib_thread._global_shutdown_lock:
+            if self._broken:
+                raise getattr(self, "BROKEN", BrokenThreadPool)(self._broken)
+            if self._shutdown:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if _stdlib_thread._shutdown:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            future: _base.Future[Any] = _base.Future()
+            self._work_queue.put(self._work_item(future, fn, args, kwargs))
+            self._adjust_thread_count()
+            return future
+
+    def _work_item(self, future: Any, fn: Any, args: Any, kwargs: Any) -> Any:
+        """Return what workers of the standard library run."""
+        if sys.version_info < (3, 14):
+            return _stdlib_thread._WorkItem(future, fn, args, kwargs)
+        return _stdlib_thread._WorkItem(future, self._resolve_work_item_task(fn, args, kwargs))
 
 
 def _members(weak: Iterable[_T]) -> list[_T]:
@@ -189,21 +309,27 @@ def _members(weak: Iterable[_T]) -> list[_T]:
 def _at_exit() -> None:
     """Let all pools finish their work before the interpreter ends."""
     _engine.interpreter_exits()
-    for thread in _members(_workers):
+    for thread in _private.engine_threads():
         thread.join()
 
 
 def _after_fork_in_child() -> None:
     """Give the executors of the child threads of their own, when they need them."""
-    _workers.clear()
+    _private.switching._at_fork_reinit()  # type: ignore[attr-defined]
+    for thread in _private.engine_threads():
+        _private.threads_queues.pop(thread, None)
     for executor in _members(_executors):
-        closed = executor._shutdown
+        if executor._is_standard():
+            continue
+        is_closed = executor._is_closed()
         executor._begin()
-        if closed:
+        if is_closed:
             executor._close()
 
 
+ThreadPoolExecutor._hooks.remember(ThreadPoolExecutor)
 _engine.look_up_for_threads()
+_engine.lead_to(ThreadPoolExecutor.submit, _engine.ThreadPool._submit, 0)
 
 if not _is_reloaded:
     # As the standard library does it: before all threads that are no daemons are joined.
@@ -212,3 +338,5 @@ if not _is_reloaded:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: _after_fork_in_child())
+
+_private.forward(__name__, _stdlib_thread)

@@ -45,8 +45,12 @@ pub(crate) fn as_completed<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let end = End::of(timeout)?;
     let futures = distinct(fs)?;
+    let is_replaced = waiting::is_threading_replaced(py)?;
     let usual_type = stdlib::future_type(py)?.as_type_ptr();
     let ours = futures.iter().map(|future| {
+        if is_replaced {
+            return None;
+        }
         // One of a derived class is told in its own way.
         let future = future.cast::<Future>().ok()?;
         if future.get_type_ptr() != usual_type {

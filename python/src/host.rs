@@ -10,6 +10,7 @@ use concurrent_futures::BrokenExecutor;
 use concurrent_futures::engine::{Host, WorkerThread};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use std::io;
@@ -25,6 +26,8 @@ pub(crate) struct Threads {
     pub(crate) of_pool: Py<PySet>,
     /// The threads of all pools, for the end of the interpreter.
     pub(crate) of_process: Py<PyAny>,
+    /// What each thread goes on with after the engine has done with it; see `ThreadPool::give_up`.
+    pub(crate) successor: PyOnceLock<Py<PyAny>>,
 }
 
 impl Threads {
@@ -33,10 +36,19 @@ impl Threads {
     /// Much of it is Python code. Signals are held back meanwhile. Something else may raise an
     /// exception there, that was sent to the calling thread: it is no failure, but kept for
     /// `raise_kept`, and the thread is there or not.
-    fn start(&self, py: Python<'_>, number: usize, worker: WorkerThread) -> PyResult<()> {
+    fn start(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        number: usize,
+        worker: WorkerThread,
+    ) -> PyResult<()> {
         let _on_the_way = stay(py);
         let _held = hold(py);
-        let worker = Bound::new(py, Worker(Mutex::new(Some(worker))))?;
+        let worker = Worker {
+            worker: Mutex::new(Some(worker)),
+            threads: Arc::clone(self),
+        };
+        let worker = Bound::new(py, worker)?;
         let thread = match self.make(py, number, &worker) {
             Ok(thread) => thread,
             Err(error) => {
@@ -58,7 +70,7 @@ impl Threads {
         }
         for _ in 0..ATTEMPTS {
             let of_process = self.of_process.bind(py);
-            match of_process.call_method1(name::add(py), (&thread,)) {
+            match of_process.call_method1(name::add_thread(py), (&thread,)) {
                 Ok(_) => break,
                 Err(error) => keep(error),
             }
@@ -75,7 +87,8 @@ impl Threads {
         let keywords = PyDict::new(py);
         let name = name::thread_name(py).rem((&self.name_prefix, number))?;
         keywords.set_item(name::name(py), name)?;
-        keywords.set_item(name::target(py), worker)?;
+        keywords.set_item(name::target(py), stdlib::run_worker(py)?)?;
+        keywords.set_item(name::args(py), (worker,))?;
         stdlib::thread(py)?.call((), Some(&keywords))
     }
 
@@ -169,23 +182,35 @@ impl OnThisThread<'_> {
     }
 }
 
-/// The target of a worker thread.
+/// What a worker thread calls.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
-pub(crate) struct Worker(Mutex<Option<WorkerThread>>);
+pub(crate) struct Worker {
+    worker: Mutex<Option<WorkerThread>>,
+    threads: Arc<Threads>,
+}
 
 impl Worker {
     /// The engine's worker, if it was not taken before.
     fn take(&self) -> Option<WorkerThread> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        worker.take()
     }
 }
 
 #[pymethods]
 impl Worker {
-    fn __call__(&self, py: Python<'_>) {
+    /// Works for the engine. Returns what the thread is to call next, if there is something.
+    ///
+    /// It is left to the caller, which is a function of Python: no frame of ours is below code
+    /// that may run until the interpreter ends.
+    fn __call__(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         if let Some(worker) = self.take() {
             begin_turn(py);
             worker.run();
         }
+        self.threads
+            .successor
+            .get(py)
+            .map(|successor| successor.clone_ref(py))
     }
 }

@@ -24,6 +24,7 @@ mod aside;
 mod buffers;
 mod by_name;
 mod callbacks;
+mod entry;
 mod errands;
 mod exclusive;
 mod feeder;
@@ -31,6 +32,7 @@ mod fields;
 mod future;
 mod host;
 mod interrupts;
+mod kinship;
 mod life;
 mod map;
 mod name;
@@ -73,11 +75,15 @@ mod _engine {
     #[pymodule_export]
     use super::callbacks::CallbacksThread;
     #[pymodule_export]
+    use super::entry::{lead_to, py_leads_to};
+    #[pymodule_export]
     use super::errands::ErrandsThread;
     #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
     use super::interrupts::allow_interrupts;
+    #[pymodule_export]
+    use super::kinship::describe_class;
     #[pymodule_export]
     use super::life::{life_of_this_process, live_no_longer_than};
     #[pymodule_export]

@@ -1,6 +1,7 @@
 //! `map`, and the iterator over its results.
 
 use crate::aside::aside;
+use crate::entry;
 use crate::exclusive::Exclusive;
 use crate::future::Future;
 use crate::name;
@@ -112,13 +113,12 @@ impl<'a, 'py> Submitter<'a, 'py> {
     ) -> PyResult<Self> {
         let py = executor.py();
         let name = name::submit(py);
-        let ours = py.get_type::<ThreadPool>().getattr(name)?;
-        let theirs = executor.get_type().getattr(name)?;
+        let submit = executor.get_type().getattr(name)?;
         let of_its_own = match executor.getattr_opt(name::dict(py))? {
             Some(attributes) => attributes.contains(name)?,
             None => false,
         };
-        let overridden = if theirs.is(&ours) && !of_its_own {
+        let overridden = if entry::leads_to(0, &submit) && !of_its_own {
             None
         } else {
             Some(executor.getattr(name)?)
@@ -134,11 +134,7 @@ impl<'a, 'py> Submitter<'a, 'py> {
         let arguments = arguments.cast_into::<PyTuple>()?;
         let py = self.executor.py();
         match &self.overridden {
-            None => self
-                .executor
-                .get()
-                .submit_call(py, self.function.clone(), arguments, None)
-                .map(Bound::into_any),
+            None => ThreadPool::submit_call(self.executor, self.function.clone(), arguments, None),
             Some(submit) => {
                 let function = PyTuple::new(py, [self.function])?;
                 submit.call1(function.add(arguments)?.cast_into::<PyTuple>()?)

@@ -42,6 +42,9 @@ impl Future {
     fn wait_for(this: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<()> {
         let future = this.get();
         let py = this.py();
+        if waiting::is_threading_replaced(py)? {
+            return Self::wait_with_condition(this, deadline);
+        }
         let done = waiting::detached(py, |stop| {
             // SAFETY: the caller holds the future meanwhile.
             let task = unsafe { future.task() };
@@ -51,6 +54,23 @@ impl Future {
             Ok(true) => Ok(()),
             Ok(false) => Err(stdlib::timed_out()),
             Err(deadlock) => Err(stdlib::deadlock(py, &deadlock)),
+        }
+    }
+
+    /// Waits as the standard library does, by Python's own locks, which somebody has replaced: other
+    /// tasks of the calling thread run meanwhile.
+    fn wait_with_condition(this: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<()> {
+        let py = this.py();
+        let left = deadline.map(|deadline| {
+            deadline
+                .saturating_duration_since(Instant::now())
+                .as_secs_f64()
+        });
+        let wait = stdlib::wait_with_condition(py)?;
+        if wait.call1((this, left))?.is_truthy()? {
+            Ok(())
+        } else {
+            Err(stdlib::timed_out())
         }
     }
 

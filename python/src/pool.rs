@@ -5,6 +5,7 @@ use crate::future::Future;
 use crate::host::{Shared, Threads};
 use crate::interrupts::raise_kept;
 use crate::map::{self, ResultIterator};
+use crate::name;
 use crate::process;
 use crate::stdlib;
 use crate::task::Call;
@@ -14,11 +15,12 @@ use concurrent_futures::{BuildError, SubmitError};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// The engine's pool and its settings.
 struct Started {
@@ -33,7 +35,18 @@ pub(crate) struct ThreadPool {
     /// Set by `_start`. What is replaced (in the child of a fork, or by a second
     /// `__init__`) is never freed, as others may be using it.
     started: AtomicPtr<Started>,
+    /// Whether the pool works as the standard library's does, by that one's code. It stays so.
+    is_standard: AtomicBool,
 }
+
+/// What a pool does not know any more: a future, and the function, arguments and keywords of its
+/// call.
+type GivenUp<'py> = (
+    Bound<'py, Future>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyTuple>,
+    Bound<'py, PyDict>,
+);
 
 impl ThreadPool {
     fn started(&self) -> PyResult<&Started> {
@@ -45,15 +58,25 @@ impl ThreadPool {
 
     /// Submits a call, and returns its future.
     pub(crate) fn submit_call<'py>(
-        &self,
-        py: Python<'py>,
+        this: &Bound<'py, Self>,
         function: Bound<'py, PyAny>,
         arguments: Bound<'py, PyTuple>,
         keywords: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, Future>> {
-        let started = self.started()?;
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = this.py();
+        let this_ref = this.get();
+        let started = match this_ref.started() {
+            Ok(started) => started,
+            Err(_) if this_ref.is_standard() => {
+                return submit_standard(this, function, arguments, keywords);
+            }
+            Err(error) => return Err(error),
+        };
         let pool = &started.pool;
         if pool.is_closed() {
+            if this_ref.is_standard() {
+                return submit_standard(this, function, arguments, keywords);
+            }
             return Err(stdlib::submit_error(py, &pool.closed_error()));
         }
         if process::is_exiting() {
@@ -72,11 +95,38 @@ impl ThreadPool {
         // SAFETY: made just now, and kept until we return.
         let submitted = unsafe { pool.submit_foreign(Future::enlist(&future, pool.home())) };
         raise_kept()?;
-        match submitted {
-            Ok(()) => Ok(future),
-            Err(error) => Err(stdlib::submit_error(py, &error)),
+        let error = match submitted {
+            Ok(()) => return Ok(future.into_any()),
+            Err(error) => error,
+        };
+        if this_ref.is_standard() {
+            // It has become so meanwhile.
+            // SAFETY: the queue has refused the task, which nobody else knows.
+            if let Some(call) = unsafe { Future::take_call(&future) } {
+                let (function, arguments, keywords) = call.into_parts(py)?;
+                return submit_standard(this, function, arguments, Some(keywords));
+            }
         }
+        Err(stdlib::submit_error(py, &error))
     }
+
+    fn is_standard(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of who made it so, who has closed the pool
+        // after that: a submitter that finds the pool closed finds this set.
+        self.is_standard.load(Ordering::Acquire)
+    }
+}
+
+/// Submits a call by the standard library's protocol.
+fn submit_standard<'py>(
+    pool: &Bound<'py, ThreadPool>,
+    function: Bound<'py, PyAny>,
+    arguments: Bound<'py, PyTuple>,
+    keywords: Option<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = pool.py();
+    let keywords = keywords.unwrap_or_else(|| PyDict::new(py));
+    pool.call_method1(name::submit_standard(py), (function, arguments, keywords))
 }
 
 impl Started {
@@ -132,6 +182,7 @@ impl ThreadPool {
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
             started: AtomicPtr::new(ptr::null_mut()),
+            is_standard: AtomicBool::new(false),
         }
     }
 
@@ -155,6 +206,7 @@ impl ThreadPool {
             initargs,
             of_pool: threads,
             of_process: workers,
+            successor: PyOnceLock::new(),
         });
         let host = Box::new(Shared(Arc::clone(&threads)));
         let pool =
@@ -175,18 +227,14 @@ impl ThreadPool {
         Ok(())
     }
 
-    /// Submits the call fn(*args, **kwargs), and returns its Future at once.
-    ///
-    /// With `max_pending`, it waits for room first. Raises RuntimeError after a shutdown,
-    /// BrokenThreadPool if an initializer has failed.
-    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
-    pub(crate) fn submit<'py>(
-        &self,
-        py: Python<'py>,
+    /// Submits the call fn(*args, **kwargs); see `concurrent_futures.thread`.
+    #[pyo3(name = "_submit", signature = (r#fn, /, *args, **kwargs))]
+    fn submit<'py>(
+        this: &Bound<'py, Self>,
         r#fn: Bound<'py, PyAny>,
         args: Bound<'py, PyTuple>,
         kwargs: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, Future>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(kwargs) = &kwargs
             && !kwargs
                 .keys()
@@ -195,7 +243,7 @@ impl ThreadPool {
         {
             return Err(PyTypeError::new_err("keywords must be strings"));
         }
-        self.submit_call(py, r#fn, args, kwargs)
+        Self::submit_call(this, r#fn, args, kwargs)
     }
 
     /// Calls fn for the items of the iterables, and returns an iterator over the results.
@@ -246,13 +294,64 @@ impl ThreadPool {
         Ok(self.started()?.pool.pending())
     }
 
-    #[getter(_shutdown)]
+    /// From now on, the pool works as the standard library's.
+    #[pyo3(name = "_use_standard")]
+    fn use_standard(&self) {
+        // ORDERING: see `is_standard`.
+        self.is_standard.store(true, Ordering::Release);
+    }
+
+    /// Whether the pool works as the standard library's.
+    #[pyo3(name = "_is_standard")]
+    fn py_is_standard(&self) -> bool {
+        self.is_standard()
+    }
+
+    /// Whether the engine knows the pool.
+    #[pyo3(name = "_has_started")]
+    fn has_started(&self) -> bool {
+        self.started().is_ok()
+    }
+
+    /// Takes everything from the engine: its threads call `successor` next, once they have done
+    /// with what they run, and what is pending is returned. The pool works as the standard
+    /// library's from now on.
+    #[pyo3(name = "_give_up")]
+    fn give_up<'py>(&self, py: Python<'py>, successor: Py<PyAny>) -> PyResult<Vec<GivenUp<'py>>> {
+        let started = self.started()?;
+        // Before the pool is closed: a thread that finds it so is to find this, too.
+        started
+            .threads
+            .successor
+            .set(py, successor)
+            .map_err(|_| PyRuntimeError::new_err("the engine has given up this pool before"))?;
+        self.use_standard();
+        started.pool.close();
+        let mut given_up = Vec::new();
+        while let Some(task) = started.pool.take_pending() {
+            // SAFETY: the queue has had a reference to the future.
+            let future = unsafe { Future::of(py, task.address()) };
+            drop(task);
+            // SAFETY: it is not in the queue any more, so that no worker starts it. It can be
+            // cancelled meanwhile; then there is no call, or there soon will be none.
+            match unsafe { Future::take_call(&future) } {
+                Some(call) => {
+                    let (function, arguments, keywords) = call.into_parts(py)?;
+                    given_up.push((future, function, arguments, keywords));
+                }
+                None => Future::notify_cancel(&future).1?,
+            }
+        }
+        Ok(given_up)
+    }
+
+    #[pyo3(name = "_is_closed")]
     fn is_shut_down(&self) -> PyResult<bool> {
         Ok(self.started()?.pool.is_closed())
     }
 
     /// False, or what is wrong with the pool.
-    #[getter(_broken)]
+    #[pyo3(name = "_what_broke")]
     fn broken<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.started()?.pool.closed_error() {
             SubmitError::Broken(_) => Ok(stdlib::BROKEN.into_pyobject(py)?.into_any()),

@@ -51,6 +51,9 @@ pub(crate) struct ProcessPool {
     /// What workers need to know. Only this refers to it, so that the garbage collector finds a pool
     /// to which its initializer refers; the pool's processes refer to it weakly.
     task: Field,
+    /// Whether `submit` is left to Python code: for pools that work as the standard library's, by
+    /// that one's code, and for those whose lock or state other code has got at.
+    is_plain: AtomicBool,
 }
 
 impl ProcessPool {
@@ -405,6 +408,7 @@ impl ProcessPool {
         Self {
             started: AtomicPtr::new(ptr::null_mut()),
             task: Field::empty(),
+            is_plain: AtomicBool::new(true),
         }
     }
 
@@ -489,21 +493,53 @@ impl ProcessPool {
         Ok(())
     }
 
-    /// Submits the call fn(*args, **kwargs), and returns its Future at once.
-    ///
-    /// What the call needs is pickled by a thread of the pool, unless it is numbers, texts and the
-    /// like; if that fails, so does the future. With `max_pending`, it waits for room first. Raises RuntimeError after a
-    /// shutdown, BrokenProcessPool if the pool is broken.
-    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    /// Submits the call fn(*args, **kwargs); see `concurrent_futures.process`.
+    #[pyo3(name = "_submit", signature = (r#fn, /, *args, **kwargs))]
     fn submit<'py>(
         this: &Bound<'py, Self>,
         r#fn: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, Future>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         check_keywords(kwargs)?;
+        if !this.get().is_plain.load(Ordering::Acquire) {
+            let py = this.py();
+            let kwargs = kwargs.cloned().unwrap_or_else(|| PyDict::new(py));
+            return this.call_method1(name::submit_in_python(py), (r#fn, args, kwargs));
+        }
         let options = this.get().started()?.options;
-        Self::submit_call(this, r#fn, args, kwargs, options)
+        Self::submit_call(this, r#fn, args, kwargs, options).map(Bound::into_any)
+    }
+
+    /// Has `submit` call `_submit_in_python` from now on.
+    #[pyo3(name = "_leave_submit_to_python")]
+    fn leave_submit_to_python(&self) {
+        self.is_plain.store(false, Ordering::Release);
+    }
+
+    /// Whether `submit` is native.
+    #[pyo3(name = "_is_plain")]
+    fn is_plain(&self) -> bool {
+        self.is_plain.load(Ordering::Acquire)
+    }
+
+    /// The futures of tasks that are not done.
+    #[pyo3(name = "_unfinished_futures")]
+    fn unfinished_futures<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, Future>>> {
+        let shared = self.shared()?;
+        shared.check_fork()?;
+        let mut futures = Vec::new();
+        // SAFETY: all tasks of the pool are futures of ours, which it refers to meanwhile.
+        let mut show = |task| futures.push(unsafe { Future::of(py, task) });
+        shared.pool.show_unfinished(&mut show);
+        Ok(futures)
+    }
+
+    /// Changes how many workers the pool may have.
+    #[pyo3(name = "_allow_workers")]
+    fn allow_workers(&self, number: usize) -> PyResult<()> {
+        self.shared()?.pool.set_max_workers(number);
+        Ok(())
     }
 
     /// The same with a time limit and retries.
@@ -618,7 +654,7 @@ impl ProcessPool {
     }
 
     /// False, or what is wrong with the pool.
-    #[getter(_broken)]
+    #[pyo3(name = "_what_broke")]
     fn broken<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.shared()?.pool.refusal() {
             Some(SubmitError::Broken(_)) => {

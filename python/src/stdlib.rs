@@ -76,6 +76,8 @@ imported! {
         invalid_state_error = "concurrent.futures._base", "InvalidStateError";
         done_and_not_done = "concurrent.futures._base", "DoneAndNotDoneFutures";
         condition = "threading", "Condition";
+        wait_with_condition = "concurrent_futures._base", "_wait_with_condition";
+        is_threading_replaced = "concurrent_futures._private", "is_threading_replaced";
         thread = "threading", "Thread";
         allocate_lock = "_thread", "allocate_lock";
         // The original, also after `install()`.
@@ -85,6 +87,7 @@ imported! {
     /// Looks up what pools of threads need.
     Threads = look_up_for_threads {
         broken_thread_pool = "concurrent.futures.thread", "BrokenThreadPool";
+        run_worker = "concurrent_futures._private", "run_worker";
     }
     /// Looks up what worker processes and their pools need.
     Workers = look_up_for_workers {

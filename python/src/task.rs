@@ -21,6 +21,9 @@ use std::mem;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
+/// A function, its arguments and keywords.
+type Parts<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>, Bound<'py, PyDict>);
+
 /// What a task calls.
 pub(crate) struct Call {
     pub(crate) function: Py<PyAny>,
@@ -47,6 +50,23 @@ impl Call {
             .map(|context| Entered::enter(context.into_bound(py)))
             .transpose()?;
         function.bind(py).call(arguments.bind(py), keywords)
+    }
+
+    /// What to call, with which arguments and keywords: in the call's context, if it has one.
+    pub(crate) fn into_parts(self, py: Python<'_>) -> PyResult<Parts<'_>> {
+        let keywords = self.keywords.map(|keywords| keywords.into_bound(py));
+        let keywords = keywords.unwrap_or_else(|| PyDict::new(py));
+        let (function, arguments) = (self.function.into_bound(py), self.arguments.into_bound(py));
+        let Some(context) = self.context else {
+            return Ok((function, arguments, keywords));
+        };
+        let first = PyTuple::new(py, [function])?;
+        let arguments = first.add(arguments)?.cast_into::<PyTuple>()?;
+        Ok((
+            context.bind(py).getattr(name::run(py))?,
+            arguments,
+            keywords,
+        ))
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -3,6 +3,7 @@
 use crate::interrupts::raise_kept;
 use crate::process::{attached, come_back, may_handle_signals};
 use crate::released::drop_released;
+use crate::stdlib;
 use concurrent_futures::engine::{Stop, glancing, spin_limit};
 use pyo3::prelude::*;
 use std::hint;
@@ -28,6 +29,12 @@ pub(crate) fn holds_breath(calls: &mut u8) -> bool {
     let next = calls.checked_add(1);
     *calls = next.unwrap_or(*calls);
     next.is_some()
+}
+
+/// Whether somebody has replaced the locks of `threading`, so that a thread of the system that
+/// waits would block what should run in it.
+pub(crate) fn is_threading_replaced(py: Python<'_>) -> PyResult<bool> {
+    stdlib::is_threading_replaced(py)?.call0()?.is_truthy()
 }
 
 /// The number of threads that wait in [`detached`].

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import weakref
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 import concurrent_futures
+from concurrent_futures._private import WorkQueue
 from support import LIMIT, environment, held, program
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to processes")
@@ -269,7 +269,7 @@ print(task.result(), futures.wait([task]).done == {task})
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(threading.Thread, "__init__"), (threading.Thread, "start"), (weakref.WeakSet, "add")],
+    [(threading.Thread, "__init__"), (threading.Thread, "start"), (WorkQueue, "add_thread")],
 )
 def test_a_handler_that_raises_while_a_thread_is_started(
     owner: type, name: str, moment: str, there: int, monkeypatch: pytest.MonkeyPatch
@@ -283,8 +283,6 @@ def test_a_handler_that_raises_while_a_thread_is_started(
     original = getattr(owner, name)
 
     def interrupted(*args: Any, **keywords: Any) -> Any:
-        if name == "add" and args[0] is not concurrent_futures.thread._workers:
-            return original(*args, **keywords)  # A set of `threading`'s own.
         monkeypatch.undo()
         if moment == "before":
             signal.raise_signal(signal.SIGUSR1)
@@ -313,16 +311,12 @@ def test_a_handler_that_raises_while_a_thread_is_started(
 def test_what_always_fails_while_a_thread_is_started_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = weakref.WeakSet.add
-
-    def fail(threads: weakref.WeakSet[Any], thread: Any) -> None:
-        if threads is concurrent_futures.thread._workers:
-            raise TypeError("no such thread is known here")
-        original(threads, thread)
+    def fail(threads: WorkQueue, thread: Any) -> None:
+        raise TypeError("no such thread is known here")
 
     with concurrent_futures.ThreadPoolExecutor(1) as pool:
         with monkeypatch.context() as patch:
-            patch.setattr(weakref.WeakSet, "add", fail)
+            patch.setattr(WorkQueue, "add_thread", fail)
             with pytest.raises(TypeError, match="no such thread"):
                 pool.submit(int)
         assert pool.submit(abs, -1).result(LIMIT) == 1

@@ -141,7 +141,7 @@ pub struct Header {
     /// The task behind this one in the queue of its pool.
     pub(crate) queue_next: AtomicPtr<Header>,
     /// Identifies the pool whose queue the task is in; never followed.
-    home: Cell<*const ()>,
+    home: AtomicPtr<()>,
     id: FutureId,
     references: AtomicU32,
     /// Whether the outcome was moved out.
@@ -154,7 +154,7 @@ impl Header {
             state: State::new(),
             vtable,
             queue_next: AtomicPtr::new(ptr::null_mut()),
-            home: Cell::new(home),
+            home: AtomicPtr::new(home.cast_mut()),
             id: FutureId::next(),
             references: AtomicU32::new(references),
             taken: Cell::new(false),
@@ -348,7 +348,8 @@ impl TaskRef {
     pub unsafe fn enlist(header: NonNull<Header>, home: *const ()) -> Self {
         // SAFETY: promised by the caller.
         let header_ref = unsafe { header.as_ref() };
-        header_ref.home.set(home);
+        // ORDERING: Relaxed, no other thread knows the task yet.
+        header_ref.home.store(home.cast_mut(), Ordering::Relaxed);
         header_ref.references.store(1, Ordering::Relaxed);
         Self(header)
     }
@@ -427,7 +428,14 @@ impl TaskRef {
     }
 
     pub(crate) fn home(&self) -> *const () {
-        self.header().home.get()
+        // ORDERING: Relaxed, the pool is not followed; what is in it is not published by this.
+        self.header().home.load(Ordering::Relaxed)
+    }
+
+    /// Belongs to no pool any more: somebody else will run the task, or nobody.
+    pub fn leave_home(&self) {
+        // ORDERING: Relaxed, as above.
+        self.header().home.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
     pub(crate) fn name(&self) -> Cow<'static, str> {

@@ -319,6 +319,21 @@ impl ProcessPool {
         state.queue.len() + handed
     }
 
+    /// Shows the tasks that are not done, those that workers were handed first, the others in the
+    /// order in which they will be started. The lock is held meanwhile: `show` runs no foreign code.
+    pub fn show_unfinished(&self, mut show: impl FnMut(NonNull<Header>)) {
+        let state = self.0.lock();
+        let handed = state.members.iter().flat_map(Member::tasks);
+        for task in handed.chain(&state.queue) {
+            show(task.address());
+        }
+    }
+
+    /// Changes how many workers the pool may have. Fewer than there are end none of them.
+    pub fn set_max_workers(&self, number: usize) {
+        self.0.lock().max_workers = number;
+    }
+
     /// Why it accepts nothing, if it does not.
     #[must_use]
     pub fn refusal(&self) -> Option<SubmitError> {

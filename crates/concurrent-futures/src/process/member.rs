@@ -177,6 +177,11 @@ impl Member {
         }
     }
 
+    /// What it was handed and has not answered.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.in_flight.iter().map(|flight| &flight.task)
+    }
+
     /// The tasks that it has.
     pub(super) fn load(&self) -> usize {
         self.in_flight.len()

@@ -314,6 +314,11 @@ impl Task {
         self.future.id()
     }
 
+    /// Where its future is, for its face.
+    pub(super) fn address(&self) -> NonNull<Header> {
+        self.future.address()
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match self.face {
             Face::Rust { name, .. } => name(),

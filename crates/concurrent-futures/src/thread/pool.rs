@@ -336,6 +336,14 @@ impl Pool {
         }
     }
 
+    /// Takes the pending task that was submitted first out of the queue. It is the caller's: the
+    /// pool will not run it.
+    pub fn take_pending(&self) -> Option<TaskRef> {
+        let task = self.queue.pop()?;
+        task.leave_home();
+        Some(task)
+    }
+
     /// For a pool that is closed: waits until there is no thread, none is being started, and no
     /// task is left; threads may still be on their last steps. Returns false if `stop` said so.
     ///
