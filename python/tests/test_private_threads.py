@@ -180,7 +180,8 @@ def test_a_priority_queue_decides_which_task_comes_first(lib: ModuleType) -> Non
 def test_a_pool_whose_queue_was_set_before_its_constructor_ran(lib: ModuleType) -> None:
     class Pool(lib.ThreadPoolExecutor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
-            self._work_queue = queue.Queue[Any]()
+            before: Any = queue.Queue()
+            self._work_queue = before  # type: ignore[var-annotated]
             super().__init__(1)
 
     with Pool() as pool:
