@@ -140,8 +140,9 @@ def test_a_pool_with_slots(lib: ModuleType) -> None:
     with Pool(1) as pool:
         pool.label = "load"
         pool.other = "there is a dictionary as well"
-        assert weakref.ref(pool)() is not None
         assert pool.submit(int).result(LIMIT) == 0
+        alive = weakref.WeakSet([pool])
+        assert list(alive) == [pool]
 
 
 @pytest.mark.parametrize("kind", KINDS)

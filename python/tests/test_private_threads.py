@@ -181,7 +181,7 @@ def test_a_pool_whose_queue_was_set_before_its_constructor_ran(lib: ModuleType) 
     class Pool(lib.ThreadPoolExecutor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             before: Any = queue.Queue()
-            self._work_queue = before  # type: ignore[var-annotated]
+            self._work_queue = before
             super().__init__(1)
 
     with Pool() as pool:
