@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import weakref
 from functools import partial
 
 from concurrent_futures import TYPE_CHECKING, _base, _engine, _originals, _private, _worker
@@ -339,9 +340,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         """Submit the call ``fn(*args, **kwargs)``, and return its Future at once.
 
         What the call needs is pickled by a thread of the pool, unless it is numbers, texts and the
-        like; if that fails, so does the
-        future. With `max_pending`, it waits for room first. Raises RuntimeError after a
-        shutdown, BrokenProcessPool if the pool is broken.
+        like; if that fails, so does the future. With `max_pending`, it waits for room first.
+        Raises RuntimeError after a shutdown, BrokenProcessPool if the pool is broken.
         """
         # Most calls lead there without this; see `_engine.lead_to`.
         future: _base.Future[_T] = self._submit(fn, *args, **kwargs)
