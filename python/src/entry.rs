@@ -90,7 +90,7 @@ unsafe extern "C" fn enter<const NUMBER: usize>(
 ) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls it attached.
     let py = unsafe { Python::assume_attached() };
-    let class = if NUMBER % 2 == 0 {
+    let class = if NUMBER.is_multiple_of(2) {
         ThreadPool::type_object_raw(py)
     } else {
         ProcessPool::type_object_raw(py)
