@@ -80,6 +80,8 @@ class Workers:
         self._task = weakref.ref(task)
         self._kept: _worker.Task | None = None
         self._is_served = _start_method(context) == "forkserver"
+        #: Kept until all of it is dropped at once, while interrupts are held back.
+        self.supervisor: threading.Thread | None = None
         #: By process id.
         self.processes: dict[int, Any] = {}
 
@@ -332,6 +334,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
             del _stdlib_process._threads_wakeups[thread]
             raise
         vars(self).update(_executor_manager_thread=thread, _executor_manager_thread_wakeup=wakeup)
+        self._workers.supervisor = thread
         self._is_used = False
 
     def submit(

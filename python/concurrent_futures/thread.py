@@ -34,7 +34,8 @@ _stdlib_executor = _stdlib.ThreadPoolExecutor
 # `importlib.reload` executes this module again.
 _is_reloaded = "_executors" in globals()
 if not _is_reloaded:
-    _executors: weakref.WeakSet[ThreadPoolExecutor] = weakref.WeakSet()
+    # By their ids. The references have no callbacks, in which Ctrl-C would be lost.
+    _executors: dict[int, weakref.ref[ThreadPoolExecutor]] = {}
 
 
 def _cpu_count() -> int:
@@ -138,7 +139,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
                 _initargs=initargs,
             )
             self._begin()
-            _executors.add(self)
+            _executors[id(self)] = weakref.ref(self)
             return
         if max_pending is not None:
             raise ValueError(f"max_pending cannot be had, as {why}")
@@ -297,15 +298,6 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         return _stdlib_thread._WorkItem(future, self._resolve_work_item_task(fn, args, kwargs))
 
 
-def _members(weak: Iterable[_T]) -> list[_T]:
-    """Return what is in a weak set to which other threads may be adding."""
-    while True:
-        try:
-            return list(weak)
-        except RuntimeError:  # It has changed.
-            continue
-
-
 def _at_exit() -> None:
     """Let all pools finish their work before the interpreter ends."""
     _engine.interpreter_exits()
@@ -318,8 +310,9 @@ def _after_fork_in_child() -> None:
     _private.switching._at_fork_reinit()  # type: ignore[attr-defined]
     for thread in _private.engine_threads():
         _private.threads_queues.pop(thread, None)
-    for executor in _members(_executors):
-        if executor._is_standard():
+    for reference in list(_executors.values()):
+        executor = reference()
+        if executor is None or executor._is_standard():
             continue
         is_closed = executor._is_closed()
         executor._begin()

@@ -28,7 +28,8 @@
 
 use crate::process::{generation, may_handle_signals};
 use crate::stdlib;
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_int;
@@ -219,6 +220,31 @@ pub(crate) fn hold(py: Python<'_>) -> Held {
         keep(error);
     }
     held
+}
+
+/// Calls `f`, which drops objects, with signals held. When objects are dropped that have weak
+/// references, Python calls functions of `weakref`, and an exception is lost there. A `Drop` can
+/// raise nothing: an interrupt that came before is raised as soon as the calling thread is in
+/// Python code again.
+pub(crate) fn hold_in_drop(py: Python<'_>, f: impl FnOnce()) {
+    let held = hold(py);
+    let earlier = raise_kept();
+    f();
+    drop(held);
+    if let Err(error) = earlier {
+        raise_soon(py, error);
+    }
+}
+
+fn raise_soon(py: Python<'_>, error: PyErr) {
+    if !error.get_type(py).is(py.get_type::<PyKeyboardInterrupt>()) {
+        return keep(error);
+    }
+    // SAFETY: attached; the number of the calling thread is that by which Python knows the thread.
+    unsafe {
+        let thread = libc::pthread_self().cast_signed();
+        ffi::PyThreadState_SetAsyncExc(thread, error.get_type(py).as_ptr());
+    }
 }
 
 /// The same around the start of a worker process.

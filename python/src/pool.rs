@@ -3,7 +3,7 @@
 use crate::aside::aside;
 use crate::future::Future;
 use crate::host::{Shared, Threads};
-use crate::interrupts::raise_kept;
+use crate::interrupts::{hold_in_drop, raise_kept};
 use crate::map::{self, ResultIterator};
 use crate::name;
 use crate::process;
@@ -167,9 +167,11 @@ impl Drop for ThreadPool {
             // SAFETY: made by `_start`; nobody else has a reference to the object.
             let started = unsafe { Box::from_raw(started) };
             // The workers finish what is pending.
-            aside(|_| {
-                started.pool.close();
-                drop(started);
+            aside(|py| {
+                hold_in_drop(py, || {
+                    started.pool.close();
+                    drop(started);
+                });
             });
         }
     }

@@ -6,7 +6,7 @@ use crate::errands::Errands;
 use crate::feeder::Fed;
 use crate::fields::Field;
 use crate::future::Future;
-use crate::interrupts::{cannot_be_told, hold, raise_kept};
+use crate::interrupts::{cannot_be_told, hold, hold_in_drop, raise_kept};
 use crate::name;
 use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
 use crate::process::{self, generation};
@@ -392,7 +392,7 @@ impl Drop for ProcessPool {
                     }
                 }
                 started.close(py, false);
-                drop(started);
+                hold_in_drop(py, || drop(started));
             });
         } else {
             mem::forget(started);
