@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How much is written or read before the other side is shown: so that both work on a
 /// long value at the same time.
@@ -263,6 +263,14 @@ impl Member {
             .is_some_and(|flight| self.has_begun(flight))
     }
 
+    /// Whether the worker has been at its first task for longer than `limit`, as far as can be seen.
+    pub(super) fn is_long_at_first(&self, now: Instant, limit: Duration) -> bool {
+        now.saturating_duration_since(self.since) > limit
+            && self.has_begun_first()
+            // Otherwise the task has ended, and its answer waits to be received.
+            && matches!(self.reader.available(), Ok(0))
+    }
+
     /// Whether the worker has begun with a frame.
     fn has_begun(&self, flight: &Flight) -> bool {
         // What was not read is still there as it was written, with the claim. It was read; or
@@ -300,6 +308,15 @@ impl Member {
         }
         self.note_idle();
         taken
+    }
+
+    /// Takes back what the worker has not begun with of the tasks that come after `order`, the last
+    /// first.
+    pub(super) fn take_back_after(&mut self, order: (u64, u32)) -> Vec<Task> {
+        let later = self.in_flight.iter().rev();
+        let later = later.take_while(|flight| flight.task.order() > order);
+        let keep = self.in_flight.len() - later.count();
+        self.take_back(keep)
     }
 
     /// Takes back one task, if the worker has not begun with it.

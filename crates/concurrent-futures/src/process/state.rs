@@ -4,8 +4,19 @@
 //! A worker that has a task is handed further ones only as long as tasks are short: so many
 //! that it is busy for some tenths of a millisecond, which is longer than it takes the
 //! supervisor to wake and hand over more. If a task takes longer than expected, what is
-//! queued behind it is taken back, and goes to whoever is free first. A task with a time
+//! queued behind it is taken back, and goes to the worker that is free first. A task with a time
 //! limit has its worker to itself, so that the limit counts its own time.
+//!
+//! # Order
+//! Tasks start in the order in which they were submitted, as a later one may wait for what an
+//! earlier one does. The queue is sorted by [`Task::order`]. Only hand-ahead can break the order: a
+//! task stands behind a long one, and later tasks start elsewhere. So
+//! 1. nothing is handed to a worker whose task has run for longer than tasks usually do
+//!    ([`State::patience`]);
+//! 2. before a task is handed over, the tasks that stand behind such a long one are taken back, and
+//!    with them all later ones that no worker has begun.
+//!
+//! A task can therefore be overtaken only within that time, some tenths of a millisecond.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +26,7 @@ use super::codec::Bytes;
 use super::member::{Answer, Arrival, Content, Kill, Member, Stage};
 use super::task::{Ending, Start, Task};
 use crate::error::{BrokenExecutor, SubmitError, TaskError};
+use std::cell::LazyCell;
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
@@ -77,6 +89,8 @@ pub(super) struct State {
     typical_item: u64,
     /// How many parts of spans in a row took as long as expected.
     steady: u32,
+    /// The number of the next task that comes.
+    next_sequence: u64,
     arrivals: Vec<Arrival>,
 }
 
@@ -112,6 +126,7 @@ impl State {
             typical: 0,
             typical_item: 0,
             steady: 0,
+            next_sequence: 0,
             arrivals: Vec::new(),
         }
     }
@@ -178,6 +193,8 @@ impl State {
         let is_enough = task
             .growing()
             .is_none_or(|items| items >= self.worthwhile_items() / 4);
+        let now = LazyCell::new(Instant::now);
+        let patience = self.patience();
         let mut best = None;
         for (index, member) in self.members.iter().enumerate() {
             if !member.takes_tasks() || member.handed >= self.max_tasks {
@@ -197,7 +214,10 @@ impl State {
                 && is_enough
                 && is_short
                 && member.has_room_for_task(task);
-            if can_wait && best.is_none_or(|(_, least)| load < least) {
+            if can_wait
+                && best.is_none_or(|(_, least)| load < least)
+                && !member.is_long_at_first(*now, patience)
+            {
                 best = Some((index, load));
             }
         }
@@ -206,7 +226,12 @@ impl State {
 
     /// Takes a new task: hands it over, or queues it. Returns whether a worker should be
     /// started.
-    pub(super) fn accept(&mut self, task: Task) -> bool {
+    pub(super) fn accept(&mut self, mut task: Task) -> bool {
+        task.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        if self.queue.is_empty() && self.take_back_overtaken() {
+            self.refill();
+        }
         let mut is_queued = true;
         if self.queue.is_empty()
             && let Some(index) = self.pick(&task)
@@ -222,6 +247,33 @@ impl State {
             self.queue.push_back(task);
         }
         is_queued && self.wants_another()
+    }
+
+    /// How long a task may run before it is a long one.
+    fn patience(&self) -> Duration {
+        Duration::from_nanos((2 * self.typical).max(AHEAD)).min(STALL)
+    }
+
+    /// Takes back the tasks that stand behind a long one, and all later ones that no worker has
+    /// begun. Returns whether there were any.
+    fn take_back_overtaken(&mut self) -> bool {
+        let now = LazyCell::new(Instant::now);
+        let patience = self.patience();
+        let mut taken = Vec::new();
+        for member in &mut self.members {
+            if member.load() >= 2 && member.is_long_at_first(*now, patience) {
+                member.stalled = true;
+                taken.append(&mut member.take_back(1));
+            }
+        }
+        let Some(first) = taken.iter().map(Task::order).min() else {
+            return false;
+        };
+        for member in &mut self.members {
+            taken.append(&mut member.take_back_after(first));
+        }
+        self.requeue(taken);
+        true
     }
 
     /// Counts one more worker, if those that are on their way are not enough.
@@ -299,6 +351,7 @@ impl State {
 
     /// Hands over what can be.
     pub(super) fn refill(&mut self) {
+        self.take_back_overtaken();
         while let Some(task) = self.queue.front() {
             let Some(index) = self.pick(task) else {
                 break;
@@ -333,11 +386,14 @@ impl State {
         }
     }
 
-    /// Puts tasks that no worker has begun before all others; the last comes first.
-    pub(super) fn requeue(&mut self, last_first: Vec<Task>) {
-        for task in last_first {
+    /// Puts tasks that no worker has begun back into the queue, where their order places them.
+    pub(super) fn requeue(&mut self, tasks: Vec<Task>) {
+        for task in tasks {
             task.give_back();
-            self.queue.push_front(task);
+            let place = self
+                .queue
+                .partition_point(|other| other.order() < task.order());
+            self.queue.insert(place, task);
         }
     }
 

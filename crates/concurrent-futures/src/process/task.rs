@@ -122,6 +122,8 @@ pub(super) struct Task {
     observed: Option<Arc<Observed>>,
     /// Whether the observer knows that it was started.
     reported: bool,
+    /// Counts the tasks of its pool in the order of submission. The parts of a span have one number.
+    pub(super) sequence: u64,
 }
 
 impl Task {
@@ -150,6 +152,7 @@ impl Task {
             has_place: false,
             observed: None,
             reported: false,
+            sequence: 0,
         };
         // SAFETY: the call's output is this type, and this is the task's only handle.
         (task, unsafe { Future::new(handle) })
@@ -181,6 +184,7 @@ impl Task {
             has_place: call.has_place,
             observed: None,
             reported: false,
+            sequence: 0,
         }
     }
 
@@ -298,7 +302,15 @@ impl Task {
             has_place: false,
             observed: None,
             reported: false,
+            sequence: self.sequence,
         }
+    }
+
+    /// The place of the task in the order in which tasks start: that of its submission, and of its
+    /// first item in a span.
+    pub(super) fn order(&self) -> (u64, u32) {
+        let first_item = self.span.as_ref().map_or(0, |span| span.items.start);
+        (self.sequence, first_item)
     }
 
     /// Takes the first few items, which are not all, out of a span that was started.
