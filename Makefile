@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 PYTHON ?= python3
 
-.PHONY: demo test lint unit models doc python python-lint bench bench-rust bench-python stress sanitize fuzz ctrl-c
+.PHONY: demo test lint unit models doc python python-lint compat bench bench-rust bench-python stress sanitize fuzz ctrl-c
 
 ## The main job: downloads 80 pictures from a server on this machine, one after
 ## another and with a pool of 20; counts primes one after another, with threads and
@@ -53,6 +53,17 @@ python-3.%: .venv/3.%/package
 	.venv/3.$*/bin/stubtest concurrent_futures._engine
 	.venv/3.$*/bin/python -m pytest
 	.venv/3.$*/bin/python python/cpython/run.py
+
+## Runs real packages that use executors with this one installed, with the newest CPython; see
+## COMPATIBILITY.md. Needs a package index.
+compat:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory compat-$$version
+
+compat-%:
+	test -x .venv/compat-$*/bin/python || \
+		"$$($(PYTHON) python/pythons.py $*)" -m venv --clear .venv/compat-$*
+	.venv/compat-$*/bin/python python/compat/run.py
 
 ## Compares 10,000 random programs on the standard library and on the package; about an hour.
 ## FUZZ_SEED=… tries others.

@@ -8,7 +8,7 @@ work with our objects. Objects of the original classes become instances of ours,
 import sys
 import types
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from concurrent_futures import _engine
@@ -121,10 +121,35 @@ def _all_code(code: CodeType) -> Iterator[CodeType]:
             yield from _all_code(constant)
 
 
-def lead_original(submit: object, native: Callable[..., object], number: int) -> None:
+def lead_original(original: type, native: Callable[..., object], number: int) -> None:
     """Have the original ``submit``, which patches call, lead to the engine for our executors."""
-    while not isinstance(submit, FunctionType) or hasattr(submit, "__wrapped__"):
-        submit = getattr(submit, "__wrapped__", None)
-        if submit is None:
-            return
-    _engine.lead_to(submit, native, number)
+    code = _defined_code(sys.modules[original.__module__], f"{original.__qualname__}.submit")
+    function = _function_with(code, vars(original)["submit"])
+    if function is not None:
+        _engine.lead_to(function, native, number)
+
+
+def _function_with(code: CodeType | None, patched: object, depth: int = 6) -> FunctionType | None:
+    """Find the function with this code in what wraps it."""
+    # A wrapper may say that its class is that of a function.
+    function = patched if type(patched) is FunctionType else None
+    if function is not None and function.__code__ == code:
+        return function
+    parts: list[object] = [getattr(patched, "__wrapped__", None)]
+    if function is not None:
+        parts += vars(function).values()
+        parts += function.__code__.co_consts
+        parts += [_content(cell) for cell in function.__closure__ or ()]
+    for part in parts if depth > 0 else []:
+        if callable(part) and not isinstance(part, type):
+            found = _function_with(code, part, depth - 1)
+            if found is not None:
+                return found
+    return None
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None

@@ -78,8 +78,8 @@ def install() -> None:
             for original, ours in _CLASSES:
                 _carried_over.patches(original, ours)
                 _carried_over.kinship(original, ours)
-            lead_original(vars(thread._stdlib_executor)["submit"], _engine.ThreadPool._submit, 2)
-            lead_original(vars(process._stdlib_executor)["submit"], _engine.ProcessPool._submit, 3)
+            lead_original(thread._stdlib_executor, _engine.ThreadPool._submit, 2)
+            lead_original(process._stdlib_executor, _engine.ProcessPool._submit, 3)
         for change in _find_originals():
             module = change.module()
             if module is not None:

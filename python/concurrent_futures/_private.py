@@ -91,8 +91,9 @@ def _differ(namespace: MappingProxyType[str, Any], members: list[tuple[str, Any]
 
 def is_of_module(value: object, module: ModuleType, name: str) -> bool:
     """Return whether a member of a class is what the module has defined, to all appearance."""
-    function = getattr(value, "__func__", value)
-    if not isinstance(function, FunctionType):
+    # Wrappers may say that their class is another one.
+    function = value.__func__ if type(value) in (classmethod, staticmethod) else value  # type: ignore[attr-defined]
+    if type(function) is not FunctionType:
         return not callable(function)
     return function.__globals__ is vars(module) and function.__name__ == name
 
