@@ -1,5 +1,6 @@
 //! What concerns the whole process: forks, and the end of the interpreter.
 
+use crate::aside::aside;
 use crate::{interrupts, life, released, stdlib, waiting};
 use concurrent_futures::engine::{ForkGuard, Pool, guard_forks};
 use pyo3::exceptions::PyImportError;
@@ -62,7 +63,7 @@ pub(crate) fn register_hooks(py: Python<'_>) -> PyResult<()> {
     if ARE_REGISTERED.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    let end = wrap_pyfunction!(interpreter_ends, py)?;
+    let end = Bound::new(py, End(AtomicBool::new(false)))?;
     py.import("atexit")?.call_method1("register", (end,))?;
     let Some(register) = py.import("os")?.getattr_opt("register_at_fork")? else {
         return Ok(());
@@ -207,9 +208,32 @@ fn set_out() -> Option<OnTheWay> {
     (last == 0 || last == this_thread()).then_some(on_the_way)
 }
 
+/// Registered with `atexit`, which drops its functions when all of them were called. Until then the
+/// interpreter is whole, and those that were registered earlier may wait for threads.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+struct End(AtomicBool);
+
+#[pymethods]
+impl End {
+    /// Notes that the interpreter is ending: a program may call or drop the functions before that.
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let is_ending = py.import("threading")?.getattr_opt("_SHUTTING_DOWN")?;
+        let is_ending = is_ending.is_none_or(|is_ending| is_ending.is_truthy().unwrap_or(true));
+        self.0.store(is_ending, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if *self.0.get_mut() {
+            aside(interpreter_ends);
+        }
+    }
+}
+
 /// The interpreter ends as soon as the calling thread goes on: waits until no other thread is
 /// on the way into it.
-#[pyfunction]
 fn interpreter_ends(py: Python<'_>) {
     LAST_THREAD.store(this_thread(), Ordering::SeqCst);
     py.detach(|| {

@@ -198,6 +198,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
     parser.add_argument("--library", default="concurrent_futures")
     arguments = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell; the programs would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     bad = 0
     for kind in arguments.kinds:
         print(f"{kind}: {arguments.runs} runs from seed {arguments.seed}", flush=True)

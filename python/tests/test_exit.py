@@ -1,10 +1,13 @@
 """How programs with executors end."""
 
+import subprocess
+import sys
+import textwrap
 from types import ModuleType
 
 import pytest
 
-from support import prints, run
+from support import LIMIT, environment, prints, run
 
 
 def test_pending_work_still_runs(lib: ModuleType) -> None:
@@ -326,3 +329,46 @@ def test_a_program_that_ends_at_once(lib: ModuleType) -> None:
         """,
         status=6,
     )
+
+
+def prints_program(code: str) -> str:
+    """What a program prints that imports the library when it likes."""
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=2 * LIMIT,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+@pytest.mark.parametrize("order", ["earlier", "later"])
+@pytest.mark.parametrize("block", ["future.result()", "futures.wait([future])"])
+def test_daemon_threads_work_until_all_functions_of_atexit_were_called(
+    lib: ModuleType, block: str, order: str
+) -> None:
+    name = lib.__name__
+    out = prints_program(
+        f"""
+        import atexit, importlib, threading
+        from support import until_asleep
+
+        def end():
+            future.set_result(None)
+            thread.join()
+            print(thread.is_alive())
+
+        if {order == "earlier"}:
+            atexit.register(end)
+        futures = importlib.import_module({name!r})
+        if {order == "later"}:
+            atexit.register(end)
+        future = futures.Future()
+        thread = threading.Thread(target=lambda: ({block}, print("done")), daemon=True)
+        thread.start()
+        until_asleep(thread)
+        """
+    )
+    assert out == "done\nFalse\n"
