@@ -12,8 +12,8 @@
 //!
 //! The memory of `bytes` objects is no such buffer. If there are long ones among what is pickled
 //! (in simple containers), the pickler writes the pickle into the segment, and `bytes` are made of
-//! what is there: so they are copied twice on their way, as is the least for them. The table is
-//! the number [`WHOLE`] then.
+//! what is there: so they are copied twice on their way, as is the least for them. Any other long pickle is
+//! copied into a segment, and read where it is mapped. The table is the number [`WHOLE`] then.
 //!
 //! Where there is no segment to be had, buffers are pickled as if they were short.
 
@@ -44,6 +44,11 @@ const LENGTHY: usize = 1024 * 1024;
 /// Buffers begin at a multiple of this.
 const ALIGNMENT: usize = 64;
 const WORD: usize = size_of::<u64>();
+
+/// The table before a pickle that is in the segment itself.
+pub(crate) fn whole() -> Vec<u8> {
+    WHOLE.to_ne_bytes().to_vec()
+}
 
 /// Is called by a pickler with each buffer, and keeps the long ones.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
@@ -265,7 +270,7 @@ pub(crate) fn pickle_into(
         .take();
     Ok(written.map(|mut written| {
         written.attachment.truncate(written.length);
-        (written.attachment, WHOLE.to_ne_bytes().to_vec())
+        (written.attachment, whole())
     }))
 }
 

@@ -97,6 +97,8 @@ mod _engine {
     #[pymodule_export]
     use super::process_pool::{ProcessPool, Supervisor};
     #[pymodule_export]
+    use super::process_source::call_chunk;
+    #[pymodule_export]
     use super::stdlib::{
         look_up_for_futures, look_up_for_processes, look_up_for_threads, look_up_for_workers,
         use_types,

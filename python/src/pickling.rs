@@ -36,20 +36,11 @@ pub(crate) enum Tag {
     Whole = 2,
     /// Nothing: there are no arguments. The function is defined.
     Nothing = 3,
-    /// Arguments for each item of a span. The function is defined.
+    /// Arguments for each item of a span, as `span_results` has them. The function is defined.
     Span = 4,
-    /// A function, and arguments for each item of a chunk.
-    WholeSpan = 5,
-    /// As `Span`, with the only argument of each item.
-    SingleSpan = 6,
-    /// As `WholeSpan`, with the only argument of each item.
-    WholeSingleSpan = 7,
+    /// The same, with the only argument of each item.
+    SingleSpan = 5,
 }
-
-/// In a chunk: the items are not pickled.
-pub(crate) const NO_PICKLE: u8 = 0;
-/// In a chunk: the items are pickled.
-pub(crate) const PICKLE: u8 = 1;
 
 /// Added to the tag of a chunk, a span that is one task: an exception is that of all of its items.
 pub(crate) const AS_ONE: u8 = 8;
@@ -62,9 +53,7 @@ impl Tag {
             Self::Whole,
             Self::Nothing,
             Self::Span,
-            Self::WholeSpan,
             Self::SingleSpan,
-            Self::WholeSingleSpan,
         ]
         .into_iter()
         .find(|known| *known as u8 == tag)
@@ -250,48 +239,31 @@ impl Functions {
         }
     }
 
-    /// Calls for each of the items of a chunk as bytes: of their arguments, or of their only argument.
-    ///
-    /// The first byte tells whether the items follow as [`span_results`] has them, or as one pickle.
+    /// Calls for each of the items of a chunk as bytes, as [`span_results`] has them: of their arguments,
+    /// or of their only argument. None if they are not plain, or much.
     ///
     /// # Errors
-    /// What pickling them raises.
-    pub(crate) fn pickle_chunk<'py>(
+    /// What looking at the function raises.
+    pub(crate) fn plain_chunk(
         &self,
-        function: &Bound<'py, PyAny>,
-        items: &[Bound<'py, PyAny>],
+        function: &Bound<'_, PyAny>,
+        items: &[Bound<'_, PyAny>],
         is_single: bool,
-        pickling: &Pickling,
-    ) -> PyResult<Pickled> {
-        let definition = self.definition(function)?;
-        let mut bytes = vec![NO_PICKLE];
-        let mut attachment = None;
-        if definition.is_none() || !span_results::append_chunk(items, &mut bytes) {
-            let items = PyList::new(function.py(), items)?;
-            let pickled = if definition.is_some() {
-                pickling.dumps(&items)?
-            } else {
-                let both = PyTuple::new(function.py(), [function, items.as_any()])?;
-                pickling.dumps(&both)?
-            };
-            bytes.clear();
-            bytes.reserve_exact(1 + pickled.0.len());
-            bytes.push(PICKLE);
-            bytes.extend_from_slice(&pickled.0);
-            attachment = pickled.1;
+    ) -> PyResult<Option<Pickled>> {
+        let mut bytes = Vec::new();
+        if !span_results::append_chunk(items, &mut bytes) {
+            return Ok(None);
         }
-        let tag = match (definition.is_some(), is_single) {
-            (true, true) => Tag::SingleSpan,
-            (true, false) => Tag::Span,
-            (false, true) => Tag::WholeSingleSpan,
-            (false, false) => Tag::WholeSpan,
-        };
-        Ok(Pickled {
-            definition,
-            tag,
+        Ok(self.definition(function)?.map(|definition| Pickled {
+            definition: Some(definition),
+            tag: if is_single {
+                Tag::SingleSpan
+            } else {
+                Tag::Span
+            },
             argument: Argument::Own(bytes),
-            attachment,
-        })
+            attachment: None,
+        }))
     }
 }
 
@@ -345,12 +317,14 @@ impl Pickling {
     /// The pickle of an object, by `cloudpickle` if it must and may; and whether the object is plain.
     fn pickle<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<(WithBuffers<'py>, bool)> {
         let py = object.py();
-        let whole = |pickle| WithBuffers {
-            pickle,
-            buffers: None,
-        };
         if !picklers::is_original(py)? {
-            let pickled = self.by_value_or(object, |object| picklers::dumps(object).map(whole))?;
+            let pickled = self.by_value_or(object, |object| {
+                let pickle = picklers::dumps(object)?;
+                Ok(WithBuffers {
+                    pickle,
+                    buffers: None,
+                })
+            })?;
             return Ok((pickled, false));
         }
         let mut size = Size::default();
@@ -367,7 +341,24 @@ impl Pickling {
             };
             return Ok((pickled, true));
         }
-        Ok((plain(object).map(whole)?, true))
+        Ok((plain(object).map(|pickle| self.whole(pickle))?, true))
+    }
+
+    /// A pickle without buffers beside it. A long one is in a segment itself.
+    fn whole<'py>(&self, pickle: Bound<'py, PyBytes>) -> WithBuffers<'py> {
+        let content = pickle.as_bytes();
+        if content.len() >= buffers::LONG_BYTES
+            && let Ok(attachment) = buffers::attach_bytes(pickle.py(), &self.segments, content)
+        {
+            return WithBuffers {
+                pickle: PyBytes::new(pickle.py(), &[]),
+                buffers: Some((attachment, buffers::whole())),
+            };
+        }
+        WithBuffers {
+            pickle,
+            buffers: None,
+        }
     }
 
     /// Pickles an object, by `cloudpickle` if it must and may.
@@ -404,11 +395,8 @@ impl Pickling {
         let mut pickled = with_reductions_and(object, Some(collector.as_any()));
         if pickled.is_err() && collector.get().has_refused() {
             let whole = with_reductions(object);
-            if whole.is_ok() {
-                return Ok(WithBuffers {
-                    pickle: whole?,
-                    buffers: None,
-                });
+            if let Ok(pickle) = whole {
+                return Ok(self.whole(pickle));
             }
             // Its class offers buffers to any protocol.
             collector = Bound::new(py, Collector::new(false))?;
@@ -417,10 +405,7 @@ impl Pickling {
         let pickle = pickled?;
         let buffers = collector.get().take();
         if buffers.is_empty() {
-            return Ok(WithBuffers {
-                pickle,
-                buffers: None,
-            });
+            return Ok(self.whole(pickle));
         }
         match buffers::attach(py, &self.segments, &buffers) {
             Ok(attached) => Ok(WithBuffers {

@@ -17,7 +17,7 @@ use pyo3::exceptions::{
     PyBaseException, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use std::collections::VecDeque;
 use std::ptr;
@@ -203,7 +203,7 @@ impl Results {
         }
     }
 
-    /// The result of the first span, if that is a single call.
+    /// The next result of the first span, if its future has that.
     fn take_call<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(span) = self.spans.front().filter(|span| span.is_call) else {
             return Ok(None);
@@ -211,8 +211,15 @@ impl Results {
         let future = span.future.bind(py);
         Future::wait_until(future, self.end.as_ref())?;
         let result = Future::take_result(future)?;
+        let is_chunk = span.items > 1;
         self.spans.pop_front();
-        Ok(Some(result))
+        if !is_chunk {
+            return Ok(Some(result));
+        }
+        let results = result.cast_into::<PyList>()?;
+        let results: Vec<_> = results.iter().map(Bound::unbind).collect();
+        self.current = results.into_iter();
+        self.next_of_current(py)
     }
 
     /// Waits for the next results, and unpickles them.

@@ -8,7 +8,7 @@ use crate::fields::Field;
 use crate::future::Future;
 use crate::interrupts::{cannot_be_told, hold, hold_in_drop, raise_kept};
 use crate::name;
-use crate::pickling::{self, AS_ONE, Functions, Pickled, Pickling};
+use crate::pickling::{AS_ONE, Functions, Pickled, Pickling};
 use crate::process::{self, generation};
 use crate::process_errors;
 use crate::process_host::Processes;
@@ -185,38 +185,28 @@ impl ProcessPool {
         raise_kept()
     }
 
-    /// Submits calls for several items as one task.
-    pub(crate) fn submit_chunk<'py>(
+    /// Submits calls for several items as one task, if they are plain, and nothing is to come first.
+    pub(crate) fn submit_plain_chunk<'py>(
         this: &Bound<'py, Self>,
         function: &Bound<'py, PyAny>,
         items: &[Bound<'py, PyAny>],
         is_single: bool,
         options: TaskOptions,
-    ) -> PyResult<Bound<'py, Future>> {
+    ) -> PyResult<Option<Bound<'py, Future>>> {
         let py = this.py();
         Self::prepare(this)?;
         let started = this.get().started()?;
         let shared = &started.shared;
+        if shared.feeder.left() > 0 {
+            return Ok(None);
+        }
+        let Some(pickled) = shared.functions.plain_chunk(function, items, is_single)? else {
+            return Ok(None);
+        };
         let permit = (started.permit(py)).map_err(|error| Self::supervise_after(this, error))?;
         let count = u32::try_from(items.len())?;
-        let pickled = shared
-            .functions
-            .pickle_chunk(function, items, is_single, &shared.pickling);
         let remote = Remote::of_span(Arc::clone(shared), count, permit);
-        match pickled {
-            Ok(pickled) => Self::submit_pickled(this, remote, pickled, Some(count), options),
-            Err(error) if pickling::is_interrupt(py, &error) => {
-                Err(Self::supervise_after(this, error))
-            }
-            Err(error) => {
-                let exception = process_errors::with_remote_traceback(py, error);
-                remote.fail_span(PyErr::from_value(exception));
-                let future = Future::of_remote(py, remote)?;
-                Future::set_outcome(&future, || {})?;
-                Self::supervise(this)?;
-                Ok(future)
-            }
-        }
+        Self::submit_pickled(this, remote, pickled, Some(count), options).map(Some)
     }
 
     pub(crate) fn submit_call<'py>(

@@ -16,6 +16,7 @@ use crate::pickling::{Pickled, Tag};
 use crate::process_pool::{self, ProcessPool};
 use crate::remote::{self, Remote};
 use crate::span_results;
+use crate::stdlib;
 use concurrent_futures::TaskOptions;
 use concurrent_futures::engine::{Argument, CallSpan, Definition, Items, RemoteCall, TaskRef};
 use pyo3::prelude::*;
@@ -41,7 +42,7 @@ const MANY: usize = 1024;
 pub(crate) struct Span {
     pub(crate) future: Py<Future>,
     pub(crate) items: u32,
-    /// Whether it is a single call, which has the outcome that its future has.
+    /// Whether its future has the outcome: of a single call; or of a chunk, with the list of its results.
     pub(crate) is_call: bool,
 }
 
@@ -108,9 +109,12 @@ impl Source {
             }
             list => {
                 let (is_single, options) = (self.is_single, self.options);
-                let future =
-                    ProcessPool::submit_chunk(executor, function, list, is_single, options)?;
-                (future, false)
+                let plain =
+                    ProcessPool::submit_plain_chunk(executor, function, list, is_single, options)?;
+                match plain {
+                    Some(future) => (future, false),
+                    None => (self.submit_pickled_chunk(executor, list)?, true),
+                }
             }
         };
         spans.push_back(Span {
@@ -119,6 +123,23 @@ impl Source {
             is_call,
         });
         Ok(true)
+    }
+
+    /// Submits items that are not plain as one call of [`call_chunk`].
+    fn submit_pickled_chunk<'py>(
+        &self,
+        executor: &Bound<'py, ProcessPool>,
+        list: &[Bound<'py, PyAny>],
+    ) -> PyResult<Bound<'py, Future>> {
+        let py = executor.py();
+        let arguments = (
+            self.function.bind(py),
+            PyList::new(py, list)?,
+            self.is_single,
+        );
+        let arguments = arguments.into_pyobject(py)?;
+        let function = stdlib::call_chunk(py)?;
+        ProcessPool::submit_call(executor, function, &arguments, None, self.options)
     }
 
     /// The arguments of a call.
@@ -133,6 +154,26 @@ impl Source {
     pub(crate) fn is_divisible(&self) -> bool {
         self.size.is_none()
     }
+}
+
+/// Calls a function for each item of a chunk, and returns the results. Each item is the only argument if
+/// `is_single`, or else a tuple of all. Worker processes call this.
+#[pyfunction]
+pub(crate) fn call_chunk<'py>(
+    function: &Bound<'py, PyAny>,
+    items: &Bound<'py, PyList>,
+    is_single: bool,
+) -> PyResult<Bound<'py, PyList>> {
+    let results = PyList::empty(items.py());
+    for item in items {
+        let result = if is_single {
+            function.call1((item,))
+        } else {
+            function.call(item.cast_into::<PyTuple>()?, None)
+        };
+        results.append(result?)?;
+    }
+    Ok(results)
 }
 
 /// Whether going through an iterable runs no code of others.

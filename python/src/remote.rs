@@ -418,16 +418,6 @@ impl Remote {
         Some(task)
     }
 
-    /// Has a span fail that is not submitted.
-    pub(crate) fn fail_span(&self, error: PyErr) {
-        let parts = Parts {
-            errors: vec![(0..u32::MAX, Content::Raised(Arc::new(error)))],
-            ..Parts::default()
-        };
-        *self.content() = Content::Parts(parts);
-        self.leave();
-    }
-
     /// Takes what there is for an item of a span. The items before it were taken.
     ///
     /// # Errors

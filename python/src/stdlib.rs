@@ -101,6 +101,7 @@ imported! {
     }
     /// Looks up what pools of processes need.
     Processes = look_up_for_processes {
+        call_chunk = "concurrent_futures._engine", "call_chunk";
         rebuild_exception = "concurrent_futures._process_errors", "rebuild_exception";
         broken_process_pool = "concurrent_futures._process_errors", "BrokenProcessPool";
         worker_died_error = "concurrent_futures._process_errors", "WorkerDiedError";

@@ -6,8 +6,9 @@
 use crate::buffers;
 use crate::by_name::Name;
 use crate::interrupts::{allow_interrupts, hold_interrupts};
-use crate::pickling::{self, AS_ONE, NO_PICKLE, Pickling, Tag};
+use crate::pickling::{self, AS_ONE, Pickling, Tag};
 use crate::process_errors;
+use crate::process_source::call_chunk;
 use crate::span_results::{self, Appended, Item};
 use crate::task::{begin_turn, let_others_run};
 use crate::ticks::Ticks;
@@ -131,44 +132,16 @@ impl<'py> Worker<'py> {
                 let (function, arguments, keywords) = loads(py, argument, attachment)?.extract()?;
                 Unpickled::Call(function, arguments, Some(keywords))
             }
-            Tag::Span | Tag::SingleSpan | Tag::WholeSpan | Tag::WholeSingleSpan
-                if order.tag & AS_ONE != 0 =>
-            {
-                Unpickled::Chunk(self.unpickle_chunk(order.place, tag, argument, attachment)?)
-            }
+            Tag::Span | Tag::SingleSpan if order.tag & AS_ONE != 0 => Unpickled::Chunk(Chunk {
+                function: self.function(order.place)?,
+                items: span_results::read_chunk(py, argument)?,
+                is_single: tag == Tag::SingleSpan,
+            }),
             Tag::Span | Tag::SingleSpan => Unpickled::Span(Span {
                 place: order.place,
                 is_single: tag == Tag::SingleSpan,
                 items: argument,
             }),
-            Tag::WholeSpan | Tag::WholeSingleSpan => return Err(garbled()),
-        })
-    }
-
-    /// Items that are one task.
-    fn unpickle_chunk(
-        &mut self,
-        place: u16,
-        tag: Tag,
-        argument: &[u8],
-        attachment: Option<&Arc<Received>>,
-    ) -> PyResult<Chunk<'py>> {
-        let py = self.py;
-        let (kind, bytes) = argument.split_first().ok_or_else(garbled)?;
-        let (function, items) = match tag {
-            Tag::WholeSpan | Tag::WholeSingleSpan => loads(py, bytes, attachment)?.extract()?,
-            _ if *kind == NO_PICKLE => {
-                (self.function(place)?, span_results::read_chunk(py, bytes)?)
-            }
-            _ => {
-                let items = loads(py, bytes, attachment)?.cast_into()?;
-                (self.function(place)?, items)
-            }
-        };
-        Ok(Chunk {
-            function,
-            items,
-            is_single: matches!(tag, Tag::SingleSpan | Tag::WholeSingleSpan),
         })
     }
 
@@ -264,16 +237,8 @@ impl<'py> Worker<'py> {
             items,
             is_single,
         } = chunk;
-        let results = PyList::empty(self.py);
-        for item in &items {
-            let result = if is_single {
-                function.call1((item,))
-            } else {
-                function.call(item.cast_into::<PyTuple>()?, None)
-            };
-            results.append(result?)?;
-            let_others_run(self.py);
-        }
+        let results = call_chunk(&function, &items, is_single)?;
+        let_others_run(self.py);
         drop((function, items));
         span_results::append_all(&results, &self.pickling, answer)?;
         Ok(Called::Returned)

@@ -46,7 +46,7 @@ const MOST: u64 = 512;
 pub(super) const STALL: Duration = Duration::from_millis(1);
 /// After this time, nothing stays with a worker that has not begun if another is idle.
 const STARVED: Duration = Duration::from_millis(20);
-/// Longer arguments are written to an idle worker only, which reads them meanwhile.
+/// Longer arguments are written behind one task at most.
 const SHORT: usize = 32 * 1024;
 /// Tasks that take longer than this are worth moving to an idle worker, in nanoseconds.
 const WORTH_MOVING: u64 = 20_000;
@@ -188,7 +188,8 @@ impl State {
     /// The worker that is to have a task, if there is one now.
     fn pick(&self, task: &Task) -> Option<usize> {
         let credit = self.credit();
-        let is_short = task.most_bytes() <= SHORT;
+        // One that is not is worth to be there when the worker is done with what it has.
+        let is_light = task.attachment.is_none() && task.most_bytes() <= SHORT;
         // Few of many items are worth a message to nobody who has something to do.
         let is_enough = task
             .growing()
@@ -210,9 +211,8 @@ impl State {
                 && member
                     .current()
                     .is_none_or(|task| task.options.time_limit.is_none())
-                && task.attachment.is_none()
                 && is_enough
-                && is_short
+                && (is_light || load == 1)
                 && member.has_room_for_task(task);
             if can_wait
                 && best.is_none_or(|(_, least)| load < least)
