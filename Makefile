@@ -4,7 +4,8 @@ CARGO ?= cargo
 
 PYTHON ?= python3
 
-.PHONY: demo test lint unit models doc python python-lint compat bench bench-rust bench-python stress sanitize fuzz ctrl-c
+.PHONY: demo test lint unit models doc python python-lint compat bench bench-rust bench-python stress sanitize \
+	sanitize-rust sanitize-python fuzz fuzz-frames ctrl-c
 
 ## The main job: downloads 80 pictures from a server on this machine, one after
 ## another and with a pool of 20; counts primes one after another, with threads and
@@ -115,8 +116,30 @@ ctrl-c-%: .venv/%/package
 stress:
 	CONCURRENT_FUTURES_STRESS=120 $(CARGO) test --release -p concurrent-futures --test stress -- --nocapture
 
-## The same under the address sanitizer, with leak detection; needs a nightly toolchain.
-sanitize:
-	CONCURRENT_FUTURES_STRESS=60 RUSTFLAGS="-Zsanitizer=address" $(CARGO) +nightly test \
-		-p concurrent-futures --tests --target $$(rustc -vV | sed -n 's/host: //p') \
-		--target-dir target/sanitize
+## The same under the address sanitizer, with leak detection; then the Python module under it, and with
+## CPython's checks of its memory. The sanitizer is part of the compiler, which a stable one wants
+## to be told that this is known (RUSTC_BOOTSTRAP).
+sanitize: sanitize-rust sanitize-python
+
+HOST = $$(rustc -vV | sed -n 's/host: //p')
+
+sanitize-rust:
+	CONCURRENT_FUTURES_STRESS=60 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" $(CARGO) test \
+		-p concurrent-futures --tests --target $(HOST) --target-dir target/sanitize
+
+# With the newest of the interpreters.
+sanitize-python:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory sanitize-python-$$version
+
+# Frames are as large as in a release: there are tests of deep stacks.
+sanitize-python-%: .venv/%/package
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_PROFILE_DEV_OPT_LEVEL=1 \
+		PYO3_PYTHON="$(CURDIR)/.venv/$*/bin/python" $(CARGO) build \
+		-p concurrent-futures-python --target $(HOST) --target-dir target/sanitize-python
+	.venv/$*/bin/python python/sanitize.py target/sanitize-python/$(HOST)/debug/lib_engine.so
+
+## Arbitrary bytes as the frames of process pools, by libFuzzer, for a minute; a short run with bytes by
+## chance is one of the unit tests.
+fuzz-frames:
+	CARGO="$(CARGO)" fuzz/run frames 60

@@ -423,19 +423,18 @@ impl Remote {
     /// # Errors
     /// `KeyboardInterrupt`, when that came meanwhile.
     pub(crate) fn take_part<'py>(&self, py: Python<'py>, item: u32) -> PyResult<Part<'py>> {
-        let held = match &*self.content() {
+        let found = match &*self.content() {
             Content::Parts(parts) => match (parts.results.get(&item), parts.error(item)) {
-                (Some(held), _) => held.clone(),
-                (None, Some(error)) => {
-                    let error = error.clone();
-                    return self.raised(py, &error);
-                }
+                (Some(held), _) => Ok(held.clone()),
+                (None, Some(error)) => Err(error.clone()),
                 (None, None) => return Ok(Part::Missing),
             },
-            other => {
-                let other = other.clone();
-                return self.raised(py, &other);
-            }
+            other => Err(other.clone()),
+        };
+        // Without the lock, as unpickling runs Python code.
+        let held = match found {
+            Ok(held) => held,
+            Err(error) => return self.raised(py, &error),
         };
         let (message, start) = match held {
             Held::Bytes(message, start) => (message, start),

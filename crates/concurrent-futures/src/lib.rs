@@ -107,6 +107,13 @@ pub mod engine;
 #[allow(unused_imports, reason = "it is for other faces")]
 mod engine;
 
+/// What the fuzzer of `fuzz/` calls.
+#[cfg(all(fuzzing, target_os = "linux"))]
+#[doc(hidden)]
+pub mod __fuzz {
+    pub use crate::process::fuzz::frames;
+}
+
 /// What macros of this crate expand to.
 #[cfg(target_os = "linux")]
 #[doc(hidden)]

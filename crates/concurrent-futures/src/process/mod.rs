@@ -80,6 +80,8 @@ mod executor;
 mod failure;
 mod fork_server;
 mod function;
+#[cfg(all(any(test, fuzzing), not(loom_models)))]
+pub(crate) mod fuzz;
 mod handshake;
 pub(crate) mod host;
 mod image;

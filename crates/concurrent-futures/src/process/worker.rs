@@ -200,10 +200,15 @@ impl<'a> Loop<'a> {
     fn next(&mut self) -> Result<Call, Trouble> {
         loop {
             self.head.clear();
-            if !self.reader.peek(HEADER, &mut self.head)? {
-                self.wait_for_frame()?;
-                continue;
-            }
+            match self.reader.available()? {
+                0 => {
+                    self.wait_for_frame()?;
+                    continue;
+                }
+                // A header is shown as a whole.
+                1..HEADER => return Err(Corrupt.into()),
+                HEADER.. => self.reader.peek(HEADER, &mut self.head)?,
+            };
             let call = Call::decode(&self.head)?;
             let claimed = Claim::Taken.claim(self.reader.word());
             self.reader.skip(HEADER)?;

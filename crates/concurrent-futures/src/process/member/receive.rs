@@ -152,11 +152,15 @@ impl Member {
                 let mut rest = Vec::new();
                 if reply.left > 0 {
                     let begun = flight.task.items().checked_sub(reply.left);
-                    let begun = begun.filter(|begun| *begun > 0).ok_or(Corrupt)?;
+                    let begun = begun.filter(|begun| *begun > 0);
+                    let Some(unbegun) = begun.and_then(|begun| flight.task.split(begun)) else {
+                        // It stays in flight: dropped here, under a lock, it would call callbacks.
+                        self.in_flight.push_front(flight);
+                        return Err(Corrupt);
+                    };
                     // The worker waits until we say that we have read this: what is behind comes
                     // after the rest, as before.
                     rest = self.take_back(0);
-                    let unbegun = flight.task.split(begun).ok_or(Corrupt)?;
                     self.handed = self.handed.saturating_sub(unbegun.weight());
                     rest.push(unbegun);
                 }
