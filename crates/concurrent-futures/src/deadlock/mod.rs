@@ -58,15 +58,18 @@
 
 mod analysis;
 mod crew;
+mod spares;
 
 #[cfg(target_os = "linux")]
 pub(crate) use crew::Single;
 pub(crate) use crew::{Crew, Tally};
+pub(crate) use spares::{
+    Duty, hold_back, is_last_awake, may_be_crowded, next_duty, spare_ends, worker_was_refused,
+};
 
 use crate::current::Worker;
-use crate::error::{Deadlock, TaskError};
+use crate::error::Deadlock;
 use crate::future::{FutureId, TaskRef};
-use crate::log;
 use crate::signal::Signal;
 use crate::sync::{Arc, Mutex, MutexGuard, lock};
 use analysis::Question;
@@ -74,7 +77,6 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io;
 use std::iter;
 use std::marker::PhantomData;
 use std::mem;
@@ -343,133 +345,8 @@ pub(crate) fn block<'a>(worker: &Worker<'_>, wait: Wait<'a>) -> Result<Blocking<
         has_help: !calls.is_empty(),
         futures: PhantomData,
     };
-    call_spares(calls);
+    spares::call(calls);
     Ok(blocking)
-}
-
-/// What a spare worker does next.
-pub(crate) enum Duty {
-    /// Run this task, which was started.
-    Run(TaskRef),
-    /// Take the oldest task from the queue.
-    TakeOldest,
-    /// Nothing: it is parked now.
-    Park,
-}
-
-/// What the calling spare worker, which is awake and runs no task, is to do. `park` is called
-/// under the lock if it is to park.
-pub(crate) fn next_duty(worker: &Worker<'_>, park: impl FnOnce()) -> Duty {
-    let home = Home::from(worker.home);
-    let mut registry = registry();
-    let mut calls = Vec::new();
-    let mut dropped = Vec::new();
-    let duty = loop {
-        if crew::is_crowded(&**worker.crew) {
-            break Duty::Park;
-        }
-        let order = registry
-            .pools
-            .get_mut(&home)
-            .and_then(|pool| pool.orders.pop_front());
-        match order {
-            Some(Order::Oldest) => break Duty::TakeOldest,
-            Some(Order::Task { waiter, future }) => {
-                if let Some(task) = registry.claim(waiter, future, &mut dropped) {
-                    break Duty::Run(task);
-                }
-            }
-            None => {
-                calls.extend(registry.give_orders(Some(worker.home)));
-                let pool = registry.pools.get(&home);
-                if pool.is_none_or(|pool| pool.orders.is_empty()) {
-                    break Duty::Park;
-                }
-            }
-        }
-    };
-    if matches!(duty, Duty::Park) {
-        if let Some(pool) = registry.pools.get_mut(&home)
-            && worker.crew.tally().spares() == 1
-        {
-            // They were made for a pool that stood still, and it does not.
-            pool.orders.clear();
-        }
-        worker.crew.tally().spare_leaves();
-        park();
-    }
-    drop(registry);
-    call_spares(calls);
-    // Which may call foreign code.
-    drop(dropped);
-    duty
-}
-
-/// Tells that a spare worker, which is awake, ends instead of parking.
-pub(crate) fn spare_ends(crew: &dyn Crew) {
-    let _registry = registry();
-    crew.tally().spare_leaves();
-}
-
-/// Makes a regular worker wait while its pool runs as many tasks as it may without it.
-pub(crate) fn hold_back(crew: &dyn Crew) {
-    let signal = Arc::new(Signal::new());
-    loop {
-        let registry = registry();
-        if !crew::is_crowded(crew) {
-            return;
-        }
-        crew.tally().hold(&signal);
-        drop(registry);
-        signal.wait(None);
-    }
-}
-
-/// Whether a regular worker may have to be [held back](hold_back) before it takes a task.
-/// A worker that was taken for awake a moment ago is as good as one that takes a task now.
-pub(crate) fn may_be_crowded(crew: &dyn Crew) -> bool {
-    crew.tally().spares() > 0 && crew::is_crowded(crew)
-}
-
-/// Whether the calling worker is the only one that could run `task`, so that waiting awake
-/// for the task is in vain.
-pub(crate) fn is_last_awake(worker: &Worker<'_>, task: &TaskRef) -> bool {
-    task.home() == worker.home
-        && task.state().phase() == crate::future::Phase::Pending
-        && crew::awake(&**worker.crew) <= 1
-}
-
-/// Calls a spare worker of each of these pools; they are counted already.
-fn call_spares(crews: Vec<Arc<dyn Crew>>) {
-    for crew in crews {
-        if let Err(error) = Arc::clone(&crew).call_spare() {
-            log::thread_not_started(&error);
-            crew_stays_short(&crew, Arc::new(error), true);
-        }
-    }
-}
-
-/// A regular worker's thread could not be started, on which the workers of the pool that
-/// `home` identifies may have relied.
-pub(crate) fn worker_was_refused(crew: &Arc<dyn Crew>, error: Arc<io::Error>) {
-    crew_stays_short(crew, error, false);
-}
-
-/// No thread could be started for a pool. If it stands still, ends one of its waits.
-fn crew_stays_short(crew: &Arc<dyn Crew>, error: Arc<io::Error>, was_spare: bool) {
-    let mut dropped = Vec::new();
-    let failing = {
-        let mut registry = registry();
-        if was_spare {
-            crew.tally().spare_leaves();
-        }
-        registry.end_a_wait(crew, error, &mut dropped)
-    };
-    drop(dropped);
-    if let Some((task, deadlock)) = failing {
-        // SAFETY: it was claimed, which started it.
-        unsafe { task.fail(TaskError::Deadlock(deadlock)) };
-    }
 }
 
 impl Registry {
@@ -562,62 +439,6 @@ impl Registry {
         if let Some(interrupt) = &self.blocked[&number].interrupt {
             interrupt.interrupt(deadlock);
         }
-    }
-
-    /// Ends a wait, if the pool of a crew stands still without another worker. If all waits
-    /// are ends of scopes, returns a task that must fail instead.
-    fn end_a_wait(
-        &mut self,
-        crew: &Arc<dyn Crew>,
-        error: Arc<io::Error>,
-        dropped: &mut Vec<TaskRef>,
-    ) -> Option<(TaskRef, Deadlock)> {
-        let is_of_crew =
-            |pool: &&BlockedPool| ptr::addr_eq(Arc::as_ptr(&pool.crew), Arc::as_ptr(crew));
-        let pool = self.pools.values().find(is_of_crew)?;
-        pool.is_refused.set(true);
-        self.ask(Question::Cycle, None, || false);
-        pool.is_refused.set(false);
-        let stuck = self.blocked.iter().rev();
-        let stuck = stuck.filter(|(_, blocked)| !blocked.goes_on.get());
-        let stuck: Vec<_> = stuck.map(|(number, _)| *number).collect();
-        let newest = *stuck.first()?;
-        let victim = self.victim(&stuck);
-        let deadlock = Deadlock {
-            tasks: self.cycle(victim.unwrap_or(newest)).tasks.as_slice().into(),
-            refused: Some(error),
-        };
-        if let Some(victim) = victim {
-            self.interrupt(victim, deadlock);
-            return None;
-        }
-        let task = stuck.iter().find_map(|number| {
-            let mut needed = Vec::new();
-            self.blocked[number].any_future(|future| {
-                needed.push(future.id());
-                false
-            });
-            needed
-                .into_iter()
-                .find_map(|future| self.claim(*number, future, dropped))
-        })?;
-        Some((task, deadlock))
-    }
-
-    /// Starts a task that a blocked worker needs, if it is pending still. References that
-    /// turn out to be superfluous are for the caller to drop, without the lock.
-    fn claim(&self, waiter: u64, future: FutureId, dropped: &mut Vec<TaskRef>) -> Option<TaskRef> {
-        let mut claimed = None;
-        self.blocked.get(&waiter)?.any_future(|task| {
-            if task.id() != future {
-                return false;
-            }
-            // SAFETY: the waiter keeps the task, and is blocked while we have the lock, under
-            // which alone tasks are claimed.
-            claimed = unsafe { task.claim(dropped) };
-            true
-        });
-        claimed
     }
 }
 

@@ -204,3 +204,127 @@ fn wait_parked(pool: &Pool, slot: &Arc<Slot>) -> Why {
     }
     slot.why().unwrap_or(Why::End)
 }
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::super::executor::ThreadPoolExecutor;
+    use super::super::host::{Host, Threads, WorkerThread};
+    use super::*;
+    use crate::error::BrokenExecutor;
+    use std::io;
+    use std::sync::Weak;
+    use std::thread::JoinHandle;
+
+    /// Starts some threads, and no more.
+    struct Few {
+        threads: Threads,
+        left: StaticCount,
+    }
+
+    impl Host for Few {
+        fn start_thread(
+            &self,
+            number: usize,
+            worker: WorkerThread,
+        ) -> io::Result<Option<JoinHandle<()>>> {
+            let take = |left: usize| left.checked_sub(1);
+            if self
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+                .is_err()
+            {
+                return Err(io::Error::other("that was the last"));
+            }
+            self.threads.start_thread(number, worker)
+        }
+
+        fn initialize(&self) -> Result<(), BrokenExecutor> {
+            Ok(())
+        }
+    }
+
+    fn pool(max_workers: usize, threads: usize) -> Arc<ThreadPoolExecutor> {
+        let host = Few {
+            threads: Threads {
+                name_prefix: "few".to_owned(),
+                stack_size: None,
+                initializer: None,
+            },
+            left: StaticCount::new(threads),
+        };
+        let pool = Pool::with_host(max_workers, None, Box::new(host)).unwrap();
+        Arc::new(ThreadPoolExecutor::from_pool(pool))
+    }
+
+    fn nest(pool: &Weak<ThreadPoolExecutor>, depth: u32) -> Result<u32, TaskError> {
+        let Some(below) = depth.checked_sub(1) else {
+            return Ok(0);
+        };
+        let weak = Weak::clone(pool);
+        let future = pool
+            .upgrade()
+            .unwrap()
+            .spawn(move || nest(&weak, below))
+            .unwrap();
+        Ok(future.result()?? + 1)
+    }
+
+    #[test]
+    fn tasks_wait_for_tasks_as_deep_as_there_are_threads() {
+        for max_workers in 1..4 {
+            let pool = pool(max_workers, 8);
+            let weak = Arc::downgrade(&pool);
+            let chain = pool.spawn(move || nest(&weak, 7)).unwrap();
+            assert_eq!(chain.result().unwrap().unwrap(), 7);
+        }
+    }
+
+    #[test]
+    fn the_wait_that_needs_one_thread_more_ends_with_the_cause() {
+        for max_workers in 1..4 {
+            let pool = pool(max_workers, 8);
+            for _ in 0..10 {
+                let weak = Arc::downgrade(&pool);
+                let chain = pool.spawn(move || nest(&weak, 30)).unwrap();
+                let error = chain.result().unwrap().unwrap_err();
+                let text = error.to_string();
+                assert!(matches!(error, TaskError::Deadlock(_)), "{text}");
+                let cause = "; no further worker can be started: that was the last";
+                assert!(text.ends_with(cause), "{text}");
+            }
+            assert_eq!(pool.spawn(|| 1).unwrap().result().unwrap(), 1);
+        }
+    }
+
+    /// A scope cannot end before its tasks: the one for which there is no thread fails.
+    #[test]
+    fn a_scope_that_needs_one_thread_more_ends_and_its_task_fails() {
+        fn descend(pool: &ThreadPoolExecutor, depth: u32, deepest: &StaticCount) {
+            if depth > 0 {
+                pool.scope(|scope| {
+                    drop(scope.spawn(|| descend(pool, depth - 1, deepest)).unwrap());
+                });
+                deepest.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        for max_workers in 1..4 {
+            let pool = pool(max_workers, 8);
+            for _ in 0..10 {
+                let deepest = StaticCount::new(0);
+                descend(&pool, 30, &deepest);
+                // The outermost is in no thread of the pool.
+                assert_eq!(deepest.load(Ordering::SeqCst), 9);
+            }
+        }
+    }
+
+    #[test]
+    fn the_message_stays_short() {
+        let pool = pool(1, 60);
+        let weak = Arc::downgrade(&pool);
+        let chain = pool.spawn(move || nest(&weak, 100)).unwrap();
+        let text = chain.result().unwrap().unwrap_err().to_string();
+        assert!(text.contains(", and ") && text.contains(" more"), "{text}");
+        assert!(text.len() < 4000, "{text}");
+    }
+}
