@@ -4,7 +4,7 @@ use crate::deadlock::Crew;
 use crate::future::{FutureId, TaskRef};
 use crate::observer::Observer;
 use crate::panic::log_panic;
-use crate::sync::{Arc, thread_local};
+use crate::sync::Arc;
 use std::cell::Cell;
 use std::ptr;
 
@@ -17,11 +17,18 @@ pub(crate) struct Worker<'pool> {
     task: Cell<*const TaskRef>,
 }
 
+#[cfg(not(loom_models))]
 thread_local! {
     static WORKER: Cell<*const Worker<'static>> = const { Cell::new(ptr::null()) };
     /// Identifies the pool that the thread is or was a worker of. The destructors of
     /// thread-local values run when the worker has left already.
     static HOME: Cell<*const ()> = const { Cell::new(ptr::null()) };
+}
+
+#[cfg(loom_models)]
+loom::thread_local! {
+    static WORKER: Cell<*const Worker<'static>> = Cell::new(ptr::null());
+    static HOME: Cell<*const ()> = Cell::new(ptr::null());
 }
 
 impl<'pool> Worker<'pool> {

@@ -12,6 +12,8 @@ pub(crate) mod pool;
 mod queue;
 mod scope;
 mod spare;
+#[cfg(all(test, loom_models))]
+mod spare_models;
 mod worker;
 
 pub use builder::{InitializerOutcome, ThreadPoolExecutorBuilder};
