@@ -7,13 +7,13 @@
 pub(crate) use loom::{
     hint::spin_loop,
     sync::{Mutex, MutexGuard, atomic},
-    thread,
+    thread, thread_local,
 };
 #[cfg(not(loom_models))]
 pub(crate) use std::{
     hint::spin_loop,
     sync::{Mutex, MutexGuard, atomic},
-    thread,
+    thread, thread_local,
 };
 
 /// The counts of an `Arc` are no part of the protocols.
