@@ -72,12 +72,29 @@ impl Name {
     /// Whether the function is what its name stands for, as far as that can be told without running
     /// Python code: by the variables of a module that is loaded.
     pub(crate) fn is_found(&self, function: &Bound<'_, PyAny>) -> bool {
-        let py = function.py();
-        let Some(module) = loaded(self.module.bind(py)) else {
-            return false;
-        };
-        let found = variable(&module, self.qualified.bind(py));
-        found.is_some_and(|found| found.is(function))
+        // SAFETY: attached, as `function` tells. The interpreter keeps the dictionary of modules, and the
+        // others keep each other: nothing runs in between that could take one out. Keys and dictionaries
+        // are exact, so that the look-ups run no Python code.
+        unsafe {
+            let modules = ffi::PyImport_GetModuleDict();
+            if modules.is_null() || ffi::PyDict_CheckExact(modules) == 0 {
+                return false;
+            }
+            let module = ffi::PyDict_GetItemWithError(modules, self.module.as_ptr());
+            if module.is_null() || ffi::PyModule_CheckExact(module) == 0 {
+                return false;
+            }
+            let variables = ffi::PyModule_GetDict(module);
+            if variables.is_null() {
+                return false;
+            }
+            let found = ffi::PyDict_GetItemWithError(variables, self.qualified.as_ptr());
+            if found.is_null() && !ffi::PyErr_Occurred().is_null() {
+                // By a key that is no text, and compares itself.
+                ffi::PyErr_Clear();
+            }
+            found == function.as_ptr()
+        }
     }
 
     /// Finds what has the name, as unpickling does.

@@ -158,6 +158,7 @@ impl<'py> Worker<'py> {
         let resumed = (self.resumed.take()).filter(|(item, _)| *item == range.start);
         let whole = span.items;
         let mut left = &whole[resumed.map_or(0, |(_, place)| place)..];
+        let mut known = None;
         for index in range.clone() {
             // Looking at the clock would take a third of the time of a short call.
             let has_ticked = self.ticks.has_ticked();
@@ -167,7 +168,7 @@ impl<'py> Worker<'py> {
             if has_ticked && index > range.start && start.elapsed() > PATIENCE {
                 return Ok(Called::StoppedBefore(range.end - index));
             }
-            let called = match self.next_call(span, &mut left) {
+            let called = match self.next_call(span, &mut left, &mut known) {
                 Err(error) if self.is_strict && !pickling::is_interrupt(self.py, &error) => {
                     return Err(Failure::Unpickling(error));
                 }
@@ -217,10 +218,23 @@ impl<'py> Worker<'py> {
     }
 
     /// The call of the next item of a span. The item before may have changed what the function's name
-    /// stands for.
-    fn next_call(&self, span: &Span<'_>, left: &mut &[u8]) -> PyResult<ItemCall<'py>> {
+    /// stands for, so that a function that is `known` is looked at once more.
+    fn next_call(
+        &self,
+        span: &Span<'_>,
+        left: &mut &[u8],
+        known: &mut Option<Bound<'py, PyAny>>,
+    ) -> PyResult<ItemCall<'py>> {
         let item = span_results::read_item(self.py, left)?;
-        let function = self.function(span.place)?;
+        let name = self.functions.get(usize::from(span.place));
+        let function = match (&*known, name) {
+            (Some(known), Some(Some(Ok(name)))) if name.is_found(known) => known.clone(),
+            _ => {
+                let function = self.function(span.place)?;
+                *known = Some(function.clone());
+                function
+            }
+        };
         Ok(match item {
             Item::Plain(item) if span.is_single => ItemCall::One(function, item),
             Item::Plain(item) => ItemCall::Several(function, item.cast_into()?),
