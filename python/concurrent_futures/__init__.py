@@ -11,7 +11,6 @@ As in the standard library, a module is loaded when something of it is first ask
 with threads only need nothing of processes, and worker processes need no executors.
 """
 
-import importlib
 import os
 import sys
 
@@ -100,6 +99,13 @@ _SUBMODULES = ("_base", "process", "thread")
 for _name in (*__all__, *_SUBMODULES):
     globals().pop(_name, None)
 
+
+def _load(name: str) -> object:
+    """Import a module, and return it, without loading ``importlib``."""
+    __import__(name)
+    return sys.modules[name]
+
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
@@ -110,10 +116,9 @@ if not TYPE_CHECKING:
 
             value: object = version("concurrent-futures")
         elif name in __all__:
-            module = importlib.import_module(_MODULES.get(name, "concurrent_futures._base"))
-            value = getattr(module, name)
+            value = getattr(_load(_MODULES.get(name, "concurrent_futures._base")), name)
         elif name in _SUBMODULES:
-            value = importlib.import_module(f"concurrent_futures.{name}")
+            value = _load(f"concurrent_futures.{name}")
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value

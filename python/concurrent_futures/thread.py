@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import concurrent.futures.thread as _stdlib_thread
 import itertools
-import math
 import os
 import sys
 import threading
 import weakref
 from concurrent.futures.thread import BrokenThreadPool
-from contextvars import copy_context as _copy_of_context
 
 from concurrent_futures import TYPE_CHECKING, _base, _engine, _private
 from concurrent_futures._hints import without_hints
@@ -154,7 +152,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         of_instance["_threads"] = threads
         of_instance["_work_queue"] = work_queue
         self._start(
-            min(math.ceil(of_instance["_max_workers"]), _engine.MAX_WORKERS),
+            min(-int(-of_instance["_max_workers"] // 1), _engine.MAX_WORKERS),
             of_instance["_thread_name_prefix"],
             of_instance["_initializer"],
             of_instance["_initargs"],
@@ -278,7 +276,9 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
     ) -> _base.Future[Any]:
         """Submit a call as the standard library does."""
         if self._copy_context:
-            fn, args = _copy_of_context().run, (fn, *args)
+            import contextvars  # Few need it, and each program would load it.
+
+            fn, args = contextvars.copy_context().run, (fn, *args)
         with self._shutdown_lock, _stdlib_thread._global_shutdown_lock:
             if self._broken:
                 raise getattr(self, "BROKEN", BrokenThreadPool)(self._broken)
