@@ -99,6 +99,10 @@ def _limit_memory(limit: int) -> None:
     import resource  # Few need it, and each worker would load it.
 
     limit = min(limit, sys.maxsize)
+    # No process may have more than its hard limit, which is narrower then.
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if most != resource.RLIM_INFINITY:
+        limit = min(limit, most)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

@@ -85,8 +85,8 @@ class Workers:
         #: By process id.
         self.processes: dict[int, Any] = {}
 
-    def start(self, channel: int) -> tuple[int, int]:
-        """Start a worker with its end of a channel; return its process id and sentinel."""
+    def start(self, channel: int) -> int:
+        """Start a worker with its end of a channel; return its process id."""
         context: Any = self._context
         task = self._task()
         if task is None:
@@ -102,8 +102,9 @@ class Workers:
         if self._is_served:
             preload()
         process.start()
-        self.processes[process.pid] = process
-        return process.pid, process.sentinel
+        pid: int = process.pid
+        self.processes[pid] = process
+        return pid
 
     def keep(self, task: _worker.Task) -> None:
         """Keep what workers need to know, as the executor ends before the last of them begins."""
@@ -126,6 +127,14 @@ class Workers:
             del self.processes[pid]
         code: int | None = process.exitcode
         return code
+
+    def let_go(self) -> None:
+        """Let go of the processes, which have all ended.
+
+        Their descriptors are closed with them, and not at some later time when a program may have
+        closed these itself, and others have their numbers.
+        """
+        self.processes = {}
 
 
 @without_hints

@@ -35,6 +35,7 @@ names! {
     begin = "_begin";
     buffers = "buffers";
     exit_of = "exit_of";
+    let_go = "let_go";
     self_ = "__self__";
     module = "__module__";
     qualname = "__qualname__";

@@ -3,8 +3,10 @@
 use crate::name;
 use crate::stdlib;
 use concurrent_futures::{BrokenExecutor, SubmitError, TaskError, WorkerDied, WorkerExit};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
+use std::error::Error;
+use std::io;
 
 /// What the standard library says of a pool that is broken.
 pub(crate) const BROKEN: &str =
@@ -37,6 +39,24 @@ fn cause(py: Python<'_>, broken: &BrokenExecutor) -> PyErr {
         return worker_died(py, death);
     }
     PyRuntimeError::new_err(cause.to_string())
+}
+
+/// What the system has refused, with its `errno`, from which Python tells the class.
+pub(crate) fn os_error(error: &io::Error) -> PyErr {
+    let text = error.to_string();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(known) = cause {
+        let code = known
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        if let Some(code) = code {
+            // The number is an attribute of the exception, and need not be in the text as well.
+            let text = text.replace(&format!(" (os error {code})"), "");
+            return PyOSError::new_err((code, text));
+        }
+        cause = known.source();
+    }
+    PyOSError::new_err(text)
 }
 
 fn broken_process_pool(py: Python<'_>, message: &str, cause: PyErr) -> PyErr {

@@ -15,7 +15,7 @@ use concurrent_futures::WorkerExit;
 use concurrent_futures::engine::{StartedWorker, WorkerHost};
 use pyo3::prelude::*;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,15 +34,10 @@ impl WorkerHost for Processes {
             let _held = hold_for_worker(py);
             let workers = self.workers.bind(py);
             let started = workers.call_method1(name::start(py), (channel.as_raw_fd(),));
-            let (pid, sentinel) = started
-                .and_then(|started| started.extract::<(u32, i32)>())
+            let pid = started
+                .and_then(|started| started.extract::<u32>())
                 .map_err(io::Error::other)?;
-            // SAFETY: it is open: `start` has just asked the process for it.
-            let sentinel = unsafe { BorrowedFd::borrow_raw(sentinel) };
-            Ok(StartedWorker {
-                pid,
-                sentinel: sentinel.try_clone_to_owned().ok(),
-            })
+            Ok(StartedWorker { pid })
         })
     }
 

@@ -23,7 +23,7 @@ use concurrent_futures::engine::{
     TaskRef, WhenFull,
 };
 use concurrent_futures::{SubmitError, TaskOptions};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -33,13 +33,72 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What an executor was made with.
+struct Settings {
+    pool: PoolSettings,
+    options: TaskOptions,
+    max_pending: Option<usize>,
+    by_value: bool,
+}
+
 struct Started {
+    settings: Arc<Settings>,
     shared: Arc<Shared>,
     /// Whether the supervisor was started. It is by the first task.
     has_begun: AtomicBool,
+    /// Whether anything was ever asked of the pool: it belongs to its process from then on.
+    is_used: AtomicBool,
     submitted: AtomicUsize,
     options: TaskOptions,
     limit: Option<Arc<PendingLimit>>,
+}
+
+impl Started {
+    fn new(settings: Arc<Settings>, workers: Py<PyAny>, py: Python<'_>) -> PyResult<Self> {
+        let callbacks = Arc::new(Callbacks::default());
+        let feeder = Arc::new(Errands::default());
+        let opener = Arc::new(Errands::default());
+        let host = Arc::new(Processes {
+            workers: workers.clone_ref(py),
+            callbacks: Arc::clone(&callbacks),
+            feeder: Arc::clone(&feeder),
+            opener: Arc::clone(&opener),
+        });
+        let pool =
+            Engine::new(&settings.pool, host).map_err(|error| process_errors::os_error(&error))?;
+        // Where descriptors are few, long buffers go through the streams.
+        let files = if pool.is_lean() { 0 } else { FILES };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                pool,
+                functions: Functions::default(),
+                generation: generation(),
+                pickling: Pickling {
+                    by_value: settings.by_value,
+                    segments: Segments::new(KEPT, files),
+                },
+                callbacks,
+                feeder,
+                room: Arc::default(),
+                closing: Mutex::new(Closing::Open),
+                max_workers: settings.pool.max_workers,
+                opener,
+                workers,
+            }),
+            has_begun: AtomicBool::new(false),
+            is_used: AtomicBool::new(false),
+            submitted: AtomicUsize::new(0),
+            options: settings.options,
+            limit: settings.max_pending.map(PendingLimit::new),
+            settings,
+        })
+    }
+
+    /// Whether the pool was made before this process became a fork, and was not used.
+    fn is_inherited(&self) -> bool {
+        // ORDERING: Relaxed: what happened before the fork is in the child's memory.
+        !self.shared.is_of_this_process() && !self.is_used.load(Ordering::Relaxed)
+    }
 }
 
 /// A pool of processes, without the attributes that Python code adds.
@@ -58,10 +117,38 @@ pub(crate) struct ProcessPool {
 
 impl ProcessPool {
     fn started(&self) -> PyResult<&Started> {
+        let address = self.started.load(Ordering::Acquire);
         // SAFETY: see the field.
-        unsafe { self.started.load(Ordering::Acquire).as_ref() }.ok_or_else(|| {
+        let started = unsafe { address.as_ref() }.ok_or_else(|| {
             PyRuntimeError::new_err("ProcessPoolExecutor.__init__ has not been called")
-        })
+        })?;
+        if started.is_inherited() {
+            return self.begin_afresh(address, started);
+        }
+        Ok(started)
+    }
+
+    /// In a fork: what nobody had used before is made again, and is this process's own. The
+    /// parent's is not touched, as threads may have been at it that are not here.
+    fn begin_afresh(&self, address: *mut Started, inherited: &Started) -> PyResult<&Started> {
+        let own = Python::attach(|py| {
+            let workers = inherited.shared.workers.clone_ref(py);
+            Started::new(Arc::clone(&inherited.settings), workers, py)
+        })?;
+        let own = Box::into_raw(Box::new(own));
+        let replaced =
+            self.started
+                .compare_exchange(address, own, Ordering::AcqRel, Ordering::Acquire);
+        let current = match replaced {
+            Ok(_) => own,
+            Err(others) => {
+                // SAFETY: just made, and nobody else has it.
+                drop(unsafe { Box::from_raw(own) });
+                others
+            }
+        };
+        // SAFETY: see the field.
+        Ok(unsafe { &*current })
     }
 
     pub(crate) fn shared(&self) -> PyResult<&Arc<Shared>> {
@@ -79,6 +166,7 @@ impl ProcessPool {
         drop_released(py);
         let started = this.get().started()?;
         started.shared.check_fork()?;
+        started.is_used.store(true, Ordering::Relaxed);
         if let Some(refusal) = started.shared.refusal() {
             return Err(process_errors::submit_error(py, &refusal));
         }
@@ -344,7 +432,7 @@ pub(crate) fn start_worker(py: Python<'_>, shared: &Shared) -> PyResult<()> {
             .and_then(|error| error.downcast_ref::<PyErr>())
         {
             Some(error) => error.clone_ref(py),
-            None => PyOSError::new_err(error.to_string()),
+            None => process_errors::os_error(&error),
         }
     })
 }
@@ -446,38 +534,13 @@ impl ProcessPool {
         if let Some(limit) = time_limit(task_timeout)? {
             options = options.time_limit(limit);
         }
-        let callbacks = Arc::new(Callbacks::default());
-        let feeder = Arc::new(Errands::default());
-        let opener = Arc::new(Errands::default());
-        let host = Arc::new(Processes {
-            workers: workers.clone_ref(py),
-            callbacks: Arc::clone(&callbacks),
-            feeder: Arc::clone(&feeder),
-            opener: Arc::clone(&opener),
-        });
-        let pool = Engine::new(&settings, host)?;
-        let started = Box::new(Started {
-            shared: Arc::new(Shared {
-                pool,
-                functions: Functions::default(),
-                generation: generation(),
-                pickling: Pickling {
-                    by_value,
-                    segments: Segments::new(KEPT, FILES),
-                },
-                callbacks,
-                feeder,
-                room: Arc::default(),
-                closing: Mutex::new(Closing::Open),
-                max_workers,
-                opener,
-                workers,
-            }),
-            has_begun: AtomicBool::new(false),
-            submitted: AtomicUsize::new(0),
+        let settings = Arc::new(Settings {
+            pool: settings,
             options,
-            limit: max_pending.map(PendingLimit::new),
+            max_pending,
+            by_value,
         });
+        let started = Box::new(Started::new(settings, workers, py)?);
         self.started
             .store(Box::into_raw(started), Ordering::Release);
         Ok(())
@@ -565,7 +628,9 @@ impl ProcessPool {
     /// Counts workers that are to be there, and starts them.
     #[pyo3(name = "_start_workers")]
     fn start_workers(&self, py: Python<'_>, number: usize) -> PyResult<()> {
-        let shared = self.shared()?;
+        let started = self.started()?;
+        started.is_used.store(true, Ordering::Relaxed);
+        let shared = &started.shared;
         let mut first = Ok(());
         // All that were promised: an error must not keep the others from being counted back.
         for _ in 0..shared.pool.want_workers(number) {
@@ -584,6 +649,7 @@ impl ProcessPool {
     #[pyo3(name = "_close")]
     fn close(&self, py: Python<'_>, cancel_futures: bool) -> PyResult<()> {
         let started = self.started()?;
+        started.is_used.store(true, Ordering::Relaxed);
         if started.shared.generation == generation() {
             started.close(py, cancel_futures);
             drop_released(py);
@@ -594,8 +660,10 @@ impl ProcessPool {
     /// Ends all workers by a signal: SIGKILL or SIGTERM.
     #[pyo3(name = "_end_workers")]
     fn end_workers(&self, py: Python<'_>, kill: bool) -> PyResult<()> {
-        let shared = self.shared()?;
+        let started = self.started()?;
+        let shared = &started.shared;
         shared.check_fork()?;
+        started.is_used.store(true, Ordering::Relaxed);
         py.detach(|| shared.pool.end_workers(kill));
         Ok(())
     }
@@ -687,6 +755,10 @@ impl Supervisor {
         });
         drop(on_the_way);
         drop_released(py);
+        let workers = self.0.workers.bind(py);
+        if let Err(error) = workers.call_method0(name::let_go(py)) {
+            error.write_unraisable(py, Some(workers));
+        }
     }
 
     /// Has the pool finish what is pending, and end.

@@ -16,7 +16,7 @@ use crate::unpickling::loads;
 use concurrent_futures::engine::{
     self, Answer, CallOrder, Called, Caller, Definition, Progress, Received, Segments,
 };
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use std::cell::Cell;
@@ -361,6 +361,10 @@ impl Caller for Worker<'_> {
         }
     }
 
+    fn send_no_attachments(&mut self) {
+        self.pickling.segments = Segments::new(0, 0);
+    }
+
     fn idle(&mut self, wait: &mut dyn FnMut()) {
         let mut wait = OnThisThread(wait);
         self.py.detach(|| wait.call());
@@ -420,7 +424,7 @@ pub(crate) fn serve<'py>(
     match (worker.fatal, served) {
         (Some(fatal), _) => Err(fatal),
         (None, Ok(())) => Ok(()),
-        (None, Err(error)) => Err(PyOSError::new_err(error.to_string())),
+        (None, Err(error)) => Err(process_errors::os_error(&error)),
     }
 }
 

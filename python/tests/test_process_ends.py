@@ -166,8 +166,9 @@ def test_a_shutdown_while_another_thread_submits_the_first_task() -> None:
     class Pool(concurrent_futures.ProcessPoolExecutor):
         def _supervise(self) -> None:
             # Between the two steps of the first submit.
+            started = processes(self)
             self.shutdown()
-            ended.extend(process.exitcode for process in processes(self))
+            ended.extend(process.exitcode for process in started)
             super()._supervise()
 
     def processes(pool: Pool) -> list[multiprocessing.Process]:

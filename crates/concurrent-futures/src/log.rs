@@ -54,6 +54,13 @@ mod processes {
         );
     }
 
+    /// Who has received answers has to make their values.
+    pub(crate) fn no_thread_for_values(error: &impl Display) {
+        without_unwinding(
+            || tracing::warn!(%error, "no thread to make values: they delay their pool"),
+        );
+    }
+
     /// The supervisor has to call callbacks itself.
     pub(crate) fn no_thread_for_callbacks(error: &impl Display) {
         without_unwinding(

@@ -140,7 +140,7 @@ pub(crate) fn wait_always(task: &TaskRef) {
 fn is_done_soon(task: &TaskRef, deadline: Option<Instant>) -> bool {
     let is_done = || task.state().is_done();
     // Who has worked for the pool has waited awake enough.
-    driver::drive(task.home(), &is_done, deadline).unwrap_or_else(|| spin_until(is_done))
+    driver::drive(task.home(), task.id(), &is_done, deadline).unwrap_or_else(|| spin_until(is_done))
 }
 
 /// A thread's entry in the list of the future it waits for.

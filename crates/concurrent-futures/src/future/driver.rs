@@ -15,7 +15,14 @@ use std::time::Instant;
 pub(crate) trait Driver: Send + Sync {
     /// Works until `is_done`, until there has been nothing to do for some time, or until
     /// about the deadline. Returns whether it is done.
-    fn drive(&self, is_done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool;
+    ///
+    /// The thread waits for `future`, and may make its value while there is no deadline.
+    fn drive(
+        &self,
+        future: super::FutureId,
+        is_done: &dyn Fn() -> bool,
+        deadline: Option<Instant>,
+    ) -> bool;
 
     /// Takes back a task that was handed to a worker, if that has not begun, and cancels it.
     /// Returns whether it did.
@@ -94,10 +101,11 @@ fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {
 /// the pool is not one of these.
 pub(crate) fn drive(
     home: *const (),
+    future: super::FutureId,
     is_done: &dyn Fn() -> bool,
     deadline: Option<Instant>,
 ) -> Option<bool> {
-    find(home).map(|driver| driver.drive(is_done, deadline))
+    find(home).map(|driver| driver.drive(future, is_done, deadline))
 }
 
 /// Cancels the task of a future that is not pending, if its pool can.

@@ -345,8 +345,8 @@ impl State {
             && self.exchange(word, Word::new(Phase::Finished)).is_ok()
     }
 
-    /// Makes the future `Finished`, and notifies all who wait, if there are no callbacks and it
-    /// is not flagged.
+    /// Makes the future `Finished`, and notifies all who wait, if that calls no foreign code: there
+    /// are no callbacks and no wakers, and it is not flagged.
     ///
     /// # Safety
     /// As for [`finish_unobserved`](Self::finish_unobserved).
@@ -361,13 +361,26 @@ impl State {
             return false;
         };
         // SAFETY: the lock gives us the list.
-        if unsafe { has_callbacks(before.list()) } {
+        if unsafe { calls_foreign_code(before.list()) } {
             self.unlock(before);
             return false;
         }
         self.unlock(Word::new(Phase::Finished));
         notify_all(before.list());
         true
+    }
+
+    /// Whether only the value's destructor is foreign code that is to be called when the future, which is
+    /// being made done, is finished: the handle is gone, and so nobody registers anything any more.
+    #[cfg(any(target_os = "linux", all(test, loom_models)))]
+    pub(crate) fn is_only_dropped(&self) -> bool {
+        let Ok(before) = self.update(|word| word.is_flagged().then(|| word.locked())) else {
+            return false;
+        };
+        // SAFETY: the lock gives us the list.
+        let calls = unsafe { calls_foreign_code(before.list()) };
+        self.unlock(before);
+        !calls
     }
 
     /// Makes the future go to phase `to` if it is in one of `from`, and, unless
@@ -568,11 +581,11 @@ unsafe fn divide(mut list: *mut Node) -> (*mut Node, *mut Node) {
 /// # Safety
 /// The caller has the list to itself.
 #[cfg(any(target_os = "linux", all(test, loom_models)))]
-unsafe fn has_callbacks(mut list: *mut Node) -> bool {
+unsafe fn calls_foreign_code(mut list: *mut Node) -> bool {
     while let Some(node) = NonNull::new(list) {
         // SAFETY: promised by the caller; a node in the list is alive.
         unsafe {
-            if matches!(node.as_ref().action, Action::Callback(_)) {
+            if !matches!(node.as_ref().action, Action::Notify(_)) {
                 return true;
             }
             list = node.as_ref().next();

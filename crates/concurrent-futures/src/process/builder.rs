@@ -38,7 +38,7 @@ pub(super) struct Settings {
     pub(super) start_method: StartMethod,
     pub(super) start_timeout: Duration,
     /// Its place, and its argument.
-    pub(super) initializer: Option<(u64, Vec<u8>)>,
+    pub(super) initializer: Option<(u64, Arc<[u8]>)>,
     pub(super) memory_limit: Option<u64>,
     pub(super) clear_environment: bool,
     pub(super) environment: Vec<(OsString, Option<OsString>)>,
@@ -51,6 +51,8 @@ pub(super) struct Settings {
     pub(super) observed: Option<Arc<Observed>>,
     /// What starts the workers, if they are not this program, started anew.
     pub(super) host: Option<Arc<dyn WorkerHost>>,
+    /// Whether the host's workers are to cost as few descriptors as can be.
+    pub(super) is_lean: bool,
 }
 
 impl Settings {
@@ -63,6 +65,7 @@ impl Settings {
             memory_limit: settings.memory_limit,
             strict: settings.strict,
             host: Some(host),
+            is_lean: is_lean(settings.max_workers),
             ..Self::default()
         }
     }
@@ -86,8 +89,18 @@ impl Default for Settings {
             limit: None,
             observed: None,
             host: None,
+            is_lean: false,
         }
     }
+}
+
+/// Returns whether so many workers of a host would take more than half of the descriptors that this
+/// process may have.
+fn is_lean(max_workers: usize) -> bool {
+    /// Socket, lane and pidfd, and two that the host has for itself.
+    const EACH: u64 = 5;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.is_some_and(|limit| EACH.saturating_mul(max_workers as u64) > limit / 2)
 }
 
 impl fmt::Debug for Settings {
@@ -192,7 +205,7 @@ impl ProcessPoolExecutorBuilder {
         let place = function::place_of::<Initialize<F, A, R>>();
         let mut bytes = Vec::new();
         match (place, codec::encode(argument, &mut bytes)) {
-            (Some(place), Ok(())) => self.settings.initializer = Some((place, bytes)),
+            (Some(place), Ok(())) => self.settings.initializer = Some((place, bytes.into())),
             (None, _) => {
                 self.initializer_error = Some(not_ours::<F>());
             }
@@ -392,6 +405,10 @@ where
 
     fn receive(_: Bytes<'_>) -> Outcome<()> {
         Ok(())
+    }
+
+    fn is_plain() -> bool {
+        true
     }
 }
 

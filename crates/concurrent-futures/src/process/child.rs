@@ -1,58 +1,50 @@
-//! A worker process, as its supervisor holds it: process id, pidfd, socket.
+//! A worker process, as its supervisor holds it: process and socket.
 
 #![forbid(unsafe_code)]
 
 use super::channel::Socket;
 use super::error::WorkerExit;
-use super::host::StartedWorker;
+use super::handle::Handle;
 use crate::log;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A process of ours, which is there until its exit status is taken.
 #[derive(Debug)]
 pub(super) struct Child {
     pid: u32,
-    /// Readable once the process has ended.
-    pidfd: OwnedFd,
+    handle: Handle,
     pub(super) socket: Socket,
     /// Why it could not be signalled, until that is logged.
     unsignalled: Mutex<Option<Errno>>,
 }
 
 impl Child {
-    /// A process that this one has started.
-    pub(super) fn new(pid: u32, socket: Socket) -> io::Result<Self> {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
-        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())?;
-        Ok(Self::with_pidfd(pid, pidfd, socket))
-    }
-
-    /// A process that a host has started.
-    pub(super) fn of_host(started: &StartedWorker, socket: Socket) -> io::Result<Self> {
-        let raw = i32::try_from(started.pid).ok().and_then(Pid::from_raw);
-        let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
-        let pidfd = match (
-            rustix::process::pidfd_open(raw, PidfdFlags::empty()),
-            &started.sentinel,
-        ) {
-            (Ok(pidfd), _) => pidfd,
-            // It has ended, and whoever is its parent has taken notice.
-            (Err(Errno::SRCH), Some(sentinel)) => sentinel.try_clone()?,
-            (Err(error), _) => return Err(error.into()),
+    /// A process that this one has started, or a host. It costs no more descriptors than the
+    /// socket if it is to be `lean`.
+    pub(super) fn new(pid: u32, socket: Socket, lean: bool) -> io::Result<Self> {
+        let raw = number(pid)?;
+        let handle = if lean {
+            Handle::by_number(raw)
+        } else {
+            Handle::open(raw)
         };
-        Ok(Self::with_pidfd(started.pid, pidfd, socket))
+        Ok(Self::with_handle(pid, handle, socket))
     }
 
-    /// A process whose pidfd another one has sent.
-    pub(super) fn with_pidfd(pid: u32, pidfd: OwnedFd, socket: Socket) -> Self {
+    /// A process that another one has started, which has sent its pidfd, if it has one.
+    pub(super) fn with_pidfd(pid: u32, pidfd: Option<OwnedFd>, socket: Socket) -> io::Result<Self> {
+        let handle = Handle::new(number(pid)?, pidfd);
+        Ok(Self::with_handle(pid, handle, socket))
+    }
+
+    fn with_handle(pid: u32, handle: Handle, socket: Socket) -> Self {
         Self {
             pid,
-            pidfd,
+            handle,
             socket,
             unsignalled: Mutex::new(None),
         }
@@ -62,17 +54,20 @@ impl Child {
         self.pid
     }
 
-    /// Readable once the process has ended.
-    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    /// Returns what is readable once the process has ended; see [`Handle`].
+    pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.readable()
+    }
+
+    /// Returns whether the process has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.handle.has_ended()
     }
 
     /// Sends a signal; nothing happens if the process has ended. This is called under locks: a
     /// failure is noted, and [`tell`](Self::tell) logs it.
     pub(super) fn signal(&self, signal: Signal) {
-        if let Err(error) = rustix::process::pidfd_send_signal(&self.pidfd, signal)
-            && error != Errno::SRCH
-        {
+        if let Err(error) = self.handle.signal(signal) {
             *self.unsignalled() = Some(error);
         }
     }
@@ -103,24 +98,11 @@ impl Child {
     /// Waits for the end of a process that this one has started, and takes its exit
     /// status.
     pub(super) fn reap(&self) -> WorkerExit {
-        exit_of(self.pidfd.as_fd())
+        self.handle.reap()
     }
 }
 
-/// Waits for the end of a child, and takes its exit status.
-pub(super) fn exit_of(pidfd: BorrowedFd<'_>) -> WorkerExit {
-    loop {
-        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => {
-                return match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => WorkerExit::Code(code),
-                    (None, Some(signal)) => WorkerExit::Signal(signal),
-                    (None, None) => WorkerExit::Unknown,
-                };
-            }
-            Err(Errno::INTR) => {}
-            // Somebody else has taken it.
-            Ok(None) | Err(_) => return WorkerExit::Unknown,
-        }
-    }
+fn number(pid: u32) -> io::Result<Pid> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    raw.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

@@ -8,25 +8,40 @@
 //! | packet | from the supervisor | from the fork server |
 //! |---|---|---|
 //! | `fork` | a socket | |
-//! | `made` | | process id, and the pidfd |
+//! | `made` | | process id, and the pidfd if the system has one to give |
 //! | `fail` | | why it could not be |
 //! | `exit` | | process id; 0 and exit code, or 1 and signal |
+//!
+//! # Protocol
+//! The supervisor never waits for an answer: the program's `main` may take long before it comes to
+//! `init`. It notes its request, watches the socket beside those of the workers, and takes the answers in
+//! the order of the requests. A request that is not answered within the start timeout ends the fork
+//! server, and with it all requests.
+//!
+//! # Invariants
+//! 1. Each request gets one outcome: a worker, or why there is none.
+//! 2. A fork server that has ended, or was killed, is reaped at once.
+//! 3. A process id tells one worker from others only between its `made` and its `exit`: the fork server
+//!    reports an exit before it forks again, and an exit that nobody has asked for is forgotten by the
+//!    next `made` of that id.
 
 #![forbid(unsafe_code)]
 
 use super::channel::{Packet, Socket};
-use super::child::{Child, exit_of};
+use super::child::Child;
 use super::error::WorkerExit;
+use super::handle::{CHECK, Handle};
 use super::os::{self, Forked};
 use super::worker;
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, Signal};
 use rustix::time::Timespec;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How long the fork server may take to tell a worker's exit status.
 const PATIENCE: Timespec = Timespec {
@@ -34,11 +49,19 @@ const PATIENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// A worker that was asked for.
+type Outcome = io::Result<Arc<Child>>;
+
 /// The fork server, as its supervisor holds it.
 #[derive(Debug)]
 pub(super) struct ForkServer {
     child: Arc<Child>,
-    exits: HashMap<u32, WorkerExit>,
+    /// Our ends of the sockets of workers that were asked for, and since when they are awaited.
+    requests: VecDeque<(Socket, Instant)>,
+    /// What became of others that were asked for.
+    outcomes: Vec<Outcome>,
+    /// Its workers: how they have ended, once they have.
+    workers: HashMap<u32, Option<WorkerExit>>,
     ended: bool,
 }
 
@@ -46,7 +69,9 @@ impl ForkServer {
     pub(super) fn new(child: Arc<Child>) -> Self {
         Self {
             child,
-            exits: HashMap::new(),
+            requests: VecDeque::new(),
+            outcomes: Vec::new(),
+            workers: HashMap::new(),
             ended: false,
         }
     }
@@ -55,91 +80,118 @@ impl ForkServer {
         self.ended
     }
 
-    /// Has a worker forked.
-    pub(super) fn fork(&mut self, ours: Socket, theirs: Socket) -> io::Result<Arc<Child>> {
-        if let Err(error) = self.child.socket.send(b"fork", Some(theirs.as_fd())) {
-            self.ended = true;
-            return Err(error);
+    /// Returns what is readable when there is an answer to take.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        (!self.ended).then(|| self.child.socket.as_fd())
+    }
+
+    /// Returns whether [`collect`](Self::collect) has something at once.
+    pub(super) fn has_outcomes(&self) -> bool {
+        !self.outcomes.is_empty()
+    }
+
+    /// Returns how many workers were asked for and not collected.
+    pub(super) fn asked(&self) -> usize {
+        self.requests.len() + self.outcomes.len()
+    }
+
+    /// Asks for a worker.
+    ///
+    /// # Errors
+    /// The fork server has ended, or takes no requests: it is ended then.
+    pub(super) fn request(&mut self, ours: Socket, theirs: &Socket) -> io::Result<()> {
+        let asked = self.child.socket.try_send(b"fork", Some(theirs.as_fd()));
+        if let Err(error) = asked {
+            self.end(&|_| error.into());
+            return Err(error.into());
         }
-        drop(theirs);
-        loop {
-            match self.receive()? {
-                Some(Message::Made(pid, pidfd)) => {
-                    return Ok(Arc::new(Child::with_pidfd(pid, pidfd, ours)));
-                }
-                Some(Message::Failed(why)) => return Err(io::Error::other(why)),
-                Some(Message::Exited) => {}
-                None => {
-                    let why = format!(
-                        "the fork server ended: does `main` call concurrent_futures::init() \
-                         first? It {}",
-                        self.child.reap()
-                    );
-                    return Err(io::Error::other(why));
-                }
-            }
+        self.requests.push_back((ours, Instant::now()));
+        Ok(())
+    }
+
+    /// Returns when the first request will have taken too long.
+    pub(super) fn due(&self, limit: Duration) -> Option<Instant> {
+        let (_, since) = self.requests.front()?;
+        since.checked_add(limit)
+    }
+
+    /// Takes what became of workers that were asked for. Ends the fork server if it takes too long.
+    pub(super) fn collect(&mut self, limit: Duration) -> Vec<Outcome> {
+        while !self.ended && self.receive() {}
+        if self.due(limit).is_some_and(|due| due <= Instant::now()) {
+            self.end(&|_| {
+                let why = format!(
+                    "the fork server was not ready {limit:?} after its start: does `main` call \
+                     concurrent_futures::init() first?"
+                );
+                io::Error::new(io::ErrorKind::TimedOut, why)
+            });
         }
+        std::mem::take(&mut self.outcomes)
     }
 
     /// The exit status of a worker that has ended.
     pub(super) fn exit_of(&mut self, child: &Child) -> WorkerExit {
         loop {
-            if let Some(exit) = self.exits.remove(&child.pid()) {
-                return exit;
-            }
-            if self.ended {
-                return WorkerExit::Unknown;
+            match self.workers.get(&child.pid()) {
+                Some(Some(exit)) => {
+                    let exit = *exit;
+                    self.workers.remove(&child.pid());
+                    return exit;
+                }
+                Some(None) if !self.ended => {}
+                // It was the worker of another fork server, or nobody can tell any more.
+                _ => return WorkerExit::Unknown,
             }
             let mut fds = [PollFd::new(&self.child.socket, PollFlags::IN)];
             let has_come = matches!(rustix::event::poll(&mut fds, Some(&PATIENCE)), Ok(1..));
-            if !has_come || self.receive().is_err() {
+            if !has_come || !self.receive() {
+                self.workers.remove(&child.pid());
                 return WorkerExit::Unknown;
             }
         }
     }
 
-    /// The next message; none when the fork server has ended.
-    fn receive(&mut self) -> io::Result<Option<Message>> {
-        match self.child.socket.receive(true)? {
-            Packet::Message(bytes, file) => {
-                let message = Message::decode(&bytes, file, &mut self.exits);
-                message.map(Some).ok_or(io::ErrorKind::InvalidData.into())
+    /// Takes the next packet. False if there is none.
+    fn receive(&mut self) -> bool {
+        match self.child.socket.receive(false) {
+            Ok(Packet::Message(bytes, file)) => {
+                if self.note(&bytes, file).is_none() {
+                    self.end(&|_| io::ErrorKind::InvalidData.into());
+                }
+                true
             }
-            Packet::End => {
-                self.ended = true;
-                Ok(None)
+            Ok(Packet::WakeUp) => true,
+            Ok(Packet::Nothing) => false,
+            Ok(Packet::End) | Err(_) => {
+                self.end(&|exit| {
+                    let why = format!(
+                        "the fork server ended: does `main` call concurrent_futures::init() \
+                         first? It {exit}"
+                    );
+                    io::Error::other(why)
+                });
+                false
             }
-            Packet::Nothing | Packet::WakeUp => Err(io::ErrorKind::InvalidData.into()),
         }
     }
-}
 
-impl Drop for ForkServer {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.child.kill();
-            self.child.tell();
-            self.child.reap();
-        }
-    }
-}
-
-enum Message {
-    Made(u32, OwnedFd),
-    Failed(String),
-    Exited,
-}
-
-impl Message {
-    fn decode(
-        bytes: &[u8],
-        file: Option<OwnedFd>,
-        exits: &mut HashMap<u32, WorkerExit>,
-    ) -> Option<Self> {
+    /// Notes what a message says; none if it makes no sense.
+    fn note(&mut self, bytes: &[u8], file: Option<OwnedFd>) -> Option<()> {
         let (kind, rest) = bytes.split_first_chunk::<4>()?;
         match kind {
-            b"made" => Some(Self::Made(u32::from_ne_bytes(*rest.first_chunk()?), file?)),
-            b"fail" => Some(Self::Failed(String::from_utf8_lossy(rest).into_owned())),
+            b"made" => {
+                let pid = u32::from_ne_bytes(*rest.first_chunk()?);
+                let (socket, _) = self.requests.pop_front()?;
+                self.workers.insert(pid, None);
+                let child = Child::with_pidfd(pid, file, socket);
+                self.outcomes.push(child.map(Arc::new));
+            }
+            b"fail" => {
+                self.requests.pop_front()?;
+                let why = String::from_utf8_lossy(rest).into_owned();
+                self.outcomes.push(Err(io::Error::other(why)));
+            }
             b"exit" => {
                 let (pid, rest) = rest.split_first_chunk()?;
                 let (kind, rest) = rest.split_first()?;
@@ -149,11 +201,33 @@ impl Message {
                     1 => WorkerExit::Signal(number),
                     _ => WorkerExit::Unknown,
                 };
-                exits.insert(u32::from_ne_bytes(*pid), exit);
-                Some(Self::Exited)
+                // One that nobody asks about any more is not kept.
+                if let Some(known) = self.workers.get_mut(&u32::from_ne_bytes(*pid)) {
+                    *known = Some(exit);
+                }
             }
-            _ => None,
+            _ => return None,
         }
+        Some(())
+    }
+
+    /// Ends the fork server, and all requests with that.
+    fn end(&mut self, why: &dyn Fn(WorkerExit) -> io::Error) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        self.child.kill();
+        self.child.tell();
+        let exit = self.child.reap();
+        let requests = self.requests.drain(..);
+        self.outcomes.extend(requests.map(|_| Err(why(exit))));
+    }
+}
+
+impl Drop for ForkServer {
+    fn drop(&mut self) {
+        self.end(&|_| io::ErrorKind::BrokenPipe.into());
     }
 }
 
@@ -173,22 +247,22 @@ pub(super) fn serve(socket: Socket) -> ! {
 fn serve_until_end(socket: &Socket) -> io::Result<Option<Socket>> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     os::leave_interrupts_to_parent();
-    let mut workers: Vec<(Pid, OwnedFd)> = Vec::new();
+    let mut workers: Vec<Worker> = Vec::new();
     loop {
-        let ended = wait(socket, &workers)?;
-        for index in ended.into_iter().rev() {
-            let (pid, pidfd) = workers.swap_remove(index);
-            report_exit(socket, pid, &pidfd)?;
+        for index in wait(socket, &workers)?.into_iter().rev() {
+            report_exit(socket, &workers.swap_remove(index))?;
         }
         match socket.receive(false)? {
             Packet::End => return Ok(None),
-            Packet::Message(_, Some(file)) => match fork() {
-                Ok(None) => return Socket::from_fd(file).map(Some),
-                Ok(Some((pid, pidfd))) => {
+            Packet::Message(_, Some(file)) => match os::fork() {
+                Ok(Forked::Child) => return Socket::from_fd(file).map(Some),
+                Ok(Forked::Parent(pid)) => {
+                    // The id cannot be anybody else's yet: only we take the exit status.
+                    let handle = Handle::open(pid);
                     let mut message = b"made".to_vec();
                     message.extend(pid.as_raw_nonzero().get().to_ne_bytes());
-                    socket.send(&message, Some(pidfd.as_fd()))?;
-                    workers.push((pid, pidfd));
+                    socket.send(&message, handle.readable())?;
+                    workers.push(Worker { pid, handle });
                 }
                 Err(error) => {
                     let mut message = b"fail".to_vec();
@@ -196,47 +270,57 @@ fn serve_until_end(socket: &Socket) -> io::Result<Option<Socket>> {
                     socket.send(&message, None)?;
                 }
             },
+            Packet::Message(_, None) => {
+                // The socket was there when it was sent: no descriptor was left for it.
+                let why = io::Error::from(rustix::io::Errno::MFILE);
+                let mut message = b"fail".to_vec();
+                message.extend(why.to_string().bytes());
+                socket.send(&message, None)?;
+            }
             _ => {}
         }
     }
 }
 
-/// Forks; none in the child.
-fn fork() -> io::Result<Option<(Pid, OwnedFd)>> {
-    match os::fork()? {
-        Forked::Child => Ok(None),
-        Forked::Parent(pid) => {
-            // It cannot be anybody else's yet: only we take its exit status.
-            let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-            Ok(Some((pid, pidfd)))
-        }
-    }
+/// A worker, as its parent holds it.
+struct Worker {
+    pid: Pid,
+    handle: Handle,
 }
 
 /// Waits for a request or the end of a worker. Returns the places of those that ended.
-fn wait(socket: &Socket, workers: &[(Pid, OwnedFd)]) -> io::Result<Vec<usize>> {
+fn wait(socket: &Socket, workers: &[Worker]) -> io::Result<Vec<usize>> {
     let mut fds = vec![PollFd::new(socket, PollFlags::IN)];
-    let pidfds = workers.iter().map(|(_, pidfd)| pidfd);
-    fds.extend(pidfds.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
-    match rustix::event::poll(&mut fds, None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+    let readable = workers.iter().filter_map(|worker| worker.handle.readable());
+    fds.extend(readable.map(|pidfd| PollFd::from_borrowed_fd(pidfd, PollFlags::IN)));
+    let is_whole = fds.len() == workers.len() + 1;
+    let timeout = (!is_whole)
+        .then(|| Timespec::try_from(CHECK).ok())
+        .flatten();
+    let found = match rustix::event::poll(&mut fds, timeout.as_ref()) {
+        Ok(found) => found,
+        Err(rustix::io::Errno::INTR) => 0,
         Err(error) => return Err(error.into()),
+    };
+    let is_request = !fds[0].revents().is_empty();
+    if is_whole && found == usize::from(is_request) {
+        return Ok(Vec::new());
     }
-    let ended = fds[1..].iter().enumerate();
+    let ended = workers.iter().enumerate();
     Ok(ended
-        .filter(|(_, fd)| !fd.revents().is_empty())
+        .filter(|(_, worker)| worker.handle.has_ended())
         .map(|(index, _)| index)
         .collect())
 }
 
-fn report_exit(socket: &Socket, pid: Pid, pidfd: &OwnedFd) -> io::Result<()> {
-    let (kind, number) = match exit_of(pidfd.as_fd()) {
+fn report_exit(socket: &Socket, worker: &Worker) -> io::Result<()> {
+    let (kind, number) = match worker.handle.reap() {
         WorkerExit::Code(code) => (0, code),
         WorkerExit::Signal(signal) => (1, signal),
         WorkerExit::Unknown => (2, 0),
     };
     let mut message = b"exit".to_vec();
-    message.extend(pid.as_raw_nonzero().get().to_ne_bytes());
+    message.extend(worker.pid.as_raw_nonzero().get().to_ne_bytes());
     message.push(kind);
     message.extend(number.to_ne_bytes());
     socket.send(&message, None)

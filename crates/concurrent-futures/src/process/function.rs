@@ -6,6 +6,7 @@
 //! the result into bytes. The place of the trampoline is what travels.
 
 use super::codec::{self, Bytes};
+use super::deliver;
 use super::error::{TransferError, TransferStep};
 use super::failure::Failure;
 use super::image::image;
@@ -63,6 +64,9 @@ pub(super) trait Invoke {
     /// # Errors
     /// Why it cannot.
     fn receive(bytes: Bytes<'_>) -> Outcome<Self::Output>;
+
+    /// Whether [`receive`](Self::receive), and dropping what it returns, calls no foreign code.
+    fn is_plain() -> bool;
 }
 
 fn receive<T: Value>(bytes: Bytes<'_>) -> Outcome<T> {
@@ -89,6 +93,10 @@ where
         receive(bytes)
     }
 
+    fn is_plain() -> bool {
+        deliver::is_plain::<T>()
+    }
+
     fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure> {
         let argument = codec::decode(argument).map_err(Failure::argument::<A>)?;
         codec::encode(conjure::<F>()(argument), result).map_err(Failure::result::<T>)
@@ -113,6 +121,10 @@ where
 
     fn receive(bytes: Bytes<'_>) -> Outcome<T> {
         receive(bytes)
+    }
+
+    fn is_plain() -> bool {
+        deliver::is_plain::<T>()
     }
 
     fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure> {
@@ -143,6 +155,10 @@ where
         Ok(outcomes
             .map(|outcome| outcome.map_err(Failure::into_error))
             .collect())
+    }
+
+    fn is_plain() -> bool {
+        deliver::is_plain::<T>()
     }
 
     fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure> {

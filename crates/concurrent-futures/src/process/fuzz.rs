@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::channel::{CAPACITY, Call, HEADER, Memory, Order, Reply, ReplyKind, Socket, Writer};
-use super::channel::{Lane, Reader, Received};
+use super::channel::{Lane, Reader, Received, Shared};
 use super::child::Child;
 use super::failure::Failure;
 use super::function::Plain;
@@ -92,13 +92,15 @@ fn pool_reads(input: &mut Input<'_>) -> io::Result<()> {
     let (_file, memory) = Memory::create(CAPACITY)?;
     let (ours, _theirs) = Socket::pair()?;
     let pidfd = File::open("/dev/null")?.into();
-    let child = Arc::new(Child::with_pidfd(0, pidfd, ours));
+    // No process has this number.
+    let child = Child::with_pidfd(i32::MAX.cast_unsigned(), Some(pidfd), ours)?;
+    let child = Arc::new(child);
     let (to_worker, from_worker) = (Writer::to_worker(&memory), Reader::from_worker(&memory));
     let mut member = Member::new(child, to_worker, from_worker, None);
     let mut worker = Writer::from_worker(&memory);
     let (mut arrivals, mut shared) = (Vec::new(), Vec::new());
     let mut futures = Vec::new();
-    let mut is_whole = member.initialize(0, &[]).is_ok();
+    let mut is_whole = member.initialize(0, Arc::default()).is_ok();
     while is_whole && !input.is_empty() {
         match input.byte() % 4 {
             0 => {
@@ -182,6 +184,8 @@ impl Caller for Anyhow {
         }
     }
 
+    fn send_no_attachments(&mut self) {}
+
     fn idle(&mut self, wait: &mut dyn FnMut()) {
         wait();
     }
@@ -189,12 +193,16 @@ impl Caller for Anyhow {
 
 /// What a pool has written, as its worker sees it. The pool is gone afterwards.
 fn worker_reads(input: &mut Input<'_>) -> io::Result<()> {
-    let (file, memory) = Memory::create(CAPACITY)?;
+    let (shared, memory) = Memory::create(CAPACITY)?;
     let (ours, theirs) = Socket::pair()?;
     let (_lane, its_lane) = Lane::pair()?;
     let setup = Setup {
         capacity: CAPACITY as u64,
         memory_limit: None,
+        segment: None,
+    };
+    let Shared::File(file) = shared else {
+        return Err(io::ErrorKind::Unsupported.into());
     };
     ours.send(&setup.encode(FACE), Some(file.as_fd()))?;
     ours.send(b"lane", Some(its_lane.as_fd()))?;

@@ -14,6 +14,11 @@ const MAGIC: [u8; 8] = *b"CFUTURE1";
 /// The identity of the workers of other faces, which load the same library.
 pub(super) const FACE: Identity = *b"face 1\0\0\0\0\0\0\0\0\0\0";
 
+/// The second packet to a worker of another face, with its end of the lane.
+pub(super) const LANE: &[u8] = b"lane";
+/// The same without: nothing goes beside the streams.
+pub(super) const NO_LANE: &[u8] = b"none";
+
 /// What a worker is told.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Setup {
@@ -21,6 +26,8 @@ pub(super) struct Setup {
     pub(super) capacity: u64,
     /// The most memory that the worker may have, in bytes.
     pub(super) memory_limit: Option<u64>,
+    /// The number of the segment that the streams are in, if no file comes with this.
+    pub(super) segment: Option<i32>,
 }
 
 /// Why a first packet is not what it should be.
@@ -75,6 +82,7 @@ mod tests {
     const SETUP: Setup = Setup {
         capacity: 1 << 18,
         memory_limit: Some(1 << 30),
+        segment: None,
     };
 
     #[test]

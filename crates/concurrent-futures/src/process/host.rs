@@ -81,8 +81,6 @@ pub trait WorkerHost: Send + Sync {
 pub struct StartedWorker {
     /// Its process id.
     pub pid: u32,
-    /// What is readable once it has ended, if its pidfd cannot be had any more.
-    pub sentinel: Option<OwnedFd>,
 }
 
 /// An answer, or a part of it, as a [`RemoteTask`] gets it.
@@ -398,6 +396,12 @@ impl ProcessPool {
         self.0.pids()
     }
 
+    /// Whether attachments do not travel, as the pool has to do with few descriptors.
+    #[must_use]
+    pub fn is_lean(&self) -> bool {
+        self.0.settings.is_lean
+    }
+
     /// Whether the death of a worker breaks the pool.
     #[must_use]
     pub fn is_strict(&self) -> bool {
@@ -485,6 +489,9 @@ pub trait Caller {
         answer: &mut Answer,
         progress: &mut dyn Progress,
     ) -> Called;
+
+    /// Nothing goes beside the answers of this worker: they have no attachments.
+    fn send_no_attachments(&mut self);
 
     /// Calls `wait`, in which the worker waits, and calls nothing foreign.
     fn idle(&mut self, wait: &mut dyn FnMut());

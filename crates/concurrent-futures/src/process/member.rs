@@ -119,6 +119,10 @@ pub(super) struct Member {
     pub(super) child: Arc<Child>,
     pub(super) stage: Stage,
     pub(super) killed: Option<Kill>,
+    /// When it is killed if it has not ended by itself, as it was asked to.
+    pub(super) kill_at: Option<Instant>,
+    /// When it could work.
+    pub(super) ready_since: Option<Instant>,
     /// Whether its task has run for so long that nothing is queued behind it.
     pub(super) stalled: bool,
     /// It has nothing to do, but frames that were recalled fill its stream: it will pass over
@@ -137,8 +141,10 @@ pub(super) struct Member {
     /// What the worker does not use any more.
     pub(super) released: Vec<Arc<Attachment>>,
     in_flight: VecDeque<Flight>,
-    /// How much of the argument of the last task in flight, and of what fills its frame
-    /// up, was written; none if all is.
+    /// The initializer's argument, until it is written.
+    opening: Option<Arc<[u8]>>,
+    /// How much of the argument of the last task in flight (or the initializer's, which comes before
+    /// all tasks), and of what fills its frame up, was written; none if all is.
     sending: Option<usize>,
     incoming: Option<Incoming>,
     next_number: u64,
@@ -159,6 +165,8 @@ impl Member {
             child,
             stage: Stage::Starting,
             killed: None,
+            kill_at: None,
+            ready_since: None,
             stalled: false,
             clogged: false,
             handed: 0,
@@ -169,6 +177,7 @@ impl Member {
             lent: Lent::default(),
             released: Vec::new(),
             in_flight: VecDeque::new(),
+            opening: None,
             sending: None,
             incoming: None,
             next_number: 0,

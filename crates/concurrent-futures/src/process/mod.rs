@@ -7,8 +7,10 @@
 //!   time limits (`supervisor.rs`).
 //! - **Helpers**, threads that wait for a future: for as long as it pays they receive answers
 //!   themselves, and the supervisor sleeps on (`Driver` in `pool.rs`, `awake.rs`).
-//! - A thread for **callbacks**, there while there are some: they may take long, and delay
+//! - A thread for **callbacks** and wakers, there while there are some: they may take long, and delay
 //!   nothing but each other (`callbacks.rs`).
+//! - **Deliverers**, threads that make values by foreign code, there while there are some
+//!   (`deliver.rs`).
 //! - **Workers**, processes with one thread: the program started anew, or a fork of one that
 //!   was (`worker.rs`, `fork_server.rs`, `init.rs`).
 //!
@@ -34,8 +36,9 @@
 //!    turned it to `Recalled` first, and then the task is pending again, or cancelled. (An
 //!    argument too long for the stream is recalled by nobody: it is not there as a whole.)
 //! 4. *Answered*: the frame of the answer is there to its last byte.
-//! 5. *Ended*: the value is made of the bytes, outside the lock. There are no callbacks: finished,
-//!    and whoever waits is woken. Otherwise the thread for callbacks does that after them.
+//! 5. *Ended*: the value is made of the bytes, outside the lock, and by another thread than the supervisor
+//!    and the helpers if that is foreign code (`deliver.rs`). There are no callbacks and no wakers:
+//!    finished, and whoever waits is woken. Otherwise the thread for callbacks does that after them.
 //!
 //! # What happens at each death
 //! | who dies | when | what happens |
@@ -66,7 +69,9 @@
 //!    What is against the protocol costs that worker its life, and nothing else.
 //! 5. Only the supervisor's thread starts processes: the system would kill them when the thread
 //!    that started them ends.
-//! 6. Exit statuses are taken by pidfd, once. No zombie is left, and no other process is signalled.
+//! 6. Exit statuses are taken once (`handle.rs`). No zombie is left, and no other process is signalled.
+//! 7. Foreign code runs neither in the supervisor nor in a thread that counts as a helper.
+//! 8. The supervisor of a pool that was shut down ends when no answer is in transit to its future.
 
 mod awake;
 mod builder;
@@ -74,6 +79,7 @@ mod callbacks;
 mod channel;
 mod child;
 mod codec;
+mod deliver;
 mod draft;
 mod error;
 mod executor;
@@ -82,6 +88,7 @@ mod fork_server;
 mod function;
 #[cfg(all(any(test, fuzzing), not(loom_models)))]
 pub(crate) mod fuzz;
+mod handle;
 mod handshake;
 pub(crate) mod host;
 mod image;

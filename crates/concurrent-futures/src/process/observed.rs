@@ -5,11 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::callbacks::Callbacks;
 use crate::future::FutureId;
 use crate::observer::Observer;
 use crate::panic::log_panic;
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
 /// What has happened to a task.
@@ -25,6 +26,8 @@ pub(super) struct Observed {
     observer: Box<dyn Observer>,
     state: Mutex<State>,
     told: Condvar,
+    /// Whose thread tells what happens while the pool's own are busy.
+    callbacks: OnceLock<Arc<Callbacks>>,
 }
 
 #[derive(Default)]
@@ -32,6 +35,8 @@ struct State {
     events: VecDeque<Event>,
     /// The thread that is telling them.
     teller: Option<ThreadId>,
+    /// Whether it is the next thing that the thread for callbacks does, or one of the next.
+    is_scheduled: bool,
 }
 
 impl Observed {
@@ -40,6 +45,7 @@ impl Observed {
             observer,
             state: Mutex::default(),
             told: Condvar::new(),
+            callbacks: OnceLock::new(),
         }
     }
 
@@ -52,9 +58,31 @@ impl Observed {
         self.lock().events.push_back(event);
     }
 
+    /// Leaves to a thread for callbacks what the pool's own threads have to tell.
+    pub(super) fn tell_by(&self, callbacks: &Arc<Callbacks>) {
+        // A pool has one builder, and so it was not set before.
+        let _ = self.callbacks.set(Arc::clone(callbacks));
+    }
+
+    /// Has the observer told what was noted, by another thread: an observer may take long.
+    pub(super) fn tell_later(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.events.is_empty() || state.is_scheduled {
+            return;
+        }
+        state.is_scheduled = true;
+        drop(state);
+        let ours = Arc::clone(self);
+        match self.callbacks.get() {
+            Some(callbacks) => callbacks.run(Box::new(move || ours.tell())),
+            None => ours.tell(),
+        }
+    }
+
     /// Tells the observer what was noted, unless another thread is at it.
     pub(super) fn tell(&self) {
         let mut state = self.lock();
+        state.is_scheduled = false;
         if state.teller.is_some() {
             return;
         }

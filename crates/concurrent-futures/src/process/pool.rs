@@ -12,6 +12,7 @@ use super::awake::Ring;
 use super::builder::Settings;
 use super::callbacks::Callbacks;
 use super::channel::Watch;
+use super::deliver::{self, Deliveries, Delivery};
 use super::member::{Kill, Member};
 use super::spin::Spin;
 use super::start::Starter;
@@ -24,17 +25,21 @@ use rustix::event::EventfdFlags;
 use rustix::process::Signal;
 use rustix::thread::Timespec;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::thread::{self, ThreadId};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The longest nap.
 const NAP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 500_000,
 };
+
+/// How long a worker that was asked to end may take before it is killed.
+const TERMINATION: Duration = Duration::from_secs(5);
 
 /// Whoever looks under the lock looks seldom: who waits for the lock is put to sleep, and to be
 /// woken, and would find it taken again.
@@ -59,30 +64,89 @@ pub(super) struct Pool {
     state: Mutex<State>,
     /// The supervisor has ended.
     ended: Condvar,
-    /// Wakes the supervisor.
-    bell: OwnedFd,
+    /// Wakes the supervisor; none once it has ended. It is closed then, and not with the pool, which a
+    /// program may keep for long: when it has closed the descriptor itself, another file may have the
+    /// number.
+    bell: Mutex<Option<Arc<OwnedFd>>>,
     pub(super) settings: Settings,
     pub(super) supervisor: OnceLock<ThreadId>,
     /// Threads that wait for a future.
     waiting: Spin,
     /// The thread for callbacks; none where the face has one.
     callbacks: Option<Arc<Callbacks>>,
+    deliveries: Arc<Deliveries>,
+    /// How many batches and deliveries are on their way to their futures.
+    in_transit: AtomicUsize,
+    /// Whether the pool was closed: who ends the last transit wakes the supervisor.
+    closing: AtomicBool,
+    ours: Weak<Self>,
+}
+
+/// Something is on its way to its future. While there is some, the supervisor does not end.
+pub(super) struct Transit(Arc<Pool>);
+
+impl Transit {
+    pub(super) fn home(&self) -> *const () {
+        self.0.home()
+    }
+
+    pub(super) fn callbacks(&self) -> Option<&Arc<Callbacks>> {
+        self.0.callbacks.as_ref()
+    }
+}
+
+impl Clone for Transit {
+    fn clone(&self) -> Self {
+        self.0.raise();
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Transit {
+    fn drop(&mut self) {
+        self.0.lower();
+    }
+}
+
+/// The same for as long as a batch is in the hands of one thread.
+struct Passing<'a>(&'a Pool);
+
+impl<'a> Passing<'a> {
+    fn begin(pool: &'a Pool) -> Self {
+        pool.raise();
+        Self(pool)
+    }
+}
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        self.0.lower();
+    }
 }
 
 impl Pool {
     pub(super) fn new(settings: Settings) -> io::Result<Arc<Self>> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let pool = Arc::new(Self {
+        let bell = rustix::event::eventfd(0, flags)?;
+        let callbacks: Option<Arc<Callbacks>> = settings.host.is_none().then(Arc::default);
+        if let (Some(observed), Some(callbacks)) = (&settings.observed, &callbacks) {
+            observed.tell_by(callbacks);
+        }
+        let pool = Arc::new_cyclic(|ours| Self {
             state: Mutex::new(State::new(
                 settings.max_workers,
                 settings.max_tasks_per_child.unwrap_or(usize::MAX),
             )),
             ended: Condvar::new(),
-            bell: rustix::event::eventfd(0, flags)?,
-            callbacks: settings.host.is_none().then(Arc::default),
+            bell: Mutex::new(Some(Arc::new(bell))),
+            callbacks,
             settings,
             supervisor: OnceLock::new(),
             waiting: Spin::default(),
+            deliveries: Arc::default(),
+            in_transit: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            ours: Weak::clone(ours),
         });
         let weak: Weak<Self> = Arc::downgrade(&pool);
         driver::add(pool.home(), weak);
@@ -90,8 +154,52 @@ impl Pool {
     }
 
     /// Identifies this pool.
-    pub(super) fn home(self: &Arc<Self>) -> *const () {
-        Arc::as_ptr(self).cast()
+    pub(super) fn home(&self) -> *const () {
+        ptr::from_ref(self).cast()
+    }
+
+    /// Something begins its way to its future.
+    fn raise(&self) {
+        // ORDERING: SeqCst; see `lower`.
+        self.in_transit.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Something has come to its future.
+    fn lower(&self) {
+        // ORDERING: SeqCst, as for the flag, which is set before the supervisor looks at the number:
+        // either it sees ours, or we see the flag, and have it look again.
+        if self.in_transit.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.closing.load(Ordering::SeqCst)
+        {
+            let mut state = self.lock();
+            self.wake(&mut state);
+        }
+    }
+
+    /// Whether something is on its way to its future, with a pool that was closed.
+    pub(super) fn has_transit(&self) -> bool {
+        self.in_transit.load(Ordering::SeqCst) > 0
+    }
+
+    /// Has values made that only foreign code can make; see `deliver.rs`.
+    pub(super) fn deliver(&self, deliveries: Vec<Delivery>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let Some(ours) = self.ours.upgrade() else {
+            // Nobody has the pool: dropping them finishes their futures.
+            return;
+        };
+        self.raise();
+        if self.deliveries.push(deliveries, &Transit(ours)) {
+            let mut state = self.lock();
+            self.wake(&mut state);
+        }
+    }
+
+    /// Looks after values that take long to make. Returns when to look again.
+    pub(super) fn look_after_deliveries(&self, now: Instant) -> Option<Instant> {
+        self.deliveries.look_after(now)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -115,19 +223,18 @@ impl Pool {
     }
 
     fn ring(&self, ring: Ring) {
-        if ring == Ring::Needed {
+        if ring == Ring::Needed
+            && let Some(bell) = self.bell()
+        {
             // It fails when the counter is full, and the supervisor about to be woken.
-            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
         }
     }
 
-    pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
-
-    pub(super) fn silence(&self) {
-        // It fails when nobody has rung.
-        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    /// What the supervisor listens to.
+    pub(super) fn bell(&self) -> Option<Arc<OwnedFd>> {
+        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        bell.clone()
     }
 
     /// Who runs callbacks, if not the supervisor.
@@ -138,13 +245,14 @@ impl Pool {
     /// Tells the observer what has happened under the lock.
     pub(super) fn tell(&self) {
         if let Some(observed) = &self.settings.observed {
-            observed.tell();
+            observed.tell_later();
         }
     }
 
     /// Closes the pool for new tasks. Those that wait for room are refused.
     fn close(&self, state: &mut State) {
         state.open = false;
+        self.closing.store(true, Ordering::SeqCst);
         if let Some(limit) = &self.settings.limit {
             limit.close();
         }
@@ -177,7 +285,9 @@ impl Pool {
             self.wake(&mut state);
         }
         drop(state);
-        self.tell();
+        if let Some(observed) = &self.settings.observed {
+            observed.tell();
+        }
         Ok(needs_worker && is_host_started)
     }
 
@@ -213,6 +323,8 @@ impl Pool {
     /// Starts one worker that the caller has promised to start.
     pub(super) fn start_worker(&self) -> io::Result<()> {
         let started = Starter::default().start(&self.settings);
+        // Only the fork server, of which hosts have none, has workers later.
+        let started = started.and_then(|member| member.ok_or(io::ErrorKind::Unsupported.into()));
         let mut state = self.lock();
         state.starting -= 1;
         match started {
@@ -250,21 +362,31 @@ impl Pool {
         state.has_work().then_some(Whose::Supervisors)
     }
 
-    /// Receives answers and ends their tasks, if nobody else is at it. Returns whether
-    /// there were any.
-    fn receive(&self) -> bool {
+    /// Receives answers and ends their tasks, if nobody else is at it, but for that of `own` if its
+    /// value is for foreign code to make. Returns whether there were any.
+    fn receive(&self, own: Option<FutureId>, mine: &mut Option<(Delivery, Transit)>) -> bool {
         let Some(mut state) = self.try_lock() else {
             return false;
         };
         if !state.has_work() {
             return false;
         }
-        let batch = state.collect();
+        let mut batch = state.collect();
+        let passing = Passing::begin(self);
         if state.has_started || state.needs_watch || !state.open || !state.late.is_empty() {
             self.wake(&mut state);
         }
         drop(state);
         self.tell();
+        let mut foreign = batch.take_foreign();
+        let place = foreign
+            .iter()
+            .position(|delivery| Some(delivery.task.id()) == own);
+        if let (Some(place), Some(ours)) = (place, self.ours.upgrade()) {
+            self.raise();
+            *mine = Some((foreign.swap_remove(place), Transit(ours)));
+        }
+        self.deliver(foreign);
         let late = batch.end();
         if let Some(callbacks) = &self.callbacks {
             for task in late {
@@ -275,6 +397,7 @@ impl Pool {
             state.late.extend(late);
             self.wake(&mut state);
         }
+        drop(passing);
         true
     }
 
@@ -299,11 +422,12 @@ impl Pool {
     }
 
     /// Waits for the end of the supervisor and of the callbacks, unless it is one of these
-    /// who asks.
+    /// who asks, or a value that is being made.
     fn join(&self) {
         let is_callback = |callbacks: &Arc<Callbacks>| callbacks.is_current();
         if self.supervisor.get() == Some(&thread::current().id())
             || self.callbacks.as_ref().is_some_and(is_callback)
+            || deliver::is_delivering(self.home())
         {
             return;
         }
@@ -321,7 +445,14 @@ impl Pool {
     /// The supervisor has ended, or could not be started.
     pub(super) fn end(&self) {
         self.lock().ended = true;
+        let bell = self
+            .bell
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(bell);
         self.ended.notify_all();
+        self.deliveries.close();
     }
 
     /// A face has settled answers: a pool that was closed may be able to end.
@@ -362,8 +493,12 @@ impl Pool {
         self.close(&mut state);
         state.cancelling = true;
         let pending = state.take_pending(1);
+        // The processes of a host are its own: they have their ways to end.
+        let escalates = signal != Signal::KILL && self.settings.host.is_none();
+        let kill_at = escalates.then(|| Instant::now() + TERMINATION);
         for member in &mut state.members {
             member.killed.get_or_insert(Kill::Terminated);
+            member.kill_at = member.kill_at.or(kill_at);
             member.child.signal(signal);
         }
         self.wake(&mut state);
@@ -429,7 +564,18 @@ impl Pool {
 }
 
 impl Driver for Pool {
-    fn drive(&self, is_done: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
+    fn drive(
+        &self,
+        future: FutureId,
+        is_done: &dyn Fn() -> bool,
+        deadline: Option<Instant>,
+    ) -> bool {
+        // To make the value may take longer than there is time.
+        let own = deadline.is_none().then_some(future);
+        if let Some(own) = own {
+            self.deliveries.make(own);
+        }
+        let mut mine = None;
         let mut watch = self.enter();
         let done = loop {
             // Others' answers may come for ever.
@@ -444,18 +590,24 @@ impl Driver for Pool {
                         Some(watch) => watch.has_news(),
                         None => looks.is_turn(),
                     };
-                    received = has_news && !is_done() && self.receive();
+                    received = has_news && !is_done() && self.receive(own, &mut mine);
                     received || is_done()
                 },
                 || watch.as_ref().is_some_and(Watch::is_beside),
             );
-            if is_done() || !received && !self.nap() {
+            if mine.is_some() || is_done() || !received && !self.nap() {
                 break is_done();
             }
             watch = self.lock().watch();
         };
         self.leave();
-        done
+        match mine {
+            Some((delivery, transit)) => {
+                Deliveries::make_own(delivery, transit);
+                is_done()
+            }
+            None => done,
+        }
     }
 
     fn cancel(&self, future: FutureId) -> bool {
@@ -463,14 +615,8 @@ impl Driver for Pool {
     }
 
     fn forget(&self, future: FutureId) {
-        // What is cancelled stays in the queue until its turn, but for its place in there.
-        if self.settings.limit.is_some() {
-            let mut state = self.lock();
-            let place = state.queue.iter().rposition(|task| task.id() == future);
-            let task = place.and_then(|place| state.queue.remove(place));
-            drop(state);
-            drop(task);
-        }
+        let forgotten = self.lock().forget(future, self.settings.limit.is_some());
+        drop(forgotten);
     }
 
     fn has_begun(&self, future: FutureId) -> bool {

@@ -7,11 +7,11 @@
 #![forbid(unsafe_code)]
 
 use super::builder::Settings;
-use super::channel::{CAPACITY, Lane, Memory, Reader, Socket, Writer};
+use super::channel::{CAPACITY, Lane, Memory, Reader, Shared, Socket, Writer};
 use super::child::Child;
 use super::error::WorkerExit;
 use super::fork_server::ForkServer;
-use super::handshake::{FACE, Setup};
+use super::handshake::{FACE, LANE, NO_LANE, Setup};
 use super::image::{EXECUTABLE, image};
 use super::init::{Role, VARIABLE};
 use super::member::Member;
@@ -19,9 +19,10 @@ use super::options::StartMethod;
 use super::worker::NO_FUNCTION;
 use std::env;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Starts workers.
 #[derive(Debug, Default)]
@@ -30,28 +31,36 @@ pub(super) struct Starter {
 }
 
 impl Starter {
-    /// Starts a worker, and sends it what it needs to work.
-    pub(super) fn start(&mut self, settings: &Settings) -> io::Result<Member> {
+    /// Starts a worker, and sends it what it needs to work. None if the fork server was asked for
+    /// it: [`collect`](Self::collect) has it later.
+    pub(super) fn start(&mut self, settings: &Settings) -> io::Result<Option<Member>> {
         let (ours, theirs) = Socket::pair()?;
         let child = match (&settings.host, settings.start_method) {
             (Some(host), _) => {
                 let started = host.start(theirs.into_fd())?;
-                Arc::new(Child::of_host(&started, ours)?)
+                Arc::new(Child::new(started.pid, ours, settings.is_lean)?)
             }
             (None, StartMethod::Spawn) => spawn(settings, Role::Worker, ours, theirs)?,
-            (None, StartMethod::ForkServer) => self.fork(settings, ours, theirs)?,
+            (None, StartMethod::ForkServer) => {
+                self.request(settings, ours, &theirs)?;
+                return Ok(None);
+            }
         };
-        let (function, argument) = match &settings.initializer {
-            Some((function, argument)) => (*function, &argument[..]),
-            None => (NO_FUNCTION, &[][..]),
-        };
-        // Its frame is written before the worker is there to read.
-        let capacity = CAPACITY.max((argument.len() + 4096).next_power_of_two());
+        self.set_up(settings, &child).map(Some)
+    }
+
+    /// Sends a worker what it needs to work. One that cannot be given that is killed and reaped.
+    fn set_up(&mut self, settings: &Settings, child: &Arc<Child>) -> io::Result<Member> {
         let set_up = || {
-            let (file, memory) = Memory::create(capacity)?;
+            let (shared, memory) = Memory::create(CAPACITY)?;
+            let (file, segment) = match &shared {
+                Shared::File(file) => (Some(file.as_fd()), None),
+                Shared::Segment(number) => (None, Some(*number)),
+            };
             let setup = Setup {
-                capacity: capacity as u64,
+                capacity: CAPACITY as u64,
                 memory_limit: settings.memory_limit,
+                segment,
             };
             let identity = match settings.host {
                 Some(_) => FACE,
@@ -59,17 +68,26 @@ impl Starter {
             };
             let setup = setup.encode(identity);
             // A worker that has died is noticed as any other.
-            let _ = child.socket.send(&setup, Some(file.as_fd()));
+            let _ = child.socket.send(&setup, file);
             let lane = match settings.host {
+                // Long buffers go through the streams.
+                Some(_) if settings.is_lean => {
+                    let _ = child.socket.send(NO_LANE, None);
+                    None
+                }
                 Some(_) => {
                     let (ours, theirs) = Lane::pair()?;
-                    let _ = child.socket.send(b"lane", Some(theirs.as_fd()));
+                    let _ = child.socket.send(LANE, Some(theirs.as_fd()));
                     Some(ours)
                 }
                 None => None,
             };
             let (writer, reader) = (Writer::to_worker(&memory), Reader::from_worker(&memory));
-            let mut member = Member::new(Arc::clone(&child), writer, reader, lane);
+            let mut member = Member::new(Arc::clone(child), writer, reader, lane);
+            let (function, argument) = match &settings.initializer {
+                Some((function, argument)) => (*function, Arc::clone(argument)),
+                None => (NO_FUNCTION, Arc::default()),
+            };
             member
                 .initialize(function, argument)
                 .map_err(io::Error::other)?;
@@ -78,25 +96,58 @@ impl Starter {
         set_up().inspect_err(|_: &io::Error| {
             child.kill();
             child.tell();
-            self.exit_of(settings, &child, true);
+            self.exit_of(settings, child, true);
         })
     }
 
-    fn fork(
-        &mut self,
-        settings: &Settings,
-        ours: Socket,
-        theirs: Socket,
-    ) -> io::Result<Arc<Child>> {
+    /// Asks the fork server for a worker.
+    fn request(&mut self, settings: &Settings, ours: Socket, theirs: &Socket) -> io::Result<()> {
         if self.fork_server.as_ref().is_none_or(ForkServer::has_ended) {
             let (server, its) = Socket::pair()?;
             let server = spawn(settings, Role::ForkServer, server, its)?;
             self.fork_server = Some(ForkServer::new(server));
         }
         match &mut self.fork_server {
-            Some(server) => server.fork(ours, theirs),
+            Some(server) => server.request(ours, theirs),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+
+    /// Returns what is readable when [`collect`](Self::collect) has something.
+    pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
+        self.fork_server.as_ref()?.socket()
+    }
+
+    /// Returns when [`collect`](Self::collect) is to be called at the latest.
+    pub(super) fn due(&self, settings: &Settings) -> Option<Instant> {
+        self.fork_server.as_ref()?.due(settings.start_timeout)
+    }
+
+    /// Returns whether [`collect`](Self::collect) has something at once.
+    pub(super) fn has_outcomes(&self) -> bool {
+        let server = self.fork_server.as_ref();
+        server.is_some_and(ForkServer::has_outcomes)
+    }
+
+    /// Ends the fork server if it was asked for workers, which are not wanted any more. Returns how
+    /// many these were.
+    pub(super) fn abandon(&mut self) -> usize {
+        let asked = self.fork_server.as_ref().map_or(0, ForkServer::asked);
+        if asked > 0 {
+            self.fork_server = None;
+        }
+        asked
+    }
+
+    /// Takes the workers that the fork server was asked for, and sends them what they need to work.
+    pub(super) fn collect(&mut self, settings: &Settings) -> Vec<io::Result<Member>> {
+        let Some(server) = &mut self.fork_server else {
+            return Vec::new();
+        };
+        let outcomes = server.collect(settings.start_timeout).into_iter();
+        outcomes
+            .map(|outcome| self.set_up(settings, &outcome?))
+            .collect()
     }
 
     /// Takes the exit status of a worker that has ended.
@@ -139,5 +190,5 @@ fn spawn(settings: &Settings, role: Role, ours: Socket, theirs: Socket) -> io::R
     }
     command.stdin(Stdio::from(theirs));
     let child = command.spawn()?;
-    Child::new(child.id(), ours).map(Arc::new)
+    Child::new(child.id(), ours, false).map(Arc::new)
 }

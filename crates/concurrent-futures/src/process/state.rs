@@ -23,9 +23,11 @@
 use super::awake::{Awake, Ring, Streams};
 use super::channel::{Attachment, Nap, ReplyKind, Watch};
 use super::codec::Bytes;
+use super::deliver::Delivery;
 use super::member::{Answer, Arrival, Content, Kill, Member, Stage};
-use super::task::{Ending, Start, Task};
+use super::task::{Ending, Start, Stripped, Task};
 use crate::error::{BrokenExecutor, SubmitError, TaskError};
+use crate::future::FutureId;
 use std::cell::LazyCell;
 use std::collections::VecDeque;
 use std::mem;
@@ -79,6 +81,8 @@ pub(super) struct State {
     pub(super) needs_watch: bool,
     /// Tasks that have ended, and are to be finished by the supervisor.
     pub(super) late: Vec<Task>,
+    /// How many tasks of the queue, at most, were cancelled and have lost their argument.
+    stripped: usize,
     /// How many workers other threads than the supervisor are starting.
     pub(super) starting: usize,
     /// The supervisor has ended.
@@ -92,6 +96,13 @@ pub(super) struct State {
     /// The number of the next task that comes.
     next_sequence: u64,
     arrivals: Vec<Arrival>,
+}
+
+/// What is left of tasks that were cancelled.
+#[derive(Debug, Default)]
+pub(super) struct Forgotten {
+    content: Option<Stripped>,
+    tasks: Vec<Task>,
 }
 
 /// Answers on their way to their futures.
@@ -121,6 +132,7 @@ impl State {
             watched: None,
             needs_watch: false,
             late: Vec::new(),
+            stripped: 0,
             starting: 0,
             ended: false,
             typical: 0,
@@ -564,6 +576,36 @@ impl State {
         next
     }
 
+    /// Forgets a task that was cancelled while it was pending: its argument, or all of it if its place
+    /// is needed. Returns what is to be dropped outside the lock.
+    pub(super) fn forget(&mut self, future: FutureId, as_a_whole: bool) -> Forgotten {
+        /// Fewer that have lost their argument are not worth a look at all.
+        const FEW: usize = 64;
+        let mut forgotten = Forgotten::default();
+        // Most are in the order in which they were made.
+        let place = match self.queue.binary_search_by_key(&future, Task::id) {
+            Ok(place) => Some(place),
+            Err(_) => self.queue.iter().rposition(|task| task.id() == future),
+        };
+        let Some(place) = place else {
+            return forgotten;
+        };
+        if as_a_whole {
+            forgotten.tasks.extend(self.queue.remove(place));
+            return forgotten;
+        }
+        forgotten.content = self.queue.get_mut(place).map(Task::strip);
+        self.stripped += 1;
+        if self.stripped > FEW && self.stripped > self.queue.len() / 2 {
+            self.stripped = 0;
+            let queue = mem::take(&mut self.queue).into_iter();
+            let (cancelled, queue): (Vec<_>, Vec<_>) = queue.partition(Task::is_cancelled);
+            self.queue = queue.into();
+            forgotten.tasks = cancelled;
+        }
+        forgotten
+    }
+
     /// Takes those out of the queue that were cancelled.
     pub(super) fn take_cancelled(&mut self) -> Vec<Task> {
         let queue = self.queue.drain(..);
@@ -614,6 +656,28 @@ impl Streams for Vec<Member> {
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.answers.is_empty()
+    }
+
+    /// Takes those answers out whose value only foreign code can make; see `deliver.rs`.
+    pub(super) fn take_foreign(&mut self) -> Vec<Delivery> {
+        // An error is made by code of ours.
+        let is_plain = |answer: &Answer| answer.task.is_plain() || answer.kind != ReplyKind::Value;
+        if self.answers.iter().all(is_plain) {
+            return Vec::new();
+        }
+        let answers = mem::take(&mut self.answers).into_iter();
+        let (plain, foreign): (Vec<_>, Vec<_>) = answers.partition(is_plain);
+        self.answers = plain;
+        let delivery = |answer: Answer| Delivery {
+            task: answer.task,
+            kind: answer.kind,
+            bytes: match answer.content {
+                Content::Shared(place) => self.shared[place].to_vec(),
+                Content::Own(bytes) => bytes,
+            },
+            attachment: answer.attachment.map(|attachment| *attachment),
+        };
+        foreign.into_iter().map(delivery).collect()
     }
 
     /// Ends the tasks. Returns those that somebody waits for, or that have callbacks, which

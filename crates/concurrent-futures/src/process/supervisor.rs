@@ -14,6 +14,7 @@ use super::channel::Packet;
 use super::child::Child;
 use super::error::{TimeLimitExceeded, WorkerDied, WorkerExit};
 use super::failure::Failure;
+use super::handle::{CHECK, CHECK_SOON};
 use super::handshake::Refusal;
 use super::host::WorkerHost;
 use super::member::{Kill, Member, Orphan, Stage};
@@ -30,6 +31,7 @@ use rustix::time::Timespec;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,6 +44,8 @@ const PANICS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The pause doubles with each failure in a row beyond [`FAILURES`], so many times at most: to 1.28 s.
 const DOUBLINGS: u32 = 6;
+/// A worker that has ended sooner, at nothing, may be one of many that will.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// While there is always work, deaths are looked for this often.
 const GLANCE: Duration = Duration::from_millis(1);
 /// How long a worker may take to end when it was told to.
@@ -82,8 +86,12 @@ struct Supervisor {
     refusals: HashMap<u32, String>,
     /// Workers whose socket has come to its end.
     silent: Vec<u32>,
-    /// Starts that failed since the last that did not.
+    /// Workers in a row that have ended before they could work.
     failures: u32,
+    /// Workers in a row that have ended soon after they could work, and at nothing.
+    quick_deaths: u32,
+    /// Starts in a row that the system, or the fork server, has refused.
+    refused_starts: u32,
     /// No worker is started before.
     not_before: Option<Instant>,
     looked: Instant,
@@ -97,6 +105,8 @@ struct Turn {
     starts: usize,
     unusable: Option<Vec<u8>>,
     finished: bool,
+    /// Workers that were asked for are not needed any more, nor is the fork server.
+    needs_none: bool,
     next: Option<Instant>,
 }
 
@@ -108,6 +118,8 @@ impl Supervisor {
             refusals: HashMap::new(),
             silent: Vec::new(),
             failures: 0,
+            quick_deaths: 0,
+            refused_starts: 0,
             not_before: None,
             looked: Instant::now(),
             spin: Spin::default(),
@@ -116,8 +128,9 @@ impl Supervisor {
 
     fn run(&mut self) {
         loop {
-            let turn = self.turn();
+            let mut turn = self.turn();
             let worked = !turn.batch.is_empty() || !turn.late.is_empty();
+            self.pool.deliver(turn.batch.take_foreign());
             // Callbacks run after all results of the turn are there.
             let late = turn.batch.end();
             for task in turn.late.into_iter().chain(late) {
@@ -129,6 +142,9 @@ impl Supervisor {
             }
             if turn.finished {
                 return;
+            }
+            if turn.needs_none {
+                self.pool.lock().starting -= self.starter.abandon();
             }
             let started = turn.starts > 0;
             for _ in 0..turn.starts {
@@ -163,6 +179,7 @@ impl Supervisor {
     /// All that is to be done under the lock.
     fn turn(&mut self) -> Turn {
         let now = Instant::now();
+        let deliveries = self.pool.look_after_deliveries(now);
         let mut state = self.pool.lock();
         state.look();
         let batch = state.collect();
@@ -175,6 +192,9 @@ impl Supervisor {
             if let Some(due) = self.check_limits(member, now) {
                 earlier(due);
             }
+        }
+        for due in [deliveries, self.starter.due(&self.pool.settings)] {
+            due.into_iter().for_each(&mut earlier);
         }
         let host = self.pool.settings.host.as_deref();
         let is_needed = host.is_some_and(WorkerHost::needs_workers);
@@ -203,13 +223,22 @@ impl Supervisor {
             late: std::mem::take(&mut state.late),
             starts,
             unusable: state.unusable.take(),
-            finished: is_over && there == 0,
+            needs_none: is_over && state.members.is_empty(),
+            finished: is_over && there == 0 && !self.pool.has_transit(),
             next,
         }
     }
 
     /// Kills a worker that takes too long. Returns when to look again.
     fn check_limits(&self, member: &mut Member, now: Instant) -> Option<Instant> {
+        if let Some(due) = member.kill_at {
+            if now < due {
+                return Some(due);
+            }
+            member.kill_at = None;
+            member.child.kill();
+            return None;
+        }
         let limit = match (member.stage, member.current()) {
             (Stage::Starting, _) => Some(self.pool.settings.start_timeout),
             (_, Some(task)) => task.options.time_limit,
@@ -244,22 +273,61 @@ impl Supervisor {
     }
 
     fn start_worker(&mut self) {
-        match self.starter.start(&self.pool.settings) {
-            Ok(member) => {
-                self.not_before = None;
+        let started = self.starter.start(&self.pool.settings);
+        self.note_start(started);
+    }
+
+    /// Takes the workers that the fork server was asked for.
+    fn collect_started(&mut self) {
+        for started in self.starter.collect(&self.pool.settings) {
+            self.pool.lock().starting -= 1;
+            self.note_start(started.map(Some));
+        }
+    }
+
+    /// Notes what became of the start of a worker; none if it was asked for.
+    fn note_start(&mut self, started: io::Result<Option<Member>>) {
+        match started {
+            Ok(Some(member)) => {
+                self.refused_starts = 0;
+                if self.quick_deaths < FAILURES {
+                    self.not_before = None;
+                }
                 self.pool.lock().add_member(member);
             }
+            Ok(None) => self.pool.lock().starting += 1,
             Err(error) => {
                 let error = Arc::new(error);
                 let told = Arc::clone(&error);
                 self.log(move || log::process_not_started(&told));
-                self.not_before = Some(Instant::now() + PAUSE);
+                self.pause(self.refused_starts);
+                self.refused_starts = self.refused_starts.saturating_add(1);
                 // Something is short, descriptors or memory. Workers that there are go on, and
                 // another is tried again.
                 if self.pool.lock().members.is_empty() {
                     self.fail_start(error, false);
                 }
             }
+        }
+    }
+
+    /// Has no worker started for some time, which is longer the more often that was in vain.
+    fn pause(&mut self, in_vain: u32) {
+        let pause = PAUSE * (1 << in_vain.min(DOUBLINGS));
+        let until = Instant::now() + pause;
+        self.not_before = Some(self.not_before.map_or(until, |other| other.max(until)));
+    }
+
+    /// A worker has ended that could work, and was at nothing. If it has lived for a short time
+    /// only, as those before it, the next one is started later.
+    fn note_idle_death(&mut self, ready_since: Option<Instant>) {
+        if ready_since.is_none_or(|since| since.elapsed() > SHORT_LIFE) {
+            self.quick_deaths = 0;
+            return;
+        }
+        self.quick_deaths = self.quick_deaths.saturating_add(1);
+        if let Some(further) = self.quick_deaths.checked_sub(FAILURES) {
+            self.pause(further);
         }
     }
 
@@ -275,8 +343,7 @@ impl Supervisor {
             };
             let works = |member: &Member| member.stage == Stage::Ready && member.killed.is_none();
             if self.pool.lock().members.iter().any(works) {
-                let pause = PAUSE * (1 << further.min(DOUBLINGS));
-                self.not_before = Some(Instant::now() + pause);
+                self.pause(further);
                 return;
             }
         }
@@ -319,36 +386,51 @@ impl Supervisor {
             let members = state.members.iter();
             members.map(|member| Arc::clone(&member.child)).collect()
         };
-        let mut fds = vec![PollFd::from_borrowed_fd(self.pool.bell(), PollFlags::IN)];
+        let Some(own_bell) = self.pool.bell() else {
+            return;
+        };
+        let bell = || PollFd::new(&own_bell, PollFlags::empty());
+        let watch = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        // What is not there has its place taken by the bell, of which nothing is asked there.
+        let mut fds = vec![watch(own_bell.as_fd())];
+        fds.push(self.starter.readable().map_or_else(bell, watch));
+        let mut longest = None::<Duration>;
         for child in &children {
-            fds.push(PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN));
             let is_silent = self.silent.contains(&child.pid());
-            let events = if is_silent {
-                PollFlags::empty()
-            } else {
-                PollFlags::IN
-            };
-            // Without a socket that speaks, its place is taken by the bell.
-            if is_silent {
-                fds.push(PollFd::from_borrowed_fd(self.pool.bell(), events));
-            } else {
-                fds.push(PollFd::new(&child.socket, events));
+            let socket = (!is_silent).then(|| child.socket.as_fd());
+            fds.push(child.readable().map_or_else(bell, watch));
+            fds.push(socket.map_or_else(bell, watch));
+            if child.readable().is_none() {
+                let check = if is_silent { CHECK_SOON } else { CHECK };
+                longest = Some(longest.map_or(check, |longest| longest.min(check)));
             }
         }
+        if self.starter.has_outcomes() {
+            longest = Some(Duration::ZERO);
+        }
+        let timeout = match (timeout, longest) {
+            (Some(timeout), Some(longest)) => Some(timeout.min(longest)),
+            (timeout, longest) => timeout.or(longest),
+        };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         // Interrupted, or out of memory for once: the next turn tries again.
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
         if ready[0] {
-            self.pool.silence();
+            // It fails when nobody has rung.
+            let _ = rustix::io::read(&own_bell, &mut [0; 8]);
         }
         self.looked = Instant::now();
-        for (child, ready) in children.iter().zip(ready[1..].chunks_exact(2)) {
+        for (child, ready) in children.iter().zip(ready[2..].chunks_exact(2)) {
             if ready[1] {
                 self.listen(child);
             }
-            if ready[0] {
+            let has_ended = match child.readable() {
+                Some(_) => ready[0],
+                None => child.has_ended(),
+            };
+            if has_ended {
                 self.bury(child);
             }
             if child.is_unsignalled() {
@@ -356,6 +438,7 @@ impl Supervisor {
                 self.log(move || child.tell());
             }
         }
+        self.collect_started();
     }
 
     /// Takes the packets that have come from a worker.
@@ -382,7 +465,7 @@ impl Supervisor {
         if !self.silent.contains(&pid) {
             self.listen(child);
         }
-        let (mut member, batch, replaced) = {
+        let (mut member, mut batch, replaced) = {
             let mut state = self.pool.lock();
             let place = |member: &Member| Arc::ptr_eq(&member.child, child);
             let Some(index) = state.members.iter().position(place) else {
@@ -415,15 +498,24 @@ impl Supervisor {
             note,
         };
         let orphans = member.orphans();
+        self.pool.deliver(batch.take_foreign());
         for task in batch.end() {
             task.finish_by(self.pool.callbacks());
         }
         let is_expected = member.stage == Stage::Closing && orphans.is_empty();
+        let is_running = |orphan: &Orphan| matches!(orphan, Orphan::Running(_));
+        if member.stage == Stage::Ready && member.killed.is_none() {
+            if orphans.iter().any(is_running) {
+                self.quick_deaths = 0;
+            } else {
+                self.note_idle_death(member.ready_since);
+            }
+        }
         if !is_expected || member.killed.as_ref().is_some_and(is_fault) {
             let death = death.clone();
             self.log(move || log::process_died(&death));
         }
-        let is_host = settings.host.is_some();
+        let is_host = self.pool.settings.host.is_some();
         let is_refused = is_host && death.note.is_some() && member.killed.is_none();
         if member.stage == Stage::Starting && member.killed.as_ref().is_none_or(is_fault) {
             let note = death.note.clone();

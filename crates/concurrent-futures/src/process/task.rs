@@ -66,6 +66,8 @@ enum Face {
         /// The future is this task's, and the caller has started or claimed it.
         write: unsafe fn(&TaskRef, Ending<'_>),
         name: fn() -> &'static str,
+        /// Whether to make the value is no foreign code.
+        is_plain: bool,
     },
     /// As in [`RemoteTask`].
     Foreign {
@@ -84,6 +86,13 @@ pub(super) enum Start {
     Cancelled,
     /// Nobody wants the rest of a span.
     Abandoned,
+}
+
+/// What a task that was cancelled has no use for.
+#[derive(Debug)]
+pub(super) struct Stripped {
+    _argument: Argument,
+    _attachment: Option<Arc<Attachment>>,
 }
 
 /// What is left to be done for a task.
@@ -140,6 +149,7 @@ impl Task {
             face: Face::Rust {
                 write: write::<I>,
                 name: I::name,
+                is_plain: I::is_plain(),
             },
             function,
             definition: None,
@@ -211,7 +221,7 @@ impl Task {
             && self.reported
         {
             observed.note(Event::Finished(self.future.id()));
-            observed.tell();
+            observed.tell_later();
         }
     }
 
@@ -338,6 +348,15 @@ impl Task {
         }
     }
 
+    /// Whether its answer may be made a value by anybody: that calls no foreign code.
+    pub(super) fn is_plain(&self) -> bool {
+        match self.face {
+            Face::Rust { is_plain, .. } => is_plain,
+            // As promised; see `RemoteTask`.
+            Face::Foreign { .. } => true,
+        }
+    }
+
     /// The pool does not take it. In other faces, the caller says what becomes of the future.
     pub(super) fn decline(mut self) {
         if matches!(self.face, Face::Foreign { .. }) {
@@ -405,6 +424,14 @@ impl Task {
             self.future.state().phase(),
             Phase::Cancelling | Phase::Cancelled | Phase::Notified
         )
+    }
+
+    /// It was cancelled: takes what takes up memory.
+    pub(super) fn strip(&mut self) -> Stripped {
+        Stripped {
+            _argument: mem::replace(&mut self.argument, Argument::Own(Vec::new())),
+            _attachment: self.attachment.take(),
+        }
     }
 
     /// A task that was cancelled: [`finish`](Self::finish) takes notice of that, if its face
@@ -488,6 +515,16 @@ impl Task {
             self.future.skip();
         }
         // Dropping it does the rest.
+    }
+
+    /// The same, by the thread for callbacks if there is one; but to drop a value that nobody wants is
+    /// the calling thread's, which may take its time.
+    pub(super) fn finish_here_or_by(self, callbacks: Option<&Arc<Callbacks>>) {
+        if self.left == Left::Publish && self.future.state().is_only_dropped() {
+            self.finish();
+        } else {
+            self.finish_by(callbacks);
+        }
     }
 
     /// The same, by the thread for callbacks if there is one.

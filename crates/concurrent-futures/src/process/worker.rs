@@ -8,11 +8,11 @@
 
 use super::channel::{
     Attachment, Call, Claim, Corrupt, HEADER, Lane, Lent, Memory, Order, Packet, Reader, Received,
-    Reply, ReplyKind, Rest, Socket, Writer, padded, reserve,
+    Reply, ReplyKind, Rest, Shared, Socket, Writer, padded, reserve,
 };
 use super::codec::Bytes;
 use super::draft::Draft;
-use super::handshake::{FACE, Mismatch, Refusal, Setup};
+use super::handshake::{FACE, Mismatch, NO_LANE, Refusal, Setup};
 use super::host::{Answer, Called, Caller};
 use super::image::{Identity, image};
 use super::spin::Spin;
@@ -78,13 +78,18 @@ pub(super) fn run(socket: &Socket) -> ! {
 /// The life of a worker of another face, which is no fork or new start of this program.
 pub(super) fn serve_face(socket: &Socket, caller: &mut dyn Caller) -> io::Result<()> {
     let ended = open(socket, FACE).and_then(|memory| {
-        let Packet::Message(_, Some(lane)) = socket.receive(true)? else {
-            return Err(Trouble::Alone);
+        let lane = match socket.receive(true)? {
+            Packet::Message(_, Some(lane)) => Some(Lane::from_fd(lane)?),
+            Packet::Message(kind, None) if kind == NO_LANE => {
+                caller.send_no_attachments();
+                None
+            }
+            _ => return Err(Trouble::Alone),
         };
         os::watch_forks();
         let foreign = Foreign {
             caller,
-            lane: Lane::from_fd(lane)?,
+            lane,
             lent: Lent::default(),
         };
         Loop::new(socket, &memory, Some(foreign)).run()
@@ -116,7 +121,7 @@ fn serve(socket: &Socket) -> Result<(), Trouble> {
 
 /// Does as the first packet says, and attaches to the memory that came with it.
 fn open(socket: &Socket, identity: Identity) -> Result<Arc<Memory>, Trouble> {
-    let Packet::Message(setup, Some(file)) = socket.receive(true)? else {
+    let Packet::Message(setup, file) = socket.receive(true)? else {
         return Err(Trouble::Alone);
     };
     let setup = match Setup::decode(&setup, identity) {
@@ -128,6 +133,9 @@ fn open(socket: &Socket, identity: Identity) -> Result<Arc<Memory>, Trouble> {
         Err(Mismatch::Garbled) => return Err(Corrupt.into()),
     };
     if let Some(bytes) = setup.memory_limit {
+        // No process may have more than its hard limit, which is narrower then.
+        let most = rustix::process::getrlimit(Resource::Data).maximum;
+        let bytes = most.map_or(bytes, |most| most.min(bytes));
         let limit = Rlimit {
             current: Some(bytes),
             maximum: Some(bytes),
@@ -135,14 +143,21 @@ fn open(socket: &Socket, identity: Identity) -> Result<Arc<Memory>, Trouble> {
         rustix::process::setrlimit(Resource::Data, limit).map_err(io::Error::from)?;
     }
     let capacity = usize::try_from(setup.capacity).map_err(|_| Corrupt)?;
-    Ok(Memory::attach(&file, capacity)?)
+    let shared = match (file, setup.segment) {
+        (_, Some(number)) => Shared::Segment(number),
+        (Some(file), None) => Shared::File(file),
+        // It was sent: this process has no descriptor left for it.
+        (None, None) => return Err(io::Error::from(rustix::io::Errno::MFILE).into()),
+    };
+    Ok(Memory::attach(&shared, capacity)?)
 }
 
 /// What a worker of another face has besides.
 struct Foreign<'a> {
     /// Carries out calls.
     caller: &'a mut dyn Caller,
-    lane: Lane,
+    /// None if nothing goes beside the streams.
+    lane: Option<Lane>,
     /// What was sent through it, and is to come back.
     lent: Lent,
 }
@@ -257,8 +272,13 @@ impl<'a> Loop<'a> {
     fn attachment(&mut self, call: &Call) -> Result<Option<io::Result<Received>>, Trouble> {
         match (call.is_attached, self.foreign.get_mut()) {
             (false, _) => Ok(None),
-            (true, Some(foreign)) => Ok(Some(foreign.lane.receive()?)),
-            (true, None) => Err(Corrupt.into()),
+            (
+                true,
+                Some(Foreign {
+                    lane: Some(lane), ..
+                }),
+            ) => Ok(Some(lane.receive()?)),
+            (true, _) => Err(Corrupt.into()),
         }
     }
 
@@ -364,7 +384,8 @@ impl<'a> Loop<'a> {
     /// Gives back what the supervisor has sent, and nobody uses any more.
     fn give_back(&mut self) -> Result<(), Trouble> {
         let foreign = self.foreign.get_mut().as_ref();
-        let Some(released) = foreign.and_then(|foreign| foreign.lane.releases().take()) else {
+        let lane = foreign.and_then(|foreign| foreign.lane.as_ref());
+        let Some(released) = lane.and_then(|lane| lane.releases().take()) else {
             return Ok(());
         };
         let reply = Reply {
@@ -385,9 +406,8 @@ impl<'a> Loop<'a> {
         let (Some(attachment), Some(foreign)) = (attachment, self.foreign.get_mut()) else {
             return Ok(false);
         };
-        foreign
-            .lane
-            .send(&attachment, PATIENCE)
+        let lane = foreign.lane.as_ref().ok_or(Corrupt)?;
+        lane.send(&attachment, PATIENCE)
             .map_err(|_| Trouble::Alone)?;
         foreign.lent.note_kept(Arc::new(attachment));
         Ok(true)

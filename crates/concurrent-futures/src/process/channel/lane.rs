@@ -30,9 +30,9 @@ use super::segment::Attachment;
 use super::socket::{Packet, Socket};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -128,31 +128,40 @@ impl Lane {
 
 /// A file descriptor that is kept for the moment in which there is no other: without one, an
 /// attachment could not be received, and would be lost.
-struct Spare(AtomicI32);
+///
+/// A program may close descriptors that it does not know, and another file may have the number then:
+/// a descriptor is closed only if it is still that of the socket that was kept. The lock is only tried, as
+/// another thread may have held it when the process forked: who does not get it does without.
+struct Spare(Mutex<Option<(OwnedFd, u64)>>);
 
-/// The descriptor, or -1. (No lock, which another thread could hold when the process forks.)
-static SPARE: Spare = Spare(AtomicI32::new(-1));
+static SPARE: Spare = Spare(Mutex::new(None));
+
+/// What tells a socket from others.
+fn inode(socket: BorrowedFd<'_>) -> Option<u64> {
+    rustix::fs::fstat(socket).ok().map(|stat| stat.st_ino)
+}
 
 impl Spare {
     fn is_there(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= 0
+        self.0.try_lock().is_ok_and(|kept| kept.is_some())
     }
 
     fn close(&self) {
-        self.set(-1);
-    }
-
-    fn open(&self, any: BorrowedFd<'_>) {
-        if let Ok(fd) = any.try_clone_to_owned() {
-            self.set(fd.into_raw_fd());
+        let kept = self.0.try_lock().ok().and_then(|mut kept| kept.take());
+        if let Some((fd, socket)) = kept
+            && inode(fd.as_fd()) != Some(socket)
+        {
+            mem::forget(fd);
         }
     }
 
-    fn set(&self, fd: i32) {
-        let former = self.0.swap(fd, Ordering::AcqRel);
-        if former >= 0 {
-            // SAFETY: it was put there for whoever takes it, which nobody else has.
-            drop(unsafe { OwnedFd::from_raw_fd(former) });
+    fn open(&self, any: BorrowedFd<'_>) {
+        self.close();
+        if let (Ok(fd), Some(socket)) = (any.try_clone_to_owned(), inode(any))
+            && let Ok(mut kept) = self.0.try_lock()
+            && kept.is_none()
+        {
+            *kept = Some((fd, socket));
         }
     }
 }

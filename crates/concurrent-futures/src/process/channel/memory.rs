@@ -1,13 +1,16 @@
 //! Memory that two processes share: the positions of two streams, and their bytes.
 //!
 //! It is sealed at its size: a worker cannot cut it off under the supervisor, which would
-//! be killed by `SIGBUS`. What a worker writes to it is checked where it is read
+//! be killed by `SIGBUS`. (Where the system has no such memory, see `backing.rs` and `system_v.rs`.)
+//! What a worker writes to it is checked where it is read
 //! (`ring.rs`), and copied out before it is looked at.
 
+use super::backing;
 use super::flag::Flag;
 use super::ring::Corrupt;
+use super::system_v::Attached;
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::SealFlags;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
@@ -95,35 +98,77 @@ pub(super) enum Direction {
     FromWorker,
 }
 
+/// What another process needs to have the same memory.
+#[derive(Debug)]
+pub(in crate::process) enum Shared {
+    /// A file.
+    File(OwnedFd),
+    /// The number of a segment.
+    Segment(i32),
+}
+
+/// Memory where it is in this process.
+#[derive(Debug)]
+enum Map {
+    File(MmapRaw),
+    Segment(Attached),
+}
+
 /// The memory behind one channel, mapped.
 #[derive(Debug)]
 pub(in crate::process) struct Memory {
-    map: MmapRaw,
+    map: Map,
     capacity: usize,
 }
 
 impl Memory {
     /// Makes shared memory for two streams of `capacity` bytes each, a power of two.
-    pub(in crate::process) fn create(capacity: usize) -> io::Result<(OwnedFd, Arc<Self>)> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = rustix::fs::memfd_create("concurrent-futures", flags)?;
-        rustix::fs::ftruncate(&file, size(capacity) as u64)?;
+    pub(in crate::process) fn create(capacity: usize) -> io::Result<(Shared, Arc<Self>)> {
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&file, seals)?;
-        let memory = Self::attach(&file, capacity)?;
-        Ok((file, memory))
+        let refused = match backing::create("concurrent-futures", size(capacity), seals) {
+            Ok(file) => {
+                let memory = Self::map(&file, capacity)?;
+                return Ok((Shared::File(file), memory));
+            }
+            Err(error) => error,
+        };
+        // That it is refused, too, tells less than why there is no file.
+        let (number, attached) = Attached::create(size(capacity)).map_err(|_| refused)?;
+        let map = Map::Segment(attached);
+        Ok((Shared::Segment(number), Arc::new(Self { map, capacity })))
     }
 
-    /// Maps what the other side has made.
-    pub(in crate::process) fn attach(file: impl AsFd, capacity: usize) -> io::Result<Arc<Self>> {
-        let length = rustix::fs::fstat(&file)?.st_size;
+    /// Attaches to what the other side has made.
+    pub(in crate::process) fn attach(shared: &Shared, capacity: usize) -> io::Result<Arc<Self>> {
+        match shared {
+            Shared::File(file) => Self::map(file, capacity),
+            Shared::Segment(number) => {
+                if !capacity.is_power_of_two() {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                let map = Map::Segment(Attached::attach(*number, size(capacity))?);
+                Ok(Arc::new(Self { map, capacity }))
+            }
+        }
+    }
+
+    fn map(file: &OwnedFd, capacity: usize) -> io::Result<Arc<Self>> {
+        let length = rustix::fs::fstat(file)?.st_size;
         let is_whole = u64::try_from(length).is_ok_and(|length| length >= size(capacity) as u64);
         if !capacity.is_power_of_two() || !is_whole {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let fd = file.as_fd();
         let map = MmapOptions::new().len(size(capacity)).map_raw(&fd)?;
+        let map = Map::File(map);
         Ok(Arc::new(Self { map, capacity }))
+    }
+
+    fn start(&self) -> *mut u8 {
+        match &self.map {
+            Map::File(map) => map.as_mut_ptr(),
+            Map::Segment(attached) => attached.start(),
+        }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -138,7 +183,7 @@ impl Memory {
         // SAFETY: the mapping begins with a `Head`, is aligned to a page, and stays as
         // long as `self`. All of it is atomic: any bytes that another process writes are
         // values of it.
-        unsafe { &*self.map.as_mut_ptr().add(offset).cast() }
+        unsafe { &*self.start().add(offset).cast() }
     }
 
     /// The stream's bytes, `capacity` of them; they stay as long as `self`.
@@ -148,7 +193,7 @@ impl Memory {
             Direction::FromWorker => DATA + self.capacity,
         };
         // SAFETY: the mapping is longer than that.
-        unsafe { self.map.as_mut_ptr().add(offset) }
+        unsafe { self.start().add(offset) }
     }
 
     /// The stream's bytes from a position on, up to the end of the memory, and those from

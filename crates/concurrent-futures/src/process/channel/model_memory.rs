@@ -6,8 +6,15 @@ use super::flag::Flag;
 use super::ring::Corrupt;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+/// As that of `memory.rs`.
+#[derive(Debug)]
+pub(in crate::process) enum Shared {
+    File(OwnedFd),
+    Segment(i32),
+}
 
 pub(super) struct Positions {
     tail: AtomicU64,
@@ -109,11 +116,11 @@ impl Memory {
     }
 
     /// There are no processes in models.
-    pub(in crate::process) fn create(_: usize) -> io::Result<(OwnedFd, Arc<Self>)> {
+    pub(in crate::process) fn create(_: usize) -> io::Result<(Shared, Arc<Self>)> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(in crate::process) fn attach(_: impl AsFd, _: usize) -> io::Result<Arc<Self>> {
+    pub(in crate::process) fn attach(_: &Shared, _: usize) -> io::Result<Arc<Self>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

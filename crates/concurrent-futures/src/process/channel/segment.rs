@@ -195,6 +195,7 @@ impl Segment {
             // The system would rather kill a process than refuse pages.
             return Err(io::ErrorKind::OutOfMemory.into());
         }
+        super::backing::check_limit(capacity)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = rustix::fs::memfd_create("concurrent-futures-buffer", flags)?;
         // All of its pages: to be refused one later is to be killed.

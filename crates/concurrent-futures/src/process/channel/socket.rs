@@ -82,7 +82,7 @@ impl Socket {
     }
 
     /// The same without waiting for room.
-    pub(super) fn try_send(
+    pub(in crate::process) fn try_send(
         &self,
         message: &[u8],
         file: Option<BorrowedFd<'_>>,

@@ -127,8 +127,9 @@ impl Member {
                 let mut released = self.lent.released(bytes);
                 self.released.append(&mut released);
             }
-            (ReplyKind::Ready, Stage::Starting) => {
+            (ReplyKind::Ready, Stage::Starting) if self.opening.is_none() => {
                 self.stage = Stage::Ready;
+                self.ready_since = Some(Instant::now());
                 arrivals.push(Arrival::Ready);
             }
             (ReplyKind::Unusable, Stage::Starting) => {

@@ -6,6 +6,7 @@ use super::{Flight, HALF, Member, PIECE, Stage};
 use crate::process::channel::{Call, Corrupt, HEADER, Order, Releases, Rest};
 use crate::process::host::Definition;
 use crate::process::task::Task;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The longest frame that gives back segments.
@@ -90,6 +91,11 @@ impl Member {
         self.next_number += 1;
         self.write_whole(&call, &[])?;
         self.sending = Some(0);
+        self.pump_patiently()
+    }
+
+    /// Writes what there is room for now, and has the worker wake somebody for the rest.
+    fn pump_patiently(&mut self) -> Result<(), Corrupt> {
         self.pump()?;
         if self.sending.is_some() {
             // Nobody may be there to go on, but whom the worker wakes when there is room.
@@ -131,36 +137,47 @@ impl Member {
         }
     }
 
-    /// Sends the call of the initializer, before anything else.
+    /// Sends the call of the initializer, before anything else. What does not fit in is written later,
+    /// as that of a task.
     pub(in crate::process) fn initialize(
         &mut self,
         function: u64,
-        argument: &[u8],
+        argument: Arc<[u8]>,
     ) -> Result<(), Corrupt> {
-        self.order(Order::Initialize, function, argument)
-    }
-
-    /// Tells the worker to end when it has done what it has.
-    pub(in crate::process) fn close(&mut self) {
-        self.stage = Stage::Closing;
-        if self.order(Order::Close, 0, &[]).is_err() {
-            // There is no room, or the memory is corrupt.
-            self.child.kill();
-        }
-    }
-
-    fn order(&mut self, order: Order, function: u64, argument: &[u8]) -> Result<(), Corrupt> {
-        if !self.has_room_for(argument.len()) {
-            return Err(Corrupt);
-        }
         let call = Call {
-            order,
+            order: Order::Initialize,
             is_attached: false,
             length: argument.len() as u64,
             function,
             number: u64::MAX,
         };
-        self.write_whole(&call, argument)?;
+        self.write_whole(&call, &[])?;
+        self.opening = Some(argument);
+        self.sending = Some(0);
+        self.pump_patiently()
+    }
+
+    /// Tells the worker to end when it has done what it has.
+    pub(in crate::process) fn close(&mut self) {
+        self.stage = Stage::Closing;
+        if self.order(Order::Close).is_err() {
+            // There is no room, or the memory is corrupt.
+            self.child.kill();
+        }
+    }
+
+    fn order(&mut self, order: Order) -> Result<(), Corrupt> {
+        if !self.has_room_for(0) {
+            return Err(Corrupt);
+        }
+        let call = Call {
+            order,
+            is_attached: false,
+            length: 0,
+            function: 0,
+            number: u64::MAX,
+        };
+        self.write_whole(&call, &[])?;
         self.publish(true);
         Ok(())
     }
@@ -180,8 +197,12 @@ impl Member {
 
     /// Writes what there is room for.
     pub(in crate::process) fn pump(&mut self) -> Result<(), Corrupt> {
-        while let (Some(done), Some(flight)) = (self.sending, self.in_flight.back()) {
-            let argument = &flight.task.argument;
+        while let Some(done) = self.sending {
+            let argument: &[u8] = match (&self.opening, self.in_flight.back()) {
+                (Some(argument), _) => argument,
+                (None, Some(flight)) => &flight.task.argument,
+                (None, None) => break,
+            };
             let whole = argument.len().next_multiple_of(8);
             let end = argument.len().min(done + PIECE);
             let mut written = match argument.get(done..end) {
@@ -193,6 +214,9 @@ impl Member {
                 written += self.writer.write(zeros)?;
             }
             self.sending = (done + written < whole).then_some(done + written);
+            if self.sending.is_none() {
+                self.opening = None;
+            }
             self.publish(self.sending.is_none());
             // Only a full stream is a reason to stop: it has woken a patient worker.
             if written == 0 {
