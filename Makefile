@@ -53,6 +53,8 @@ python-lint-%: .venv/%/tools
 python-3.%: .venv/3.%/package
 	.venv/3.$*/bin/stubtest concurrent_futures._engine
 	.venv/3.$*/bin/python -m pytest
+	.venv/3.$*/bin/python python/fuzz/compare.py --kind thread --seed 1 --count 300
+	.venv/3.$*/bin/python python/fuzz/compare.py --kind process --seed 1 --count 100
 	.venv/3.$*/bin/python python/cpython/run.py
 
 ## Runs real packages that use executors with this one installed, with the newest CPython; see

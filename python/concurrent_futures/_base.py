@@ -196,6 +196,9 @@ def result_iterator(iterator: _engine.ResultIterator[_T]) -> Generator[_T, None,
         iterator.close()
 
 
+# Profiles and error messages name it as the standard library's.
+result_iterator.__qualname__ = "Executor.map.<locals>.result_iterator"
+
 #: What these stand for where they are installed.
 wait._original = _original_wait  # type: ignore[attr-defined]
 as_completed._original = _original_as_completed  # type: ignore[attr-defined]

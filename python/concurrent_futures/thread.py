@@ -192,6 +192,9 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         """
         return _base.result_iterator(self._map(fn, iterables, timeout, buffersize))
 
+    # Error messages name it as the standard library's.
+    map.__qualname__ = "Executor.map"
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse tasks from now on.
 

@@ -510,13 +510,16 @@ class Generator:
 
     def bad_input(self) -> None:
         """Call with what makes no sense."""
-        pool = self.pool().name
+        chosen = self.pool()
+        pool = chosen.name
+        # That of a process pool behaves as a generator, and is none.
+        mapped = f"list({pool}.map(S.value))" if chosen.is_process else f"{pool}.map(S.value)"
         call = self.random.choice(
             [
                 f"{pool}.submit()",
                 f"{pool}.submit(fn=S.value)",
                 f"{pool}.map()",
-                f"{pool}.map(S.value)",
+                mapped,
                 f"{pool}.map(S.value, 3)",
                 f"list({pool}.map(S.value, [1], timeout='x'))",
                 f"{pool}.shutdown(1, 2)",

@@ -121,6 +121,11 @@ impl Future {
         phase.is_done() && (phase != Phase::Cancelled || task.has_home())
     }
 
+    /// The exception that the task raised in this process, if it did.
+    pub(crate) fn raised<'py>(this: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        this.get().exception.get(this.as_any())
+    }
+
     pub(crate) fn has_exception(&self) -> bool {
         self.exception.is_set() || self.remote().is_some_and(Remote::has_failed)
     }

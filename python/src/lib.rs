@@ -30,6 +30,7 @@ mod exclusive;
 mod feeder;
 mod fields;
 mod future;
+mod handled;
 mod host;
 mod interrupts;
 mod kinship;

@@ -1,6 +1,7 @@
 //! The task in a future: what the engine's workers do with it.
 
 use crate::future::Future;
+use crate::handled::Handled;
 use crate::interrupts::cannot_be_told;
 use crate::name;
 use crate::observers::{self, Event};
@@ -235,8 +236,12 @@ impl Future {
     /// The caller has claimed the future and written the outcome.
     pub(crate) unsafe fn finish_task(task: NonNull<Header>) {
         attached(|py| {
+            // SAFETY: promised by the caller: the task is one of ours.
+            let future = unsafe { Self::of(py, task) };
+            let exception = Self::raised(&future);
+            let _handled = exception.as_ref().map(Handled::new);
             // SAFETY: promised by the caller.
-            let finished = unsafe { Self::finish(&Self::of(py, task)) };
+            let finished = unsafe { Self::finish(&future) };
             if let Err(error) = finished {
                 // The worker goes on: others rely on it.
                 stdlib::log(

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import sys
 import threading
 from types import ModuleType
 from typing import Any
@@ -312,3 +313,22 @@ def test_what_ends_programs_comes_to_who_finished_the_future(
     with pytest.raises(error, match="in a callback"):
         pending.cancel()
     assert pending.cancelled()
+
+
+def test_a_callback_in_a_worker_sees_the_exception_of_its_task_being_handled(
+    lib: ModuleType,
+) -> None:
+    gate = threading.Event()
+    seen: list[BaseException | None] = []
+
+    def fail() -> None:
+        gate.wait(LIMIT)
+        raise ValueError("of the task")
+
+    with lib.ThreadPoolExecutor(1) as pool:
+        failed = pool.submit(fail)
+        succeeded = pool.submit(int)
+        for future in (failed, succeeded):
+            future.add_done_callback(lambda _: seen.append(sys.exc_info()[1]))
+        gate.set()
+    assert seen == [failed.exception(), None]

@@ -235,3 +235,10 @@ def test_what_was_yielded_is_not_kept(lib: ModuleType, pool: Any, make: Make) ->
     pool.submit(int).result(LIMIT)
     eventually(lambda: (gc.collect(), reference() is None)[1])
     results.close()
+
+
+def test_map_is_named_as_the_method_of_all_executors(lib: ModuleType) -> None:
+    with lib.ThreadPoolExecutor(1) as pool:
+        with pytest.raises(TypeError, match=r"^Executor\.map\(\) missing 1 required"):
+            pool.map()
+        assert repr(pool.map(abs, [1])).startswith("<generator object Executor.map.<locals>.")

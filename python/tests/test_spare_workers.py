@@ -62,7 +62,7 @@ def test_of_a_helper_and_work_the_work_is_done_first(lib: ModuleType, way: str) 
         else:
             done = {next(lib.as_completed([helper, work]))}
         stop.set()
-        return done == {work}
+        return bool(done == {work})
 
     with lib.ThreadPoolExecutor(4) as pool:
         warm(pool, 4)
