@@ -19,12 +19,12 @@ import sys
 import threading
 import weakref
 from concurrent.futures import Executor
-from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 from concurrent_futures import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping
     from typing import Any
 
 #: The threads of all executors, with their queues.
@@ -58,18 +58,30 @@ class Hooks:
         #: Those that instances have.
         self.attributes = attributes
         self._names = attributes.union(methods)
-        self._original = vars(original)
-        # A method that was replaced before this package was imported is taken for none.
-        self._members = [
-            (name, value if is_of_module(value, module, name) else None)
-            for name, value in methods.items()
-        ]
+        # What was replaced before this package was imported is taken for none.
+        self._originals: list[tuple[Mapping[str, Any], list[tuple[str, Any]]]]
+        self._originals = [(vars(original), _members(methods, module))]
+        # Functions and classes that the class uses, and the methods of the latter.
+        used = {
+            name: value
+            for name, value in vars(module).items()
+            if name[0] == "_" and name[1] != "_" and callable(value)
+        }
+        self._originals.append((vars(module), _members(used, module)))
+        for value in used.values():
+            if isinstance(value, type):
+                self._originals.append((vars(value), _members(_functions(value), module)))
 
     def remember(self, ours: type) -> None:
         """Note what our own class has of these names."""
         self._class = ours
-        self._ours = vars(ours)
-        self._members_of_ours = [(name, self._ours.get(name)) for name, _ in self._members]
+        _, members = self._originals[0]
+        self._originals.append((vars(ours), [(name, vars(ours).get(name)) for name, _ in members]))
+        self._checks = [
+            (namespace.get, name, value)
+            for namespace, members in self._originals
+            for name, value in members
+        ]
 
     def are_overridden(self, of: type) -> bool:
         """Return whether a subclass, or a patch of our class or the original, overrides any."""
@@ -79,19 +91,28 @@ class Hooks:
                     break
                 if not self._names.isdisjoint(vars(base)):
                     return True
-        return _differ(self._ours, self._members_of_ours) or _differ(self._original, self._members)
+        for get, name, value in self._checks:  # noqa: SIM110  # A third of the time of `any`.
+            if get(name) is not value:
+                return True
+        return False
 
 
-def _differ(namespace: MappingProxyType[str, Any], members: list[tuple[str, Any]]) -> bool:
-    for name, value in members:  # noqa: SIM110  # A third of the time of `any`.
-        if namespace.get(name) is not value:
-            return True
-    return False
+def _functions(of: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(of).items() if type(value) is FunctionType}
+
+
+def _members(found: Mapping[str, Any], module: ModuleType) -> list[tuple[str, Any]]:
+    return [
+        (name, value if is_of_module(value, module, name) else None)
+        for name, value in found.items()
+    ]
 
 
 def is_of_module(value: object, module: ModuleType, name: str) -> bool:
     """Return whether a member of a class is what the module has defined, to all appearance."""
     # Wrappers may say that their class is another one.
+    if type(value) is type:
+        return value.__module__ == module.__name__
     function = value.__func__ if type(value) in (classmethod, staticmethod) else value  # type: ignore[attr-defined]
     if type(function) is not FunctionType:
         return not callable(function)
@@ -163,6 +184,38 @@ class Method(Stored):
         if self._name in vars(executor):
             return vars(executor)[self._name]
         return MethodType(self._original, executor)
+
+
+class WorkerSet(set[threading.Thread]):
+    """The threads of a pool. Some code takes them out, so that ``shutdown`` does not wait."""
+
+    #: Whether somebody did.
+    was_taken_from = False
+
+    def clear(self) -> None:
+        """Take all out."""
+        self.was_taken_from = True
+        super().clear()
+
+    def discard(self, thread: object, /) -> None:
+        """Take one out, if it is there."""
+        self.was_taken_from = True
+        super().discard(thread)
+
+    def remove(self, thread: threading.Thread, /) -> None:
+        """Take one out."""
+        self.was_taken_from = True
+        super().remove(thread)
+
+    def pop(self) -> threading.Thread:
+        """Take any out."""
+        self.was_taken_from = True
+        return super().pop()
+
+    def difference_update(self, *others: Iterable[Any]) -> None:
+        """Take some out."""
+        self.was_taken_from = True
+        super().difference_update(*others)
 
 
 class WorkQueue(queue.SimpleQueue["Any"]):

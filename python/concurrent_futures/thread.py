@@ -148,7 +148,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         """Set up a pool without threads."""
         work_queue = _private.WorkQueue(self)
         of_instance = vars(self)
-        threads: set[threading.Thread] = set()
+        threads = _private.WorkerSet()
         of_instance["_threads"] = threads
         of_instance["_work_queue"] = work_queue
         self._start(
@@ -212,8 +212,10 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         if cancel_futures:
             self._cancel_pending()
         if wait and not self._is_worker():
-            self._wait_for_threads()
-            for thread in list(self._threads):
+            threads = self._threads
+            if not getattr(threads, "was_taken_from", False):
+                self._wait_for_threads()
+            for thread in list(threads):
                 thread.join()
 
     # ---- what other code touches

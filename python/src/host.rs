@@ -89,7 +89,9 @@ impl Threads {
         keywords.set_item(name::name(py), name)?;
         keywords.set_item(name::target(py), stdlib::run_worker(py)?)?;
         keywords.set_item(name::args(py), (worker,))?;
-        stdlib::thread(py)?.call((), Some(&keywords))
+        // The one of now: programs replace it.
+        let thread = py.import(name::threading(py))?.getattr(name::thread(py))?;
+        thread.call((), Some(&keywords))
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

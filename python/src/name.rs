@@ -84,6 +84,8 @@ names! {
     submit = "submit";
     supervise = "_supervise";
     target = "target";
+    thread = "Thread";
+    threading = "threading";
     thread_name = "%s_%d";
     pickler_thread = "ProcessPoolExecutor-pickler";
     unpickler = "ProcessPoolExecutor-unpickler";

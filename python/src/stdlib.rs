@@ -78,7 +78,6 @@ imported! {
         condition = "threading", "Condition";
         wait_with_condition = "concurrent_futures._base", "_wait_with_condition";
         is_threading_replaced = "concurrent_futures._private", "is_threading_replaced";
-        thread = "threading", "Thread";
         allocate_lock = "_thread", "allocate_lock";
         // The original, also after `install()`.
         original_as_completed = "concurrent_futures._base", "_original_as_completed";

@@ -364,6 +364,64 @@ def test_the_end_of_a_program_waits_for_a_touched_pool(lib: ModuleType) -> None:
     )
 
 
+def test_shutdown_waits_for_no_thread_that_was_taken_out(lib: ModuleType) -> None:
+    # Found in many programs that end on Ctrl-C at once.
+    pool = lib.ThreadPoolExecutor(1)
+    with held(pool):
+        thread = next(iter(pool._threads))
+        pool._threads.clear()
+        pool.shutdown()
+        assert thread.is_alive()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+
+
+def test_a_replaced_kind_of_threads_is_used(
+    lib: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Thread(threading.Thread):
+        pass
+
+    monkeypatch.setattr(threading, "Thread", Thread)
+    with lib.ThreadPoolExecutor(1) as pool:
+        assert type(pool.submit(threading.current_thread).result(LIMIT)) is Thread
+
+
+@pytest.mark.parametrize("how", ["the worker", "the class", "a method of it"])
+def test_what_the_standard_library_uses_is_replaced(
+    lib: ModuleType, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("concurrent.futures.thread")
+    calls: list[str] = []
+    if how == "the worker":
+        worker = module._worker
+
+        def patched(*args: Any) -> None:
+            calls.append(how)
+            worker(*args)
+
+        monkeypatch.setattr(module, "_worker", patched)
+    elif how == "the class":
+
+        class Item(module._WorkItem):  # type: ignore[misc, name-defined]
+            def run(self, *args: Any) -> None:
+                calls.append(how)
+                super().run(*args)
+
+        monkeypatch.setattr(module, "_WorkItem", Item)
+    else:
+        run_item = module._WorkItem.run
+
+        def run_patched(self: Any, *args: Any) -> None:
+            calls.append(how)
+            run_item(self, *args)
+
+        monkeypatch.setattr(module._WorkItem, "run", run_patched)
+    with lib.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(int, "3").result(LIMIT) == 3
+    assert calls == [how]
+
+
 def test_threads_and_their_queues_are_known(lib: ModuleType) -> None:
     module = thread_module(lib)
     with lib.ThreadPoolExecutor(1) as pool:
