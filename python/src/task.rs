@@ -78,6 +78,25 @@ impl Call {
     }
 }
 
+/// Gives an exception that native code has raised a traceback: the worker's own frame, as other code
+/// relies on there being one.
+fn with_traceback(py: Python<'_>, error: PyErr) -> PyErr {
+    if error.traceback(py).is_some() {
+        return error;
+    }
+    // SAFETY: attached; a frame that runs now is borrowed from its thread.
+    unsafe {
+        let frame = ffi::PyEval_GetFrame();
+        if frame.is_null() {
+            return error;
+        }
+        error.restore(py);
+        // Should it fail, that is the exception.
+        ffi::PyTraceBack_Here(frame);
+    }
+    PyErr::fetch(py)
+}
+
 /// A context that the calling thread is in.
 struct Entered<'py>(Bound<'py, PyAny>);
 
@@ -133,6 +152,7 @@ unsafe impl ForeignTask for Future {
             match outcome {
                 Ok(result) => Self::fill_result(&future, result),
                 Err(error) => {
+                    let error = with_traceback(py, error);
                     let exception = error.into_value(py).into_bound(py).into_any();
                     Self::fill_exception(&future, exception);
                 }

@@ -394,3 +394,15 @@ def test_pools_within_tasks(lib: ModuleType) -> None:
 
     with lib.ThreadPoolExecutor(3) as pool:
         assert list(pool.map(inner, range(8))) == [sum(range(n)) for n in range(8)]
+
+
+def test_an_exception_of_native_code_has_a_traceback(lib: ModuleType) -> None:
+    with lib.ThreadPoolExecutor(1) as pool:
+        error = pool.submit(int, "no number").exception(LIMIT)
+        # A frame of the worker, whatever its name is.
+        assert len(traceback.extract_tb(error.__traceback__)) == 1
+        with pytest.raises(ValueError, match="no number") as info:
+            next(pool.map(int, ["no number"]))
+        own = traceback.extract_stack()[-1].name
+        assert info.traceback[0].name == own
+        assert info.traceback[-1].name != own
