@@ -47,6 +47,8 @@ pub struct Pool {
 #[derive(Default)]
 pub(super) struct Threads {
     alive: usize,
+    /// Submitters that are starting one. A thread that has ended already may have no handle yet.
+    starting: usize,
     /// Those of spare workers, which are among them.
     spare: Vec<Place>,
     started: usize,
@@ -239,6 +241,7 @@ impl Pool {
         let number = {
             let mut threads = sync::lock(&self.threads);
             threads.alive += 1;
+            threads.starting += 1;
             threads.started += 1;
             threads.started - 1
         };
@@ -248,11 +251,11 @@ impl Pool {
         };
         // Foreign code, and the standard library's, which panics at a name that it cannot use.
         let started = panic::catch(start).unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        let handle = started?;
         let mut threads = sync::lock(&self.threads);
+        threads.starting -= 1;
         // Nobody needs to join those that have ended.
         threads.handles.retain(|handle| !handle.is_finished());
-        threads.handles.extend(handle);
+        threads.handles.extend(started?);
         Ok(())
     }
 
@@ -421,7 +424,14 @@ impl Pool {
             log::end_not_awaited(&deadlock);
             return;
         }
-        let handles = std::mem::take(&mut sync::lock(&self.threads).handles);
+        let handles = loop {
+            let mut threads = sync::lock(&self.threads);
+            if threads.starting == 0 {
+                break std::mem::take(&mut threads.handles);
+            }
+            drop(threads);
+            thread::yield_now();
+        };
         for handle in handles {
             // Workers catch the panics of tasks; what is left is a panicking destructor of a
             // thread-local value, which the hook has reported.
@@ -470,5 +480,103 @@ impl Crew for Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pool of at most {} workers", self.max_workers)
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::super::host::Threads as HostThreads;
+    use super::*;
+    use std::cell::RefCell;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Returns from starting a thread when told to.
+    struct Slow(HostThreads, Mutex<Receiver<()>>);
+
+    impl Host for Slow {
+        fn start_thread(
+            &self,
+            number: usize,
+            worker: WorkerThread,
+        ) -> io::Result<Option<JoinHandle<()>>> {
+            let started = self.0.start_thread(number, worker);
+            let _ = sync::lock(&self.1).recv();
+            started
+        }
+
+        fn initialize(&self) -> Result<(), BrokenExecutor> {
+            Ok(())
+        }
+    }
+
+    static HAS_ENDED: AtomicBool = AtomicBool::new(false);
+
+    /// Ends when told to.
+    struct Ends(Receiver<()>);
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+            HAS_ENDED.store(true, Ordering::SeqCst);
+        }
+    }
+
+    thread_local! {
+        static ENDS: RefCell<Option<Ends>> = const { RefCell::new(None) };
+    }
+
+    struct Keep(Ends);
+
+    impl Call for Keep {
+        type Output = ();
+
+        fn call(self) -> Result<(), TaskError> {
+            ENDS.set(Some(self.0));
+            Ok(())
+        }
+
+        fn name() -> &'static str {
+            "keep"
+        }
+    }
+
+    /// The worker ends while the submitter is still starting its thread, and its thread-locals
+    /// end later.
+    #[test]
+    fn shutdown_waits_for_a_thread_that_is_just_being_started() {
+        let channels: (Sender<()>, _) = channel();
+        let (start, starts) = channels;
+        let (end, ends) = channel();
+        let threads = HostThreads {
+            name_prefix: "slow".to_owned(),
+            stack_size: None,
+            initializer: None,
+        };
+        let host = Slow(threads, Mutex::new(starts));
+        let pool = Pool::with_host(1, None, Box::new(host)).unwrap();
+        let submitter = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.submit(Keep(Ends(ends))).is_ok()
+        });
+        while pool.threads_alive() == 0 || !pool.queue.is_empty() {
+            thread::yield_now();
+        }
+        let waiter = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || {
+                pool.shutdown(true, false);
+                HAS_ENDED.load(Ordering::SeqCst)
+            }
+        });
+        while pool.threads_alive() > 0 {
+            thread::yield_now();
+        }
+        // Time to go wrong.
+        thread::sleep(Duration::from_millis(10));
+        start.send(()).unwrap();
+        end.send(()).unwrap();
+        assert!(submitter.join().unwrap());
+        assert!(waiter.join().unwrap());
     }
 }
