@@ -4,7 +4,7 @@ use crate::fields::Field;
 use crate::name;
 use crate::observers::{self, Held, Observers};
 use crate::outcome::Outcome;
-use crate::plain;
+use crate::plain::InvokeCallbacks;
 use crate::remote::{self, Remote};
 use crate::stdlib;
 use crate::task::Call;
@@ -41,6 +41,8 @@ pub(crate) struct Future {
     observers: Observers,
     /// Whether to look at them.
     observed: AtomicBool,
+    /// Whether it was given a method of its own.
+    overridden: AtomicBool,
 }
 
 // SAFETY: the header follows the engine's protocol; the call is touched by its creator,
@@ -66,6 +68,7 @@ impl Future {
             exception: Field::empty(),
             observers: Observers::default(),
             observed: AtomicBool::new(false),
+            overridden: AtomicBool::new(false),
         }
     }
 
@@ -144,6 +147,16 @@ impl Future {
         this.get().exception.fill(this.as_any(), exception);
     }
 
+    /// Whether it was given a method of its own.
+    pub(crate) fn is_overridden(&self) -> bool {
+        // ORDERING: Relaxed: whoever gives it one while it is being finished may be too late.
+        self.overridden.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn override_methods(&self) {
+        self.overridden.store(true, Ordering::Relaxed);
+    }
+
     /// The observers, if there may be some.
     pub(crate) fn observers(&self) -> Option<&Observers> {
         self.observed
@@ -219,7 +232,7 @@ impl Future {
             return Err(PyRuntimeError::new_err("futures have an unexpected layout"));
         }
         OFFSET.store(offset, Ordering::Relaxed);
-        plain::note_invoke_callbacks(&sample)
+        InvokeCallbacks::set(py)
     }
 
     // ---- phases and their names in Python

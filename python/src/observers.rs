@@ -32,10 +32,15 @@ use pyo3::{PyTraverseError, PyVisit};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 #[derive(Default)]
-pub(crate) struct Observers(Mutex<Parts>);
+pub(crate) struct Observers {
+    parts: Mutex<Parts>,
+    /// Whether the callbacks are in a list; once they are, they stay there.
+    has_list: AtomicBool,
+}
 
 #[derive(Default)]
 struct Parts {
@@ -83,7 +88,7 @@ pub(crate) enum Event {
 
 impl Observers {
     fn lock(&self) -> MutexGuard<'_, Parts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The condition, if somebody has asked for it.
@@ -222,6 +227,7 @@ impl Observers {
                         ..Callbacks::default()
                     },
                 );
+                self.has_list.store(true, Ordering::Relaxed);
                 drop(parts);
                 drop(former);
                 // SAFETY: it is observed from now on.
@@ -238,6 +244,7 @@ impl Observers {
             ..Callbacks::default()
         };
         let former = mem::replace(&mut self.lock().callbacks, new);
+        self.has_list.store(true, Ordering::Relaxed);
         drop(former);
         // SAFETY: it is observed from now on.
         unsafe { future.get().state().flag() };
@@ -249,19 +256,20 @@ impl Observers {
         parts.callbacks.first.is_some() || parts.callbacks.list.is_some()
     }
 
-    /// The callback at this place; none if there are no more.
-    fn callback<'py>(&self, py: Python<'py>, place: usize) -> Option<Bound<'py, PyAny>> {
+    /// The callback at this place, and whether it was the last; none if there are no more.
+    fn callback<'py>(&self, py: Python<'py>, place: usize) -> Option<(Bound<'py, PyAny>, bool)> {
         let parts = self.lock();
         let callbacks = &parts.callbacks;
         if let Some(list) = &callbacks.list {
             let list = list.bind(py).cast_exact::<PyList>().ok()?;
-            return list.get_item(place).ok();
+            return Some((list.get_item(place).ok()?, false));
         }
         let callback = match place {
             0 => callbacks.first.as_ref()?,
             place => callbacks.others.get(place - 1)?,
         };
-        Some(callback.bind(py).clone())
+        let is_last = place == callbacks.others.len();
+        Some((callback.bind(py).clone(), is_last))
     }
 
     /// What somebody has put into the place of the list of callbacks, if that is no list.
@@ -272,7 +280,7 @@ impl Observers {
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let parts = match self.0.try_lock() {
+        let parts = match self.parts.try_lock() {
             Ok(parts) => parts,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             // A thread is in the middle of a change: then the future is in use.
@@ -406,11 +414,11 @@ const MAX_DEPTH: usize = 50;
 /// Calls the callbacks of a future that has just been made done. One that is not plain does it in
 /// its own way.
 pub(crate) fn call_callbacks(future: &Bound<'_, Future>) -> PyResult<()> {
-    let method = future.getattr(name::invoke_callbacks(future.py()))?;
-    if plain::is_invoke_callbacks(&method) {
+    if plain::is_plain(future) {
         return invoke_callbacks(future);
     }
-    method.call0().map(drop)
+    let invoked = future.call_method0(name::invoke_callbacks(future.py()));
+    invoked.map(drop)
 }
 
 /// Calls the callbacks of a future. Those that fail are logged. Returns the first exception that is
@@ -443,8 +451,12 @@ fn call_all(future: &Bound<'_, Future>) -> PyResult<()> {
     let py = future.py();
     let mut first = Ok(());
     let mut place = 0;
-    while let Some(callback) = observers.callback(py, place) {
+    while let Some((callback, is_last)) = observers.callback(py, place) {
         first = first.and(call(future, &callback));
+        // ORDERING: Relaxed: of interest is what the callback itself has done to the list.
+        if is_last && !observers.has_list.load(Ordering::Relaxed) {
+            return first;
+        }
         place += 1;
     }
     let Some(others) = observers.other_callbacks(py) else {

@@ -2,7 +2,8 @@
 //!
 //! The standard library's executors, and `map`, call methods of futures: `_invoke_callbacks`,
 //! `set_result`, `cancel` and so on. Ours do without these calls, and only if nobody can tell: if the
-//! future is exactly of the type that executors make, and nobody has replaced a method of that type.
+//! future is exactly of the type that executors make, and nobody has replaced a method of that type,
+//! nor `_invoke_callbacks` of that future.
 //! The methods of all other futures are called where the standard library calls them.
 //!
 //! # Invariants
@@ -13,11 +14,9 @@
 use crate::future::Future;
 use crate::name;
 use crate::stdlib;
-use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
-use std::sync::OnceLock;
+use pyo3::types::{PyDict, PyType};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The methods that the standard library's executors call.
@@ -82,42 +81,70 @@ pub(crate) fn cast<'a, 'py>(future: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'
         return None;
     }
     // SAFETY: the type is a subclass of ours.
-    Some(unsafe { future.cast_unchecked::<Future>() })
-}
-
-/// Whether this is the native module's own method `_invoke_callbacks`, of some future.
-pub(crate) fn is_invoke_callbacks(method: &Bound<'_, PyAny>) -> bool {
-    let Some(own) = INVOKE_CALLBACKS.get() else {
-        return false;
-    };
-    function_of(method) == Some(*own)
-}
-
-/// The native function of the method above.
-static INVOKE_CALLBACKS: OnceLock<usize> = OnceLock::new();
-
-/// Finds out the native function of the method, from a future of the native module's own type.
-pub(crate) fn note_invoke_callbacks(sample: &Bound<'_, Future>) -> PyResult<()> {
-    let method = sample.getattr(name::invoke_callbacks(sample.py()))?;
-    if let Some(function) = function_of(&method) {
-        INVOKE_CALLBACKS.get_or_init(|| function);
-    }
-    Ok(())
-}
-
-/// The address of the function that a method calls, if it is a native one.
-fn function_of(method: &Bound<'_, PyAny>) -> Option<usize> {
-    let method = method.as_ptr();
-    // SAFETY: attached; the object is a native function, as is looked at first.
-    unsafe {
-        (ffi::PyCFunction_CheckExact(method) != 0)
-            .then(|| ffi::PyCFunction_GetFunction(method))
-            .flatten()
-            .map(|function| function as usize)
-    }
+    let future = unsafe { future.cast_unchecked::<Future>() };
+    (!future.get().is_overridden()).then_some(future)
 }
 
 /// Whether the future is a plain one.
 pub(crate) fn is_plain(future: &Bound<'_, Future>) -> bool {
     cast(future.as_any()).is_some()
+}
+
+/// What the type has in the place of the method `_invoke_callbacks`: the method, and a note of each
+/// future that is given one of its own.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct InvokeCallbacks(Py<PyAny>);
+
+impl InvokeCallbacks {
+    /// Puts it there.
+    pub(crate) fn set(py: Python<'_>) -> PyResult<()> {
+        let future_type = py.get_type::<Future>();
+        let name = name::invoke_callbacks(py);
+        let method = future_type.getattr(name)?.unbind();
+        future_type.setattr(name, Bound::new(py, Self(method))?)
+    }
+
+    /// The attributes of a future that has some.
+    fn attributes<'py>(future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+        let attributes = future.getattr(name::dict(future.py()))?;
+        Ok(attributes.cast_into::<PyDict>()?)
+    }
+}
+
+#[pymethods]
+impl InvokeCallbacks {
+    fn __get__<'py>(
+        &self,
+        py: Python<'py>,
+        future: Option<Bound<'py, PyAny>>,
+        owner: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let method = self.0.bind(py);
+        let Some(future) = future.filter(|future| !future.is_none()) else {
+            return Ok(method.clone());
+        };
+        let is_overridden = future
+            .cast::<Future>()
+            .is_ok_and(|future| future.get().is_overridden());
+        if is_overridden
+            && let Some(own) = Self::attributes(&future)?.get_item(name::invoke_callbacks(py))?
+        {
+            return Ok(own);
+        }
+        method.call_method1("__get__", (future, owner))
+    }
+
+    fn __set__(&self, future: &Bound<'_, Future>, own: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = future.py();
+        Self::attributes(future.as_any())?.set_item(name::invoke_callbacks(py), own)?;
+        future.get().override_methods();
+        Ok(())
+    }
+
+    fn __delete__(&self, future: &Bound<'_, Future>) -> PyResult<()> {
+        let py = future.py();
+        Self::attributes(future.as_any())?
+            .del_item(name::invoke_callbacks(py))
+            .map_err(|_| PyAttributeError::new_err("_invoke_callbacks"))
+    }
 }
