@@ -210,7 +210,10 @@ def _release(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-_engine.use_types(Future, DeadlockError)
+# Those of the first import, if there was one before.
+_used = _engine.use_types(Future, DeadlockError)
+if not TYPE_CHECKING:
+    Future, DeadlockError = _used
 _engine.look_up_for_futures()
 
 _engine.register_hooks()

@@ -51,6 +51,7 @@ names! {
     getvalue = "getvalue";
     acquire = "acquire";
     append = "append";
+    original = "_original";
     args = "args";
     invoke_callbacks = "_invoke_callbacks";
     run = "run";

@@ -134,6 +134,7 @@ impl InvokeCallbacks {
         method.call_method1("__get__", (future, owner))
     }
 
+    #[allow(clippy::unused_self, reason = "what Python calls")]
     fn __set__(&self, future: &Bound<'_, Future>, own: Bound<'_, PyAny>) -> PyResult<()> {
         let py = future.py();
         Self::attributes(future.as_any())?.set_item(name::invoke_callbacks(py), own)?;
@@ -141,6 +142,7 @@ impl InvokeCallbacks {
         Ok(())
     }
 
+    #[allow(clippy::unused_self, reason = "what Python calls")]
     fn __delete__(&self, future: &Bound<'_, Future>) -> PyResult<()> {
         let py = future.py();
         Self::attributes(future.as_any())?

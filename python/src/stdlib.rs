@@ -120,23 +120,35 @@ struct Types {
 static TYPES: Replaceable<Types> = Replaceable::empty();
 
 /// Tells the engine which type the futures of executors are of, a subclass of `Future`,
-/// and what it raises when tasks wait for each other.
+/// and what it raises when tasks wait for each other. Returns the types that are used: where the
+/// package was imported before, those of the first import, of which programs may have futures.
 #[pyfunction]
-pub(crate) fn use_types(
-    future: Bound<'_, PyType>,
-    deadlock_error: Bound<'_, PyType>,
-) -> PyResult<()> {
+pub(crate) fn use_types<'py>(
+    py: Python<'py>,
+    future: Bound<'py, PyType>,
+    deadlock_error: Bound<'py, PyType>,
+) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyType>)> {
     if !future.is_subclass_of::<crate::future::Future>()? {
         return Err(pyo3::exceptions::PyTypeError::new_err(
             "the future type must be a subclass of concurrent_futures._engine.Future",
         ));
     }
+    // The standard library may have been imported again, too: then its classes are others.
+    let original = future.getattr(name::original(py))?;
+    let known = TYPES
+        .get()
+        .map(|types| (types.future.bind(py), types.deadlock_error.bind(py)));
+    if let Some((known, deadlock_error)) = known
+        && known.getattr(name::original(py))?.is(&original)
+    {
+        return Ok((known.clone(), deadlock_error.clone()));
+    }
     TYPES.set(Types {
         methods: Methods::of(&future)?,
-        future: future.unbind(),
-        deadlock_error: deadlock_error.unbind(),
+        future: future.clone().unbind(),
+        deadlock_error: deadlock_error.clone().unbind(),
     });
-    Ok(())
+    Ok((future, deadlock_error))
 }
 
 fn types() -> PyResult<&'static Types> {
