@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 PYTHON ?= python3
 
-.PHONY: demo test lint unit models doc python python-lint compat bench bench-rust bench-python stress sanitize \
+.PHONY: demo test lint unit models doc python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
 	sanitize-rust sanitize-python fuzz fuzz-frames ctrl-c
 
 ## The main job: downloads 80 pictures from a server on this machine, one after
@@ -113,6 +113,16 @@ ctrl-c:
 ctrl-c-%: .venv/%/package
 	.venv/$*/bin/python python/tests/ctrl_c.py --runs 2000 threads
 	.venv/$*/bin/python python/tests/ctrl_c.py --runs 1000 fork spawn forkserver
+
+## Objects of all sizes and kinds, to workers and back: against the standard library, in some
+## minutes. `PAYLOADS=--complete` measures all sizes.
+bench-payloads:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory bench-payloads-$$version
+
+bench-payloads-%: .venv/%/package
+	.venv/$*/bin/python $(PIP_INSTALL) -r python/benches/requirements.txt
+	.venv/$*/bin/python python/benches/payloads.py $(PAYLOADS)
 
 ## Millions of tasks.
 stress:
