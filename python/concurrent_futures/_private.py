@@ -320,7 +320,18 @@ def worker_after_engine(executor: Executor, work_queue: WorkQueue) -> Callable[[
         arguments = (reference, context, work_queue)
     else:
         arguments = (reference, work_queue, None, ())
-    return lambda: worker(*arguments)
+    code = getattr(worker, "__code__", None)
+    # In older versions, a worker says that it is idle when it has finished a task, as this one has.
+    has_said = code is None or "get_nowait" in code.co_names
+
+    def go_on() -> None:
+        executor: Any = reference()
+        if executor is not None and not has_said:
+            executor._idle_semaphore.release()
+        del executor
+        worker(*arguments)
+
+    return go_on
 
 
 class _Forwarding(ModuleType):
