@@ -298,6 +298,10 @@ def members(weak: MutableMapping[Any, Any]) -> list[tuple[Any, Any]]:
             continue
 
 
+def checkpoint() -> None:
+    """Do nothing: what was sent to the calling thread is raised here."""
+
+
 def run_worker(worker: Callable[[], Callable[[], object] | None]) -> None:
     """Work for the engine, and then, if it has given up the pool, as the standard library does."""
     successor = worker()

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
+use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -78,6 +79,31 @@ impl Threads {
         Ok(())
     }
 
+    /// Takes what was sent to the calling thread (`PyThreadState_SetAsyncExc`) while it was idle. As
+    /// in the standard library, the thread ends by that. The next task is not hit, but left to
+    /// another thread.
+    fn take_exceptions(&self, py: Python<'_>) {
+        // Any Python code raises them, and this does nothing else.
+        let Err(error) = stdlib::checkpoint(py).and_then(PyAnyMethods::call0) else {
+            return;
+        };
+        stdlib::log(
+            py,
+            name::critical(py),
+            &error,
+            (name::exception_in_worker(py),),
+        );
+        ENDS.set(true);
+        // So that there are no more than there may be. What is wrong with it tells nobody.
+        let forget = || {
+            let thread = stdlib::current_thread(py)?.call0()?;
+            self.of_pool.bind(py).discard(thread)
+        };
+        if let Err(error) = forget() {
+            error.write_unraisable(py, None);
+        }
+    }
+
     fn make<'py>(
         &self,
         py: Python<'py>,
@@ -116,6 +142,11 @@ fn not_started(py: Python<'_>, error: PyErr) -> PyErr {
 /// Whether there is no room for another thread.
 fn is_by_system(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyRuntimeError>(py) || error.is_instance_of::<PyMemoryError>(py)
+}
+
+thread_local! {
+    /// Whether the calling worker is to end.
+    static ENDS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The share of the engine's pool in the settings.
@@ -160,8 +191,13 @@ impl Host for Shared {
                 await_waiters();
                 come_back()
             }));
+            self.0.take_exceptions(py);
             begin_turn(py);
         });
+    }
+
+    fn ends_worker(&self) -> bool {
+        ENDS.take()
     }
 
     /// As in the standard library, and visibly so: `_threads` has as many as there are

@@ -87,6 +87,8 @@ imported! {
     Threads = look_up_for_threads {
         broken_thread_pool = "concurrent.futures.thread", "BrokenThreadPool";
         run_worker = "concurrent_futures._private", "run_worker";
+        checkpoint = "concurrent_futures._private", "checkpoint";
+        current_thread = "threading", "current_thread";
     }
     /// Looks up what worker processes and their pools need.
     Workers = look_up_for_workers {

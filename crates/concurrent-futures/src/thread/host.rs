@@ -36,6 +36,12 @@ pub trait Host: Send + Sync {
         wait();
     }
 
+    /// Whether the calling worker is to end, although it may be needed: the host was told so while
+    /// the worker was idle. Another thread takes its place then.
+    fn ends_worker(&self) -> bool {
+        false
+    }
+
     /// Whether a thread is started for each task that no idle worker is there for, at
     /// once. Otherwise a worker that is about to look for tasks is expected to ask for
     /// another when it finds several.

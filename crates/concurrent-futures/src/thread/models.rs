@@ -304,3 +304,48 @@ fn an_expiring_worker_misses_no_task() {
         assert_eq!(count.load(Ordering::Relaxed), 1);
     });
 }
+
+/// A worker that ends whatever there is to do, while a task is submitted: another worker is started
+/// for the task, or was called.
+#[test]
+fn a_worker_that_quits_leaves_no_task_behind() {
+    check_bounded(|| {
+        let queue = Arc::new(Queue::new());
+        let idle = Arc::new(Idle::new(1));
+        let count = Arc::new(AtomicUsize::new(0));
+        let start = {
+            let (queue, idle) = (Arc::clone(&queue), Arc::clone(&idle));
+            Arc::new(move || {
+                let (queue, idle) = (Arc::clone(&queue), Arc::clone(&idle));
+                thread::spawn(move || {
+                    while let Some(task) = queue.pop() {
+                        run(&task);
+                    }
+                    idle.stop_searching();
+                    idle.thread_ends();
+                })
+            })
+        };
+        assert_eq!(idle.call(), Call::StartThread);
+        let quitting = thread::spawn({
+            let (queue, idle, start) = (Arc::clone(&queue), Arc::clone(&idle), Arc::clone(&start));
+            move || {
+                let signal = Arc::new(Signal::new());
+                let now = Some(std::time::Instant::now());
+                let has_work = || !queue.is_empty();
+                idle.sleep(&signal, true, has_work, now);
+                (!idle.end_unless(has_work)).then(|| start())
+            }
+        });
+        assert!(queue.push(task(&count)).is_ok());
+        let mut threads = Vec::new();
+        if idle.call() == Call::StartThread {
+            threads.push(start());
+        }
+        threads.extend(quitting.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    });
+}

@@ -292,6 +292,18 @@ impl Pool {
         ends
     }
 
+    /// The calling worker, which is searching, ends, whatever there is to do. If there is work for
+    /// which no other worker is there, another thread is started.
+    pub(super) fn quit(self: &Arc<Self>) {
+        let threads = sync::lock(&self.threads);
+        let is_needed = !self.idle.end_unless(|| !self.queue.is_empty());
+        Self::remove_thread(threads);
+        if is_needed {
+            // Counted already. That it could not be started is told to those that wait, or logged.
+            let _ = self.start_thread(None);
+        }
+    }
+
     /// The calling worker ends, as the pool is closed.
     pub(super) fn end(&self) {
         self.idle.thread_ends();

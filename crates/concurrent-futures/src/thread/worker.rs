@@ -79,6 +79,9 @@ fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
         if awake == Awake::Expired && pool.expire() {
             return;
         }
+        if pool.host.ends_worker() {
+            return pool.quit();
+        }
     }
 }
 
