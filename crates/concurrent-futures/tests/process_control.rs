@@ -355,3 +355,48 @@ fn a_panicking_observer_stops_nothing() {
         assert_eq!(pool.submit(square, n).unwrap().result().unwrap(), square(n));
     }
 }
+
+#[test]
+fn tasks_that_were_cancelled_let_go_of_their_arguments() {
+    const LENGTH: usize = 8 << 20;
+    const TASKS: usize = 24;
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kilobytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kilobytes.parse::<usize>().unwrap() * 1024
+    };
+    let pool = pool(1, StartMethod::Spawn);
+    let gate = Gate::new();
+    let busy = pool.submit(hold, gate.path()).unwrap();
+    gate.wait_until_reached();
+    let submit = |_| pool.submit(|bytes: Vec<u8>| bytes.len(), vec![1; LENGTH]);
+    let tasks: Vec<_> = (0..TASKS).map(submit).map(Result::unwrap).collect();
+    let full = resident();
+    assert!(tasks.iter().all(concurrent_futures::Future::cancel));
+    // Other tests of this process may take some memory meanwhile.
+    assert!(resident() + TASKS * LENGTH / 2 < full);
+    drop(tasks);
+    gate.open();
+    busy.result().unwrap();
+    assert_eq!(pool.submit(square, 3).unwrap().result().unwrap(), 9);
+}
+
+#[test]
+fn workers_that_ignore_the_request_to_end_are_killed() {
+    fn ignore(gate: std::path::PathBuf) {
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+        hold(gate);
+    }
+    let pool = pool(1, StartMethod::Spawn);
+    let gate = Gate::new();
+    let deaf = pool.submit(ignore, gate.path()).unwrap();
+    let worker = gate.wait_until_reached();
+    pool.terminate_workers();
+    assert!(matches!(deaf.result(), Err(TaskError::Terminated)));
+    pool.shutdown(true, false);
+    assert!(!common::process::exists(worker));
+}

@@ -201,3 +201,127 @@ fn the_fork_server_is_replaced_when_it_dies() {
             .is_ok_and(|pid| pid != worker)
     });
 }
+
+/// The children of this process that have ended and were not reaped.
+fn zombies() -> usize {
+    let ours = std::process::id();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let is_ours = |entry: &std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        let mut fields = rest.split(' ');
+        let (state, parent) = (fields.next(), fields.next());
+        state == Some("Z") && parent.is_some_and(|parent| parent.parse() == Ok(ours))
+    };
+    processes.filter(is_ours).count()
+}
+
+/// A program that never comes to `init`.
+fn endless(folder: &Gate) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let program = folder.path().join("endless");
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+#[test]
+fn the_start_timeout_holds_for_the_fork_server() {
+    let folder = Gate::new();
+    let pool = ProcessPoolExecutor::builder()
+        .max_workers(1)
+        .start_method(StartMethod::ForkServer)
+        .start_timeout(SHORT)
+        .program(endless(&folder))
+        .build()
+        .unwrap();
+    let error = pool.submit(|n: u32| n, 1).unwrap().result().unwrap_err();
+    assert!(matches!(error, TaskError::Broken(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("the fork server was not ready"), "{text}");
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_fork_server_that_does_not_come() {
+    let folder = Gate::new();
+    let pool = ProcessPoolExecutor::builder()
+        .max_workers(1)
+        .start_method(StartMethod::ForkServer)
+        .program(endless(&folder))
+        .build()
+        .unwrap();
+    let lost = pool.submit(|n: u32| n, 1).unwrap();
+    pool.shutdown(true, true);
+    assert!(lost.cancelled());
+}
+
+#[test]
+fn fork_servers_that_die_are_reaped() {
+    let pool = pool(1, StartMethod::ForkServer);
+    for _ in 0..3 {
+        let parent = |()| rustix::process::getppid().unwrap().as_raw_nonzero().get();
+        let server = loop {
+            if let Ok(server) = pool.submit(parent, ()).unwrap().result() {
+                break server.cast_unsigned();
+            }
+        };
+        send(server, Signal::KILL);
+        eventually("the fork server is reaped", || {
+            !common::process::exists(server)
+        });
+    }
+    drop(pool);
+    eventually("no process is left", || zombies() == 0);
+}
+
+#[test]
+fn workers_that_die_when_they_are_idle_are_started_less_and_less_often() {
+    fn doom(told: PathBuf) {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(told)
+            .unwrap();
+        file.write_all(b".").unwrap();
+        std::thread::spawn(|| {
+            std::thread::sleep(SHORT);
+            std::process::abort();
+        });
+    }
+    let folder = Gate::new();
+    let told = folder.path().join("told");
+    let pool = initialized(1, StartMethod::ForkServer, doom, told.clone());
+    let _ = pool.submit(|n: u32| n, 1).unwrap().result();
+    let starts = || std::fs::metadata(&told).map_or(0, |told| told.len());
+    let start = std::time::Instant::now();
+    // The pauses of the last of them double, from 20 ms on: those alone are 0.3 s.
+    eventually("it is tried again", || starts() >= 8);
+    assert!(start.elapsed() > 10 * SHORT);
+    // With one that stays, the pool works again.
+    std::fs::remove_dir_all(folder.path()).unwrap();
+}
+
+#[test]
+fn the_long_argument_of_an_initializer_does_not_stay_in_shared_memory() {
+    const LENGTH: usize = 64 << 20;
+    static RECEIVED: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    let shared = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssShmem:"));
+        let kilobytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kilobytes.parse::<usize>().unwrap() * 1024
+    };
+    for method in start_methods() {
+        let pool = initialized(
+            1,
+            method,
+            |bytes: Vec<u8>| RECEIVED.set(bytes.len()).unwrap(),
+            vec![1; LENGTH],
+        );
+        let received = pool.submit(|()| RECEIVED.get().copied(), ()).unwrap();
+        assert_eq!(received.result().unwrap(), Some(LENGTH));
+        assert!(shared() < LENGTH / 2, "{}", shared());
+    }
+}
