@@ -136,6 +136,10 @@ impl Supervisor {
             for task in turn.late.into_iter().chain(late) {
                 task.finish_by(self.pool.callbacks());
             }
+            if worked && self.pool.settings.host.is_some() {
+                // Closing the pool may have waited for the batch.
+                self.pool.settled();
+            }
             self.pool.tell();
             if let Some(failure) = turn.unusable {
                 self.break_by_initializer(&failure);
@@ -197,7 +201,10 @@ impl Supervisor {
             due.into_iter().for_each(&mut earlier);
         }
         let host = self.pool.settings.host.as_deref();
-        let is_needed = host.is_some_and(WorkerHost::needs_workers);
+        // A host may have answers that refer to their workers, once they have come to it.
+        let is_needed = host.is_some_and(|host| {
+            !batch.is_empty() || self.pool.has_transit() || host.needs_workers()
+        });
         let is_over = !state.open && state.queue.is_empty() && !is_needed;
         if is_over {
             close_idle(&mut state, self.pool.settings.host.is_some());
