@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import machine
+from harness import check
 from payload_cell import FORMS
 from report import digits, markdown
 
@@ -114,6 +115,7 @@ def peaks(cell: Cell) -> list[int]:
             peak = Peak(process)
             process.communicate()
             peak.join()
+        check(process.returncode == 0, f"{library} with {cell}")
         found.append(peak.bytes)
     return found
 
