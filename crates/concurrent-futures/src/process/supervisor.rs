@@ -148,7 +148,12 @@ impl Supervisor {
                 return;
             }
             if turn.needs_none {
-                self.pool.lock().starting -= self.starter.abandon();
+                let abandoned = self.starter.abandon();
+                if abandoned > 0 {
+                    self.pool.lock().starting -= abandoned;
+                    // Nothing else tells that these were the last.
+                    continue;
+                }
             }
             let started = turn.starts > 0;
             for _ in 0..turn.starts {
