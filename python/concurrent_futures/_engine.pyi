@@ -25,6 +25,7 @@ __all__ = [
     "AsCompleted",
     "CallbacksThread",
     "Future",
+    "JobsThread",
     "ProcessPool",
     "ResultIterator",
     "SpanIterator",
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "allow_interrupts",
     "as_completed",
+    "call_chunk",
     "describe_class",
     "interpreter_exits",
     "lead_to",
@@ -192,7 +194,7 @@ class CallbacksThread:
     def run(self) -> None: ...
 
 @final
-class ErrandsThread:
+class JobsThread:
     """What a thread of a process pool runs that pickles or unpickles."""
 
     def run(self) -> None: ...
@@ -263,6 +265,6 @@ def serve(
     channel: int, pack: Callable[[BaseException], bytes], is_strict: bool, by_value: bool
 ) -> None: ...
 def refuse(channel: int, why: str) -> None: ...
-def call_chunk(fn: Callable[..., object], items: list[Any], is_single: bool) -> list[Any]: ...
+def call_chunk(function: Callable[..., object], items: list[Any], is_single: bool) -> list[Any]: ...
 def allow_interrupts() -> None: ...
 def register_hooks() -> None: ...

@@ -115,9 +115,9 @@ class Workers:
         name = "ProcessPoolExecutor-callbacks"
         threading.Thread(target=callbacks.run, name=name).start()
 
-    def start_errands(self, errands: _engine.ErrandsThread, name: str) -> None:
+    def start_jobs(self, jobs: _engine.JobsThread, name: str) -> None:
         """Start a thread that pickles or unpickles."""
-        threading.Thread(target=errands.run, name=name).start()
+        threading.Thread(target=jobs.run, name=name).start()
 
     def exit_of(self, pid: int, replaced: bool) -> int | None:
         """Return the exit code of a worker that has ended, and forget it if it is replaced."""

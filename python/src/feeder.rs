@@ -4,7 +4,7 @@
 //! A call whose function is found by its name, and whose arguments are plain (numbers, texts and the
 //! like), is pickled by the thread that submits it: no Python code runs for that, and it takes no
 //! time. Pickling any other call may run Python code, which may take a lock that the caller holds. As in
-//! the standard library, a thread of the pool does it (`errands.rs`), in the order of
+//! the standard library, a thread of the pool does it (`jobs.rs`), in the order of
 //! submission. While there are such calls, plain ones wait behind them, as bytes.
 //!
 //! A future is pending until its call was handed to a worker. One that is cancelled before its turn is
@@ -17,8 +17,8 @@
 //! A pool that is closed refuses calls at once. The engine's pool, which refuses bytes too once it is
 //! closed, is closed when all calls that were accepted have come to it.
 
-use crate::errands::Errand;
 use crate::future::Future;
+use crate::jobs::Job;
 use crate::pickling::Pickled;
 use crate::process;
 use crate::process_errors;
@@ -82,7 +82,7 @@ impl Fed {
     }
 }
 
-impl Errand for Fed {
+impl Job for Fed {
     fn run(self, py: Python<'_>) -> Arc<Shared> {
         let Self {
             task,

@@ -25,7 +25,6 @@ mod buffers;
 mod by_name;
 mod callbacks;
 mod entry;
-mod errands;
 mod exclusive;
 mod feeder;
 mod fields;
@@ -33,6 +32,7 @@ mod future;
 mod handled;
 mod host;
 mod interrupts;
+mod jobs;
 mod kinship;
 mod life;
 mod map;
@@ -78,11 +78,11 @@ mod _engine {
     #[pymodule_export]
     use super::entry::{lead_to, py_leads_to};
     #[pymodule_export]
-    use super::errands::ErrandsThread;
-    #[pymodule_export]
     use super::future::Future;
     #[pymodule_export]
     use super::interrupts::allow_interrupts;
+    #[pymodule_export]
+    use super::jobs::JobsThread;
     #[pymodule_export]
     use super::kinship::describe_class;
     #[pymodule_export]

@@ -74,14 +74,14 @@ names! {
     exception_in_worker = "Exception in worker";
     keep = "keep";
     name = "name";
-    no_errands_thread = "no thread for pickling: it delays its pool";
+    no_jobs_thread = "no thread for pickling: it delays its pool";
     no_callbacks_thread = "no thread for callbacks: they delay their pool";
     notify_all = "notify_all";
     release = "release";
     result = "result";
     start = "start";
     start_callbacks = "start_callbacks";
-    start_errands = "start_errands";
+    start_jobs = "start_jobs";
     submit = "submit";
     supervise = "_supervise";
     target = "target";

@@ -4,9 +4,9 @@
 //! codes, as only `multiprocessing` may take the exit status of its own children.
 
 use crate::callbacks::Callbacks;
-use crate::errands::Errands;
 use crate::feeder::Fed;
 use crate::interrupts::hold_for_worker;
+use crate::jobs::Jobs;
 use crate::name;
 use crate::process::attached;
 use crate::released;
@@ -24,8 +24,8 @@ pub(crate) struct Processes {
     /// `concurrent_futures.process.Workers`.
     pub(crate) workers: Py<PyAny>,
     pub(crate) callbacks: Arc<Callbacks>,
-    pub(crate) feeder: Arc<Errands<Fed>>,
-    pub(crate) opener: Arc<Errands<Unopened>>,
+    pub(crate) feeder: Arc<Jobs<Fed>>,
+    pub(crate) opener: Arc<Jobs<Unopened>>,
 }
 
 impl WorkerHost for Processes {

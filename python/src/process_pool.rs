@@ -2,11 +2,11 @@
 
 use crate::aside::aside;
 use crate::callbacks::Callbacks;
-use crate::errands::Errands;
 use crate::feeder::Fed;
 use crate::fields::Field;
 use crate::future::Future;
 use crate::interrupts::{cannot_be_told, hold, hold_in_drop, raise_kept};
+use crate::jobs::Jobs;
 use crate::name;
 use crate::pickling::{AS_ONE, Functions, Pickled, Pickling};
 use crate::process::{self, generation};
@@ -56,8 +56,8 @@ struct Started {
 impl Started {
     fn new(settings: Arc<Settings>, workers: Py<PyAny>, py: Python<'_>) -> PyResult<Self> {
         let callbacks = Arc::new(Callbacks::default());
-        let feeder = Arc::new(Errands::default());
-        let opener = Arc::new(Errands::default());
+        let feeder = Arc::new(Jobs::default());
+        let opener = Arc::new(Jobs::default());
         let host = Arc::new(Processes {
             workers: workers.clone_ref(py),
             callbacks: Arc::clone(&callbacks),

@@ -1,9 +1,9 @@
 //! What an executor of processes, its futures and its supervisor have in common.
 
 use crate::callbacks::{Callbacks, CallbacksThread};
-use crate::errands::Errands;
 use crate::feeder::{Fed, Room};
 use crate::future::Future;
+use crate::jobs::Jobs;
 use crate::name;
 use crate::pickling::{Functions, Pickling};
 use crate::process::generation;
@@ -31,14 +31,14 @@ pub(crate) struct Shared {
     pub(crate) pickling: Pickling,
     pub(crate) callbacks: Arc<Callbacks>,
     /// Pickles calls.
-    pub(crate) feeder: Arc<Errands<Fed>>,
+    pub(crate) feeder: Arc<Jobs<Fed>>,
     /// For the bytes that it makes.
     pub(crate) room: Arc<Room>,
     /// Whether calls are refused, and how the engine's pool is closed when all that were accepted have
     /// come to it.
     pub(crate) closing: Mutex<Closing>,
     /// Unpickles answers.
-    pub(crate) opener: Arc<Errands<Unopened>>,
+    pub(crate) opener: Arc<Jobs<Unopened>>,
     /// `concurrent_futures.process.Workers`.
     pub(crate) workers: Py<PyAny>,
 }
@@ -118,7 +118,7 @@ impl Shared {
             let workers = self.workers.bind(py);
             let arguments = (thread, name::pickler_thread(py));
             workers
-                .call_method1(name::start_errands(py), arguments)
+                .call_method1(name::start_jobs(py), arguments)
                 .map(drop)
         });
     }
@@ -156,12 +156,12 @@ impl Shared {
             let workers = self.workers.bind(py);
             let arguments = (thread, name::unpickler(py));
             workers
-                .call_method1(name::start_errands(py), arguments)
+                .call_method1(name::start_jobs(py), arguments)
                 .map(drop)
         });
     }
 
-    /// Errands have ended, and there are no others of their kind.
+    /// Jobs have ended, and there are no others of their kind.
     pub(crate) fn settled(&self, py: Python<'_>) {
         if self.is_of_this_process() {
             self.close_when_fed(py);

@@ -8,7 +8,7 @@
 //!   when the answer has come. The first thread that asks for the outcome opens it. Should two ask
 //!   at the same time, both unpickle, and both get what the first has put into the future.
 //! - Any other answer may run Python code, and refer to something in its worker. As in the standard
-//!   library, a thread of the pool opens it on arrival (`errands.rs`), once, and then finishes the
+//!   library, a thread of the pool opens it on arrival (`jobs.rs`), once, and then finishes the
 //!   future. Until then the future is claimed, and the pool keeps its workers.
 //!
 //! The answer of a span comes in parts, which are kept by their first items until an iterator takes
@@ -18,10 +18,10 @@
 //! `content` is under a lock, which is held for no Python code.
 
 use crate::buffers;
-use crate::errands::Errand;
 use crate::feeder::Taken;
 use crate::future::Future;
 use crate::interrupts::cannot_be_told;
+use crate::jobs::Job;
 use crate::observers::Observers;
 use crate::plain;
 use crate::process::attached;
@@ -636,7 +636,7 @@ pub(crate) enum Unopened {
     Part(TaskRef, u32),
 }
 
-impl Errand for Unopened {
+impl Job for Unopened {
     fn run(self, py: Python<'_>) -> Arc<Shared> {
         let (Self::Whole(task) | Self::Part(task, _)) = &self;
         // SAFETY: it is one of ours, and the reference keeps it.

@@ -3,16 +3,16 @@
 //! # Protocol
 //! Pickling and unpickling may run any Python code, take any time, and wait for any lock. So neither
 //! the caller of `submit`, nor the supervisor, nor a thread that waits for a future does more of
-//! it than what runs no Python code. The rest are *errands*, which a thread of `threading` runs one
+//! it than what runs no Python code. The rest are *jobs*, which a thread of `threading` runs one
 //! after the other, in the order in which they were added.
 //!
-//! A thread that is not attached may add errands. If there is no thread for them, some attached thread
-//! starts one afterwards ([`Errands::start`]). Without work, the thread ends after some time.
+//! A thread that is not attached may add jobs. If there is no thread for them, some attached thread
+//! starts one afterwards ([`Jobs::start`]). Without work, the thread ends after some time.
 //!
 //! # Invariants
-//! 1. While there are errands, there is a thread at work, or one is `Wanted`, and whoever has made it so
+//! 1. While there are jobs, there is a thread at work, or one is `Wanted`, and whoever has made it so
 //!    calls `start`.
-//! 2. `left` counts the errands that were added and have not ended. It is 0 only after the
+//! 2. `left` counts the jobs that were added and have not ended. It is 0 only after the
 //!    effects of all of them.
 //! 3. The lock is held for no Python code.
 
@@ -32,14 +32,14 @@ use std::time::Duration;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// A piece of work for the thread.
-pub(crate) trait Errand: Send + Sized + 'static {
+pub(crate) trait Job: Send + Sized + 'static {
     /// Does the work. Returns the pool that it is for.
     fn run(self, py: Python<'_>) -> Arc<Shared>;
 }
 
-pub(crate) struct Errands<E> {
+pub(crate) struct Jobs<E> {
     state: Mutex<State<E>>,
-    /// There is an errand, or an end.
+    /// There is a job, or an end.
     changed: Condvar,
     left: AtomicUsize,
     /// The number of the thread; 0 while there is none.
@@ -65,7 +65,7 @@ enum Stage {
     Working,
 }
 
-impl<E> Default for Errands<E> {
+impl<E> Default for Jobs<E> {
     fn default() -> Self {
         Self {
             state: Mutex::new(State {
@@ -81,23 +81,23 @@ impl<E> Default for Errands<E> {
     }
 }
 
-impl<E: Errand> Errands<E> {
+impl<E: Job> Jobs<E> {
     fn lock(&self) -> MutexGuard<'_, State<E>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an errand. Returns whether the caller is to see to it that [`start`](Self::start) is called.
+    /// Adds a job. Returns whether the caller is to see to it that [`start`](Self::start) is called.
     ///
     /// # Errors
-    /// The errand, if nothing is accepted any more.
-    pub(crate) fn add(&self, errand: E) -> Result<bool, E> {
+    /// The job, if nothing is accepted any more.
+    pub(crate) fn add(&self, job: E) -> Result<bool, E> {
         let mut state = self.lock();
         if state.refuses {
-            return Err(errand);
+            return Err(job);
         }
-        // ORDERING: SeqCst, here and below: whoever sees 0 sees what the errands have done.
+        // ORDERING: SeqCst, here and below: whoever sees 0 sees what the jobs have done.
         self.left.fetch_add(1, Ordering::SeqCst);
-        state.queue.push_back(errand);
+        state.queue.push_back(job);
         Ok(match state.stage {
             Stage::NoThread | Stage::Wanted => {
                 state.stage = Stage::Wanted;
@@ -111,7 +111,7 @@ impl<E: Errand> Errands<E> {
         })
     }
 
-    /// How many errands have not ended.
+    /// How many jobs have not ended.
     pub(crate) fn left(&self) -> usize {
         self.left.load(Ordering::SeqCst)
     }
@@ -121,7 +121,7 @@ impl<E: Errand> Errands<E> {
     pub(crate) fn start(
         self: &Arc<Self>,
         py: Python<'_>,
-        start: impl FnOnce(ErrandsThread) -> PyResult<()>,
+        start: impl FnOnce(JobsThread) -> PyResult<()>,
     ) {
         {
             let mut state = self.lock();
@@ -134,14 +134,14 @@ impl<E: Errand> Errands<E> {
         let work: Work = Box::new(move |py, lingers| ours.work(py, lingers));
         let work = Arc::new(Mutex::new(Some(work)));
         let held = hold(py);
-        let started = start(ErrandsThread(Arc::clone(&work)));
+        let started = start(JobsThread(Arc::clone(&work)));
         drop(held);
         if let Err(error) = started {
             if error.is_instance_of::<PyKeyboardInterrupt>(py) {
                 // The thread may be there. The interrupt is for a caller that can be told.
                 keep(error);
             } else {
-                let message = name::no_errands_thread(py);
+                let message = name::no_jobs_thread(py);
                 stdlib::log(py, name::error(py), &error, (message,));
             }
             run(py, &work, false);
@@ -151,8 +151,8 @@ impl<E: Errand> Errands<E> {
     /// Runs all there are; with `lingers`, ends when no more come soon.
     fn work(&self, py: Python<'_>, lingers: bool) {
         self.thread.store(process::this_thread(), Ordering::Relaxed);
-        while let Some(errand) = self.next(py, lingers) {
-            let pool = errand.run(py);
+        while let Some(job) = self.next(py, lingers) {
+            let pool = job.run(py);
             if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
                 pool.settled(py);
             }
@@ -168,7 +168,7 @@ impl<E: Errand> Errands<E> {
         next
     }
 
-    /// Waits for the next errand. The thread is not attached.
+    /// Waits for the next job. The thread is not attached.
     fn wait(&self, lingers: bool) -> Option<E> {
         let mut state = self.lock();
         if state.queue.is_empty() && lingers {
@@ -187,13 +187,13 @@ impl<E: Errand> Errands<E> {
         next
     }
 
-    /// Whether the calling thread is the one for these errands.
+    /// Whether the calling thread is the one for these jobs.
     pub(crate) fn is_current(&self) -> bool {
         // ORDERING: Relaxed: the thread that it is has written it itself.
         self.thread.load(Ordering::Relaxed) == process::this_thread()
     }
 
-    /// Has the thread end as soon as there are no more errands.
+    /// Has the thread end as soon as there are no more jobs.
     pub(crate) fn end(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
@@ -204,7 +204,7 @@ impl<E: Errand> Errands<E> {
         self.lock().refuses = true;
     }
 
-    /// Takes errands out of the queue that will not be run; the first few stay.
+    /// Takes jobs out of the queue that will not be run; the first few stay.
     pub(crate) fn take_after(&self, first: usize) -> Vec<E> {
         let mut state = self.lock();
         let kept = first.min(state.queue.len());
@@ -225,10 +225,10 @@ fn run(py: Python<'_>, work: &Mutex<Option<Work>>, lingers: bool) {
 
 /// What such a thread runs.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
-pub(crate) struct ErrandsThread(Arc<Mutex<Option<Work>>>);
+pub(crate) struct JobsThread(Arc<Mutex<Option<Work>>>);
 
 #[pymethods]
-impl ErrandsThread {
+impl JobsThread {
     /// Does the work, up to the end of the thread.
     fn run(&self, py: Python<'_>) {
         run(py, &self.0, true);
