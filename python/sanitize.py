@@ -13,8 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-# What touches the memory of the native module most. Left out are tests that limit memory, of which
-# the sanitizer takes too much, and those of whole programs, which take too long.
+# The tests that touch the memory of the native module most. Left out are tests that limit memory,
+# of which the sanitizer takes too much, and those of whole programs, which take too long.
 TESTS = [
     "test_as_completed.py",
     "test_callbacks.py",

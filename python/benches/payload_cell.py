@@ -33,7 +33,7 @@ class Record:
 
 
 def make(kind: str, size: int, number: int) -> Any:
-    """Return a new object of about so many bytes, which differs from the one before."""
+    """Return a new object of about `size` bytes, which differs from the one before."""
     if kind == "bytes":
         return bytes([number % 251]) * size
     if kind == "str":

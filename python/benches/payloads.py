@@ -38,7 +38,7 @@ _REPORT = Path(__file__).parents[2] / "BENCHMARKS.md"
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured."""
+    """A combination that is measured."""
 
     kind: str
     size: int

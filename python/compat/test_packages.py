@@ -1,7 +1,7 @@
 """Real packages that use executors, with the standard library's and with ours in their place.
 
-Each program runs in an interpreter of its own, as most packages patch others. What it prints with
-the standard library is what it must print with ours. A package that is not installed is skipped.
+Each program runs in an interpreter of its own, as most packages patch others. A program must
+print the same with the standard library and with ours. A package that is not installed is skipped.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ import pytest
 
 LIMIT = 120
 
-#: What most programs begin with.
+#: The beginning of most programs.
 COMMON = """
 import concurrent.futures, threading, time
 from concurrent.futures import (

@@ -79,7 +79,7 @@ _original_as_completed = _stdlib.as_completed
 _stdlib_future = _stdlib.Future
 
 
-#: What a future of the standard library has in ``__dict__``.
+#: The names in the ``__dict__`` of a future of the standard library.
 _FIELDS = ("_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks")
 
 
@@ -100,7 +100,7 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"]):
 
     __slots__ = ()
 
-    # What it stands for where it is installed.
+    # The original that this class stands for where it is installed.
     _original = _stdlib_future
 
     def __init__(self) -> None:
@@ -199,7 +199,7 @@ def result_iterator(iterator: _engine.ResultIterator[_T]) -> Generator[_T, None,
 # Profiles and error messages name it as the standard library's.
 result_iterator.__qualname__ = "Executor.map.<locals>.result_iterator"
 
-#: What these stand for where they are installed.
+#: The originals that these functions stand for where they are installed.
 wait._original = _original_wait  # type: ignore[attr-defined]
 as_completed._original = _original_as_completed  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""What other code has done to the standard library's classes, done to ours, for `install`.
+"""Carries patches of the standard library's classes over to ours, for `install`.
 
 Instrumentation (OpenTelemetry, Sentry and the like) replaces methods of those classes. If it did so
 before `install`, its methods are put into our classes, too: they call the original methods, which
@@ -122,7 +122,7 @@ def _all_code(code: CodeType) -> Iterator[CodeType]:
 
 
 def lead_original(original: type, native: Callable[..., object], number: int) -> None:
-    """Have the original ``submit``, which patches call, lead to the engine for our executors."""
+    """Lead the original ``submit``, which patches call, to the engine for our executors."""
     code = _defined_code(sys.modules[original.__module__], f"{original.__qualname__}.submit")
     function = _function_with(code, vars(original)["submit"])
     if function is not None:

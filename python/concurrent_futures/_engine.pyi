@@ -128,7 +128,7 @@ class ThreadPool:
 
 @final
 class ResultIterator(Iterator[_T]):
-    """What the generator of `ThreadPoolExecutor.map` yields from."""
+    """The iterator from which the generator of `ThreadPoolExecutor.map` yields."""
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> _T: ...
@@ -195,7 +195,7 @@ class CallbacksThread:
 
 @final
 class JobsThread:
-    """What a thread of a process pool runs that pickles or unpickles."""
+    """The work of a process pool's thread that pickles or unpickles."""
 
     def run(self) -> None: ...
 
@@ -229,7 +229,7 @@ class SpanIterator(Iterator[_T]):
 
 @final
 class AsCompleted(Iterator[_F]):
-    """What the generator `as_completed` yields from."""
+    """The iterator from which the generator `as_completed` yields."""
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> _F: ...

@@ -1,8 +1,8 @@
 """The standard library's own classes and functions, also where ours stand in their place.
 
 This package may be imported while it is installed: once more, after a program has taken its modules
-out of ``sys.modules``. Then ``concurrent.futures`` has what was made by the first import, each with
-a note of what it stands for.
+out of ``sys.modules``. Then ``concurrent.futures`` has the objects of the first import, each with a
+note of its original.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What other code does to the private parts of executors.
+"""Access of other code to the private parts of executors.
 
 Popular code reads and replaces private attributes of the standard library's executors, and
 overrides their private methods. The engine has no such parts. So an executor has two ways to work:
@@ -58,7 +58,7 @@ class Hooks:
         #: Those that instances have.
         self.attributes = attributes
         self._names = attributes.union(methods)
-        # What was replaced before this package was imported is taken for none.
+        # A part that was replaced before this package was imported counts as original.
         self._originals: list[tuple[Mapping[str, Any], list[tuple[str, Any]]]]
         self._originals = [(vars(original), _members(methods, module))]
         # Functions and classes that the class uses, and the methods of the latter.
@@ -250,7 +250,7 @@ class WorkQueue(queue.SimpleQueue["Any"]):
         return super().empty() if executor is None else executor._pending() == 0
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Add a task, or None, which has a worker look whether it is to end."""
+        """Add a task, or None, which makes a worker look whether it is to end."""
         executor = self._of_engine()
         if executor is not None:
             if item is None:

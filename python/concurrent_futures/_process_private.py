@@ -1,4 +1,4 @@
-"""What stands for the private parts of a process pool while the engine has its tasks.
+"""Objects that stand for the private parts of a process pool while the engine has its tasks.
 
 See `_private`, too.
 """
@@ -27,7 +27,7 @@ class Wakeup:
         self.supervisor = supervisor
 
     def wakeup(self) -> None:
-        """Have the executor end, if the interpreter does; there is nothing else to look at."""
+        """End the executor, if the interpreter ends; there is nothing else to look at."""
         if self.supervisor is not None and _stdlib_process._global_shutdown:
             self.supervisor.close()
 
@@ -100,7 +100,7 @@ class MaxWorkers(_private.Stored):
 
 
 class Lock(_private.Stored):
-    """The lock that ``submit`` holds. Who asks for it will hold it, too."""
+    """The lock that ``submit`` holds. Code that asks for the lock will hold it, too."""
 
     def __set__(self, executor: ProcessPoolExecutor, value: Any) -> None:
         vars(executor)["_shutdown_lock"] = value

@@ -157,7 +157,7 @@ class FailedItem:
     """Stands for the result of an item of `map` that has none."""
 
     def __init__(self, data: bytes) -> None:
-        #: What the call raised, by `pack_exception`; later, the exception.
+        #: The exception of the call as `pack_exception` packs it; later, the exception itself.
         self.data: Any = data
 
     def __reduce__(self) -> tuple[object, ...]:

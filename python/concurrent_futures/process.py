@@ -175,7 +175,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         ``cloudpickle``, which must be installed.
     """
 
-    # What it stands for where it is installed.
+    # The original that this class stands for where it is installed.
     _original = _stdlib_executor
 
     _hooks = _private.Hooks(
@@ -351,8 +351,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     ) -> _base.Future[_T]:
         """Submit the call ``fn(*args, **kwargs)``, and return its Future at once.
 
-        What the call needs is pickled by a thread of the pool, unless it is numbers, texts and the
-        like; if that fails, so does the future. With `max_pending`, it waits for room first.
+        A thread of the pool pickles the call, unless its arguments are numbers, texts and the like.
+        If pickling fails, so does the future. With `max_pending`, `submit` waits for room first.
         Raises RuntimeError after a shutdown, BrokenProcessPool if the pool is broken.
         """
         # Most calls lead there without this; see `_engine.lead_to`.

@@ -69,7 +69,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         submitted. By default it runs in that of its thread.
     """
 
-    # What it stands for where it is installed.
+    # The original that this class stands for where it is installed.
     _original = _stdlib_executor
 
     _hooks = _private.Hooks(
@@ -267,7 +267,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
                 self._create_worker_context, self._resolve_work_item_task = type(
                     self
                 ).prepare_context(self._initializer, self._initargs)
-            # What is submitted meanwhile comes after what is pending.
+            # Calls that are submitted meanwhile come after pending ones.
             with lock:
                 given_up = self._give_up(_private.worker_after_engine(self, work_queue))
                 for future, fn, args, kwargs in given_up:

@@ -203,7 +203,7 @@ class Generator:
         text = arguments.format(n=self.number(), box=self.box() if needs_box else "")
         return fn, text
 
-    # What a program does.
+    # The steps of a program.
 
     def make_pool(self) -> None:
         """Make an executor."""

@@ -1,4 +1,4 @@
-"""What a fuzzed program is made of: tasks, gates that hold tasks, and a record of all outcomes.
+"""The parts of a fuzzed program: tasks, gates that hold tasks, and a record of all outcomes.
 
 Programs run on the standard library and on this package; their records must be the same. So a
 record holds nothing that the scheduler decides: a program waits until the tasks that can have
@@ -581,7 +581,7 @@ class FailsToIterate:
         raise OopsError("iter", 0)
 
 
-# What is recorded of values.
+# The records of values.
 
 
 def show(thing: Any) -> str:

@@ -1,7 +1,7 @@
 //! The exception that the calling thread is raising, put aside while other code runs.
 //!
 //! The interpreter drops objects while an exception is on its way: a loop that raises drops its
-//! iterator. What such a drop calls would find that exception, take it for one of its own, or
+//! iterator. Code that such a drop calls would find that exception, take it for one of its own, or
 //! replace it. So each `Drop` that calls Python code, or code which may do so, does it through
 //! [`aside`]. (A drop which does nothing but drop references needs no help: each deallocation that
 //! runs Python code puts the exception aside itself.)

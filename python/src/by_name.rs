@@ -97,10 +97,10 @@ impl Name {
         }
     }
 
-    /// Finds what has the name, as unpickling does.
+    /// Finds the object that has the name, as unpickling does.
     ///
     /// # Errors
-    /// What importing the module, or looking for the attribute, raises.
+    /// The exception of importing the module, or of looking for the attribute.
     pub(crate) fn find<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let name = self.qualified.bind(py);
         if let Some(module) = loaded(self.module.bind(py))

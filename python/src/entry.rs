@@ -1,14 +1,14 @@
 //! `submit` is a function of Python for tools, and native for callers.
 //!
-//! Tools read a function's `__code__`, its source and signature, and replace its code. What calls
-//! it goes through the `vectorcall` field of the function object, which CPython honours from 3.12
-//! on: there it leads straight to the native method that the function's body calls. Older versions
+//! Tools read a function's `__code__`, its source and signature, and replace its code. A call
+//! of it goes through the `vectorcall` field of the function object, which CPython honours from 3.12
+//! on: there the call leads straight to the native method that the function's body calls. Older versions
 //! execute the body.
 //!
 //! # Invariants
 //! 1. The short way is taken only while the function has the code with which it was made, and for
 //!    arguments that the native method takes: the body would do nothing else.
-//! 2. What an entry refers to lives as long as the process, so that an address that was compared
+//! 2. Objects that an entry refers to live as long as the process, so that an address that was compared
 //!    is never another object's.
 
 use crate::pool::ThreadPool;
@@ -110,7 +110,7 @@ fn set_vectorcall() -> Option<SetVectorcall> {
     }
 }
 
-/// Has calls of a function lead straight to a native method, which its body calls with the same
+/// Leads calls of a function straight to a native method, which its body calls with the same
 /// arguments: number 0 is `submit` of threads, 1 that of processes; 2 and 3 are the standard
 /// library's.
 #[pyfunction]

@@ -8,7 +8,7 @@
 //! submission. While there are such calls, plain ones wait behind them, as bytes.
 //!
 //! A future is pending until its call was handed to a worker. One that is cancelled before its turn is
-//! never pickled. What pickling raises becomes the outcome of the future.
+//! never pickled. An exception of pickling becomes the outcome of the future.
 //!
 //! Pickles that are long are made only when those before them were handed to workers ([`Room`]): so the
 //! memory of what waits is that of the objects.
@@ -216,7 +216,7 @@ impl Room {
         }
     }
 
-    /// Takes room for so many bytes.
+    /// Takes room for a pickle of this length.
     fn take(self: &Arc<Self>, length: usize) -> Option<Taken> {
         if length < Self::SHORT {
             return None;

@@ -149,7 +149,7 @@ impl Future {
 
     /// Whether it was given a method of its own.
     pub(crate) fn is_overridden(&self) -> bool {
-        // ORDERING: Relaxed: whoever gives it one while it is being finished may be too late.
+        // ORDERING: Relaxed: a thread that gives it one while it is being finished may be too late.
         self.overridden.load(Ordering::Relaxed)
     }
 

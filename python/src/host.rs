@@ -27,7 +27,7 @@ pub(crate) struct Threads {
     pub(crate) of_pool: Py<PySet>,
     /// The threads of all pools, for the end of the interpreter.
     pub(crate) of_process: Py<PyAny>,
-    /// What each thread goes on with after the engine has done with it; see `ThreadPool::give_up`.
+    /// The callable with which each thread goes on after the engine; see `ThreadPool::give_up`.
     pub(crate) successor: PyOnceLock<Py<PyAny>>,
 }
 
@@ -94,7 +94,7 @@ impl Threads {
             (name::exception_in_worker(py),),
         );
         ENDS.set(true);
-        // So that there are no more than there may be. What is wrong with it tells nobody.
+        // So that there are no more than there may be. Nobody is told of a failure.
         let forget = || {
             let thread = stdlib::current_thread(py)?.call0()?;
             self.of_pool.bind(py).discard(thread)
@@ -220,7 +220,7 @@ impl OnThisThread<'_> {
     }
 }
 
-/// What a worker thread calls.
+/// The callable that a worker thread runs.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
 pub(crate) struct Worker {
     worker: Mutex<Option<WorkerThread>>,

@@ -82,7 +82,7 @@ thread_local! {
     static STARTS_WORKER: Cell<bool> = const { Cell::new(false) };
     /// How many holds of the calling thread there are.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// What a handler raised in the middle of something that was not to be broken off.
+    /// The exception that a handler raised in the middle of something that was not to be broken off.
     static KEPT: Cell<Option<PyErr>> = const { Cell::new(None) };
 }
 

@@ -10,7 +10,7 @@
 //! starts one afterwards ([`Jobs::start`]). Without work, the thread ends after some time.
 //!
 //! # Invariants
-//! 1. While there are jobs, there is a thread at work, or one is `Wanted`, and whoever has made it so
+//! 1. While there are jobs, there is a thread at work, or one is `Wanted`, and the thread that made it so
 //!    calls `start`.
 //! 2. `left` counts the jobs that were added and have not ended. It is 0 only after the
 //!    effects of all of them.
@@ -95,7 +95,7 @@ impl<E: Job> Jobs<E> {
         if state.refuses {
             return Err(job);
         }
-        // ORDERING: SeqCst, here and below: whoever sees 0 sees what the jobs have done.
+        // ORDERING: SeqCst, here and below: a thread that sees 0 sees what the jobs have done.
         self.left.fetch_add(1, Ordering::SeqCst);
         state.queue.push_back(job);
         Ok(match state.stage {
@@ -116,8 +116,8 @@ impl<E: Job> Jobs<E> {
         self.left.load(Ordering::SeqCst)
     }
 
-    /// Starts a thread if one is wanted. `start` has a thread call what it is given; if that fails,
-    /// the calling thread does the work.
+    /// Starts a thread if one is wanted. `start` starts a thread that calls the given object; if that
+    /// fails, the calling thread does the work.
     pub(crate) fn start(
         self: &Arc<Self>,
         py: Python<'_>,
@@ -193,7 +193,7 @@ impl<E: Job> Jobs<E> {
         self.thread.load(Ordering::Relaxed) == process::this_thread()
     }
 
-    /// Has the thread end as soon as there are no more jobs.
+    /// Ends the thread as soon as there are no more jobs.
     pub(crate) fn end(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
@@ -223,7 +223,7 @@ fn run(py: Python<'_>, work: &Mutex<Option<Work>>, lingers: bool) {
     }
 }
 
-/// What such a thread runs.
+/// The callable that such a thread runs.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
 pub(crate) struct JobsThread(Arc<Mutex<Option<Work>>>);
 

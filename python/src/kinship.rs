@@ -1,4 +1,4 @@
-//! What objects of a class say that their class is.
+//! The class that objects name as their own, by `__class__`.
 //!
 //! `isinstance` asks an object for its `__class__` when its type does not do. A class can say so in
 //! its body only: to assign `cls.__class__` means the class's own class. `install` needs it for

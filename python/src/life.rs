@@ -59,7 +59,7 @@ impl Life {
     }
 }
 
-/// What tells a file from others; none if there is none.
+/// Returns the numbers that tell a file from others; none if there is no file.
 fn inode(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
     let stat = rustix::fs::fstat(fd).ok()?;
     Some((stat.st_dev, stat.st_ino))
@@ -99,7 +99,7 @@ pub(crate) fn live_no_longer_than(pipe: i32) -> PyResult<()> {
     Ok(())
 }
 
-/// Has the system send a signal to this process when the pipe comes to its end.
+/// Asks the system to send a signal to this process when the pipe comes to its end.
 fn ask_for_signal(pipe: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     /// Not in `libc` for all systems: which signal is sent for a file.
     const F_SETSIG: i32 = 10;
@@ -123,7 +123,7 @@ fn ask_for_signal(pipe: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     Ok(Some(own))
 }
 
-/// Has a thread of this process wait for the end of the pipe, and end the process then.
+/// Starts a thread that waits for the end of the pipe, and then ends this process.
 fn watch_by_thread(pipe: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     /// It needs next to nothing.
     const STACK: usize = 64 * 1024;

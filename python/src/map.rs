@@ -221,7 +221,7 @@ fn cancel(future: &Bound<'_, PyAny>) -> PyResult<()> {
     future.call_method0(name::cancel(future.py())).map(drop)
 }
 
-/// What the interpreter says of a generator that is in use.
+/// The interpreter's message about a generator that is in use.
 pub(crate) const EXECUTING: &str = "generator already executing";
 
 /// What an iterator over results yields next. One that fails is cancelled.

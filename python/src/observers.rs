@@ -272,7 +272,7 @@ impl Observers {
         Some((callback.bind(py).clone(), is_last))
     }
 
-    /// What somebody has put into the place of the list of callbacks, if that is no list.
+    /// Returns the object in the place of the list of callbacks, if it is no list.
     fn other_callbacks<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let parts = self.lock();
         let list = parts.callbacks.list.as_ref()?.bind(py);

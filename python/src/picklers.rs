@@ -65,7 +65,7 @@ fn is_unchanged(pickler: &Bound<'_, PyType>) -> PyResult<bool> {
 /// Returns what the pickler of a program makes of an object.
 ///
 /// # Errors
-/// What the pickler raises.
+/// The exception of the pickler.
 pub(crate) fn dumps<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = object.py();
     let pickle = forking_pickler(py)?.call_method1(name::dumps(py), (object,))?;
@@ -79,7 +79,7 @@ pub(crate) fn dumps<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBy
     }
 }
 
-/// Returns what unpickles objects: `pickle.loads`, unless a program has put something in its place.
+/// Returns the function that unpickles: `pickle.loads`, unless a program has put something in its place.
 ///
 /// # Errors
 /// When there is none.

@@ -107,7 +107,7 @@ impl Functions {
     /// for. A name that only Python code can look up counts if `may_call`.
     ///
     /// # Errors
-    /// What looking at the function raises.
+    /// The exception of looking at the function.
     fn define(
         &self,
         function: &Bound<'_, PyAny>,
@@ -183,7 +183,7 @@ impl Functions {
     /// and its arguments are plain.
     ///
     /// # Errors
-    /// What looking at the function raises.
+    /// The exception of looking at the function.
     pub(crate) fn pickle_plain(
         &self,
         function: &Bound<'_, PyAny>,
@@ -227,7 +227,7 @@ impl Functions {
     /// The definition of a function, if it is one that can be defined.
     ///
     /// # Errors
-    /// What looking at the function raises.
+    /// The exception of looking at the function.
     pub(crate) fn definition(
         &self,
         function: &Bound<'_, PyAny>,
@@ -243,7 +243,7 @@ impl Functions {
     /// or of their only argument. None if they are not plain, or much.
     ///
     /// # Errors
-    /// What looking at the function raises.
+    /// The exception of looking at the function.
     pub(crate) fn plain_chunk(
         &self,
         function: &Bound<'_, PyAny>,

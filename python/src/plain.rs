@@ -90,8 +90,8 @@ pub(crate) fn is_plain(future: &Bound<'_, Future>) -> bool {
     cast(future.as_any()).is_some()
 }
 
-/// What the type has in the place of the method `_invoke_callbacks`: the method, and a note of each
-/// future that is given one of its own.
+/// The object in the place of the type's method `_invoke_callbacks`: the method, and a note of each
+/// future that is given a method of its own.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
 pub(crate) struct InvokeCallbacks(Py<PyAny>);
 

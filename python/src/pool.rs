@@ -39,8 +39,7 @@ pub(crate) struct ThreadPool {
     is_standard: AtomicBool,
 }
 
-/// What a pool does not know any more: a future, and the function, arguments and keywords of its
-/// call.
+/// A call that a pool does not know any more: its future, function, arguments and keywords.
 type GivenUp<'py> = (
     Bound<'py, Future>,
     Bound<'py, PyAny>,
@@ -111,8 +110,8 @@ impl ThreadPool {
     }
 
     fn is_standard(&self) -> bool {
-        // ORDERING: Acquire pairs with the Release of who made it so, who has closed the pool
-        // after that: a submitter that finds the pool closed finds this set.
+        // ORDERING: Acquire pairs with the Release of the thread that set this, and then closed the
+        // pool: a submitter that finds the pool closed finds this set.
         self.is_standard.load(Ordering::Acquire)
     }
 }

@@ -52,11 +52,11 @@ pub(crate) fn only_in_first_interpreter(py: Python<'_>) -> PyResult<()> {
     }
 }
 
-/// Has the interpreter call what must happen around forks and at its end. The package may ask for
-/// it more than once, each time that it is imported.
+/// Registers functions that the interpreter calls around forks and at its end. The package may call
+/// this more than once, each time that it is imported.
 ///
 /// # Errors
-/// What the interpreter's functions raise.
+/// The exception of the interpreter's functions.
 #[pyfunction]
 pub(crate) fn register_hooks(py: Python<'_>) -> PyResult<()> {
     static ARE_REGISTERED: AtomicBool = AtomicBool::new(false);

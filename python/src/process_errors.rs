@@ -41,7 +41,7 @@ fn cause(py: Python<'_>, broken: &BrokenExecutor) -> PyErr {
     PyRuntimeError::new_err(cause.to_string())
 }
 
-/// What the system has refused, with its `errno`, from which Python tells the class.
+/// Returns the `OSError` for a refusal of the system, with the `errno` that tells Python the class.
 pub(crate) fn os_error(error: &io::Error) -> PyErr {
     let text = error.to_string();
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);

@@ -328,7 +328,7 @@ impl SpanIterator {
         exception: Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
         drop(this.get().results(this)?);
-        // One that has nothing to end raises the exception, or says what is wrong with it.
+        // A generator that has nothing to end raises the exception, or refuses a wrong one.
         let thrown = Self::twin(this.py())?.call_method1("throw", exception);
         if let Err(error) = &thrown
             && !error.is_instance_of::<PyTypeError>(this.py())
@@ -338,7 +338,7 @@ impl SpanIterator {
         thrown
     }
 
-    /// What `isinstance` looks at, besides the type: tools ask whether it is a generator.
+    /// The class that `isinstance` looks at, besides the type: tools ask whether it is a generator.
     #[getter(__class__)]
     fn class<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         this.py().import("types")?.getattr("GeneratorType")

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What an executor was made with.
+/// The settings with which an executor was made.
 struct Settings {
     pool: PoolSettings,
     options: TaskOptions,
@@ -107,8 +107,8 @@ pub(crate) struct ProcessPool {
     /// Set by `_start`. What a second `__init__` replaces is never freed, as others may be
     /// using it.
     started: AtomicPtr<Started>,
-    /// What workers need to know. Only this refers to it, so that the garbage collector finds a pool
-    /// to which its initializer refers; the pool's processes refer to it weakly.
+    /// The settings of workers. Only this field refers to them, so that the garbage collector finds a
+    /// pool to which its initializer refers; the pool's processes refer to them weakly.
     task: Field,
     /// Whether `submit` is left to Python code: for pools that work as the standard library's, by
     /// that one's code, and for those whose lock or state other code has got at.
@@ -128,8 +128,8 @@ impl ProcessPool {
         Ok(started)
     }
 
-    /// In a fork: what nobody had used before is made again, and is this process's own. The
-    /// parent's is not touched, as threads may have been at it that are not here.
+    /// Makes the parts again in a fork, if nobody used them before; they are this process's own. The
+    /// parent's parts are not touched, as threads may have been at it that are not here.
     fn begin_afresh(&self, address: *mut Started, inherited: &Started) -> PyResult<&Started> {
         let own = Python::attach(|py| {
             let workers = inherited.shared.workers.clone_ref(py);
@@ -202,7 +202,7 @@ impl ProcessPool {
         raise_kept().err().unwrap_or(error)
     }
 
-    /// Submits a call that is bytes already, or the calls of so many items.
+    /// Submits a call that is bytes already, or the calls of a chunk of items.
     fn submit_pickled<'py>(
         this: &Bound<'py, Self>,
         remote: Remote,
@@ -344,7 +344,7 @@ impl ProcessPool {
         }
     }
 
-    /// Has a call pickled by the thread for it, and then submitted.
+    /// Hands a call to the thread that pickles it and then submits it.
     fn feed(this: &Bound<'_, Self>, future: &Bound<'_, Future>, call: Fed) -> PyResult<()> {
         let py = this.py();
         let started = this.get().started()?;
@@ -564,7 +564,7 @@ impl ProcessPool {
         Self::submit_call(this, r#fn, args, kwargs, options).map(Bound::into_any)
     }
 
-    /// Has `submit` call `_submit_in_python` from now on.
+    /// Leads `submit` to `_submit_in_python` from now on.
     #[pyo3(name = "_leave_submit_to_python")]
     fn leave_submit_to_python(&self) {
         self.is_plain.store(false, Ordering::Release);

@@ -76,7 +76,7 @@ impl Shared {
             let kept = self.max_workers.saturating_sub(self.pool.unfinished());
             let taken = self.feeder.take_after(kept);
             taken.into_iter().for_each(Fed::cancel);
-            // What is being pickled is refused then, and cancelled.
+            // A call that is being pickled is refused then, and cancelled.
             is_at_once = kept == 0;
         }
         {
@@ -112,7 +112,7 @@ impl Shared {
         py.detach(|| self.pool.close(cancel_futures));
     }
 
-    /// Has calls pickled that were added for it.
+    /// Starts the thread that pickles the added calls, if one is wanted.
     pub(crate) fn start_feeder(&self, py: Python<'_>) {
         self.feeder.start(py, |thread| {
             let workers = self.workers.bind(py);
@@ -150,7 +150,7 @@ impl Shared {
             .finish(future, |thread| self.start_callbacks(py, thread));
     }
 
-    /// Has answers unpickled that were kept for it.
+    /// Starts the thread that unpickles the kept answers, if one is wanted.
     pub(crate) fn start_opener(&self, py: Python<'_>) {
         self.opener.start(py, |thread| {
             let workers = self.workers.bind(py);

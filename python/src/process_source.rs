@@ -1,10 +1,10 @@
-//! Where `map` on worker processes takes its items from, and how it submits them.
+//! The source of items of `map` on worker processes, and their submission.
 //!
-//! Each item is pickled by itself, as each is a call by itself: what two items have in common, each call
-//! gets a copy of. Short items that are plain (numbers, texts and the like) are collected into *spans*, which the engine hands to workers, as many items
-//! at a time as are worth a message (`items.rs` of the engine). Any other item is a task of its own, as
-//! `submit` makes one, and so is each item where tasks have limits of their own. A *chunk*, whose size the caller has given, is one pickle
-//! and one task.
+//! Each item is pickled by itself, as each is a call by itself: an object that two items share is copied
+//! for each call. Short items that are plain (numbers, texts and the like) are collected into *spans*. The
+//! engine hands spans to workers, as many items at a time as are worth a message (`items.rs` of the engine).
+//! Any other item is a task of its own, as `submit` makes one, and so is each item where tasks have limits
+//! of their own. A *chunk*, whose size the caller has given, is one pickle and one task.
 //!
 //! An item may run before the producer has made the next one: producers may wait for that. So each item
 //! of a producer that can run code is pushed before the next one is asked for. Lists, ranges and the like
@@ -267,7 +267,7 @@ impl<'a, 'py> Producer<'a, 'py> {
         }
         let shared = self.executor.get().shared()?;
         if shared.feeder.left() > 0 {
-            // What was submitted before comes first.
+            // Calls that were submitted before come first.
             return Ok(false);
         }
         if self.open.is_none() {
@@ -319,7 +319,7 @@ impl<'a, 'py> Producer<'a, 'py> {
         Ok(())
     }
 
-    /// Has workers take what was added.
+    /// Pushes the added items, for workers to take.
     fn push(&mut self) -> PyResult<()> {
         let (Some(open), number) = (&self.open, self.ends.len()) else {
             return Ok(());

@@ -60,7 +60,7 @@ pub(crate) struct Remote {
     failed: AtomicBool,
     /// Whether nobody wants the rest of a span.
     abandoned: AtomicBool,
-    /// What it occupies while it is pending: its place among pending tasks, if these are limited, and
+    /// The room of a pending task: its place among pending tasks, if these are limited, and
     /// room for its bytes.
     places: Mutex<(Option<Permit>, Option<Taken>)>,
     /// A future that is finished when there is something for an item of a span. Its lock
@@ -108,7 +108,7 @@ struct Parts {
 enum Held {
     /// Plain ones, and where their bytes begin.
     Bytes(Message, usize),
-    /// So many that are to be opened on arrival.
+    /// This many results, which are to be opened on arrival.
     Unopened(Message, u32),
     Objects(Arc<[Py<PyAny>]>),
 }
@@ -350,7 +350,7 @@ impl Remote {
                 Ok(read) => {
                     opened.extend(read.results.into_iter().map(Bound::unbind));
                     match read.stopped {
-                        // What stopped it is raised by what begins there.
+                        // The next read begins there, and raises the error that stopped this one.
                         Some(stopped) if stopped > 0 => start += stopped,
                         _ => break,
                     }

@@ -1,8 +1,8 @@
-//! What the package tells the native module while it is imported, and tells anew when it is
+//! Objects that the package gives the native module when it is imported, and gives anew when it is
 //! imported again.
 //!
 //! A program may import the package more than once: by `importlib.reload`, or as it takes modules
-//! out of `sys.modules`. The native module stays the same, and uses what it was told last.
+//! out of `sys.modules`. The native module stays the same, and uses the objects that it was given last.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};

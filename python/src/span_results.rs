@@ -319,7 +319,7 @@ pub(crate) fn read<'py>(
     })
 }
 
-/// As [`read`]; what stands for those that have failed has the exceptions already.
+/// As [`read`]; the stand-ins of failed items have the exceptions already.
 ///
 /// # Errors
 /// As [`read`].

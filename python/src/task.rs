@@ -53,7 +53,7 @@ impl Call {
         function.bind(py).call(arguments.bind(py), keywords)
     }
 
-    /// What to call, with which arguments and keywords: in the call's context, if it has one.
+    /// Returns the function to call, its arguments and keywords: in the call's context, if it has one.
     pub(crate) fn into_parts(self, py: Python<'_>) -> PyResult<Parts<'_>> {
         let keywords = self.keywords.map(|keywords| keywords.into_bound(py));
         let keywords = keywords.unwrap_or_else(|| PyDict::new(py));
@@ -78,7 +78,7 @@ impl Call {
     }
 }
 
-/// Gives an exception that native code has raised a traceback: the worker's own frame, as other code
+/// Adds a traceback to an exception of native code: the worker's own frame, as other code
 /// relies on there being one.
 fn with_traceback(py: Python<'_>, error: PyErr) -> PyErr {
     if error.traceback(py).is_some() {

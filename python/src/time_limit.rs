@@ -3,7 +3,7 @@
 //! The standard library gives a limit to a condition, which compares the limit with 0 and hands it
 //! to a lock. So any number is taken that the running version's lock takes, and is looked at only
 //! by a call that has to wait. `map` and `as_completed` first add the limit to the time of the call,
-//! and give the condition what is left: there, the limit is what can be added to a float.
+//! and give the condition what is left: there, any object that can be added to a float is a limit.
 
 use crate::stdlib;
 use concurrent_futures::engine::deadline_after;
@@ -20,7 +20,7 @@ const USUAL: f64 = 1e9;
 /// When a time limit in seconds that begins now will have passed. `None` is no limit.
 ///
 /// # Errors
-/// What the running version's `Condition.wait` raises for such a limit.
+/// The exception of the running version's `Condition.wait` for such a limit.
 pub(crate) fn deadline(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Instant>> {
     let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else {
         return Ok(None);
@@ -49,7 +49,7 @@ fn is_usual(seconds: f64) -> bool {
 }
 
 fn usual(seconds: f64) -> Option<Instant> {
-    // What is negative has passed.
+    // A negative limit has passed.
     let timeout = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO);
     deadline_after(timeout)
 }
@@ -58,7 +58,7 @@ fn usual(seconds: f64) -> Option<Instant> {
 fn unusual(timeout: &Bound<'_, PyAny>) -> PyResult<Option<Instant>> {
     let py = timeout.py();
     if !timeout.gt(0)? {
-        // What is no number has passed, before a version that refuses it.
+        // NaN has passed, before the version that refuses NaN.
         if py.version_info() >= (3, 14)
             && let Ok(float) = timeout.cast::<PyFloat>()
             && float.value().is_nan()
@@ -92,7 +92,7 @@ fn index<'py>(number: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 /// The end of a time limit: a sum of the limit and the time at which it began.
 pub(crate) enum End {
     Float(f64),
-    /// What a number of another type made of it.
+    /// The sum that a number of another type returned.
     Other(Py<PyAny>),
 }
 
@@ -108,7 +108,7 @@ impl End {
     /// The end of a limit that begins now. `None` is no limit.
     ///
     /// # Errors
-    /// What the addition raises.
+    /// The exception of the addition.
     pub(crate) fn of(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Self>> {
         let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else {
             return Ok(None);
@@ -136,7 +136,7 @@ impl End {
         }
     }
 
-    /// Whether nothing is left. What is no number never is over.
+    /// Whether nothing is left. A limit of NaN is never over.
     pub(crate) fn is_over(&self, py: Python<'_>) -> PyResult<bool> {
         match self {
             Self::Float(end) => Ok(end - now() < 0.0),

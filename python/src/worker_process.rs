@@ -69,7 +69,7 @@ impl<'py> Worker<'py> {
         }
     }
 
-    /// What the name of a function stands for now: the call before may have changed that.
+    /// Returns the function that a name stands for now: the call before may have changed that.
     fn function(&self, place: u16) -> PyResult<Bound<'py, PyAny>> {
         match self.functions.get(usize::from(place)) {
             Some(Some(Ok(name))) => name.find(self.py),

@@ -1,7 +1,7 @@
 """Ctrl-C at random moments of programs that use pools, many times.
 
 ``python ctrl_c.py [--runs N] [--seed N] [--library NAME] KIND ...`` runs the program of each kind
-(``threads``, ``fork``, ``spawn``, ``forkserver``) so many times, and counts how the runs end. Each
+(``threads``, ``fork``, ``spawn``, ``forkserver``) N times, and counts how the runs end. Each
 round of a program ends by an interrupt, and by nothing else. A run is good if no interrupt was
 lost, no wait went on for ever, the pool worked afterwards, the program came to its end, and nothing
 was written to the standard error. ``make ctrl-c`` runs it for a long time.

@@ -100,7 +100,7 @@ class Methods:
 
 
 class Stateful:
-    """What is called, and returns its state."""
+    """A callable that returns its state."""
 
     def __init__(self) -> None:
         self.number = 0

@@ -11,11 +11,11 @@ from support import LIMIT, eventually, held, until_asleep
 
 
 class SentError(BaseException):
-    """What is sent."""
+    """The exception that is sent."""
 
 
 def send(thread: threading.Thread) -> None:
-    """Has the thread raise the exception as soon as it is in Python code."""
+    """Sends the exception to the thread, which raises it as soon as it is in Python code."""
     set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
     assert set_exception(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SentError)) == 1
 

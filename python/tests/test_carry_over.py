@@ -1,4 +1,4 @@
-"""What was done to the standard library's classes before `install`, and what replaces its locks."""
+"""Patches of the standard library's classes before `install`, and replacements of its locks."""
 
 import sys
 import textwrap
@@ -35,7 +35,7 @@ LIB = concurrent_futures
 
 
 def printed(program: str) -> str:
-    """What a program with the prelude prints."""
+    """The output of a program with the prelude."""
     return prints(LIB, PRELUDE + textwrap.dedent(program))
 
 

@@ -14,7 +14,7 @@ from support import LIMIT, environment, eventually, future_in, held, program
 
 
 class LeftError(Exception):
-    """What a loop is left by."""
+    """The exception that leaves a loop."""
 
 
 def leaves(_: object = None) -> Any:

@@ -332,7 +332,7 @@ def test_a_program_that_ends_at_once(lib: ModuleType) -> None:
 
 
 def prints_program(code: str) -> str:
-    """What a program prints that imports the library when it likes."""
+    """The output of a program that imports the library when it likes."""
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,

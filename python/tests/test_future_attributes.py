@@ -14,7 +14,7 @@ from support import LIMIT, STATES, Background, future_in, held, until_asleep
 
 
 class Owner:
-    """What only a callback refers to."""
+    """An object to which only a callback refers."""
 
 
 def test_callbacks_stay_when_they_were_called(lib: ModuleType) -> None:

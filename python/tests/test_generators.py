@@ -1,4 +1,4 @@
-"""What `map` and `as_completed` return: generators, as in the standard library."""
+"""The return values of `map` and `as_completed`: generators, as in the standard library."""
 
 import collections.abc
 import gc

@@ -1,4 +1,4 @@
-"""What is garbage is collected: pools to which their own settings refer, and what calls leave."""
+"""Garbage is collected: pools to which their own settings refer, and the leftovers of calls."""
 
 import gc
 import multiprocessing
@@ -14,7 +14,7 @@ from support import LIMIT, eventually
 
 
 class Service:
-    """Has a pool with a method of its own among the settings."""
+    """An owner of a pool whose settings contain a method of the owner."""
 
     pool: Any
 

@@ -1,4 +1,4 @@
-"""What `map` of process pools returns: it behaves as the standard library's generator."""
+"""The return value of `map` of process pools behaves as the standard library's generator."""
 
 import collections.abc
 import gc

@@ -12,7 +12,7 @@ if not sys.platform.startswith("linux"):
 
 from support import LIMIT
 
-# Has system calls fail in this process and all that it starts from now on.
+# Makes system calls fail in this process and all that it starts from now on.
 REFUSE = """
     import ctypes, errno, os, platform, struct
 

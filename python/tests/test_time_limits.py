@@ -26,7 +26,7 @@ class Index:
 
 
 class Float:
-    """What can be made a float, and nothing else."""
+    """An object that can be made a float, and nothing else."""
 
     def __float__(self) -> float:
         return 0.001
@@ -36,14 +36,14 @@ class Float:
 
 
 class Sum:
-    """What can be added to a number, and gives a float."""
+    """An object that can be added to a number, and gives a float."""
 
     def __add__(self, other: Any) -> Any:
         return 0.001 + other
 
 
 class OddSum:
-    """What can be added to a number, and gives what knows what is left."""
+    """An object that gives, when added to a number, an object that knows what is left."""
 
     def __add__(self, other: Any) -> Any:
         return self
@@ -53,7 +53,7 @@ class OddSum:
 
 
 class Refusing:
-    """What cannot be compared."""
+    """An object that cannot be compared."""
 
     def __gt__(self, other: object) -> bool:
         raise LookupError("no comparison")

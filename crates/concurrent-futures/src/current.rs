@@ -1,4 +1,4 @@
-//! What the calling thread is doing: which pool's worker it is, and which task it runs.
+//! The activity of the calling thread: which pool's worker it is, and which task it runs.
 
 use crate::deadlock::Crew;
 use crate::future::{FutureId, TaskRef};

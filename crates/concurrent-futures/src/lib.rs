@@ -57,7 +57,7 @@
 //! The map of the code, and the protocols, are in the repository's
 //! `ARCHITECTURE.md`.
 
-// What other faces use, and nothing else does.
+// Other faces use these items, and nothing else does.
 #![cfg_attr(not(feature = "unstable-engine"), allow(dead_code, unreachable_pub))]
 
 mod current;
@@ -107,14 +107,14 @@ pub mod engine;
 #[allow(unused_imports, reason = "it is for other faces")]
 mod engine;
 
-/// What the fuzzer of `fuzz/` calls.
+/// The function that the fuzzer of `fuzz/` calls.
 #[cfg(all(fuzzing, target_os = "linux"))]
 #[doc(hidden)]
 pub mod __fuzz {
     pub use crate::process::fuzz::frames;
 }
 
-/// What macros of this crate expand to.
+/// The functions that macros of this crate call.
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod __private {

@@ -54,14 +54,14 @@ mod processes {
         );
     }
 
-    /// Who has received answers has to make their values.
+    /// The thread that received answers makes their values.
     pub(crate) fn no_thread_for_values(error: &impl Display) {
         without_unwinding(
             || tracing::warn!(%error, "no thread to make values: they delay their pool"),
         );
     }
 
-    /// The supervisor has to call callbacks itself.
+    /// The supervisor calls callbacks itself.
     pub(crate) fn no_thread_for_callbacks(error: &impl Display) {
         without_unwinding(
             || tracing::warn!(%error, "no thread for callbacks: they delay their pool"),

@@ -1,4 +1,4 @@
-//! What a program must not be able to write, as tests: each example that does not compile has a twin
+//! Code that a program must not be able to write, as tests: each example that does not compile has a twin
 //! that does, and that differs in the forbidden line only.
 //!
 //! The names that it can write are listed in `tests/public_api.txt`.
@@ -24,7 +24,7 @@
 /// }
 /// ```
 ///
-/// What it asks for cannot be made.
+/// A program cannot make the argument of that method.
 ///
 /// ```compile_fail,E0277
 /// use concurrent_futures::{Waitable, promise, wait, ReturnWhen};

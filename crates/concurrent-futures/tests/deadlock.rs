@@ -280,8 +280,8 @@ fn a_chain_of_forty_nested_tasks_finishes() {
     }
 }
 
-/// A task that waits for a task of its own pool of one worker has that run in a thread of its
-/// own, and the others stay pending.
+/// A task waits for another task of its pool of one worker. The other task runs in a thread of its
+/// own, and further tasks stay pending.
 #[test]
 fn a_spare_worker_runs_the_task_that_is_waited_for_and_no_other() {
     within_limit(|| {

@@ -13,7 +13,7 @@ use std::process::Command;
 
 concurrent_futures::init_before_main!();
 
-/// Has these system calls fail with `errno` in this process and all that it starts from now on.
+/// Makes these system calls fail with `errno` in this process and all that it starts from now on.
 fn refuse(calls: &[libc::c_long], errno: i32) {
     // `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`.
     const LOAD: u16 = 0x20;

@@ -1,7 +1,7 @@
 //! The public interface of the crate, hidden names included, is the one in `public_api.txt`.
 //!
-//! After a change that is meant: `CONCURRENT_FUTURES_BLESS=1 cargo test --test public_api`. What cannot
-//! be reached although it has a public type is tested in `src/sealed.rs`.
+//! After a change that is meant: `CONCURRENT_FUTURES_BLESS=1 cargo test --test public_api`. Items that
+//! cannot be reached although they have a public type are tested in `src/sealed.rs`.
 
 #![cfg(target_os = "linux")]
 
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// What the reader of rustdoc's JSON understands; compilers of other versions write others.
+/// The format that the reader of rustdoc's JSON understands; compilers of other versions write others.
 const FORMAT: &str = "\"format_version\":57";
 
-/// What the compiler implements or derives, and what has nothing to do with soundness.
+/// Items that the compiler implements or derives, and items that have nothing to do with soundness.
 const UNINTERESTING: [&str; 7] = [
     "core::clone::TrivialClone for ",
     "core::marker::Freeze for ",
@@ -24,7 +24,7 @@ const UNINTERESTING: [&str; 7] = [
     "::assert_fields_are_eq(",
 ];
 
-/// Has rustdoc describe the crate. The format is not stable, and so a stable compiler has to be told
+/// Lets rustdoc describe the crate. The format is not stable, and so a stable compiler must be told
 /// that this is known.
 fn describe() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("public-api");

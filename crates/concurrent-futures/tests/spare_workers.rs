@@ -162,7 +162,7 @@ fn descend(pool: &ThreadPoolExecutor, depth: u32) -> Result<u32, TaskError> {
     Ok(deepest? + 1)
 }
 
-/// What is not waited for inside is waited for by the scope itself.
+/// The scope itself waits for the tasks for which nothing inside waits.
 fn descend_without_asking(pool: &ThreadPoolExecutor, depth: u32, deepest: &Counter) {
     if depth > 0 {
         pool.scope(|scope| {

@@ -6,7 +6,7 @@ use crate::sync::Arc;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// What a fixed point is to find.
+/// The question that a fixed point answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
     /// Which waits would never end, whatever workers their pools get.
@@ -25,7 +25,7 @@ pub(super) struct Cycle {
     pub(super) workers: Vec<u64>,
 }
 
-/// What a blocked worker waits for in vain.
+/// A thing that a blocked worker waits for in vain.
 enum Obstacle {
     /// This future, which is pending in this pool or running.
     Future(Step, *const ()),
@@ -172,8 +172,8 @@ impl Registry {
         calls
     }
 
-    /// What would help the workers that do not go on without this pool: at most as much as
-    /// may run at once, something for each of them first, the newest first.
+    /// Returns the orders that help the workers that do not go on without this pool: at most as many
+    /// as may run at once, something for each of them first, the newest first.
     fn orders_for(&self, home: Home) -> Vec<Order> {
         let room = self.pools[&home].crew.max_workers();
         let mut seen = HashSet::new();
@@ -221,7 +221,7 @@ impl Registry {
         let mut at = start;
         loop {
             if let Some(visit) = cycle.workers.iter().position(|worker| *worker == at) {
-                // What led there is no part of the cycle.
+                // The tasks that led there are no part of the cycle.
                 cycle.tasks.drain(..places[visit]);
                 return cycle;
             }

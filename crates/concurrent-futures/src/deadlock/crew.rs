@@ -7,7 +7,7 @@ use std::io;
 
 /// A pool of threads whose workers may wait for each other's tasks.
 pub(crate) trait Crew: Send + Sync {
-    /// How many of its workers are spare, blocked or held back.
+    /// The numbers of its workers that are spare, blocked or held back.
     fn tally(&self) -> &Tally;
 
     /// The number of its regular workers, with those whose threads are being started.
@@ -27,7 +27,7 @@ pub(crate) trait Crew: Send + Sync {
     fn call_spare(self: Arc<Self>) -> io::Result<()>;
 }
 
-/// What the detector counts of a pool. Changed under the detector's lock only.
+/// The detector's counts of a pool. Changed under the detector's lock only.
 pub(crate) struct Tally {
     /// Spare workers that are not parked.
     spares: AtomicUsize,

@@ -40,7 +40,7 @@
 //! # Invariants
 //! 1. While a worker of a pool is blocked and needs a pending task of that pool, a worker of
 //!    that pool is awake or will go on, or a spare worker is on its way to an order, or
-//!    whoever found no thread is about to end a wait with an error. Because: a worker that
+//!    a thread that could start no other is about to end a wait with an error. Because: a worker that
 //!    stops being awake asks both questions, or knows from the count that another is awake,
 //!    in the same critical section.
 //! 2. A task is *taken* only while at most `max_workers` workers are awake and not held back,
@@ -83,7 +83,7 @@ use std::mem;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// What a worker needs to go on.
+/// The need of a blocked worker, without which it does not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// All of its futures.
@@ -103,7 +103,7 @@ pub type Futures<'a> = dyn Fn(&mut dyn FnMut(&TaskRef) -> bool) -> bool + 'a;
 /// For waits that need no future.
 pub(crate) const NO_FUTURES: &Futures<'static> = &|_| false;
 
-/// What is done about a wait that would never end.
+/// The way out of a wait that would never end.
 pub(crate) enum Escape {
     /// It ends with the error, for which this signal is used.
     Error(Arc<Signal>),
@@ -131,9 +131,9 @@ struct Blocked {
     /// On the blocked worker's stack, which stays as it is while this is noted.
     futures: *const Futures<'static>,
     is_timed: bool,
-    /// How to end its wait; none for one that cannot fail.
+    /// Ends the worker's wait; none for a wait that cannot fail.
     interrupt: Option<Arc<Interrupt>>,
-    /// What the last question has found.
+    /// Whether the worker goes on, by the last question.
     goes_on: Cell<bool>,
 }
 
@@ -159,7 +159,7 @@ impl Blocked {
 struct BlockedPool {
     crew: Arc<dyn Crew>,
     blocked: usize,
-    /// What spare workers are to do.
+    /// The orders for its spare workers.
     orders: VecDeque<Order>,
     /// Whether it cannot have another worker.
     is_refused: Cell<bool>,
@@ -167,7 +167,7 @@ struct BlockedPool {
     goes_on: Cell<bool>,
 }
 
-/// What a spare worker is to do.
+/// A step that a spare worker is to take.
 enum Order {
     /// Run the task that this blocked worker needs.
     Task { waiter: u64, future: FutureId },
@@ -204,7 +204,7 @@ impl Hasher for NumberHasher {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // What tells numbers apart must come to the lower and the upper bits.
+        // The bits in which numbers differ must reach the lower and the upper bits of the hash.
         self.0 = (self.0 ^ number)
             .wrapping_mul(0x9E37_79B9_7F4A_7C15)
             .rotate_left(32);

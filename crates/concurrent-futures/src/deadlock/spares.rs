@@ -1,4 +1,4 @@
-//! What spare workers are to do, and what is done if there can be none.
+//! The next steps of spare workers, and the way out if no thread can be started.
 
 use super::analysis::Question;
 use super::{BlockedPool, Crew, Home, Order, Registry, crew, registry};
@@ -11,7 +11,7 @@ use crate::sync::Arc;
 use std::io;
 use std::ptr;
 
-/// What a spare worker does next.
+/// The next step of a spare worker.
 pub(crate) enum Duty {
     /// Run this task, which was started.
     Run(TaskRef),
@@ -21,8 +21,8 @@ pub(crate) enum Duty {
     Park,
 }
 
-/// What the calling spare worker, which is awake and runs no task, is to do. `park` is called
-/// under the lock if it is to park.
+/// Returns the next step of the calling spare worker, which is awake and runs no task. `park` is
+/// called under the lock if the worker is to park.
 pub(crate) fn next_duty(worker: &Worker<'_>, park: impl FnOnce()) -> Duty {
     let home = Home::from(worker.home);
     let mut registry = registry();

@@ -139,7 +139,7 @@ pub(crate) fn wait_always(task: &TaskRef) {
 /// Whether the future is done before a sleep and a wake-up would be over.
 fn is_done_soon(task: &TaskRef, deadline: Option<Instant>) -> bool {
     let is_done = || task.state().is_done();
-    // Who has worked for the pool has waited awake enough.
+    // A thread that has worked for the pool need not spin.
     driver::drive(task.home(), task.id(), &is_done, deadline).unwrap_or_else(|| spin_until(is_done))
 }
 

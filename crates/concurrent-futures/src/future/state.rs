@@ -421,8 +421,8 @@ impl State {
     /// Flags the future. False when nothing can change any more, which is too late.
     ///
     /// # Safety
-    /// What the flag tells the thread that makes the future done is so: in Rust, that the handle is
-    /// gone, and does not drop the outcome.
+    /// The flag's message to the thread that makes the future done is true. In Rust, the message is that
+    /// the handle is gone, and does not drop the outcome.
     pub unsafe fn flag(&self) -> bool {
         let changes = |phase| !matches!(phase, Phase::Finished | Phase::Notified);
         self.update(|word| changes(word.phase()).then(|| word.flagged()))

@@ -48,7 +48,7 @@ mod sealed {
         fn task(&self, seal: Seal) -> &TaskRef;
     }
 
-    /// What only the engine has.
+    /// A token that only the engine has.
     #[derive(Clone, Copy, Debug)]
     pub struct Seal(());
 

@@ -94,7 +94,7 @@ impl Default for Settings {
     }
 }
 
-/// Returns whether so many workers of a host would take more than half of the descriptors that this
+/// Returns whether this many workers of a host would take more than half of the descriptors that this
 /// process may have.
 fn is_lean(max_workers: usize) -> bool {
     /// Socket, lane and pidfd, and two that the host has for itself.

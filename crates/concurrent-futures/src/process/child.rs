@@ -54,7 +54,7 @@ impl Child {
         self.pid
     }
 
-    /// Returns what is readable once the process has ended; see [`Handle`].
+    /// Returns the descriptor that is readable once the process has ended; see [`Handle`].
     pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
         self.handle.readable()
     }

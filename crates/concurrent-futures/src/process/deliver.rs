@@ -5,9 +5,9 @@
 //! pool. So neither the supervisor does that, which has deaths and time limits to watch, nor a thread
 //! that counts as a helper, since nobody else receives answers meanwhile.
 //!
-//! | whose value | who makes it |
+//! | value | maker |
 //! |---|---|
-//! | plain (`is_plain`): made by code that is known to be short | whoever receives the answer |
+//! | plain (`is_plain`): made by code that is known to be short | the thread that receives the answer |
 //! | that of the future which a helper waits for | the helper, after it has given up its role |
 //! | any other | a *deliverer*, one of the threads that are here while there are values to make |
 //!
@@ -132,8 +132,8 @@ impl Deliveries {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has values made. Returns whether the supervisor is to look after them, as there are more than
-    /// deliverers that have nothing to do.
+    /// Queues deliveries. Returns whether the supervisor is to look after them, as there are more
+    /// deliveries than deliverers that have nothing to do.
     pub(super) fn push(self: &Arc<Self>, deliveries: Vec<Delivery>, transit: &Transit) -> bool {
         let counted = deliveries.into_iter().map(|delivery| Counted {
             delivery,
@@ -141,7 +141,7 @@ impl Deliveries {
         });
         let mut state = self.lock();
         state.queue.extend(counted);
-        // ORDERING: Relaxed: a hint; who misses it leaves the delivery to a deliverer.
+        // ORDERING: Relaxed: a hint; a thread that misses it leaves the delivery to a deliverer.
         self.any.store(true, Ordering::Relaxed);
         let is_first = state.deliverers.is_empty() && state.starting == 0;
         let idle = state.idle() + usize::from(is_first);
@@ -171,7 +171,7 @@ impl Deliveries {
         }
     }
 
-    /// Has deliverers end that have nothing to do.
+    /// Ends the deliverers that have nothing to do.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();

@@ -58,7 +58,7 @@ pub(super) struct ForkServer {
     child: Arc<Child>,
     /// Our ends of the sockets of workers that were asked for, and since when they are awaited.
     requests: VecDeque<(Socket, Instant)>,
-    /// What became of others that were asked for.
+    /// The outcomes of other requests.
     outcomes: Vec<Outcome>,
     /// Its workers: how they have ended, once they have.
     workers: HashMap<u32, Option<WorkerExit>>,

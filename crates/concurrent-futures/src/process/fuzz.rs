@@ -1,7 +1,7 @@
 //! Arbitrary bytes as frames: what either end of a channel makes of them.
 //!
 //! A worker can write anything, and what runs in a worker can write over the memory that it shares. So
-//! nothing panics, hangs, or leaves a future that is never done. `fuzz/` has a fuzzer call this; the
+//! nothing panics, hangs, or leaves a future that is never done. The fuzzer of `fuzz/` calls this; the
 //! unit test below is a short run with bytes by chance.
 
 #![forbid(unsafe_code)]
@@ -87,7 +87,7 @@ fn write(writer: &mut Writer, header: &[u8; HEADER], payload: &[u8]) {
     let _ = writer.publish(true);
 }
 
-/// What a worker has written, as its pool sees it.
+/// Reads the bytes of a worker, as its pool does.
 fn pool_reads(input: &mut Input<'_>) -> io::Result<()> {
     let (_file, memory) = Memory::create(CAPACITY)?;
     let (ours, _theirs) = Socket::pair()?;
@@ -191,7 +191,7 @@ impl Caller for Anyhow {
     }
 }
 
-/// What a pool has written, as its worker sees it. The pool is gone afterwards.
+/// Reads the bytes of a pool, as its worker does. The pool is gone afterwards.
 fn worker_reads(input: &mut Input<'_>) -> io::Result<()> {
     let (shared, memory) = Memory::create(CAPACITY)?;
     let (ours, theirs) = Socket::pair()?;

@@ -41,7 +41,7 @@ pub(super) struct Handle {
 impl Handle {
     /// Opens a process that was started and not reaped.
     pub(super) fn open(pid: Pid) -> Self {
-        // Whatever the reason is, the number is enough.
+        // Without a pidfd, for any reason, the number is enough.
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         Self::new(pid, pidfd)
     }
@@ -60,7 +60,7 @@ impl Handle {
         }
     }
 
-    /// Returns what is readable once the process has ended; none if nothing is.
+    /// Returns the descriptor that is readable once the process has ended; none without a pidfd.
     pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }

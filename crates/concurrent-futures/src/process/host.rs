@@ -99,7 +99,7 @@ pub enum RemoteAnswer<'a> {
     Error(TaskError),
 }
 
-/// What a [`RemoteTask`] makes of an answer.
+/// The result of giving an answer to a [`RemoteTask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// More is to come, or another thread of the face completes the task.
@@ -126,7 +126,7 @@ pub unsafe trait RemoteTask: ForeignTask {
     /// spans, the caller has claimed it.
     unsafe fn answer(task: NonNull<Header>, items: Range<u32>, answer: RemoteAnswer<'_>) -> Kept;
 
-    /// Has a thread of the face make values of the answers that were kept. It may call foreign code.
+    /// Lets a thread of the face make values of the answers that were kept. It may call foreign code.
     ///
     /// # Safety
     /// It is such an object's.
@@ -213,7 +213,7 @@ pub struct RemoteCall {
 /// The items of a span.
 #[derive(Debug)]
 pub enum CallSpan {
-    /// So many, whose argument is one piece: they are one task.
+    /// This many calls, whose argument is one piece: they are one task.
     Whole(u32),
     /// Those that no task has yet, and those that are pushed until a worker has all of them. Each is
     /// a task by itself, and workers are handed as many as are worth it. The call has no argument and
@@ -343,7 +343,7 @@ impl ProcessPool {
         self.0.shutdown(false, cancel_futures);
     }
 
-    /// Answers do not need the workers any more: has a pool that was closed look at what is left.
+    /// Tells the pool that answers no longer need its workers. A closed pool then looks at what is left.
     pub fn settled(&self) {
         self.0.settled();
     }

@@ -11,8 +11,8 @@
 //! | from `handed` on, without a tail | the producer, which submits a tail for them |
 //!
 //! A producer that has pushed asks for a tail in the same step, and submits one if there is none. So it
-//! touches the pool only when the pool has run out of items. Whoever takes a tail out of the queue cuts a
-//! part off, in one step with the look at how many items there are. If nothing is left, the tail is gone:
+//! touches the pool only when the pool has run out of items. The thread that takes a tail out of the queue
+//! cuts a part off, in one step with the look at how many items there are. If nothing is left, the tail is gone:
 //! the next push needs another.
 //!
 //! # Invariants

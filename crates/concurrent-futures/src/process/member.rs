@@ -186,7 +186,7 @@ impl Member {
         }
     }
 
-    /// What it was handed and has not answered.
+    /// Returns the tasks that the worker was handed and has not answered.
     pub(super) fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.in_flight.iter().map(|flight| &flight.task)
     }

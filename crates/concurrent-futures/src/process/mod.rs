@@ -38,7 +38,7 @@
 //! 4. *Answered*: the frame of the answer is there to its last byte.
 //! 5. *Ended*: the value is made of the bytes, outside the lock, and by another thread than the supervisor
 //!    and the helpers if that is foreign code (`deliver.rs`). There are no callbacks and no wakers:
-//!    finished, and whoever waits is woken. Otherwise the thread for callbacks does that after them.
+//!    finished, and waiting threads are woken. Otherwise the thread for callbacks does that after them.
 //!
 //! # What happens at each death
 //! | who dies | when | what happens |

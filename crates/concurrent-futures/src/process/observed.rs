@@ -26,7 +26,7 @@ pub(super) struct Observed {
     observer: Box<dyn Observer>,
     state: Mutex<State>,
     told: Condvar,
-    /// Whose thread tells what happens while the pool's own are busy.
+    /// The thread that tells the observer what happens while the pool's own threads are busy.
     callbacks: OnceLock<Arc<Callbacks>>,
 }
 
@@ -64,7 +64,7 @@ impl Observed {
         let _ = self.callbacks.set(Arc::clone(callbacks));
     }
 
-    /// Has the observer told what was noted, by another thread: an observer may take long.
+    /// Lets another thread tell the observer what was noted: an observer may take long.
     pub(super) fn tell_later(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.events.is_empty() || state.is_scheduled {

@@ -77,7 +77,7 @@ pub(super) struct Pool {
     deliveries: Arc<Deliveries>,
     /// How many batches and deliveries are on their way to their futures.
     in_transit: AtomicUsize,
-    /// Whether the pool was closed: who ends the last transit wakes the supervisor.
+    /// Whether the pool was closed: the thread that ends the last transit wakes the supervisor.
     closing: AtomicBool,
     ours: Weak<Self>,
 }
@@ -167,7 +167,7 @@ impl Pool {
     /// Something has come to its future.
     fn lower(&self) {
         // ORDERING: SeqCst, as for the flag, which is set before the supervisor looks at the number:
-        // either it sees ours, or we see the flag, and have it look again.
+        // either it sees ours, or we see the flag, and wake the supervisor.
         if self.in_transit.fetch_sub(1, Ordering::SeqCst) == 1
             && self.closing.load(Ordering::SeqCst)
         {
@@ -181,7 +181,7 @@ impl Pool {
         self.in_transit.load(Ordering::SeqCst) > 0
     }
 
-    /// Has values made that only foreign code can make; see `deliver.rs`.
+    /// Queues values that only foreign code can make; see `deliver.rs`.
     pub(super) fn deliver(&self, deliveries: Vec<Delivery>) {
         if deliveries.is_empty() {
             return;
@@ -231,7 +231,7 @@ impl Pool {
         }
     }
 
-    /// What the supervisor listens to.
+    /// Returns the descriptor that the supervisor listens to.
     pub(super) fn bell(&self) -> Option<Arc<OwnedFd>> {
         let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
         bell.clone()

@@ -98,7 +98,7 @@ pub(super) struct State {
     arrivals: Vec<Arrival>,
 }
 
-/// What is left of tasks that were cancelled.
+/// Arguments and tasks that were cancelled, to be dropped.
 #[derive(Debug, Default)]
 pub(super) struct Forgotten {
     content: Option<Stripped>,

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 /// So many workers in a row may die before they can work, if no other works.
 const FAILURES: u32 = 3;
-/// The supervisor begins so many times, if it panics.
+/// The supervisor begins this many times, if it panics.
 const PANICS: u32 = 3;
 /// The pause after a worker could not be started.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -323,15 +323,15 @@ impl Supervisor {
         }
     }
 
-    /// Has no worker started for some time, which is longer the more often that was in vain.
+    /// Delays the next start of a worker, the longer the more often starts were in vain.
     fn pause(&mut self, in_vain: u32) {
         let pause = PAUSE * (1 << in_vain.min(DOUBLINGS));
         let until = Instant::now() + pause;
         self.not_before = Some(self.not_before.map_or(until, |other| other.max(until)));
     }
 
-    /// A worker has ended that could work, and was at nothing. If it has lived for a short time
-    /// only, as those before it, the next one is started later.
+    /// Notes the death of a worker that could work and had no task. If the worker, like those before
+    /// it, has lived for a short time only, the next worker is started later.
     fn note_idle_death(&mut self, ready_since: Option<Instant>) {
         if ready_since.is_none_or(|since| since.elapsed() > SHORT_LIFE) {
             self.quick_deaths = 0;
@@ -403,7 +403,7 @@ impl Supervisor {
         };
         let bell = || PollFd::new(&own_bell, PollFlags::empty());
         let watch = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        // What is not there has its place taken by the bell, of which nothing is asked there.
+        // The bell takes the places of missing descriptors, and is asked for nothing there.
         let mut fds = vec![watch(own_bell.as_fd())];
         fds.push(self.starter.readable().map_or_else(bell, watch));
         let mut longest = None::<Duration>;
@@ -548,8 +548,8 @@ impl Supervisor {
         self.settle(orphans, member.killed.as_ref(), &death);
     }
 
-    /// Has an event logged. The program's log is foreign code: like callbacks, it is not called by
-    /// the supervisor, if there is another thread for them.
+    /// Logs an event. The program's log is foreign code: like callbacks, it is not called by the
+    /// supervisor, if there is another thread for them.
     fn log(&self, emit: impl FnOnce() + Send + 'static) {
         match self.pool.callbacks() {
             Some(callbacks) => callbacks.run(Box::new(emit)),

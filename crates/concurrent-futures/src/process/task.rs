@@ -88,7 +88,7 @@ pub(super) enum Start {
     Abandoned,
 }
 
-/// What a task that was cancelled has no use for.
+/// The argument and attachment of a cancelled task, which needs them no longer.
 #[derive(Debug)]
 pub(super) struct Stripped {
     _argument: Argument,
@@ -102,7 +102,7 @@ enum Left {
     All,
     /// To publish the outcome, which is written.
     Publish,
-    /// To have the face make a value of the answer.
+    /// To let the face make a value of the answer.
     Settle,
     /// To take notice that it was cancelled.
     Notice,
@@ -280,7 +280,7 @@ impl Task {
         source.map_or(self.argument.len(), |source| source.most_bytes())
     }
 
-    /// Makes it a part with at most so many items, and has it fetch its bytes. Returns what is left.
+    /// Makes the task a part with at most `most` items, and fetches the part's bytes. Returns the rest.
     pub(super) fn cut(&mut self, most: u32) -> Option<Self> {
         let span = self.span.as_mut()?;
         let rest = span.cut(most);

@@ -269,7 +269,7 @@ impl Pool {
     fn fail_pending(&self, error: &TaskError, except: Option<&TaskRef>) {
         while let Some(task) = self.queue.pop() {
             let excepted = except.is_some_and(|except| except.id() == task.id());
-            // SAFETY: who takes a task out of the queue runs it, or has it fail.
+            // SAFETY: the thread that takes a task out of the queue runs the task, or fails it.
             unsafe {
                 if !excepted && task.state().start() {
                     task.fail(error.clone());

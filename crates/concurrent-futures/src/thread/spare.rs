@@ -11,7 +11,7 @@
 //! # Invariants
 //! 1. A spare worker is counted as awake ([`Tally`](crate::deadlock::Tally)) from before it
 //!    is called until it parks or ends.
-//! 2. Whoever takes a spare worker off the list of the parked ones tells it why, once.
+//! 2. The thread that takes a spare worker off the list of parked workers tells the worker why, once.
 //! 3. No spare worker parks in a closed pool: it looks whether the pool is closed under the
 //!    lock of the list, which is emptied after closing.
 
@@ -123,7 +123,7 @@ impl Parked {
     }
 }
 
-/// What a spare worker goes on with.
+/// The next step of a spare worker.
 enum Next {
     Run(TaskRef),
     TakeOldest,

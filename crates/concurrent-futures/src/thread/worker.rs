@@ -12,7 +12,7 @@ use crate::signal::Signal;
 use crate::sync::{Arc, deadline_after, spin_until};
 use std::ptr;
 
-/// What a worker thread begins as.
+/// The role in which a worker thread begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// It is counted as searching.
@@ -27,7 +27,7 @@ pub(super) fn run(pool: &Arc<Pool>, role: Role) {
     let home = ptr::from_ref::<Pool>(pool).cast();
     let crew: Arc<dyn Crew> = Arc::clone(pool) as _;
     let worker = Worker::new(home, &crew, pool.observer.as_deref());
-    // What a face does there is foreign code.
+    // The code of a face there is foreign code.
     let initialize = || pool.host.initialize();
     let initialize =
         || panic::catch(initialize).unwrap_or_else(|panic| Err(BrokenExecutor::new(panic)));
@@ -108,7 +108,7 @@ fn run_batch(pool: &Arc<Pool>, worker: &Worker<'_>, mut searching: bool) -> bool
 /// Runs a task, unless it was cancelled. Returns whether the worker is searching
 /// afterwards.
 fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
-    // SAFETY: who takes a task out of the queue runs it, or has it fail.
+    // SAFETY: the thread that takes a task out of the queue runs the task, or fails it.
     if !unsafe { task.state().start() } {
         task.skip();
         return false;

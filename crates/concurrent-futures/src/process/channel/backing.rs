@@ -1,4 +1,4 @@
-//! Where shared memory comes from: a file that only those have who were given its descriptor.
+//! The source of shared memory: a file that only processes with its descriptor can reach.
 //!
 //! The first choice is a file in memory, which has no name and is sealed at its size. Where the system
 //! refuses the call (old kernels, sandboxes), a file without a name in a folder does the same, but cannot
@@ -13,7 +13,7 @@
 //! # Invariants
 //! 1. A file is not longer than this process may write (`RLIMIT_FSIZE`): to make it so would end the
 //!    process by `SIGXFSZ`. Files in memory count for that limit, too.
-//! 2. A sealed file cannot be cut off, so that who reads it by its mapping is not killed by `SIGBUS`. An
+//! 2. A sealed file cannot be cut off, so that a reader of its mapping is not killed by `SIGBUS`. An
 //!    unsealed one is cut off by nobody: both sides are ours, and the file has no name.
 
 #![forbid(unsafe_code)]
@@ -36,7 +36,7 @@ pub(super) fn create(name: &str, length: usize, seals: SealFlags) -> io::Result<
     check_limit(length)?;
     let refused = match in_memory(name, length, seals) {
         Ok(file) => return Ok(file),
-        // These are no reason to try another kind: what is short is short for all.
+        // These are no reason to try another kind: a short resource is short for all.
         Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOSPC)) => {
             return Err(error.into());
         }

@@ -1,4 +1,4 @@
-//! A word in shared memory that says how a side sleeps, and on which the side can.
+//! A word in shared memory that says how a side sleeps, and on which the side can sleep.
 
 #![forbid(unsafe_code)]
 

@@ -131,12 +131,13 @@ impl Lane {
 ///
 /// A program may close descriptors that it does not know, and another file may have the number then:
 /// a descriptor is closed only if it is still that of the socket that was kept. The lock is only tried, as
-/// another thread may have held it when the process forked: who does not get it does without.
+/// another thread may have held it when the process forked: a thread that does not get the
+/// lock does without the descriptor.
 struct Spare(Mutex<Option<(OwnedFd, u64)>>);
 
 static SPARE: Spare = Spare(Mutex::new(None));
 
-/// What tells a socket from others.
+/// Returns the number that tells a socket from others.
 fn inode(socket: BorrowedFd<'_>) -> Option<u64> {
     rustix::fs::fstat(socket).ok().map(|stat| stat.st_ino)
 }

@@ -2,8 +2,8 @@
 //!
 //! It is sealed at its size: a worker cannot cut it off under the supervisor, which would
 //! be killed by `SIGBUS`. (Where the system has no such memory, see `backing.rs` and `system_v.rs`.)
-//! What a worker writes to it is checked where it is read
-//! (`ring.rs`), and copied out before it is looked at.
+//! Bytes that a worker writes to it are checked where they are read
+//! (`ring.rs`), and copied out before they are looked at.
 
 use super::backing;
 use super::flag::Flag;
@@ -98,7 +98,7 @@ pub(super) enum Direction {
     FromWorker,
 }
 
-/// What another process needs to have the same memory.
+/// A reference by which another process gets the same memory.
 #[derive(Debug)]
 pub(in crate::process) enum Shared {
     /// A file.
@@ -138,7 +138,7 @@ impl Memory {
         Ok((Shared::Segment(number), Arc::new(Self { map, capacity })))
     }
 
-    /// Attaches to what the other side has made.
+    /// Attaches to the memory that the other side has made.
     pub(in crate::process) fn attach(shared: &Shared, capacity: usize) -> io::Result<Arc<Self>> {
         match shared {
             Shared::File(file) => Self::map(file, capacity),

@@ -1,9 +1,9 @@
 //! Shared memory of the older kind, which has a number instead of a descriptor.
 //!
 //! It is for processes that get no file: because of a sandbox, at the limit of descriptors, or because
-//! they may not write files that long (`RLIMIT_FSIZE` counts files in memory, too). Who has made a segment
-//! attaches it and marks it for removal at once. Linux lets others attach it until the last of them is
-//! gone, whatever becomes of the processes; only one that is killed in between leaves it behind.
+//! they may not write files that long (`RLIMIT_FSIZE` counts files in memory, too). The maker of a
+//! segment attaches it and marks it for removal at once. Linux lets others attach it until the last of
+//! them is gone, whatever becomes of the processes; only one that is killed in between leaves it behind.
 //!
 //! A segment cannot be cut off.
 

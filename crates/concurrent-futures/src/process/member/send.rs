@@ -137,8 +137,8 @@ impl Member {
         }
     }
 
-    /// Sends the call of the initializer, before anything else. What does not fit in is written later,
-    /// as that of a task.
+    /// Sends the call of the initializer, before anything else. Bytes that do not fit in are written
+    /// later, as those of a task.
     pub(in crate::process) fn initialize(
         &mut self,
         function: u64,
