@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Counted, Counter, Hold, LONG, owned, within_limit};
+use common::{Counted, Counter, Hold, LONG, eventually, owned, within_limit};
 use concurrent_futures::{Future, ReturnWhen, TaskError, ThreadPoolExecutor, as_completed, wait};
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
@@ -95,6 +95,8 @@ struct Program {
     tasks: Vec<Task>,
     holds: Vec<Hold>,
     alive: Counter,
+    /// Tasks that wait for another one, until they end or are cancelled.
+    nested: Counter,
     shut_down: bool,
 }
 
@@ -154,6 +156,7 @@ impl Program {
             tasks: Vec::new(),
             holds: Vec::new(),
             alive: Counter::new(),
+            nested: Counter::new(),
             shut_down: false,
         }
     }
@@ -174,7 +177,9 @@ impl Program {
         let runs = Counter::new();
         let (in_task, value) = (runs.clone(), Counted::new(&self.alive));
         let pool = Arc::downgrade(&self.pool);
+        let nested = matches!(ending, Ending::Nested).then(|| Counted::new(&self.nested));
         let submitted = self.pool.spawn_fallible(move || {
+            let _nested = nested;
             in_task.add();
             match ending {
                 Ending::Value => {}
@@ -277,6 +282,9 @@ impl Program {
             }
             Step::Pause => {
                 if !paused && !self.shut_down {
+                    // A task that waits for another keeps its worker from being held, and the
+                    // other task would wait behind those that hold.
+                    eventually("nested tasks end", || self.nested.get() == 0);
                     self.holds = Hold::all_workers_of(&self.pool);
                 }
             }
