@@ -2,7 +2,7 @@
 
 use crate::future::Future;
 use crate::stdlib;
-use crate::time_limit::End;
+use crate::time_limit::{End, refuse_nan};
 use crate::wait::Borrowed;
 use crate::waiting;
 use concurrent_futures::engine::{Futures, Places, Watched, next_ready};
@@ -199,7 +199,8 @@ impl Inner {
             if let Some(place) = ready.pop_front() {
                 return Ok(Some(place));
             }
-            let deadline = if end.is_nan(py) && py.version_info() < (3, 14) {
+            let deadline = if end.is_nan(py) {
+                refuse_nan(&end.left(py)?)?;
                 None
             } else {
                 end.deadline(py)?

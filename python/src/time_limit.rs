@@ -7,7 +7,6 @@
 
 use crate::stdlib;
 use concurrent_futures::engine::deadline_after;
-use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
@@ -54,16 +53,25 @@ fn usual(seconds: f64) -> Option<Instant> {
     deadline_after(timeout)
 }
 
+/// Raises the error of the running version's condition for a limit that is no number. In versions
+/// without such an error the limit has passed.
+pub(crate) fn refuse_nan(timeout: &Bound<'_, PyAny>) -> PyResult<()> {
+    let condition = timeout.py().import("threading")?.getattr("Condition")?;
+    let condition = condition.call0()?;
+    condition.call_method0("acquire")?;
+    let waited = condition.call_method1("wait", (timeout,));
+    condition.call_method0("release")?;
+    waited.map(drop)
+}
+
 /// The same for any object, in the steps of the standard library.
 fn unusual(timeout: &Bound<'_, PyAny>) -> PyResult<Option<Instant>> {
     let py = timeout.py();
     if !timeout.gt(0)? {
-        // NaN has passed, before the version that refuses NaN.
-        if py.version_info() >= (3, 14)
-            && let Ok(float) = timeout.cast::<PyFloat>()
+        if let Ok(float) = timeout.cast::<PyFloat>()
             && float.value().is_nan()
         {
-            return Err(PyValueError::new_err("Invalid value NaN (not a number)"));
+            refuse_nan(timeout)?;
         }
         return Ok(Some(Instant::now()));
     }

@@ -22,8 +22,20 @@ LIMIT = float(os.environ.get("CONCURRENT_FUTURES_TEST_LIMIT", "60"))
 # How many seconds the stress tests take together; more makes other tests larger, too.
 STRESS = float(os.environ.get("CONCURRENT_FUTURES_STRESS", "5"))
 
-# What is no number was a time limit that had passed.
-NAN_IS_REFUSED = sys.version_info >= (3, 14)
+
+def _refuses_nan() -> bool:
+    """Return whether this Python's conditions refuse a limit that is no number."""
+    condition = threading.Condition()
+    with condition:
+        try:
+            condition.wait(float("nan"))
+        except ValueError:
+            return True
+    return False
+
+
+# Elsewhere, a time limit that is no number has passed.
+NAN_IS_REFUSED = _refuses_nan()
 
 STATES = ["PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"]
 
