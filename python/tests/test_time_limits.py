@@ -149,6 +149,8 @@ def outcomes(lib: ModuleType, call: str, limit: Any, is_done: bool) -> str:
         for is_done in (False, True)
         # There, it is a matter of luck whether a result comes in time.
         if (call, is_done) != ("map", True)
+        # The sum with the clock is rounded, into the past perhaps.
+        if (limit not in ("float16", "float32") or call not in ("as_completed", "map"))
         # That one never ends.
         if (limit, call, is_done) != ("an odd sum", "as_completed", False)
     ],
