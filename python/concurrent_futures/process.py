@@ -79,9 +79,12 @@ class Workers:
         # The executor keeps the task, which may refer to the executor.
         self._task = weakref.ref(task)
         self._kept: _worker.Task | None = None
+        self._is_over = False
         self._is_served = _start_method(context) == "forkserver"
         #: Kept until all of it is dropped at once, while interrupts are held back.
         self.supervisor: threading.Thread | None = None
+        #: Refers to the native supervisor, which refers to this object.
+        self.wakeup: Wakeup | None = None
         #: By process id.
         self.processes: dict[int, Any] = {}
 
@@ -108,7 +111,8 @@ class Workers:
 
     def keep(self, task: _worker.Task) -> None:
         """Keep what workers need to know, as the executor ends before the last of them begins."""
-        self._kept = task
+        if not self._is_over:
+            self._kept = task
 
     def start_callbacks(self, callbacks: _engine.CallbacksThread) -> None:
         """Start a thread that calls callbacks."""
@@ -135,6 +139,11 @@ class Workers:
         closed these itself, and others have their numbers.
         """
         self.processes = {}
+        self._kept = None
+        self._is_over = True
+        if self.wakeup is not None:
+            # The table of wake-ups would keep all of the pool: a value there refers to its key.
+            self.wakeup.supervisor = None
 
 
 @without_hints
@@ -335,7 +344,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
             return
         supervisor = self._supervisor()
         thread = threading.Thread(target=supervisor.run, name="ProcessPoolExecutor-supervisor")
-        wakeup = Wakeup(supervisor)
+        wakeup = self._workers.wakeup = Wakeup(supervisor)
         _stdlib_process._threads_wakeups[thread] = wakeup
         try:
             thread.start()
@@ -607,10 +616,11 @@ def _at_exit() -> None:
     supervisors = [
         (thread, wakeup.supervisor)
         for thread, wakeup in _private.members(_stdlib_process._threads_wakeups)
-        if isinstance(wakeup, Wakeup) and wakeup.supervisor is not None
+        if isinstance(wakeup, Wakeup) and (wakeup.supervisor is not None or thread.is_alive())
     ]
     for _, supervisor in supervisors:
-        supervisor.close()
+        if supervisor is not None:
+            supervisor.close()
     for thread, _ in supervisors:
         thread.join()
 

@@ -275,7 +275,9 @@ pub(crate) fn log<'py>(
 ) {
     let logged = (|| {
         let keywords = PyDict::new(py);
-        keywords.set_item(name::exc_info(py), error.value(py))?;
+        // Which has its traceback: before CPython 3.12 it is kept beside an exception on its way.
+        let exception = error.clone_ref(py).into_value(py);
+        keywords.set_item(name::exc_info(py), exception)?;
         logger(py)?.getattr(level)?.call(arguments, Some(&keywords))
     })();
     if let Err(error) = logged {

@@ -100,3 +100,21 @@ def test_a_pool_keeps_no_function_that_it_has_called(
         monkeypatch.undo()
         del function
         eventually(lambda: gc.collect() is not None and alive() is None)
+
+
+def test_a_pool_that_has_ended_keeps_neither_its_arguments_nor_itself(
+    lib: ModuleType, forking: Any
+) -> None:
+    def count() -> int:
+        gc.collect()
+        return sum(type(each).__name__ == "Workers" for each in gc.get_objects())
+
+    before = count()
+    argument = Service()
+    kept = weakref.ref(argument)
+    with lib.ProcessPoolExecutor(
+        1, mp_context=forking, initializer=repr, initargs=(argument,)
+    ) as pool:
+        assert pool.submit(abs, -1).result() == 1
+    del argument, pool
+    eventually(lambda: count() <= before and kept() is None)

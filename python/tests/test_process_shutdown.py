@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -333,3 +334,13 @@ def test_a_wrong_way_to_end_by_force_is_refused(package: ModuleType, forking: An
         with pytest.raises(ValueError, match="Unsupported operation: 'hang'"):
             pool._force_shutdown(operation="hang")
         assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_cancelling_while_workers_start_breaks_nothing(lib: ModuleType, context: Any) -> None:
+    pool = lib.ProcessPoolExecutor(5, mp_context=context)
+    calls = [pool.submit(time.sleep, 0.01) for _ in range(50)]
+    pool.shutdown(cancel_futures=True)
+    assert any(call.cancelled() for call in calls)
+    assert [call.exception() for call in calls if not call.cancelled()] == [None] * sum(
+        not call.cancelled() for call in calls
+    )

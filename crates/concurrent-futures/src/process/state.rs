@@ -16,7 +16,10 @@
 //! 2. before a task is handed over, the tasks that stand behind such a long one are taken back, and
 //!    with them all later ones that no worker has begun.
 //!
-//! A task can therefore be overtaken only within that time, some tenths of a millisecond.
+//! 3. tasks are handed to busy workers only after [`TRUST`] short tasks in a row.
+//!
+//! A task can therefore be overtaken only when a long task comes right after many short ones, by
+//! tasks that are submitted within some tenths of a millisecond.
 
 #![forbid(unsafe_code)]
 
@@ -44,6 +47,8 @@ const AHEAD: u64 = 200_000;
 const LONG: u64 = 2_000_000;
 /// The most tasks that a worker has.
 const MOST: u64 = 512;
+/// After this many short tasks in a row, tasks are handed to workers that are busy.
+const TRUST: u32 = 16;
 /// After this time, nothing stays queued behind a task.
 pub(super) const STALL: Duration = Duration::from_millis(1);
 /// After this time, nothing stays with a worker that has not begun if another is idle.
@@ -93,6 +98,8 @@ pub(super) struct State {
     typical_item: u64,
     /// How many parts of spans in a row took as long as expected.
     steady: u32,
+    /// The number of short tasks that have ended in a row.
+    trust: u32,
     /// The number of the next task that comes.
     next_sequence: u64,
     arrivals: Vec<Arrival>,
@@ -138,6 +145,7 @@ impl State {
             typical: 0,
             typical_item: 0,
             steady: 0,
+            trust: 0,
             next_sequence: 0,
             arrivals: Vec::new(),
         }
@@ -155,8 +163,12 @@ impl State {
     }
 
     /// Adds a worker that was started.
-    pub(super) fn add_member(&mut self, member: Member) {
-        if self.broken.is_some() || !self.open && self.cancelling {
+    pub(super) fn add_member(&mut self, mut member: Member) {
+        // Tasks that count as started are in the queue, for the workers that were on their way.
+        let is_cancelled = !self.open && self.cancelling && self.queue.is_empty();
+        if self.broken.is_some() || is_cancelled {
+            // Its end is no failure.
+            member.stage = Stage::Closing;
             member.child.kill();
         }
         if self.awake.needs_wake_ups() {
@@ -167,6 +179,9 @@ impl State {
 
     /// How many tasks a worker may have.
     fn credit(&self) -> usize {
+        if self.trust < TRUST {
+            return 1;
+        }
         match self.typical {
             0 | LONG.. => 1,
             nanoseconds => usize::try_from((AHEAD / nanoseconds).clamp(2, MOST)).unwrap_or(1),
@@ -176,6 +191,11 @@ impl State {
     /// Notes how long a task took, and for how many items of a span that was.
     fn note_duration(&mut self, nanoseconds: u64, items: Option<u32>) {
         let nanoseconds = nanoseconds.clamp(1, 1 << 40);
+        self.trust = if nanoseconds < LONG {
+            self.trust.saturating_add(items.unwrap_or(1))
+        } else {
+            0
+        };
         if let Some(items) = items {
             let item = (nanoseconds / u64::from(items.max(1))).max(1);
             self.typical_item = match self.typical_item {
@@ -275,6 +295,7 @@ impl State {
         for member in &mut self.members {
             if member.load() >= 2 && member.is_long_at_first(*now, patience) {
                 member.stalled = true;
+                self.trust = 0;
                 taken.append(&mut member.take_back(1));
             }
         }
@@ -560,6 +581,7 @@ impl State {
             let due = member.since + if begun { STALL } else { STARVED };
             if due <= now && (begun || is_one_idle) {
                 member.stalled = begun;
+                self.trust = 0;
                 taken.push(member.take_back(usize::from(begun)));
                 continue;
             }
