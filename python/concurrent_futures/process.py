@@ -80,6 +80,8 @@ class Workers:
         self._task = weakref.ref(task)
         self._kept: _worker.Task | None = None
         self._is_over = False
+        #: The threads that pickle and unpickle.
+        self._job_threads: set[threading.Thread] = set()
         self._is_served = _start_method(context) == "forkserver"
         #: Kept until all of it is dropped at once, while interrupts are held back.
         self.supervisor: threading.Thread | None = None
@@ -111,7 +113,10 @@ class Workers:
 
     def keep(self, task: _worker.Task) -> None:
         """Keep what workers need to know, as the executor ends before the last of them begins."""
-        if not self._is_over:
+        if self._is_over:
+            # Futures keep this object, and the thread is of no use any more.
+            self.supervisor = None
+        else:
             self._kept = task
 
     def start_callbacks(self, callbacks: _engine.CallbacksThread) -> None:
@@ -121,7 +126,12 @@ class Workers:
 
     def start_jobs(self, jobs: _engine.JobsThread, name: str) -> None:
         """Start a thread that pickles or unpickles."""
-        threading.Thread(target=jobs.run, name=name).start()
+        for ended in tuple(self._job_threads):
+            if not ended.is_alive():
+                self._job_threads.discard(ended)
+        thread = threading.Thread(target=jobs.run, name=name)
+        thread.start()
+        self._job_threads.add(thread)
 
     def exit_of(self, pid: int, replaced: bool) -> int | None:
         """Return the exit code of a worker that has ended, and forget it if it is replaced."""
@@ -139,11 +149,17 @@ class Workers:
         closed these itself, and others have their numbers.
         """
         self.processes = {}
-        self._kept = None
+        if self._kept is not None:
+            self._kept = self.supervisor = None
         self._is_over = True
         if self.wakeup is not None:
             # The table of wake-ups would keep all of the pool: a value there refers to its key.
             self.wakeup.supervisor = None
+        # They have been told to end. A program that has waited for the pool finds no thread of it.
+        for thread in tuple(self._job_threads):
+            if thread is not threading.current_thread():
+                thread.join()
+        self._job_threads.clear()
 
 
 @without_hints

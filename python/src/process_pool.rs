@@ -465,9 +465,11 @@ impl Drop for ProcessPool {
                 if let Some(task) = self.task.take() {
                     let workers = started.shared.workers.bind(py);
                     // There may be workers still to be started.
-                    if let Err(error) = workers.call_method1(name::keep(py), (task,)) {
-                        error.write_unraisable(py, Some(workers));
-                    }
+                    hold_in_drop(py, || {
+                        if let Err(error) = workers.call_method1(name::keep(py), (task,)) {
+                            error.write_unraisable(py, Some(workers));
+                        }
+                    });
                 }
                 started.close(py, false);
                 hold_in_drop(py, || drop(started));

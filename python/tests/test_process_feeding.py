@@ -233,3 +233,11 @@ def test_a_program_ends_after_what_it_has_submitted(lib: ModuleType) -> None:
             future.add_done_callback(lambda done: print(done.result()))
     """
     assert prints(lib, code, forks=True) == "slow\nslow\n3\n"
+
+
+def test_no_thread_of_the_pool_is_left_after_its_end(lib: ModuleType, forking: Any) -> None:
+    before = set(threading.enumerate())
+    for _ in range(20):
+        with lib.ProcessPoolExecutor(1, mp_context=forking) as pool:
+            assert pool.submit(repr, object).result() == repr(object)
+        assert set(threading.enumerate()) <= before
