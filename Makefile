@@ -4,22 +4,30 @@ CARGO ?= cargo
 
 PYTHON ?= python3
 
-.PHONY: demo test lint unit models doc python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
-	sanitize-rust sanitize-python fuzz fuzz-frames ctrl-c
+.PHONY: portable portable-short portable-rust portable-python check-targets bench-backends demo test lint unit models miri doc deny python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
+	page page-test page-large sanitize-rust sanitize-python fuzz fuzz-frames ctrl-c
 
-## The main job: downloads 80 pictures from a server on this machine, one after
-## another and with a pool of 20; counts primes one after another, with threads and
-## with processes; and runs 200 tasks of which five crash.
+## The main job. Downloads 80 pictures from a server on this machine, one after another and with a
+## pool of 20. Counts primes one after another, with threads and with processes. Runs 200 tasks of
+## which five crash.
 demo:
 	$(CARGO) run --release --quiet -p examples --bin download -- --demo
 	$(CARGO) run --release --quiet -p examples --bin processes
 
-## Everything that must hold.
-test: lint doc unit models python
+## The checks that must pass.
+test: lint doc unit portable-short models python page-test
 
 lint:
+	$(PYTHON) lints/circles.py
+	$(PYTHON) lints/system.py
+	$(PYTHON) lints/metadata.py
+	$(PYTHON) lints/packages.py --crate
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p concurrent-futures --no-default-features --all-targets -- -D warnings
+	$(PYTHON) lints/prose.py
+	$(PYTHON) lints/map.py
+	$(PYTHON) -m unittest discover --quiet --start-directory lints
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
@@ -29,9 +37,57 @@ doc:
 unit:
 	$(CARGO) test
 
+## Builds the page that shows recordings. Needs node and npm; the built file is part of the repository.
+page:
+	cd page && npm ci --no-audit --no-fund --ignore-scripts && npm run --silent check && npm run --silent build
+
+## Tests the page: its build and its functions with npm, and the page itself in Chromium. Parts whose tools are not
+## there are skipped.
+page-test:
+	page/test -m "not large"
+
+## The same with a million tasks.
+page-large:
+	page/test -m large
+
+# The tests with worker processes.
+PROCESS_TESTS = --lib --test process_control --test process_deliver --test process_faults --test process_parent \
+	--test process_pool --test process_sandbox --test process_start
+
+## All tests with worker processes, by portable calls alone, as on macOS. Then all tests of the crate, built for
+## portable calls, with the threads' wake-ups of other systems.
+portable: portable-rust portable-python
+
+portable-rust:
+	CONCURRENT_FUTURES_BACKEND=portable $(CARGO) test -p concurrent-futures $(PROCESS_TESTS)
+	RUSTFLAGS="--cfg portable_backend" $(CARGO) test -p concurrent-futures --tests --target-dir target/portable
+
+# With the newest of the interpreters.
+portable-python:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory portable-python-$$version
+
+portable-python-%: .venv/%/package
+	CONCURRENT_FUTURES_BACKEND=portable .venv/$*/bin/python -m pytest python/tests/test_process_*.py python/tests/test_fork.py
+
+# The part of `portable` that takes seconds.
+portable-short:
+	CONCURRENT_FUTURES_BACKEND=portable $(CARGO) test --test process_pool --test process_parent
+
+## Compiles the crate and the Python module for other systems, without linking; needs their standard libraries.
+check-targets:
+	CARGO="$(CARGO)" $(PYTHON) lints/targets.py
+
 # The protocols under loom. A build of its own, as the models replace the atomics.
 models:
 	RUSTFLAGS="--cfg loom_models" $(CARGO) test --release -p concurrent-futures --lib --target-dir target/loom
+
+## The futures and the runtime below them under Miri, which finds undefined behaviour. Needs
+## `rustup toolchain install nightly --component miri,rust-src`. Processes are beyond Miri. Leaks
+## are left to `make sanitize`: a panic's payload that panics when it is dropped is leaked on purpose.
+miri:
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" $(CARGO) +nightly miri test -p concurrent-futures --lib \
+		--no-default-features --target-dir target/miri -- future:: runtime:: task::
 
 ## The Python package: lints, then tests with each CPython that python/pythons.py finds.
 python: python-lint
@@ -48,14 +104,25 @@ python-lint-%: .venv/%/tools
 	.venv/$*/bin/ruff check
 	.venv/$*/bin/ruff format --check
 	.venv/$*/bin/mypy
+	if [ -x .venv/$*/bin/actionlint ]; then .venv/$*/bin/actionlint -no-color; \
+		else echo "skipped: actionlint is not installed in .venv/$*"; fi
 
 ## For example `make python-3.13`.
 python-3.%: .venv/3.%/package
 	.venv/3.$*/bin/stubtest concurrent_futures._engine
+	.venv/3.$*/bin/python lints/packages.py --sdist --wheel target/wheels/3.$*/*.whl
 	.venv/3.$*/bin/python -m pytest
 	.venv/3.$*/bin/python python/fuzz/compare.py --kind thread --seed 1 --count 300
 	.venv/3.$*/bin/python python/fuzz/compare.py --kind process --seed 1 --count 100
 	.venv/3.$*/bin/python python/cpython/run.py
+
+## Contents of the crate, the source distribution and the wheel, for example `make packages-3.13`.
+packages-%: .venv/%/package
+	.venv/$*/bin/python lints/packages.py --crate --sdist --wheel target/wheels/$*/*.whl
+
+## Licences, advisories and sources of the dependencies. Needs `cargo install --locked cargo-deny`.
+deny:
+	$(CARGO) deny check
 
 ## Runs real packages that use executors with this one installed, with the newest CPython; see
 ## COMPATIBILITY.md. Needs a package index.
@@ -88,7 +155,9 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .venv/%/package: .venv/%/tools pyproject.toml Cargo.toml Cargo.lock python/Cargo.toml \
 		$(shell find crates python/src python/concurrent_futures -name '*.rs' -o -name '*.py' -o -name '*.pyi')
-	.venv/$*/bin/python $(PIP_INSTALL) .
+	rm -rf target/wheels/$*
+	.venv/$*/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir target/wheels/$* .
+	.venv/$*/bin/python $(PIP_INSTALL) --force-reinstall --no-deps target/wheels/$*/*.whl
 	touch $@
 
 ## Writes BENCHMARKS.md; takes some minutes, and wants a machine with nothing else to do.
@@ -119,6 +188,14 @@ ctrl-c-%: .venv/%/package
 bench-payloads:
 	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
 		$(MAKE) --no-print-directory bench-payloads-$$version
+
+## Process pools by a system's own calls and by portable ones, side by side; writes that section of BENCHMARKS.md.
+bench-backends:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory bench-backends-$$version
+
+bench-backends-%: .venv/%/package
+	.venv/$*/bin/python python/benches/backends.py
 
 bench-payloads-%: .venv/%/package
 	.venv/$*/bin/python $(PIP_INSTALL) -r python/benches/requirements.txt
@@ -151,7 +228,7 @@ sanitize-python-%: .venv/%/package
 		-p concurrent-futures-python --target $(HOST) --target-dir target/sanitize-python
 	.venv/$*/bin/python python/sanitize.py target/sanitize-python/$(HOST)/debug/lib_engine.so
 
-## Arbitrary bytes as the frames of process pools, by libFuzzer, for a minute; a short run with bytes by
-## chance is one of the unit tests.
+## Feeds arbitrary bytes to the frames of process pools by libFuzzer, for a minute. A unit test does
+## the same with some random bytes.
 fuzz-frames:
 	CARGO="$(CARGO)" fuzz/run frames 60

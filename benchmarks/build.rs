@@ -1,5 +1,5 @@
-//! Hands the version of the compiler to the report: the one that compiles the program, which need not be the one that
-//! is found when it runs.
+//! Hands the version of the compiler to the report. It is the compiler that compiles the program, and need
+//! not be the one that is found when the program runs.
 
 // Cargo reads a build script's standard output.
 #![allow(clippy::print_stdout)]

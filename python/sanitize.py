@@ -39,7 +39,7 @@ SUITED = "not long_chain and not recursion and not deep and not leaks"
 
 
 def runtime() -> str | None:
-    """The library of the sanitizer, which has to be there before the interpreter is."""
+    """Return the library of the sanitizer, which must be loaded before the interpreter."""
     compiler = os.environ.get("CC", "cc")
     machine = os.uname().machine
     for name in ("libasan.so", f"libclang_rt.asan-{machine}.so", "libclang_rt.asan.so"):
@@ -51,7 +51,7 @@ def runtime() -> str | None:
 
 
 def run(title: str, environment: dict[str, str], *options: str) -> None:
-    """Runs the tests."""
+    """Run the tests."""
     print(title, flush=True)
     tests = [str(HERE / "tests" / name) for name in TESTS]
     subprocess.run(
@@ -62,7 +62,7 @@ def run(title: str, environment: dict[str, str], *options: str) -> None:
 
 
 def sanitized(library: Path) -> Path:
-    """A folder with the package around the library."""
+    """Return a folder with the package around the library."""
     folder = library.parent / "package"
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "concurrent_futures"
@@ -74,7 +74,7 @@ def sanitized(library: Path) -> Path:
 
 
 def main() -> None:
-    """Runs both."""
+    """Run the tests under the sanitizer, and with CPython's checks."""
     preloaded = runtime()
     if preloaded is None:
         print("skipped the address sanitizer: the C compiler has no libasan (gcc has one)")

@@ -7,21 +7,22 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
-/// Both wrap around when memory is freed that was allocated before counting began: only differences mean anything.
+/// Counts of requested and usable bytes; they wrap around when memory from before the counting is freed, so
+/// only differences count.
 static REQUESTED: AtomicUsize = AtomicUsize::new(0);
 static USABLE: AtomicUsize = AtomicUsize::new(0);
 
 /// The bytes that are allocated at a moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Live {
-    /// What the program asked for.
+    /// Bytes that the program asked for.
     pub(crate) requested: usize,
-    /// What the allocator set aside for that, without its own bookkeeping.
+    /// Bytes that the allocator set aside for the requests, without its own bookkeeping.
     pub(crate) usable: usize,
 }
 
 impl Live {
-    /// How much more is allocated than at an earlier moment.
+    /// Returns the growth of the memory since an earlier moment.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             requested: self.requested.wrapping_sub(earlier.requested),
@@ -35,7 +36,7 @@ pub(crate) fn start_counting() {
     COUNTING.store(true, Ordering::Relaxed);
 }
 
-/// What is allocated now.
+/// Returns the memory that is allocated now.
 pub(crate) fn live() -> Live {
     Live {
         requested: REQUESTED.load(Ordering::Relaxed),
@@ -84,7 +85,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as in `alloc`.
+        // SAFETY: the caller keeps the conditions of `GlobalAlloc`, which are those of `System`.
         unsafe {
             let pointer = System.alloc_zeroed(layout);
             Self::add(pointer, layout.size());

@@ -10,7 +10,7 @@ use crate::harness::Sample;
 use crate::pool::Pool;
 use crate::workloads::{footprint, idle, processes};
 
-/// What a child process does. It prints its figures on one line.
+/// The jobs of a child process. A child prints its figures on one line.
 #[derive(Subcommand)]
 pub(crate) enum Child {
     /// The memory of pending futures.
@@ -25,7 +25,7 @@ pub(crate) enum Child {
 }
 
 impl Child {
-    /// The work of the child.
+    /// Does the work of the child.
     pub(crate) fn run(&self) {
         let sample = match self {
             Self::Floor { what, .. } => return processes::floor(what),

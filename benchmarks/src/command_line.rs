@@ -10,20 +10,20 @@ use crate::workloads::Workload;
 /// Measures the engine against other thread pools, and writes BENCHMARKS.md.
 #[derive(Parser)]
 pub(crate) struct CommandLine {
-    /// Small sizes and two rounds: does everything run?
+    /// Uses small sizes and two rounds, to check that every workload runs.
     #[arg(long)]
     quick: bool,
 
-    /// Measure these workloads only, for example `a,b,f`.
+    /// Measures these workloads only, for example `a,b,f`.
     #[arg(long, value_delimiter = ',', value_name = "LETTERS")]
     only: Vec<Workload>,
 
-    /// How many times each contestant runs.
+    /// The number of times that each contestant runs.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
 
-    /// Where the report goes; `-` prints it. Without this, a complete run writes BENCHMARKS.md, and one with `--quick`
-    /// or `--only` prints.
+    /// The file for the report; `-` prints it. By default, a complete run writes BENCHMARKS.md, and a run
+    /// with `--quick` or `--only` prints.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -32,20 +32,20 @@ pub(crate) struct CommandLine {
     pub(crate) child: Option<Child>,
 }
 
-/// How much to measure.
+/// The amount of measuring.
 pub(crate) struct Settings {
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
 }
 
 impl Settings {
-    /// One of two sizes: that of a complete run, or that of a quick one.
+    /// Returns one of two sizes: that of a complete run, or that of a quick one.
     pub(crate) fn size(&self, complete: usize, quick: usize) -> usize {
         if self.quick { quick } else { complete }
     }
 }
 
-/// Where the report goes.
+/// The place for the report.
 pub(crate) enum Output {
     Standard,
     File(PathBuf),
@@ -68,7 +68,7 @@ impl CommandLine {
             .collect()
     }
 
-    /// A partial run must not replace the figures of a complete one unless it is told to.
+    /// Returns the place for the report; a partial run replaces no complete figures unless it is told to.
     pub(crate) fn output(&self) -> Output {
         match &self.output {
             Some(path) if path.as_os_str() == "-" => Output::Standard,

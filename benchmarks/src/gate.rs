@@ -7,14 +7,14 @@ use std::sync::{Condvar, Mutex, PoisonError};
 #[derive(Default)]
 pub(crate) struct Gate {
     arrived: AtomicUsize,
-    /// Written under the lock, so that nobody goes to sleep between looking at it and being woken.
+    /// Number of tasks that may pass, written under the lock, so that no task misses its wake-up.
     open_for: AtomicUsize,
     lock: Mutex<()>,
     opened: Condvar,
 }
 
 impl Gate {
-    /// Waits until the gate is open for one more.
+    /// Waits until the gate is open for one more task.
     pub(crate) fn pass(&self) {
         let place = self.arrived.fetch_add(1, Ordering::Relaxed);
         if place < self.open_for.load(Ordering::Relaxed) {
@@ -25,7 +25,7 @@ impl Gate {
         drop(self.opened.wait_while(guard, closed));
     }
 
-    /// Opens the gate for that many in all.
+    /// Opens the gate for that many tasks in all.
     pub(crate) fn open_for(&self, count: usize) {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.open_for.store(count, Ordering::Relaxed);
@@ -33,7 +33,7 @@ impl Gate {
         self.opened.notify_all();
     }
 
-    /// Opens the gate for everyone.
+    /// Opens the gate for all tasks.
     pub(crate) fn open(&self) {
         self.open_for(usize::MAX);
     }

@@ -5,25 +5,25 @@ use std::time::Duration;
 
 use crate::pool::Pool;
 
-/// How a contestant takes part.
+/// The role of a contestant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The engine of this repository.
     Ours,
-    /// What ours is compared with.
+    /// A pool that ours is compared with.
     Peer,
-    /// In the table for context: it does something else, so targets leave it out.
+    /// A row for context: it does something else, so targets leave it out.
     Shown,
 }
 
 /// One run of a contestant: a figure for each column of its table.
 pub(crate) type Sample = Vec<f64>;
 
-/// One row to be: a name and what it runs.
+/// A future row: its name and its function.
 pub(crate) struct Contestant {
     name: String,
     role: Role,
-    /// Nothing for one that cannot do the workload.
+    /// None for a contestant that cannot do the workload.
     run: Option<Box<dyn FnMut() -> Sample>>,
 }
 
@@ -40,7 +40,7 @@ impl Contestant {
         }
     }
 
-    /// A pool, under its own name.
+    /// Makes a contestant of a pool, under its own name.
     pub(crate) fn of<P: Pool>(run: impl FnMut() -> Sample + 'static) -> Self {
         Self::new(P::NAME, P::ROLE, run)
     }
@@ -57,7 +57,7 @@ impl Contestant {
         Self::new(name, Role::Shown, run)
     }
 
-    /// One that cannot do the workload.
+    /// Makes a contestant that cannot do the workload.
     pub(crate) fn unable(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -67,7 +67,7 @@ impl Contestant {
     }
 }
 
-/// What the rounds gave for one column of one contestant.
+/// The results of all rounds for one column of one contestant.
 #[derive(Clone, Copy)]
 pub(crate) struct Figure {
     pub(crate) median: f64,
@@ -101,8 +101,8 @@ pub(crate) struct Row {
 
 /// Runs every contestant once in each round.
 ///
-/// Each round starts with the next contestant, and every second one goes backwards: nobody always runs first, or always
-/// after the same other.
+/// Each round starts with the next contestant, and every second round goes backwards. So no contestant always
+/// runs first, or always after the same other contestant.
 pub(crate) fn measure(rounds: usize, mut contestants: Vec<Contestant>) -> Vec<Row> {
     let count = contestants.len();
     let mut samples: Vec<Vec<Sample>> = contestants.iter().map(|_| Vec::new()).collect();
@@ -140,8 +140,8 @@ fn row(contestant: Contestant, samples: &[Sample]) -> Row {
     }
 }
 
-/// Lets the previous contestant's threads end, and gives its memory back, so that the next one starts with as little as
-/// everyone else.
+/// Lets the previous contestant's threads end, and gives its memory back. So each contestant starts with as
+/// little as every other contestant.
 fn settle() {
     thread::sleep(Duration::from_millis(5));
     // SAFETY: it takes no pointer, and glibc allows it at any time from any thread.
@@ -153,7 +153,7 @@ pub(crate) fn nanoseconds_each(elapsed: Duration, count: usize) -> f64 {
     elapsed.as_secs_f64() * 1e9 / count as f64
 }
 
-/// Milliseconds.
+/// Returns the time in milliseconds.
 pub(crate) fn milliseconds(elapsed: Duration) -> f64 {
     elapsed.as_secs_f64() * 1e3
 }

@@ -1,14 +1,14 @@
-//! Where and when the figures were taken.
+//! The machine and the date of the figures.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, thread};
 
 use crate::process::{processor_seconds, processor_seconds_of_children};
 
-/// Finds out whether the machine has been busy with something else.
+/// Measures how busy other programs keep the machine.
 pub(crate) struct Disturbance {
     since: Instant,
-    /// Seconds of others at the beginning.
+    /// Processor seconds of other programs at the beginning.
     others: f64,
 }
 
@@ -20,7 +20,7 @@ impl Disturbance {
         }
     }
 
-    /// The share of the machine's processor time that others have had since the watch began.
+    /// Returns the share of the processor time that other programs have had since the watch began.
     pub(crate) fn share(&self) -> f64 {
         let capacity = self.since.elapsed().as_secs_f64() * cores() as f64;
         // The kernel counts the machine's time in ticks, so that this may be a little below zero.
@@ -28,8 +28,7 @@ impl Disturbance {
     }
 }
 
-/// The seconds that all processors were busy, or were given to another machine by the host, but not with this process or
-/// its children.
+/// Returns the seconds that the processors spent on other programs, or that the host gave to another machine.
 fn seconds_of_others() -> f64 {
     // SAFETY: it takes no pointer.
     let ticks_a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
@@ -84,8 +83,8 @@ pub(crate) fn today() -> String {
     format!("{year}-{month:02}-{day:02}")
 }
 
-/// Year, month and day of a number of days since 1970-01-01: eras of 400 years, in years that begin in March, so that
-/// the leap day is a year's last.
+/// Year, month and day of a number of days since 1970-01-01. The function counts eras of 400 years, in years
+/// that begin in March, so that the leap day is a year's last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -1,4 +1,5 @@
-//! What a thread pool must be able to do to take part: run a closure, and give its result to whoever holds the handle.
+//! The interface of a thread pool that takes part: it runs a closure, and gives the closure's result to the
+//! holder of the handle.
 
 use crate::harness::Role;
 
@@ -9,10 +10,10 @@ pub(crate) trait Pool: Send + Sync + Sized + 'static {
     /// The name in the report, and on the command line of a child process.
     const NAME: &'static str;
 
-    /// How it takes part.
+    /// The pool's role.
     const ROLE: Role = Role::Peer;
 
-    /// What stands for the result to come.
+    /// A handle for the result to come.
     type Handle<T: Send + 'static>: Send;
 
     /// Builds a pool of that many workers.
@@ -47,6 +48,6 @@ pub(crate) trait Pool: Send + Sync + Sized + 'static {
 
 /// A handle that can be awaited.
 pub(crate) trait Awaitable<T>: Future + Unpin {
-    /// The task's value, out of what awaiting the handle gives.
+    /// Returns the task's value from the output of awaiting the handle.
     fn value(output: Self::Output) -> T;
 }

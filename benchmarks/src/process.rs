@@ -1,8 +1,8 @@
-//! What Linux knows about this process.
+//! Figures of Linux about this process.
 
 use std::{fs, mem, process};
 
-/// How often the threads of this process were taken off a processor, the main thread aside.
+/// Returns how often the threads of this process were taken off a processor, without the main thread.
 pub(crate) fn context_switches() -> f64 {
     let tasks = fs::read_dir("/proc/self/task").expect("Linux lists a process's threads");
     let main = process::id().to_string();
@@ -15,7 +15,7 @@ pub(crate) fn context_switches() -> f64 {
         .sum()
 }
 
-/// The number in a line such as `nonvoluntary_ctxt_switches: 7`.
+/// Returns the number in a line such as `nonvoluntary_ctxt_switches: 7`.
 fn switches_in(line: &str) -> Option<f64> {
     let (name, count) = line.split_once(':')?;
     name.ends_with("ctxt_switches")
@@ -52,7 +52,7 @@ mod tests {
 
     use super::context_switches;
 
-    /// A count of zero means something only if the count can be another.
+    /// Shows that a count of zero means something: the count is another after a wake-up.
     #[test]
     fn a_thread_that_wakes_up_is_noticed() {
         let (begin, start) = mpsc::channel();

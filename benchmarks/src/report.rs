@@ -45,7 +45,7 @@ pub(crate) fn render(sections: &[Section], settings: &Settings, disturbance: f64
     text
 }
 
-/// Others' share of the processors from which on the figures are not to be trusted.
+/// Share of the processors that other programs may use before the figures are not to be trusted.
 const DISTURBED: f64 = 0.05;
 
 fn introduction(settings: &Settings, disturbance: f64) -> String {
@@ -62,13 +62,13 @@ fn introduction(settings: &Settings, disturbance: f64) -> String {
     let percent = figure(disturbance * 100.0);
     format!(
         "## Threads, in Rust\n\n\
-         {size}{disturbed}{} · {} · Linux {} · {} · others took {percent} % of the processors meanwhile\n\n\
-         Written by `cargo run --release -p benchmarks`. Contestants are interleaved: each of {} rounds runs all of them \
-         once, in an order that changes from round to round, each with a fresh pool of 4 workers (unless said otherwise) \
-         that has already run a thousand tasks. A cell shows the median over the rounds, and in parentheses the lowest \
-         and the highest. The ratio is a row's median divided by ours: above 1, ours is faster. Lower is better \
-         everywhere. A dash: cannot do it, or not in reasonable time. Rows in *italics* are there for context and do \
-         something else, as the text above the table says: targets leave them out.\n\n",
+         {size}{disturbed}{} · {} · Linux {} · {} · other programs took {percent} % of the processors meanwhile\n\n\
+         Written by `cargo run --release -p benchmarks`. Contestants are interleaved: each of {} rounds runs all of \
+         them once, in an order that changes from round to round. Each contestant has a fresh pool of 4 workers \
+         (unless said otherwise) that has already run a thousand tasks. A cell shows the median over the rounds, and \
+         in parentheses the lowest and the highest. The ratio is a row's median divided by ours: above 1, ours is \
+         faster. Lower is better everywhere. A dash: cannot do it, or not in reasonable time. Rows in *italics* are \
+         there for context and do something else, as the text above the table says: targets leave them out.\n\n",
         machine::today(),
         machine::processor(),
         machine::kernel(),

@@ -1,4 +1,4 @@
-//! What one workload adds to the report: tables, and targets.
+//! One workload's part of the report: tables, and targets.
 
 use crate::harness::{Figure, Role, Row};
 use crate::report::figure;
@@ -55,7 +55,7 @@ impl Table {
     }
 }
 
-/// Something that was promised, and what came of it.
+/// A promised speed, and the measured one.
 pub(crate) struct Target {
     pub(crate) promise: String,
     pub(crate) measured: String,
@@ -77,7 +77,7 @@ impl Target {
         }
     }
 
-    /// In a column of the table, ours must not be slower than any peer.
+    /// Promises that ours is not slower than any peer, in a column of the table.
     pub(crate) fn as_fast_as_peers(
         table: &Table,
         column: usize,
@@ -106,7 +106,7 @@ impl Target {
 pub(crate) struct Section {
     pub(crate) letter: char,
     pub(crate) title: String,
-    /// What is run and what the rows are.
+    /// Describes the workload and the rows.
     pub(crate) text: String,
     pub(crate) tables: Vec<Table>,
     pub(crate) targets: Vec<Target>,

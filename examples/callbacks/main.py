@@ -1,42 +1,43 @@
-"""Loads pages in processes; a callback parses each as soon as it is there, into `db.txt`.
+"""Loads five pages in processes; a callback writes a line for each into a file as it arrives.
 
-After the tutorial's program with `get_page` and `parse_page`. The callbacks run in the process
-that added them.
+Callbacks run in the process that added them. The pages come from the server of the tests, at the
+address in `EXAMPLES_SERVER`. An argument is another file than `pages.txt`.
 """
 
 import os
-from concurrent.futures import ProcessPoolExecutor
-
-import requests
+import sys
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from urllib.request import urlopen
 
 SERVER = os.environ.get("EXAMPLES_SERVER", "http://127.0.0.1:8000")
+FILE = sys.argv[1] if len(sys.argv) > 1 else "pages.txt"
 
 
-def get_page(url):
-    print("<process %s> get %s" % (os.getpid(), url))
-    response = requests.get(url)
-    if response.status_code == 200:
-        return {"url": url, "text": response.text}
+@dataclass
+class Page:
+    url: str
+    text: str
 
 
-def parse_page(res):
-    res = res.result()
-    print("<process %s> parse %s" % (os.getpid(), res["url"]))
-    parse_res = "url:<%s> size:[%s]\n" % (res["url"], len(res["text"]))
-    with open("db.txt", "a") as f:
-        f.write(parse_res)
+def load(url: str) -> Page:
+    print(f"process {os.getpid()} loads {url}")
+    with urlopen(url, timeout=60) as answer:
+        return Page(url, answer.read().decode())
+
+
+def record(future: Future[Page]) -> None:
+    page = future.result()
+    print(f"process {os.getpid()} records {page.url}")
+    with open(FILE, "a", encoding="utf-8") as file:
+        file.write(f"{page.url} has {len(page.text)} characters\n")
+
+
+def main() -> None:
+    with ProcessPoolExecutor(max_workers=3) as pool:
+        for number in range(1, 6):
+            pool.submit(load, f"{SERVER}/page/{number}").add_done_callback(record)
 
 
 if __name__ == "__main__":
-    urls = [
-        SERVER + "/page/1",
-        SERVER + "/page/2",
-        SERVER + "/page/3",
-        SERVER + "/page/4",
-        SERVER + "/page/5",
-    ]
-
-    p = ProcessPoolExecutor(3)
-    for url in urls:
-        # parse_page gets the future, and the page from its result.
-        p.submit(get_page, url).add_done_callback(parse_page)
+    main()

@@ -1,4 +1,4 @@
-//! Downloads files with a pool of workers, after the tutorials' program for 80 pictures.
+//! Downloads files with a pool of workers.
 //!
 //! ```text
 //! download urls.txt pictures      # a file with a URL on each line, and a folder
@@ -41,24 +41,24 @@ struct Arguments {
     #[arg(required_unless_present = "demo")]
     urls: Option<PathBuf>,
 
-    /// Where to put the files.
+    /// The folder for the files.
     #[arg(required_unless_present = "demo")]
     folder: Option<PathBuf>,
 
-    /// Download 80 pictures from a server of its own, first one after another.
+    /// Downloads 80 pictures from a server of its own, first one after another.
     #[arg(long, exclusive = true)]
     demo: bool,
 
-    /// How many downloads run at the same time.
+    /// Number of downloads that run at the same time.
     #[arg(long, value_name = "NUMBER", default_value = "20",
           value_parser = value_parser!(u16).range(1..))]
     workers: u16,
 
-    /// How many seconds a server may be silent.
+    /// Number of seconds that a server may be silent.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_timeout)]
     timeout: Duration,
 
-    /// How often to try again after a failure that may be transient.
+    /// Number of further attempts after a failure that may be transient.
     #[arg(long, value_name = "NUMBER", default_value = "2")]
     retries: u32,
 }

@@ -1,22 +1,22 @@
-"""Waits until the first of three tasks is done, and prints which are and which are not.
+"""Blocks until the first of three tasks is done, and prints all futures in two groups.
 
-After the tutorial's program with `wait(FIRST_COMPLETED)`. The end of the `with` waits for the
-other two.
+Two workers sleep for 3, 1 and 2 seconds. The end of the `with` block waits for the other tasks.
 """
 
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 
-def worker(times):
-    time.sleep(times)
-    print("Get--", times)
-    return times
+def nap(seconds: int) -> int:
+    time.sleep(seconds)
+    print(f"end of {seconds} s")
+    return seconds
 
 
-seconds = [3, 1, 2]
-with ThreadPoolExecutor(max_workers=2) as executor:
-    tasks = [executor.submit(worker, i) for i in seconds]
-    task_result = wait(tasks, return_when=FIRST_COMPLETED)
-    print(task_result)
-    print("main")
+with ThreadPoolExecutor(max_workers=2) as pool:
+    naps = [pool.submit(nap, seconds) for seconds in (3, 1, 2)]
+    done, not_done = wait(naps, return_when=FIRST_COMPLETED)
+    for future in done:
+        print("done:", future)
+    for future in not_done:
+        print("not done:", future)

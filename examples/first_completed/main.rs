@@ -1,7 +1,7 @@
-//! Waits until the first of three tasks is done, and prints which are and which are not.
+//! Blocks until the first of three tasks is done, and prints all futures in two groups.
 //!
-//! After the tutorial's program with `wait(FIRST_COMPLETED)`. When the program ends, the pool
-//! is dropped, which waits for the other two.
+//! Two workers sleep for 3, 1 and 2 seconds. The end of `main` drops the pool, which waits for
+//! the other tasks.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
@@ -11,20 +11,23 @@ use std::thread::sleep;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let second = examples::second::from_command_line();
-    let work = move |times| {
-        sleep(second * times);
-        println!("Get-- {times}");
-        times
+    let nap = move |seconds| {
+        sleep(second * seconds);
+        println!("end of {seconds} s");
+        seconds
     };
 
     let pool = ThreadPoolExecutor::builder().max_workers(2).build()?;
-    let mut futures = Vec::new();
-    for times in [3, 1, 2] {
-        futures.push(pool.submit(work, times)?);
+    let mut naps = Vec::new();
+    for seconds in [3, 1, 2] {
+        naps.push(pool.submit(nap, seconds)?);
     }
-    let divided = wait(futures, None, ReturnWhen::FirstCompleted);
-    println!("done: {:?}", divided.done);
-    println!("not done: {:?}", divided.not_done);
-    println!("main");
+    let groups = wait(naps, None, ReturnWhen::FirstCompleted);
+    for future in groups.done {
+        println!("done: {future:?}");
+    }
+    for future in groups.not_done {
+        println!("not done: {future:?}");
+    }
     Ok(())
 }

@@ -1,24 +1,22 @@
-"""Two tasks in a pool, and what their futures know while they run.
+"""Submits two tasks of two seconds, and asks their futures whether they are done.
 
-After the tutorial's first use of a thread pool. Prints `False`, for the first task has just begun;
-three seconds later `True`, for the second is done; then both results at once.
+The first answer comes at once, the second three seconds later. Then both results are there.
 """
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 
-def return_future_result(message):
+def say_later(word: str) -> str:
     time.sleep(2)
-    return message
+    return word
 
 
-pool = ThreadPoolExecutor(max_workers=2)
-future1 = pool.submit(return_future_result, ("hello"))
-future2 = pool.submit(return_future_result, ("world"))
-
-print(future1.done())
-time.sleep(3)
-print(future2.done())
-print(future1.result())
-print(future2.result())
+with ThreadPoolExecutor(max_workers=2) as pool:
+    hello = pool.submit(say_later, "hello")
+    world = pool.submit(say_later, "world")
+    print("hello is done:", hello.done())
+    time.sleep(3)
+    print("world is done:", world.done())
+    print(hello.result())
+    print(world.result())

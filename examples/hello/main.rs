@@ -1,7 +1,6 @@
-//! Two tasks in a pool, and what their futures know while they run.
+//! Submits two tasks of two seconds, and asks their futures whether they are done.
 //!
-//! After the tutorial's first use of a thread pool. Prints `false`, for the first task has just
-//! begun; three seconds later `true`, for the second is done; then both results at once.
+//! The first answer comes at once, the second three seconds later. Then both results are there.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
@@ -11,18 +10,17 @@ use std::thread::sleep;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let second = examples::second::from_command_line();
-    let return_later = move |message| {
+    let say_later = move |word| {
         sleep(second * 2);
-        message
+        word
     };
 
     let pool = ThreadPoolExecutor::builder().max_workers(2).build()?;
-    let hello = pool.submit(return_later, "hello")?;
-    let world = pool.submit(return_later, "world")?;
-
-    println!("{}", hello.done());
+    let hello = pool.submit(say_later, "hello")?;
+    let world = pool.submit(say_later, "world")?;
+    println!("hello is done: {}", hello.is_done());
     sleep(second * 3);
-    println!("{}", world.done());
+    println!("world is done: {}", world.is_done());
     println!("{}", hello.result()?);
     println!("{}", world.result()?);
     Ok(())

@@ -1,31 +1,27 @@
-"""Loads pages in parallel, and prints what became of each as soon as it is known.
+"""Loads three pages in parallel, and reports each as soon as its outcome is known.
 
-After the tutorial's program with `as_completed`. One of the pages is missing.
+One of the pages is missing: its future raises the error. The pages come from the server of the
+tests, at the address in `EXAMPLES_SERVER`.
 """
 
-import concurrent.futures
 import os
-import urllib.request
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from urllib.error import URLError
+from urllib.request import urlopen
 
 SERVER = os.environ.get("EXAMPLES_SERVER", "http://127.0.0.1:8000")
-URLS = [SERVER + "/page/1", SERVER + "/missing", SERVER + "/page/3"]
+PATHS = ["/page/1", "/missing", "/page/3"]
 
 
-def load_url(url, timeout):
-    with urllib.request.urlopen(url, timeout=timeout) as conn:
-        return conn.read()
+def load(path: str, *, timeout: float) -> bytes:
+    with urlopen(SERVER + path, timeout=timeout) as answer:
+        return answer.read()
 
 
-with concurrent.futures.ThreadPoolExecutor(max_workers=3) as executor:
-    # Each future goes with its URL.
-    future_to_url = {}
-    for url in URLS:
-        future_to_url[executor.submit(load_url, url, 60)] = url
-    for future in concurrent.futures.as_completed(future_to_url):
-        url = future_to_url[future]
+with ThreadPoolExecutor(max_workers=3) as pool:
+    pages = {pool.submit(load, path, timeout=60): path for path in PATHS}
+    for page in as_completed(pages):
         try:
-            data = future.result()
-        except Exception as exc:
-            print("%r generated an exception: %s" % (url, exc))
-        else:
-            print("%r page is %d bytes" % (url, len(data)))
+            print(f"{pages[page]} has {len(page.result())} bytes")
+        except URLError as error:
+            print(f"{pages[page]} failed: {error}")

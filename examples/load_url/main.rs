@@ -1,37 +1,26 @@
-//! Loads pages in parallel, and prints what became of each as soon as it is known.
+//! Loads three pages in parallel, and reports each as soon as its outcome is known.
 //!
-//! After the example with `as_completed` in the documentation of Python's `concurrent.futures`,
-//! which the tutorials repeat. The pages come from this machine, and one of them is missing.
+//! One of the pages is missing: its future has the error. The pages come from this machine.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use concurrent_futures::{ThreadPoolExecutor, as_completed};
+use examples::pages;
 use std::error::Error;
-use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_mins(1);
-
-fn load_url((url, timeout): (String, Duration)) -> Result<Vec<u8>, ureq::Error> {
-    let request = ureq::get(url).config().proxy(None);
-    let mut response = request.timeout_global(Some(timeout)).build().call()?;
-    response.body_mut().read_to_vec()
-}
+const PATHS: [&str; 3] = ["/page/1", "/missing", "/page/3"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let server = examples::pages::serve()?;
-    let urls = ["/page/1", "/missing", "/page/3"].map(|path| server.url(path));
-
+    let server = pages::serve()?;
     let pool = ThreadPoolExecutor::builder().max_workers(3).build()?;
-    let mut pages = Vec::new();
-    for url in urls {
-        let page = pool.submit_fallible(load_url, (url.clone(), TIMEOUT))?;
-        // Each future goes with its URL.
-        pages.push((url, page));
+    let mut loading = Vec::new();
+    for path in PATHS {
+        loading.push((path, pool.submit_fallible(pages::load, server.url(path))?));
     }
-    for (url, page) in as_completed(pages) {
+    for (path, page) in as_completed(loading) {
         match page.result() {
-            Ok(page) => println!("{url:?} page is {} bytes", page.len()),
-            Err(error) => println!("{url:?} generated an exception: {error}"),
+            Ok(page) => println!("{path} has {} bytes", page.len()),
+            Err(error) => println!("{path} failed: {error}"),
         }
     }
     Ok(())

@@ -1,15 +1,11 @@
-"""`map` over two lists at once, after the tutorial's program that adds their numbers."""
+"""Adds the numbers of two lists, pair by pair: `map` takes an iterable for each argument."""
 
 from concurrent.futures import ThreadPoolExecutor
 
-executor = ThreadPoolExecutor(10)
+
+def addition(left: int, right: int) -> str:
+    return f"{left} + {right} = {left + right}"
 
 
-def test_function(num1, num2):
-    return "%s + %s = %s" % (num1, num2, num1 + num2)
-
-
-result_iterators = executor.map(test_function, [1, 2, 3], [5, 6, 7])
-
-for result in result_iterators:
-    print(result)
+with ThreadPoolExecutor(max_workers=10) as pool:
+    print(*pool.map(addition, [1, 2, 3], [5, 6, 7]), sep="\n")

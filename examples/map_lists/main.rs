@@ -1,4 +1,4 @@
-//! `map` over two lists at once, after the tutorial's program that adds their numbers.
+//! Adds the numbers of two lists, pair by pair: `zip` makes one iterator of both.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
@@ -6,14 +6,14 @@ use concurrent_futures::ThreadPoolExecutor;
 use std::error::Error;
 use std::iter::zip;
 
-fn add((a, b): (i32, i32)) -> String {
-    format!("{a} + {b} = {}", a + b)
+fn addition((left, right): (i32, i32)) -> String {
+    format!("{left} + {right} = {}", left + right)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let pool = ThreadPoolExecutor::builder().max_workers(10).build()?;
-    for result in pool.map(add, zip([1, 2, 3], [5, 6, 7]))? {
-        println!("{}", result?);
+    for line in pool.map(addition, zip([1, 2, 3], [5, 6, 7]))? {
+        println!("{}", line?);
     }
     Ok(())
 }

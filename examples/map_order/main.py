@@ -1,29 +1,25 @@
-"""In which order results come: from `map` in that of its items, else the first finished first.
+"""Shows the order of results: that of the tasks with `map`, that of their ends with `as_completed`.
 
-After the tutorial's two programs that print `Get--` at the end of a task, and `Done--` when its
-result arrives.
+Two workers sleep for 3, 1 and 2 seconds. A task prints its end, the main thread each arrival.
 """
 
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-
-def worker(times):
-    time.sleep(times)
-    print("Get--", times)
-    return times
+DURATIONS = [3, 1, 2]
 
 
-seconds = [3, 1, 2]
+def nap(seconds: int) -> int:
+    time.sleep(seconds)
+    print(f"end of {seconds} s")
+    return seconds
 
-print("map")
-with ThreadPoolExecutor(max_workers=2) as executor:
-    for data in executor.map(worker, seconds):
-        print("Done--", data)
 
-print("as_completed")
-with ThreadPoolExecutor(max_workers=2) as executor:
-    tasks = [executor.submit(worker, i) for i in seconds]
-    for future in as_completed(tasks):
-        data = future.result()
-        print("Done--", data)
+with ThreadPoolExecutor(max_workers=2) as pool:
+    print("map:")
+    for seconds in pool.map(nap, DURATIONS):
+        print(f"arrival of {seconds} s")
+
+    print("as_completed:")
+    for future in as_completed([pool.submit(nap, seconds) for seconds in DURATIONS]):
+        print(f"arrival of {future.result()} s")

@@ -1,37 +1,27 @@
-"""The experiment with `map`: who waits when, with time stamps.
+"""Shows with time stamps how `map` returns at once and its iterator blocks for each result.
 
-After the tutorial's program. Three workers get six tasks, of which each takes a second longer than
-the one before. `map` returns at once; its results come in the order of the tasks, and each is
-waited for. As in the tutorial, it is the iterator that is printed each time.
+Three workers run six tasks. Task 0 ends at once, and each other one sleeps a second longer than
+the one before. A column for each task keeps the lines apart.
 """
 
-from concurrent import futures
-from time import sleep, strftime
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 
-def display(*args):
-    print(strftime("%H:%M:%S"), end=" ")
-    print(*args)
+def stamp(text: str, column: int = 0) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {column * 12 * ' '}{text}")
 
 
-def wait(n):
-    msg = "{} wait({}): doing nothing for {}s..."
-    display(msg.format("\t" * n, n, n))
-    sleep(n)
-    msg = "{} wait({}) done."
-    display(msg.format("\t" * n, n))
-    return n * 10
+def task(number: int) -> int:
+    stamp(f"task {number} sleeps", number)
+    time.sleep(number)
+    stamp(f"task {number} ends", number)
+    return 10 * number
 
 
-def main():
-    display("********** Starting **********")
-    executor = futures.ThreadPoolExecutor(max_workers=3)
-    results = executor.map(wait, range(6))
-    display("Results:", results)
-    display("Waiting for individual results:")
-    for i, result in enumerate(results):
-        display("result {}:{}".format(i, results))
-
-
-if __name__ == "__main__":
-    main()
+with ThreadPoolExecutor(max_workers=3) as pool:
+    stamp("submit")
+    results = pool.map(task, range(6))
+    stamp("all submitted")
+    for number, result in enumerate(results):
+        stamp(f"result {number} is {result}")

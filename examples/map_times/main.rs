@@ -1,8 +1,7 @@
-//! The experiment with `map`: who waits when, with time stamps.
+//! Shows with time stamps how `map` returns at once and its iterator blocks for each result.
 //!
-//! After the tutorial's program. Three workers get six tasks, of which each takes a second
-//! longer than the one before. `map` returns at once; its results come in the order of the
-//! tasks, and each is waited for.
+//! Three workers run six tasks. Task 0 ends at once, and each other one sleeps a second longer
+//! than the one before. A column for each task keeps the lines apart.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
@@ -11,27 +10,26 @@ use jiff::Zoned;
 use std::error::Error;
 use std::thread::sleep;
 
-fn display(text: &str) {
-    println!("{} {text}", Zoned::now().strftime("%H:%M:%S"));
+fn stamp(text: &str, column: u32) {
+    let indent = " ".repeat(12 * column as usize);
+    println!("{} {indent}{text}", Zoned::now().strftime("%H:%M:%S"));
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let second = examples::second::from_command_line();
-    let wait = move |n: u32| {
-        let indent = "\t".repeat(n as usize);
-        display(&format!("{indent}wait({n}): doing nothing for {n}s..."));
-        sleep(second * n);
-        display(&format!("{indent}wait({n}): done."));
-        n * 10
+    let task = move |number: u32| {
+        stamp(&format!("task {number} sleeps"), number);
+        sleep(second * number);
+        stamp(&format!("task {number} ends"), number);
+        10 * number
     };
 
-    display("********** Starting **********");
     let pool = ThreadPoolExecutor::builder().max_workers(3).build()?;
-    let results = pool.map(wait, 0..6)?;
-    display(&format!("Results: {results:?}"));
-    display("Waiting for individual results:");
-    for (i, result) in results.enumerate() {
-        display(&format!("result {i}: {}", result?));
+    stamp("submit", 0);
+    let results = pool.map(task, 0..6)?;
+    stamp("all submitted", 0);
+    for (number, result) in results.enumerate() {
+        stamp(&format!("result {number} is {}", result?), 0);
     }
     Ok(())
 }

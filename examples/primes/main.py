@@ -1,36 +1,31 @@
-"""Tells which of some large numbers are prime, on all processors.
+"""Tells which of some large numbers are prime, with a process for each processor."""
 
-After the example with `map` and processes that the tutorials repeat.
-"""
+from concurrent.futures import ProcessPoolExecutor
+from math import isqrt
 
-import concurrent.futures
-import math
-
-PRIMES = [
-    112272535095293,
-    112582705942171,
-    112272535095293,
-    115280095190773,
-    115797848077099,
-    1099726899285419,
+NUMBERS = [
+    112_272_535_095_293,
+    112_582_705_942_171,
+    112_272_535_095_293,
+    115_280_095_190_773,
+    115_797_848_077_099,
+    1_099_726_899_285_419,
 ]
 
 
-def is_prime(n):
-    if n % 2 == 0:
-        return False
-
-    sqrt_n = int(math.floor(math.sqrt(n)))
-    for i in range(3, sqrt_n + 1, 2):
-        if n % i == 0:
-            return False
-    return True
+def smallest_divisor(number: int) -> int:
+    """Returns the smallest divisor above 1, which is the number itself if it is prime."""
+    if number % 2 == 0:
+        return 2
+    odd = range(3, isqrt(number) + 1, 2)
+    return next((divisor for divisor in odd if number % divisor == 0), number)
 
 
-def main():
-    with concurrent.futures.ProcessPoolExecutor() as executor:
-        for number, prime in zip(PRIMES, executor.map(is_prime, PRIMES)):
-            print("%d is prime: %s" % (number, prime))
+def main() -> None:
+    with ProcessPoolExecutor() as pool:
+        for number, divisor in zip(NUMBERS, pool.map(smallest_divisor, NUMBERS), strict=True):
+            kind = "prime" if divisor == number else f"a multiple of {divisor}"
+            print(f"{number} is {kind}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
-//! Tells which of some large numbers are prime, on all processors.
-//!
-//! After the example with `map` and processes in the documentation of Python's `concurrent.futures`, which
-//! the tutorials repeat.
+//! Tells which of some large numbers are prime, with a process for each processor.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use concurrent_futures::ProcessPoolExecutor;
 use std::error::Error;
 
-const PRIMES: [u64; 6] = [
+const NUMBERS: [u64; 6] = [
     112_272_535_095_293,
     112_582_705_942_171,
     112_272_535_095_293,
@@ -17,20 +14,25 @@ const PRIMES: [u64; 6] = [
     1_099_726_899_285_419,
 ];
 
-fn is_prime(n: u64) -> bool {
-    if n < 2 || n.is_multiple_of(2) {
-        return n == 2;
+/// Returns the smallest divisor above 1, which is the number itself if it is prime.
+fn smallest_divisor(number: u64) -> u64 {
+    if number.is_multiple_of(2) {
+        return 2;
     }
-    let mut odd = (3..=n.isqrt()).step_by(2);
-    !odd.any(|divisor| n.is_multiple_of(divisor))
+    let mut odd = (3..=number.isqrt()).step_by(2);
+    odd.find(|&divisor| number.is_multiple_of(divisor))
+        .unwrap_or(number)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     concurrent_futures::init(); // worker processes begin here
 
     let pool = ProcessPoolExecutor::new()?;
-    for (n, prime) in PRIMES.iter().zip(pool.map(is_prime, PRIMES)?) {
-        println!("{n} is prime: {}", prime?);
+    for (number, divisor) in NUMBERS.iter().zip(pool.map(smallest_divisor, NUMBERS)?) {
+        match divisor? {
+            divisor if divisor == *number => println!("{number} is prime"),
+            divisor => println!("{number} is a multiple of {divisor}"),
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What worker processes are for: tasks that compute, and tasks that crash.
+//! Computes and crashes in worker processes: two reasons for a process pool.
 //!
 //! Counts primes one after another, with threads and with processes; then runs 200 tasks of which
 //! five crash their worker.
@@ -26,13 +26,13 @@ fn count_primes((first, end): (u64, u64)) -> usize {
     (first..end).filter(|n| is_prime(*n)).count()
 }
 
-/// The same work in 40 pieces.
+/// Returns the same work in 40 pieces.
 fn pieces(last: u64) -> impl Iterator<Item = (u64, u64)> {
     let place = move |piece| (last + 1) * piece / 40;
     (0..40).map(move |piece| (place(piece), place(piece + 1)))
 }
 
-/// On threads or processes: that makes no difference here.
+/// Counts the primes on an executor, be it one of threads or of processes.
 fn count_with(executor: &impl Executor, last: u64) -> Result<usize, Box<dyn Error>> {
     let mut count = 0;
     for piece in executor.map(count_primes, pieces(last))? {
@@ -57,7 +57,7 @@ fn measure(
     Ok(())
 }
 
-/// A task as from a library that crashes now and then.
+/// Stands for a task of a library that crashes now and then.
 fn sometimes_crashes(n: u32) -> u32 {
     if n % 40 == 7 {
         std::process::abort();

@@ -1,5 +1,5 @@
-//! What the tutorials' programs share: a [`server`] on loopback and the [`pages`] on it,
-//! the length of a [`second`], and all of the [`download`] program but its `main`.
+//! Parts that the programs share: a [`server`] on loopback and the [`pages`] on it, and the length of a
+//! [`second`]. The [`download`] program is here as well, but for its `main`.
 
 pub mod download;
 pub mod pages;

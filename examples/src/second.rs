@@ -1,17 +1,17 @@
-//! How long a second lasts: the tutorials' programs sleep for seconds, tests have no time.
+//! The length of a second: the programs sleep for seconds, and tests shorten them.
 
 use clap::Parser;
 use std::time::Duration;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How many seconds a second of the program lasts.
+    /// Number of seconds that a second of the program lasts.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds)]
     second: Duration,
 }
 
-/// The length of a second, from the command line: `--second 0.05` makes a program 20 times
-/// as fast. Ends the program if there is anything else on the command line.
+/// Returns the length of a second from the command line: `--second 0.05` makes a program 20 times as fast.
+/// Ends the program if there is anything else on the command line.
 #[must_use]
 pub fn from_command_line() -> Duration {
     Arguments::parse().second

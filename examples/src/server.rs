@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-/// What the server answers to one request.
+/// The answer of the server to one request.
 #[derive(Clone, Debug)]
 pub struct Reply {
     status: StatusCode,
@@ -26,10 +26,10 @@ pub struct Reply {
     ending: Ending,
 }
 
-/// What happens half way through the body.
+/// The event half way through the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// Nothing: all of it is sent.
+    /// The whole body is sent.
     Complete,
     /// The connection is closed.
     BreaksOff,
@@ -38,7 +38,7 @@ enum Ending {
 }
 
 impl Reply {
-    /// All is well, and here it is.
+    /// Makes a reply of status 200 with this body.
     #[must_use]
     pub fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Reply {
         }
     }
 
-    /// An error, or any other status, with its name as the body.
+    /// Makes a reply of another status, with the name of the status as its body.
     #[must_use]
     pub fn status(status: StatusCode) -> Self {
         Self {
@@ -59,13 +59,13 @@ impl Reply {
         }
     }
 
-    /// The same, but the client has to wait for it.
+    /// Delays the reply, so that the client has to wait for it.
     #[must_use]
     pub fn after(self, latency: Duration) -> Self {
         Self { latency, ..self }
     }
 
-    /// The same, but the connection is closed half way through the body.
+    /// Closes the connection half way through the body.
     #[must_use]
     pub fn broken_off(self) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl Reply {
         }
     }
 
-    /// The same, but the second half of the body never comes.
+    /// Keeps the second half of the body back.
     #[must_use]
     pub fn stalled(self) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl Server {
         })
     }
 
-    /// The URL of a path, which begins with a slash.
+    /// Returns the URL of a path, which begins with a slash.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -215,7 +215,7 @@ impl Body for ReplyBody {
         Poll::Pending
     }
 
-    /// Known, so that hyper announces the whole length also where half is sent.
+    /// Returns the whole length, which hyper announces also where half is sent.
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.unsent.len() as u64)
     }

@@ -1,18 +1,15 @@
-//! One after another against threads and processes: sums up 1 to 10,000,000 for ten numbers.
+//! Multiplies the numbers 1 to 10 by the sum of 1 to 10,000,000, in three ways.
 //!
-//! After the tutorial's first program, whose task is there only to take time: each number from
-//! 1 to 10 is multiplied by the sum.
+//! Each task adds the sum up anew, to have something to compute. An argument is another last
+//! summand.
 
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use clap::Parser;
-use concurrent_futures::{ProcessPoolExecutor, ThreadPoolExecutor};
+use concurrent_futures::{Executor, ProcessPoolExecutor, ThreadPoolExecutor};
 use std::error::Error;
 use std::hint::black_box;
-use std::ops::RangeInclusive;
 use std::time::Instant;
-
-const NUMBERS: RangeInclusive<u64> = 1..=10;
 
 #[derive(Parser)]
 struct Arguments {
@@ -21,44 +18,42 @@ struct Arguments {
     last: u64,
 }
 
-fn evaluate(number: u64, last: u64) -> u64 {
-    let mut sum = 0;
-    for summand in 1..=last {
-        // A black box, or else the compiler knows the sum without adding anything up.
-        sum = black_box(sum + summand);
+/// One task: a factor, and the last summand.
+type Task = (u64, u64);
+
+fn multiply((factor, last): Task) -> u64 {
+    // A black box keeps the compiler from replacing the loop by a formula.
+    factor * (1..=last).fold(0, |sum, summand| black_box(sum + summand))
+}
+
+fn measure(
+    way: &str,
+    tasks: &[Task],
+    run: impl FnOnce(Vec<Task>) -> Result<Vec<u64>, Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    for ((factor, _), product) in tasks.iter().zip(run(tasks.to_vec())?) {
+        println!("{factor} times the sum: {product}");
     }
-    number * sum
+    println!("{way}: {:.3} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs the tasks with threads or processes, which take the same calls.
+fn with_pool(pool: &impl Executor, tasks: Vec<Task>) -> Result<Vec<u64>, Box<dyn Error>> {
+    Ok(pool.map(multiply, tasks)?.collect::<Result<_, _>>()?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     concurrent_futures::init(); // worker processes begin here
     let Arguments { last } = Arguments::parse();
+    let tasks: Vec<Task> = (1..=10).map(|factor| (factor, last)).collect();
 
-    let start = Instant::now();
-    for number in NUMBERS {
-        println!("number {number}, result {}", evaluate(number, last));
-    }
-    println!("one after another: {:.3} s", start.elapsed().as_secs_f64());
-
-    let start = Instant::now();
-    let pool = ThreadPoolExecutor::builder().max_workers(5).build()?;
-    let results = pool.map(move |number| evaluate(number, last), NUMBERS)?;
-    for (number, result) in NUMBERS.zip(results) {
-        println!("number {number}, result {}", result?);
-    }
-    println!("pool of 5 threads: {:.3} s", start.elapsed().as_secs_f64());
-
-    let start = Instant::now();
-    let pool = ProcessPoolExecutor::builder().max_workers(5).build()?;
-    // What the function needs travels as its argument: it cannot capture.
-    let items = NUMBERS.map(|number| (number, last));
-    let results = pool.map(|(number, last)| evaluate(number, last), items)?;
-    for (number, result) in NUMBERS.zip(results) {
-        println!("number {number}, result {}", result?);
-    }
-    println!(
-        "pool of 5 processes: {:.3} s",
-        start.elapsed().as_secs_f64()
-    );
-    Ok(())
+    measure("one after another", &tasks, |tasks| {
+        Ok(tasks.into_iter().map(multiply).collect())
+    })?;
+    let threads = ThreadPoolExecutor::builder().max_workers(5).build()?;
+    measure("5 threads", &tasks, |tasks| with_pool(&threads, tasks))?;
+    let processes = ProcessPoolExecutor::builder().max_workers(5).build()?;
+    measure("5 processes", &tasks, |tasks| with_pool(&processes, tasks))
 }

@@ -20,7 +20,7 @@ while os.getppid() == parent:
 
 @contextmanager
 def awake() -> Iterator[None]:
-    """Keep all processors busy with what gives way to everything else.
+    """Keep all processors busy with processes that give way to all others.
 
     A processor that is idle takes a while to come back, above all a virtual machine's.
     """

@@ -16,14 +16,14 @@ Task = Callable[[], object]
 
 
 class UnableError(Exception):
-    """The pool has nothing that does this workload."""
+    """Raised by a pool that cannot do a workload."""
 
 
 class Pool:
-    """A pool as the workloads see it. What a pool cannot do, it leaves as it is here."""
+    """A pool as the workloads see it. A pool does not override the methods that it cannot offer."""
 
     def submit_all(self, task: Task, count: int) -> list[Any]:
-        """Submit a task a number of times, and keep what it takes to ask for the results."""
+        """Submit a task a number of times, and keep the handles of the results."""
         raise UnableError
 
     def take_all(self, handles: Sequence[Any]) -> list[object]:
@@ -53,14 +53,14 @@ class Pool:
         raise UnableError
 
     def drain(self, gate: "SimpleQueue[None]", count: int, ahead: int) -> int:
-        """Wait for the first of what is left until nothing is; return the number of calls.
+        """Wait for the first of the rest until none is left; return the number of calls.
 
         As many tasks as `ahead` may pass the gate at the beginning, then as many as are done.
         """
         raise UnableError
 
     def drain_by_hand(self, count: int) -> int:
-        """Wait for the first of what is left, again and again; return the number of calls.
+        """Wait for the first of the remaining futures, again and again; return the number of calls.
 
         The futures have no executor: each is finished just before the call that finds it.
         """
@@ -68,7 +68,7 @@ class Pool:
 
     @property
     def executor(self) -> concurrent.futures.Executor:
-        """What asyncio's `run_in_executor` takes."""
+        """Return the pool in the form that asyncio's `run_in_executor` takes."""
         raise UnableError
 
 
@@ -141,14 +141,14 @@ class FuturesPool(Pool):
 
 
 class PebblePool(FuturesPool):
-    """The one of pebble; its futures are the standard library's."""
+    """The pool of pebble, whose futures are the standard library's."""
 
     def map(self, function: Callable[[int], int], items: range) -> list[int]:
         return list(self._executor.map(function, items, chunksize=1).result())
 
 
 class MultiprocessingPool(Pool):
-    """The one of multiprocessing: it has results to wait for, and nothing that waits for many."""
+    """The pool of multiprocessing, whose results can be waited for one by one only."""
 
     def __init__(self, pool: ThreadPool) -> None:
         """Use a pool."""
@@ -240,22 +240,22 @@ def _joblib(workers: int) -> Iterator[Pool]:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Someone who takes part."""
+    """A contestant of the benchmark."""
 
     name: str
-    #: What has to be installed; the standard library is there.
+    #: The package to install; none for the standard library.
     package: str | None
-    #: Makes a pool of so many workers, which is closed when it is left.
+    #: Makes a pool of this many workers, which is closed when it is left.
     open: Callable[[int], AbstractContextManager[Pool]]
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is this project's."""
+        """Return whether the pool is this project's."""
         return self.name == OURS.name
 
     @property
     def is_installed(self) -> bool:
-        """Whether it can take part."""
+        """Return whether the pool is installed."""
         return self.package is None or find_spec(self.package) is not None
 
 
@@ -271,7 +271,7 @@ ALL = (
 
 
 def installed(contestants: Sequence[Contestant] = ALL) -> list[Contestant]:
-    """Return those that can take part."""
+    """Return the installed contestants."""
     return [contestant for contestant in contestants if contestant.is_installed]
 
 

@@ -33,9 +33,10 @@ def footprint(settings: Settings) -> Section:
     return Section(
         "Bytes for a pending future",
         f"The workers of a pool are held up. First {count // 5:,} no-ops without arguments are "
-        f"submitted, which use up what was free in the process; then {count:,} more, and the "
-        "growth of the process's resident memory is divided by them: the future, the task and its "
-        "place in the queue. The list that the futures are kept in is there before.",
+        f"submitted, which use up the free memory of the process. Then {count:,} more are "
+        "submitted. The figure is the growth of the process's resident memory, divided by their "
+        "number: the future, the task and its place in the queue. The list that the futures are "
+        "kept in is there before.",
         table,
         [Target.at_most(table, 0, 400, "bytes")],
     )

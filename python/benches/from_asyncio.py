@@ -41,9 +41,9 @@ def from_asyncio(settings: Settings) -> Section:
         "run_in_executor, from asyncio",
         "`await loop.run_in_executor(pool, no_op)`, one after the other; and many of them in one "
         "`asyncio.gather`. multiprocessing and joblib have no executor. The row in italics awaits "
-        "the pool's future itself, `await pool.submit(no_op)`. One at a time, nearly all of it is "
-        "that the event loop sleeps until the worker wakes it, and often the worker until the loop "
-        "does; the target is for many.",
+        "the pool's future itself, `await pool.submit(no_op)`. One at a time, the event loop "
+        "sleeps nearly all the time until the worker wakes it. Often the worker sleeps until the "
+        "loop wakes it. The target is for many.",
         table,
         [Target.times(table, 1, 2, "µs", "gather: ")],
     )

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from contestants import UnableError
 
-#: One run: a figure for each column of the table; not a number for what it cannot do.
+#: One run: a figure for each column of the table; NaN for a column that it cannot do.
 Sample = Sequence[float]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much to measure."""
+    """The amount of measuring."""
 
     quick: bool
     rounds: int
@@ -28,18 +28,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row to be: a name and what it runs."""
+    """A future row: its name and its function."""
 
     name: str
     run: Callable[[], Sample]
     is_ours: bool = False
-    #: In the table for context: it does something else.
+    #: Whether the row is there for context: it does something else.
     is_context: bool = False
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What the rounds gave for one column of one row."""
+    """The results of all rounds for one column of one row."""
 
     median: float
     lowest: float
@@ -47,7 +47,7 @@ class Figure:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> "Figure":
-        """Sum samples up."""
+        """Return the figure of some samples."""
         return cls(statistics.median(samples), min(samples), max(samples))
 
 
@@ -62,8 +62,8 @@ class Row:
 def measure(rounds: int, entries: Sequence[Entry]) -> list[Row]:
     """Run every entry once in each round.
 
-    Each round starts with the next entry, and every second one goes backwards: nobody always runs
-    first, or always after the same other.
+    Each round starts with the next entry, and every second round goes backwards. So no entry always
+    runs first, or always after the same other entry.
     """
     count = len(entries)
     samples: list[list[Sample]] = [[] for _ in entries]
@@ -83,15 +83,15 @@ def measure(rounds: int, entries: Sequence[Entry]) -> list[Row]:
 
 
 def check(holds: bool, what: str) -> None:
-    """Stop if a contestant did not do what it was measured for."""
+    """Stop if a contestant has not done the measured work."""
     if not holds:
         raise AssertionError(what)
 
 
 def _settle() -> None:
-    """Let the previous entry's threads end, and give its memory back.
+    """Let the previous entry's threads end, and free its memory.
 
-    The next one starts with as little as everyone else. The garbage collector is left as every
+    Each entry starts with as little as every other entry. The garbage collector is left as every
     program has it, switched on, and starts from zero.
     """
     time.sleep(0.005)

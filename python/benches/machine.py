@@ -1,4 +1,4 @@
-"""Where and when the figures were taken."""
+"""The machine and the date of the figures."""
 
 import datetime
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 
 
 class Disturbance:
-    """Finds out whether the machine has been busy with something else."""
+    """Measures how busy other programs keep the machine."""
 
     def __init__(self) -> None:
-        """Begin to watch."""
+        """Begin to watch the processors."""
         self._since = time.monotonic()
         self._others = _seconds_of_others()
 
     def share(self) -> float:
-        """Return the share of the processors that others have had since the watch began."""
+        """Return the share of the processors that other programs have had since the watch began."""
         capacity = (time.monotonic() - self._since) * _cores()
         # The kernel counts the machine's time in ticks, so that this may be a little below zero.
         return max(0.0, (_seconds_of_others() - self._others) / capacity)
@@ -28,7 +28,7 @@ class Disturbance:
 def _seconds_of_others() -> float:
     """Return how long the processors were busy, but not with this process or its children.
 
-    What the host gave to another machine counts.
+    The time that the host gave to another machine counts as busy.
     """
     # cpu, user, nice, system, idle, iowait, irq, softirq, steal, and guests (in user too).
     ticks = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
@@ -66,5 +66,5 @@ def interpreter() -> str:
 
 
 def is_of_the_targets() -> bool:
-    """Whether this is the interpreter that the targets are set for."""
+    """Return whether this is the interpreter that the targets are set for."""
     return sys.implementation.name == "cpython" and sys.version_info[:2] == (3, 13)

@@ -19,13 +19,13 @@ _PASSES = 4
 #: About how many bytes go through a pool in one pass, and how many tasks at most and at least.
 _BYTES = 24 << 20
 _MOST, _LEAST = 200, 4
-#: How many calls are one task, or are ahead of the iteration.
+#: The number of calls in one task, or ahead of the iteration.
 _AT_A_TIME = 4
 
 
 @dataclass
 class Record:
-    """Something with a long field."""
+    """An object with a long field."""
 
     name: str
     numbers: list[int]
@@ -47,7 +47,7 @@ def make(kind: str, size: int, number: int) -> Any:
 
 
 def take(value: object) -> bool:
-    """Take a payload, and look at what it is."""
+    """Take a payload, and check it."""
     return value is not None
 
 

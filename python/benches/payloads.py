@@ -24,9 +24,9 @@ LIBRARIES = ["concurrent.futures", "concurrent_futures"]
 KINDS = ["bytes", "str", "array", "dict of arrays", "dataclass"]
 DIRECTIONS = ["argument", "result"]
 SIZES = [100, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 8 << 20, 64 << 20]
-#: Those of a run in some minutes.
+#: The sizes of a run of some minutes.
 FEW_SIZES = [100, 64 << 10, 1 << 20, 8 << 20]
-#: Where memory is looked at.
+#: The size at which memory is measured.
 LONG = 8 << 20
 #: A cell is slower from here on.
 SLOWER = 0.95
@@ -46,7 +46,7 @@ class Cell:
     form: str
 
     def command(self, library: str) -> list[str]:
-        """Return how it is measured for one library."""
+        """Return the command that measures the cell for one library."""
         words = [library, self.kind, str(self.size), self.direction, self.form]
         return [sys.executable, str(_CELL), *words]
 
@@ -55,7 +55,7 @@ class Peak(threading.Thread):
     """Looks at how much memory a process and its children have, shared memory included."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        """Begin to look."""
+        """Begin to watch a process."""
         super().__init__(daemon=True)
         self._process = process
         self._before = _shared()
@@ -63,7 +63,7 @@ class Peak(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look until the process has ended."""
+        """Look at the memory until the process has ended."""
         while self._process.poll() is None:
             own = sum(_private(pid) for pid in _family(self._process.pid))
             self.bytes = max(self.bytes, own + max(0, _shared() - self._before))
@@ -156,7 +156,7 @@ def memory() -> str:
 
 
 def render(sizes: Sequence[int], rounds: int) -> str:
-    """Return the section."""
+    """Return the section as Markdown."""
     place = [machine.today(), machine.processor(), machine.kernel(), machine.interpreter()]
     disturbance = machine.Disturbance()
     tables = [speeds(sizes, rounds), memory()]
@@ -164,7 +164,9 @@ def render(sizes: Sequence[int], rounds: int) -> str:
     return "\n\n".join(
         [
             "## Payloads of worker processes, in Python",
-            " · ".join([*place, f"others took {digits(share)} % of the processors meanwhile"]),
+            " · ".join(
+                [*place, f"other programs took {digits(share)} % of the processors meanwhile"]
+            ),
             f"Written by `make bench-payloads`. How many times the standard library's speed the "
             f"package has with objects of these sizes: above 1, it is faster. Before the slash, "
             f"in fresh heaps; behind it, in used ones. Each cell is the median over {rounds} "

@@ -1,4 +1,4 @@
-"""What the workloads share: warm pools, no-ops, and a row for each contestant."""
+"""Shared parts of the workloads: warm pools, no-ops, and a row for each contestant."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def identity(item: int) -> int:
 @contextmanager
 def warm(contestant: Contestant, workers: int = WORKERS) -> Iterator[Pool]:
     """Make a pool whose workers have all run a task and have come to rest."""
-    # Nobody passes before all workers are there.
+    # No task passes before all workers are there.
     barrier = threading.Barrier(workers)
     with contestant.open(workers) as pool:
         pool.run_all(barrier.wait, workers)
@@ -40,7 +40,7 @@ def entries(run: Callable[[Contestant], Sample]) -> list[Entry]:
 
 
 def table_of_tasks(settings: Settings, count: int, work: Callable[[Pool], bool]) -> Table:
-    """Time what a warm pool does with a number of tasks; it tells whether it has been done."""
+    """Time `work` with a warm pool; `work` returns whether the tasks were done."""
 
     def run(contestant: Contestant) -> Sample:
         with warm(contestant) as pool:

@@ -11,15 +11,15 @@ from typing import Any
 
 from contestants import OURS, Contestant, Pool, UnableError
 
-#: How long an answer may take that a crash in another task may have lost, in seconds.
+#: The time in seconds for an answer that a crash in another task may have lost.
 _LOST = 10
 
 
 class ProcessPool:
-    """A pool as the workloads see it. What a pool cannot do, it leaves as it is here."""
+    """A pool as the workloads see it. A pool does not override the methods that it cannot offer."""
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Submit one call, and return what it takes to ask for the result."""
+        """Submit one call, and return a handle of the result."""
         raise UnableError
 
     def take(self, handle: Any, timeout: float | None = None) -> Any:
@@ -40,11 +40,11 @@ class ProcessPool:
         raise UnableError
 
     def map(self, function: Callable[[int], int], items: range) -> list[int]:
-        """Call the function for each item, as the pool does if it is not told anything."""
+        """Call the function for each item, with the pool's default chunks."""
         raise UnableError
 
     def survivors(self, function: Callable[[int, int], int], count: int, bad: int) -> int:
-        """Submit calls of which one exits its worker; return how many of the others answer."""
+        """Submit calls of which one exits its worker; return how many of the other calls return."""
         answers = 0
         with suppress(Exception):
             handles = [self.submit(function, item, bad) for item in range(count)]
@@ -76,7 +76,7 @@ class FuturesPool(ProcessPool):
 
 
 class PebblePool(FuturesPool):
-    """The one of pebble; its futures are the standard library's."""
+    """The pool of pebble, whose futures are the standard library's."""
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._executor.schedule(function, args=args)
@@ -89,7 +89,7 @@ class PebblePool(FuturesPool):
 
 
 class ApplyPool(ProcessPool):
-    """The one of multiprocessing, which mpire's is after."""
+    """The pool of multiprocessing, and mpire's, which has the same interface."""
 
     def __init__(self, pool: Any, one_by_one: dict[str, int]) -> None:
         """Use a pool, and the setting that makes its map take each item alone."""
@@ -204,7 +204,7 @@ def _joblib(workers: int, method: str | None) -> Iterator[ProcessPool]:
 
 
 def _hanging(_: int, __: str | None) -> AbstractContextManager[ProcessPool]:
-    """For one that may not come to its end when a worker dies."""
+    """Refuse the workload, for pools that may hang when a worker dies."""
     raise UnableError
 
 
@@ -214,10 +214,10 @@ def _no_threads(_: int) -> AbstractContextManager[Pool]:
 
 @dataclass(frozen=True)
 class ProcessContestant(Contestant):
-    """Someone who takes part with processes."""
+    """A contestant with worker processes."""
 
     processes: Open
-    #: The same, as it is made by those who expect workers to die.
+    #: Makes the pool with the settings for workers that die.
     crashing: Open
 
 
@@ -239,5 +239,5 @@ ALL: Sequence[ProcessContestant] = (
 
 
 def installed() -> list[ProcessContestant]:
-    """Return those that can take part."""
+    """Return the installed contestants."""
     return [contestant for contestant in ALL if contestant.is_installed]

@@ -1,4 +1,4 @@
-"""How long it takes to make a pool of processes, to take its first result, and to end it."""
+"""The time to make a pool of processes, to take its first result, and to end it."""
 
 import math
 import statistics
@@ -25,7 +25,7 @@ _PROGRAM_OF = {
 }
 #: Programs that import a class by its name.
 _BY_NAME = {OURS.name: "ours_by_name.py", STANDARD_LIBRARY.name: "standard_library_by_name.py"}
-#: Those whose only start method starts a new interpreter, as spawn does.
+#: The contestants whose only start method starts a new interpreter, as spawn does.
 _LIKE_SPAWN = ("loky", "joblib")
 
 
@@ -59,15 +59,16 @@ def start(settings: Settings) -> Section:
     )
     return Section(
         "Start processes, take the first result, shut down",
-        "From making a pool of 2 workers to the end of all that were started, with one no-op. Each "
-        "contestant has a small program of its own (in `python/benches/programs`), which imports "
-        "nothing but its package, as its worker processes do once more where they are no forks "
-        f"of it. It makes {repeated + 1} pools one after the other, and does not count the first, "
-        "with which the fork server and the resource tracker are started, which stay; the median "
-        "of the others is the figure of a round. Programs are `import concurrent.futures`, or ours "
-        "in its place; in the last column, `from concurrent.futures import ProcessPoolExecutor`, "
-        "with which spawned workers load all that there is of the executors, without a need. "
-        "loky and joblib have a start method of their own: a new interpreter, as with spawn.",
+        "From making a pool of 2 workers to the end of all that were started, with one no-op. "
+        "Each contestant has a small program of its own (in `python/benches/programs`), which "
+        "imports nothing but its package. Its worker processes import the package once more "
+        f"where they are no forks of it. The program makes {repeated + 1} pools one after the "
+        "other. The first pool does not count, as it starts the fork server and the resource "
+        "tracker. The median of the other pools is the figure of a round. Programs begin by "
+        "`import concurrent.futures`, or ours in its place. In the last column, they begin by "
+        "`from concurrent.futures import ProcessPoolExecutor`, with which spawned workers load "
+        "the executors without need. The start method of loky and joblib is their own: a new "
+        "interpreter, as with spawn.",
         table,
         targets(table, [1.25] * len(columns), "ms", [f"{column}: " for column in columns]),
         PROCESSES,

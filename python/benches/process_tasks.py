@@ -1,4 +1,4 @@
-"""What the worker processes of the contestants do: each of them imports this module."""
+"""The tasks of the contestants' worker processes: each worker imports this module."""
 
 import os
 import time

@@ -33,7 +33,7 @@ def entries(run: Callable[[ProcessContestant], Sample]) -> list[Entry]:
 
 
 def milliseconds_since(start: float) -> float:
-    """Return how long ago something was."""
+    """Return the milliseconds since a moment."""
     return (time.perf_counter() - start) * 1e3
 
 
@@ -62,7 +62,7 @@ def submit(settings: Settings) -> Section:
 
 
 def round_trip(settings: Settings) -> Section:
-    """Submit one, and wait for it before the next."""
+    """Submit one call, and wait for its result before the next."""
     count = settings.size(2_000, 200)
 
     def run(contestant: ProcessContestant) -> Sample:
@@ -110,7 +110,7 @@ def map_one_by_one(settings: Settings) -> Section:
 
 
 def map_by_default(settings: Settings) -> Section:
-    """Map a function over items, as the pool likes to."""
+    """Map a function over items, with the pool's default chunks."""
     items = range(settings.size(200_000, 5_000))
     # The standard library's takes half a minute for as many, and all that is compared is the
     # time for one item.
@@ -179,8 +179,8 @@ def crash(settings: Settings) -> Section:
     measured = None if lost is None else f"{count - 1 - lost:.0f} results"
     return Section(
         f"One of {count} tasks exits its worker",
-        f"How many of the other {count - 1} results are lost, and how long it takes to get the "
-        "others. `on_worker_death` is `isolate` for ours; the others have no such setting. mpire's "
+        f"The number of the other {count - 1} results that are lost, and the time to get the rest. "
+        "`on_worker_death` is `isolate` for ours; the others have no such setting. mpire's "
         "pool may hang at its end then, and is left out.",
         table,
         [Target(f"{count - 1} results", measured, lost == 0)],

@@ -11,12 +11,12 @@ import process_contestants
 from harness import Figure, Row, Settings
 
 #: The parts of the report.
-THREADS, PROCESSES = "Threads", "Processes"
+THREADS, PROCESSES, INTERPRETERS = "Threads", "Processes", "Interpreters"
 
 BEGIN = "<!-- python:begin -->"
 END = "<!-- python:end -->"
 
-#: Others' share of the processors from which on the figures are not to be trusted.
+#: Share of the processors that other programs may use before the figures are not to be trusted.
 _DISTURBED = 0.05
 
 
@@ -31,7 +31,7 @@ class Table:
     compared: Sequence[int] = (0,)
 
     def median(self, contestant: contestants.Contestant, column: int) -> float | None:
-        """Return a contestant's figure, if it takes part and can do it."""
+        """Return a contestant's figure, if there is one."""
         for row in self.rows:
             if row.entry.name == contestant.name and row.figures:
                 return row.figures[column].median
@@ -46,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """Something that was promised, and what came of it."""
+    """A promised figure, and the measured one."""
 
     promise: str
     #: Nothing if ours does not take part.
@@ -55,7 +55,7 @@ class Target:
 
     @classmethod
     def times(cls, table: Table, column: int, least: float, unit: str, what: str = "") -> "Target":
-        """Promise a multiple of the standard library's speed."""
+        """Return the target of a multiple of the standard library's speed."""
         promise = f"{what}{least:g} times the standard library's speed"
         ours = table.median(contestants.OURS, column)
         theirs = table.median(contestants.STANDARD_LIBRARY, column)
@@ -66,7 +66,7 @@ class Target:
 
     @classmethod
     def at_most(cls, table: Table, column: int, most: float, unit: str, what: str = "") -> "Target":
-        """Promise a figure that is not above a limit."""
+        """Return the target of a figure that is not above a limit."""
         promise = f"{what}at most {most:g} {unit}"
         ours = table.median(contestants.OURS, column)
         if ours is None:
@@ -75,7 +75,7 @@ class Target:
 
     @classmethod
     def fastest(cls, table: Table, column: int, unit: str, what: str = "") -> "Target":
-        """Promise a figure that nobody else's is below."""
+        """Return the target of a figure that no other contestant is below."""
         promise = f"{what}faster than every other pool"
         ours = table.median(contestants.OURS, column)
         others = [
@@ -92,7 +92,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """Say what came of it."""
+        """Return whether the promise was met, in words."""
         if self.measured is None:
             return "not measured"
         return "met" if self.met else "**not met**"
@@ -101,7 +101,7 @@ class Target:
 def targets(
     table: Table, times: Sequence[float], unit: str, what: Sequence[str] = ("",)
 ) -> list[Target]:
-    """Promise a multiple of the standard library's speed for each column, and to be the first."""
+    """Return a target for each column: a multiple of the standard library's speed."""
     promised = []
     for column, (least, name) in enumerate(zip(times, what, strict=True)):
         promised.append(Target.times(table, column, least, unit, name))
@@ -114,11 +114,11 @@ class Section:
     """A workload's part of the report."""
 
     title: str
-    #: What is run, and what the rows are.
+    #: Describes the workload and the rows.
     text: str
     table: Table
     targets: Sequence[Target] = field(default=())
-    #: Which part of the report it belongs to.
+    #: The part of the report that the section belongs to.
     part: str = THREADS
 
 
@@ -127,7 +127,7 @@ class Part:
     """A part of the report: the pools of one kind."""
 
     name: str
-    #: Of which pools, and in which state.
+    #: The kind of the pools, and their state.
     pools: str
     contestants: Sequence[contestants.Contestant]
 
@@ -135,6 +135,7 @@ class Part:
 PARTS = (
     Part(THREADS, "4 workers", contestants.ALL),
     Part(PROCESSES, "2 workers, forked", process_contestants.ALL),
+    Part(INTERPRETERS, "2 workers", (contestants.OURS, contestants.STANDARD_LIBRARY)),
 )
 
 
@@ -172,7 +173,7 @@ def _introduction(part: Part, settings: Settings, disturbance: float) -> str:
         machine.kernel(),
         machine.interpreter(),
         contestants.versions(part.contestants),
-        f"others took {digits(disturbance * 100)} % of the processors meanwhile",
+        f"other programs took {digits(disturbance * 100)} % of the processors meanwhile",
     ]
     warnings = []
     if settings.quick:
@@ -188,9 +189,10 @@ def _introduction(part: Part, settings: Settings, disturbance: float) -> str:
         warnings.append(f"**Not installed: {', '.join(missing)}.**")
     warnings.append(
         f"Written by `python python/benches/run.py`. Contestants are interleaved: each of "
-        f"{settings.rounds} rounds runs all of them once, in one process, in an order that changes "
-        f"from round to round, each with a fresh pool of {part.pools} (unless said otherwise) "
-        "which have all run a task already; the garbage collector is on, as in every program. A "
+        f"{settings.rounds} rounds runs all of them once, in one process, in an order that "
+        f"changes from round to round. Each contestant has a fresh pool of {part.pools} (unless "
+        "said otherwise) which have all run a task already. The garbage collector is on, as in "
+        "every program. A "
         "cell shows the median over the rounds, and in parentheses the lowest and the highest; "
         "lower is better. A column × tells how many times better than that of `concurrent.futures` "
         "a median is: above 1, it is faster, or smaller. A dash: cannot do it. Rows in *italics* "

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import contestants
+import interpreter_workloads
 import process_contestants
 import process_start
 import process_workloads
@@ -40,6 +41,9 @@ WORKLOADS: dict[str, Callable[[Settings], report.Section]] = {
     "process-values": process_workloads.long_values,
     "process-start": process_start.start,
     "process-crash": process_workloads.crash,
+    "interpreter-submit": interpreter_workloads.submit,
+    "interpreter-round-trip": interpreter_workloads.round_trip,
+    "interpreter-map": interpreter_workloads.map_,
 }
 _REPORT = Path(__file__).parents[2] / "BENCHMARKS.md"
 
@@ -54,6 +58,9 @@ def main() -> int:
     disturbance = Disturbance()
     sections = []
     for name in arguments.only:
+        if interpreter_workloads.OBSTACLE and name.startswith("interpreter-"):
+            print(f"\n{name} skipped: {interpreter_workloads.OBSTACLE}", file=sys.stderr)
+            continue
         print(f"\n{name} ", end="", file=sys.stderr, flush=True)
         sections.append(WORKLOADS[name](settings))
     print(file=sys.stderr)
@@ -116,7 +123,7 @@ def positive(text: str) -> int:
 
 
 def obstacle(output: Path | None) -> str | None:
-    """Return what would make the figures mean nothing."""
+    """Return the reason why figures would be meaningless, if there is one."""
     if concurrent.futures.ThreadPoolExecutor.__module__ != "concurrent.futures.thread":
         return "the standard library's thread pool has been replaced: nothing to compare with"
     missing = sorted(

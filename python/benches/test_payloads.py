@@ -1,4 +1,4 @@
-"""The table of payloads."""
+"""Tests of the table of payloads."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the report looks like, and where it goes."""
+"""Tests of the report: its form, and its place in the file."""
 
 import pytest
 

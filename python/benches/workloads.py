@@ -11,7 +11,7 @@ from harness import Entry, Sample, Settings, check, measure, microseconds_each
 from pools import WORKERS, entries, identity, no_op, table_of_tasks, warm
 from report import Section, Table, Target
 
-#: How many tasks may be done and not taken yet, in a drain at a measured pace.
+#: The number of tasks that may be done and not taken yet, in a drain at a measured pace.
 _AHEAD = 16
 _SLEEPERS = 100
 _SLEEPS = 1_000
@@ -19,7 +19,7 @@ _SLEEP = 0.010
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Return how long something takes."""
+    """Return the milliseconds that a call takes."""
     start = time.perf_counter()
     work()
     return (time.perf_counter() - start) * 1e3
@@ -67,7 +67,7 @@ def submit(settings: Settings) -> Section:
 
 
 def round_trip(settings: Settings) -> Section:
-    """Submit one, and wait for it before the next."""
+    """Submit one task, and wait for it before the next."""
     count = settings.size(5_000, 500)
 
     def run(contestant: Contestant) -> Sample:
@@ -84,7 +84,7 @@ def round_trip(settings: Settings) -> Section:
     return Section(
         "Round trip, one at a time",
         "One thread submits a no-op and waits for its result before it submits the next. The CPU "
-        "time, of all threads, tells who waits by spinning.",
+        "time, of all threads, shows which pools wait by spinning.",
         table,
         [Target.times(table, 0, 3, "µs")],
     )
@@ -116,8 +116,8 @@ def as_completed(settings: Settings) -> Section:
     return Section(
         f"as_completed over {count:,} no-ops",
         "One thread submits all tasks, then takes the results in the order in which they finish. "
-        "multiprocessing has `imap_unordered` and joblib `generator_unordered` instead, which give "
-        "the results, and do not tell which task each is from.",
+        "Instead, multiprocessing has `imap_unordered` and joblib `generator_unordered`, which "
+        "give the results without naming their tasks.",
         table,
         [Target.times(table, 0, 15, "µs")],
     )
@@ -181,12 +181,13 @@ def drain(settings: Settings) -> Section:
     )
     return Section(
         f"Drain {count:,} futures by repeated wait(FIRST_COMPLETED)",
-        "`while pending: done, pending = wait(pending, return_when=FIRST_COMPLETED)`. By hand: the "
-        "futures have no pool, and the thread that waits finishes one before each call, so that "
-        "the time is that of `wait`; the target is for this. The others are with a pool, from the "
-        "submission on: a gate holds the tasks back; one may pass at the beginning, then as many "
-        "as `wait` has returned. So each call finds one done, after a worker was woken up for it, "
-        f"which takes most of our time; or up to {_AHEAD}, when so many may pass at the beginning. "
+        "`while pending: done, pending = wait(pending, return_when=FIRST_COMPLETED)`. By hand, "
+        "the futures have no pool, and the thread that waits finishes one before each call. So "
+        "the time is that of `wait`; the target is for this. The other columns are with a pool, "
+        "from the submission on. A gate holds the tasks back: one may pass at the beginning, "
+        "then as many as `wait` has returned. So each call finds one future done, after waking a "
+        f"worker for it, which takes most of our time. If {_AHEAD} may pass at the beginning, a "
+        f"call finds up to {_AHEAD}. "
         "At full speed all may pass at once, the pool is mostly through before the first call, and "
         "little but submitting is left.",
         table,
@@ -258,11 +259,12 @@ def sleeps(settings: Settings) -> Section:
     table = Table(columns, measure(settings.rounds, rows), compared=range(len(columns)))
     return Section(
         f"{_SLEEPS:,} sleeps of 10 ms on {_SLEEPERS} workers",
-        "Ideal: 100 ms. Warm: every worker has already run a task; the target is for this. Awake: "
-        "meanwhile, each processor has something to do that gives way to everything else, so that "
-        "it never goes idle: to come back takes a while, above all in a virtual machine, and after "
-        "sleeps there is little but that. Cold: the time includes making the pool, with its "
-        "threads. The floor has no pool and no queue: it tells what threads and sleeps alone cost.",
+        "Ideal: 100 ms. Warm: every worker has already run a task; the target is for this. "
+        "Awake: meanwhile, each processor runs a process that gives way to all others, so "
+        "that it never goes idle. Waking an idle processor takes a while, above all in a "
+        "virtual machine, and after sleeps it is most of the time. Cold: the time includes "
+        "making the pool, with its threads. The floor has no pool and no queue: it shows the "
+        "cost of threads and sleeps alone.",
         table,
         [
             Target.at_most(table, 0, 103, "ms", "warm: "),

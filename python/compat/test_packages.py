@@ -1,4 +1,5 @@
-"""Real packages that use executors, with the standard library's and with ours in their place.
+"""Tests of real packages that use executors, with the standard library and with this package in its
+place.
 
 Each program runs in an interpreter of its own, as most packages patch others. A program must
 print the same with the standard library and with ours. A package that is not installed is skipped.
@@ -33,7 +34,7 @@ def use(pool):
         print(repr(error))
 """
 
-#: There is no agent to send anything to.
+#: Settings for a program without an agent to send data to.
 QUIET_DATADOG = """
 import logging, os
 logging.disable()
@@ -218,7 +219,7 @@ PROGRAMS = {
     """,
 }
 
-#: Instrumentation that is there before `install()` is called.
+#: Instrumentation that is installed before `install()` is called.
 PATCHED_BEFORE = {
     "opentelemetry.instrumentation.threading": """
         from opentelemetry import context

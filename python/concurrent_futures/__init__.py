@@ -7,14 +7,14 @@ Replace the dot of the import by an underscore::
 or change nothing: ``python -m concurrent_futures script.py`` runs a program with this
 package in place of the standard library's, and so does :func:`install`.
 
-As in the standard library, a module is loaded when something of it is first asked for: programs
-with threads only need nothing of processes, and worker processes need no executors.
+As in the standard library, a module is loaded when one of its names is first used. Programs with
+threads only load nothing for processes, and worker processes load no executors.
 """
 
 import os
 import sys
 
-# What type checkers take for `typing.TYPE_CHECKING`, without loading that module.
+# Type checkers take this name for `typing.TYPE_CHECKING`; it costs no import of that module.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         wait,
     )
     from concurrent_futures._install import install, uninstall
+    from concurrent_futures._recording import Recording, recording
     from concurrent_futures.process import (
         BrokenProcessPool,
         ProcessPoolExecutor,
@@ -54,6 +55,7 @@ __all__ = [
     "Future",
     "InvalidStateError",
     "ProcessPoolExecutor",
+    "Recording",
     "TaskTerminatedError",
     "TaskTimeoutError",
     "ThreadPoolExecutor",
@@ -61,15 +63,23 @@ __all__ = [
     "WorkerDiedError",
     "as_completed",
     "install",
+    "recording",
     "uninstall",
     "wait",
 ]
 
 if sys.version_info >= (3, 14):
     if TYPE_CHECKING:
-        from concurrent.futures import InterpreterPoolExecutor as InterpreterPoolExecutor
+        from concurrent_futures.interpreter import (
+            InterpreterPoolExecutor as InterpreterPoolExecutor,
+        )
 
-    __all__ += ["InterpreterPoolExecutor"]
+    try:
+        import _interpreters as _interpreters
+    except ImportError:
+        pass  # This CPython has no interpreters beside the main one, nor has the standard library.
+    else:
+        __all__ += ["InterpreterPoolExecutor"]
 
 try:
     from concurrent_futures._engine import __version__ as __version__
@@ -79,21 +89,24 @@ except ImportError as error:
     # This interpreter is not the first of its process: the standard library does the work.
     __path__.insert(0, os.path.join(__path__[0], "_standard"))
 
-#: The modules that names are in, but for those in `_base`.
+#: The modules of all names except those in `_base`.
 _MODULES = {
     "BrokenProcessPool": "concurrent_futures.process",
-    # The standard library's own.
-    "InterpreterPoolExecutor": "concurrent.futures",
+    "InterpreterPoolExecutor": "concurrent_futures.interpreter",
     "ProcessPoolExecutor": "concurrent_futures.process",
+    "Recording": "concurrent_futures._recording",
     "TaskTerminatedError": "concurrent_futures.process",
     "TaskTimeoutError": "concurrent_futures.process",
     "ThreadPoolExecutor": "concurrent_futures.thread",
     "WorkerDiedError": "concurrent_futures.process",
     "install": "concurrent_futures._install",
+    "recording": "concurrent_futures._recording",
     "uninstall": "concurrent_futures._install",
 }
 
-_SUBMODULES = ("_base", "process", "thread")
+_SUBMODULES = ["_base", "process", "thread"]
+if "InterpreterPoolExecutor" in __all__:
+    _SUBMODULES.append("interpreter")
 
 # After a reload, they are looked up anew.
 for _name in (*__all__, *_SUBMODULES):
@@ -109,7 +122,7 @@ def _load(name: str) -> object:
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Load what is asked for the first time."""
+        """Import the module of a name at the first access, and return the object."""
         if name == "__version__":
             # The engine, which has it, cannot be loaded.
             from importlib.metadata import version

@@ -5,11 +5,10 @@ constants are the standard library's own, so that code written for it catches an
 them; so is ``Executor``.
 """
 
-from __future__ import annotations
-
 import concurrent.futures._base as _stdlib_base
 import contextlib
 import copyreg
+import functools
 import logging
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -31,19 +30,22 @@ from concurrent.futures._base import (
 )
 
 from concurrent_futures import TYPE_CHECKING, _engine, _private
-from concurrent_futures._hints import without_hints
+from concurrent_futures._private import without_hints
 
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures as _stdlib
-    from collections.abc import Generator, Iterable
-    from typing import Any, SupportsIndex, TypeVar
+    from collections.abc import Callable, Generator, Iterable
+    from typing import Any, ParamSpec, SupportsIndex, TypeVar
+
+    _P = ParamSpec("_P")
 
     _T = TypeVar("_T")
     # Any futures, and the same ones again.
     _F = TypeVar("_F", bound=_stdlib.Future[Any])
+    _MakeGenerator = TypeVar("_MakeGenerator", bound=Callable[..., Generator[Any, None, None]])
 else:
-    from concurrent_futures import _originals as _stdlib
+    _stdlib = _private.originals
 
 __all__ = [
     "ALL_COMPLETED",
@@ -70,8 +72,8 @@ __all__ = [
 
 TimeoutError = TimeoutError
 
-#: What nobody can be told any more (a callback that failed) is logged here.
-LOGGER: logging.Logger = logging.getLogger("concurrent.futures")
+#: The logger of errors that no caller can receive, such as those of callbacks.
+LOGGER: "logging.Logger" = logging.getLogger("concurrent.futures")
 
 # For futures of other libraries, and after `install()`.
 _original_wait = _stdlib.wait
@@ -84,10 +86,25 @@ _FIELDS = ("_condition", "_state", "_result", "_exception", "_waiters", "_done_c
 
 
 class DeadlockError(RuntimeError):
-    """Tasks wait for each other, so that none of them would ever finish.
+    """Raised for tasks that wait for each other in a cycle, so that none of them would ever finish.
 
     Or a task waits for one of its own pool, for which no thread can be started.
     """
+
+
+def shareable(function: "_MakeGenerator") -> "_MakeGenerator":
+    """Make the generators of a function such that threads may share them.
+
+    Threads may share the interpreter's own, except in free-threaded builds up to CPython 3.14.
+    """
+    if _engine.GENERATORS_ARE_SAFE:
+        return function
+
+    @functools.wraps(function)
+    def make(*args: "Any", **kwargs: "Any") -> "_engine.SharedGenerator[Any]":
+        return _engine.SharedGenerator(function(*args, **kwargs))
+
+    return make  # type: ignore[return-value]
 
 
 @without_hints
@@ -104,22 +121,22 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"]):
     _original = _stdlib_future
 
     def __init__(self) -> None:
-        """Make a pending future. Executors do this; others seldom need to."""
+        """Make a pending future. Executors do this; other code seldom needs to."""
 
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> str | tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: "SupportsIndex", /) -> "str | tuple[Any, ...]":
         if type(self).__reduce__ is not object.__reduce__:
             return self.__reduce__()
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what the standard library has in ``__dict__``: a copy shares it."""
+    def __getstate__(self) -> "dict[str, Any]":
+        """Return the names of the standard library's ``__dict__``: a copy shares their values."""
         return {name: getattr(self, name) for name in _FIELDS} | vars(self)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: "dict[str, Any]") -> None:
         for name, value in state.items():
             setattr(self, name, value)
 
-    def __await__(self) -> Generator[Any, None, _T]:
+    def __await__(self) -> "Generator[Any, None, _T]":
         """Wait in the running event loop. Cancelling the wait cancels the future."""
         import asyncio
 
@@ -128,7 +145,7 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"]):
             waiter = loop.create_future()
 
             def wake(_: object) -> None:
-                # If the loop is closed, nobody waits any more.
+                # If the loop is closed, no coroutine waits any more.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(_release, waiter)
 
@@ -145,26 +162,25 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"]):
 
 @without_hints
 def wait(
-    fs: Iterable[_F],
-    timeout: float | None = None,
+    fs: "Iterable[_F]",
+    timeout: "float | None" = None,
     return_when: str = ALL_COMPLETED,
-) -> _engine._DoneAndNotDone[_F]:
+) -> "_engine._DoneAndNotDone[_F]":
     """Wait for futures, of any executors.
 
-    Returns two sets, ``done`` and ``not_done``, when all futures are done, or, depending on
-    ``return_when``, when the first is done or has raised an exception; or after ``timeout``
-    seconds.
+    Returns two sets, ``done`` and ``not_done``, when all futures are done, or after ``timeout``
+    seconds. ``return_when`` may ask for less: for the first future that is done, or that has raised
+    an exception.
     """
-    is_replaced = _private.is_threading_replaced()
-    result: Any = set(fs) if is_replaced else _engine.wait(fs, timeout, return_when)
+    result: Any = _engine.wait(fs, timeout, return_when)
     if isinstance(result, set):
-        # There are others among them than those of our executors, or others' locks to wait with.
+        # Futures of other executors are among them, or other libraries' locks to wait with.
         result = _original_wait(result, timeout, return_when)
     both: _engine._DoneAndNotDone[_F] = result
     return both
 
 
-def _wait_with_condition(future: Future[Any], timeout: float | None) -> bool:
+def _wait_with_condition(future: "Future[Any]", timeout: "float | None") -> bool:
     """Wait for a future by its condition; return whether it is done."""
     with future._condition:
         if not future.done():
@@ -173,13 +189,22 @@ def _wait_with_condition(future: Future[Any], timeout: float | None) -> bool:
 
 
 @without_hints
-def as_completed(fs: Iterable[_F], timeout: float | None = None) -> Generator[_F, None, None]:
+@shareable
+def as_completed(
+    fs: "Iterable[_F]", timeout: "float | None" = None, *, progress: bool = False
+) -> "Generator[_F, None, None]":
     """Yield futures, of any executors, each as it is done; those that are done already first.
 
     Raises TimeoutError if the next future is not done ``timeout`` seconds after the first was asked
-    for.
+    for. With ``progress``, the iteration shows a bar of tqdm, if that is installed.
     """
-    iterator = _engine.as_completed(fs, timeout)
+    iterator: Any
+    if progress:
+        from concurrent_futures import _progress
+
+        iterator = _progress.of_futures(lambda own: as_completed(own, timeout), fs)
+    else:
+        iterator = _engine.as_completed(fs, timeout)
     del fs
     try:
         yield from iterator
@@ -188,7 +213,8 @@ def as_completed(fs: Iterable[_F], timeout: float | None = None) -> Generator[_F
 
 
 @without_hints
-def result_iterator(iterator: _engine.ResultIterator[_T]) -> Generator[_T, None, None]:
+@shareable
+def result_iterator(iterator: "_engine.ResultIterator[_T]") -> "Generator[_T, None, None]":
     """Yield the results of ``map``."""
     try:
         yield from iterator
@@ -197,14 +223,16 @@ def result_iterator(iterator: _engine.ResultIterator[_T]) -> Generator[_T, None,
 
 
 # Profiles and error messages name it as the standard library's.
-result_iterator.__qualname__ = "Executor.map.<locals>.result_iterator"
+getattr(
+    result_iterator, "__wrapped__", result_iterator
+).__qualname__ = "Executor.map.<locals>.result_iterator"
 
 #: The originals that these functions stand for where they are installed.
 wait._original = _original_wait  # type: ignore[attr-defined]
 as_completed._original = _original_as_completed  # type: ignore[attr-defined]
 
 
-def _release(waiter: asyncio.Future[None]) -> None:
+def _release(waiter: "asyncio.Future[None]") -> None:
     """End a wait, unless it was cancelled."""
     if not waiter.done():
         waiter.set_result(None)

@@ -21,20 +21,20 @@ _MISSING = object()
 
 
 class CarriedOver:
-    """Changes of our classes, and how to undo them."""
+    """Records changes of our classes, and undoes them."""
 
     def __init__(self) -> None:
         self._changes: list[tuple[type, str, object, object]] = []
-        #: Classes that have got a `__class__`.
+        #: The classes that were given a `__class__` descriptor.
         self._described: list[type] = []
 
     def set(self, owner: type, name: str, value: object) -> None:
-        """Change a class."""
+        """Change an attribute of a class, and record the change."""
         self._changes.append((owner, name, vars(owner).get(name, _MISSING), value))
         setattr(owner, name, value)
 
     def undo(self) -> None:
-        """Undo the changes, but for what somebody else has changed since."""
+        """Undo the changes, except for attributes that other code has changed since."""
         for owner, name, before, value in reversed(self._changes):
             if vars(owner).get(name) is not value:
                 continue
@@ -47,7 +47,7 @@ class CarriedOver:
             _engine.describe_class(self._described.pop(), None)
 
     def patches(self, original: type, ours: type) -> None:
-        """Do to our class what was done to the original."""
+        """Apply the patches of the original class to our class."""
         patched = {}
         for base in reversed(original.__mro__[:-1]):
             for name, value in vars(base).items():
@@ -84,7 +84,7 @@ class CarriedOver:
 
 
 def _common_subclass(first: type, second: type) -> type:
-    """Return what an object of the first class is taken for, so that it is one of the second."""
+    """Return an object that makes instances of the first class count as instances of the second."""
     names = {"__module__": first.__module__, "__qualname__": first.__qualname__}
     try:
         return types.new_class(
@@ -105,7 +105,7 @@ def _is_patched(value: object, name: str, owner: type) -> bool:
 
 
 def _defined_code(module: ModuleType, qualified_name: str) -> CodeType | None:
-    """Return the code that a module has defined a method with."""
+    """Return the code of a method that a module has defined."""
     try:
         loader: Any = module.__loader__
         code = loader.get_code(module.__name__)
@@ -130,7 +130,7 @@ def lead_original(original: type, native: Callable[..., object], number: int) ->
 
 
 def _function_with(code: CodeType | None, patched: object, depth: int = 6) -> FunctionType | None:
-    """Find the function with this code in what wraps it."""
+    """Find the function with this code among the functions that a wrapper wraps."""
     # A wrapper may say that its class is that of a function.
     function = patched if type(patched) is FunctionType else None
     if function is not None and function.__code__ == code:

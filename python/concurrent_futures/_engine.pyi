@@ -1,8 +1,8 @@
-"""The native module. What its parts do is in their docstrings, which are the users'."""
+"""The native module. The docstrings of its parts, which users read, are in the module itself."""
 
 import concurrent.futures
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import CodeType, FrameType, GenericAlias
 from typing import (
     Any,
@@ -21,27 +21,34 @@ from typing_extensions import disjoint_base
 from concurrent_futures import _base, _private, process
 
 __all__ = [
+    "GENERATORS_ARE_SAFE",
     "MAX_WORKERS",
     "AsCompleted",
     "CallbacksThread",
     "Future",
     "JobsThread",
     "ProcessPool",
+    "Recording",
     "ResultIterator",
+    "SharedGenerator",
     "SpanIterator",
     "Supervisor",
     "ThreadPool",
     "__version__",
     "allow_interrupts",
+    "are_unchanged",
     "as_completed",
     "call_chunk",
+    "call_with_label",
     "describe_class",
     "interpreter_exits",
+    "is_threading_replaced",
     "lead_to",
     "leads_to",
     "life_of_this_process",
     "live_no_longer_than",
     "look_up_for_futures",
+    "look_up_for_interpreters",
     "look_up_for_processes",
     "look_up_for_threads",
     "look_up_for_workers",
@@ -49,7 +56,9 @@ __all__ = [
     "register_hooks",
     "serve",
     "use_types",
+    "versions",
     "wait",
+    "with_signals_held",
 ]
 
 _T = TypeVar("_T")
@@ -57,6 +66,7 @@ _P = ParamSpec("_P")
 # Any futures, and the same ones again: the standard library's, ours or another library's.
 _F = TypeVar("_F", bound=concurrent.futures.Future[Any])
 
+GENERATORS_ARE_SAFE: Final[bool]
 MAX_WORKERS: Final[int]
 __version__: Final[str]
 
@@ -101,6 +111,7 @@ class ThreadPool:
         copy_context: bool,
         threads: set[threading.Thread],
         workers: _private.WorkQueue,
+        create_context: Callable[[], object] | None,
     ) -> None: ...
     def _submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
@@ -109,7 +120,7 @@ class ThreadPool:
     def _is_standard(self) -> bool: ...
     def _has_started(self) -> bool: ...
     def _give_up(
-        self, successor: Callable[[], object]
+        self, successor: Callable[[Any], object]
     ) -> list[tuple[_base.Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]]: ...
     def _is_closed(self) -> bool: ...
     def _what_broke(self) -> str | bool: ...
@@ -126,6 +137,26 @@ class ThreadPool:
     def _is_worker(self) -> bool: ...
     def _pending(self) -> int: ...
 
+@disjoint_base
+class Recording:
+    """The native part of `concurrent_futures.Recording`."""
+
+    def __new__(
+        cls, *, records_per_thread: int | None = None, arguments: int | None = None
+    ) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_error: object) -> None: ...
+    def stop(self) -> None: ...
+    @property
+    def is_running(self) -> bool: ...
+    def trace(self) -> bytes: ...
+    def columns(self) -> bytes: ...
+    def _save(self, path: str) -> None: ...
+
+def call_with_label(
+    label: str, function: Callable[..., _T], /, *args: object, **kwargs: object
+) -> _T: ...
+
 @final
 class ResultIterator(Iterator[_T]):
     """The iterator from which the generator of `ThreadPoolExecutor.map` yields."""
@@ -134,6 +165,25 @@ class ResultIterator(Iterator[_T]):
     def __next__(self) -> _T: ...
     def send(self, value: object) -> _T: ...
     def close(self) -> None: ...
+
+@final
+class SharedGenerator(Generator[_T]):
+    """A generator that threads may share, where the interpreter's may not be."""
+
+    def __new__(cls, generator: Generator[_T]) -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> _T: ...
+    def send(self, value: None) -> _T: ...
+    def throw(self, *exception: Any) -> _T: ...
+    def close(self) -> None: ...
+    @property
+    def gi_running(self) -> bool: ...
+    @property
+    def gi_frame(self) -> FrameType | None: ...
+    @property
+    def gi_yieldfrom(self) -> Iterator[Any] | None: ...
+    @property
+    def gi_suspended(self) -> bool: ...
 
 @disjoint_base
 class ProcessPool:
@@ -189,7 +239,7 @@ class ProcessPool:
 
 @final
 class CallbacksThread:
-    """What the thread for callbacks of a process pool runs."""
+    """The body of the thread for callbacks of a process pool."""
 
     def run(self) -> None: ...
 
@@ -201,7 +251,7 @@ class JobsThread:
 
 @final
 class Supervisor:
-    """What the supervisor thread of a process pool runs."""
+    """The body of the supervisor thread of a process pool."""
 
     def run(self) -> None: ...
     def close(self) -> None: ...
@@ -249,10 +299,16 @@ def wait(
 def use_types(
     future: type[_base.Future[Any]], deadlock_error: type[RuntimeError]
 ) -> tuple[type[_base.Future[Any]], type[RuntimeError]]: ...
+def look_up_for_interpreters() -> None: ...
 def look_up_for_futures() -> None: ...
 def look_up_for_threads() -> None: ...
 def look_up_for_workers() -> None: ...
 def look_up_for_processes() -> None: ...
+def is_threading_replaced() -> bool: ...
+def versions(classes: tuple[type, ...]) -> list[int] | None: ...
+def are_unchanged(
+    classes: tuple[type, ...], versions: list[int], names: dict[str, Any], values: dict[str, Any]
+) -> bool: ...
 def interpreter_exits() -> None: ...
 def lead_to(
     function: Callable[..., object], method: Callable[..., object], number: int
@@ -267,4 +323,5 @@ def serve(
 def refuse(channel: int, why: str) -> None: ...
 def call_chunk(function: Callable[..., object], items: list[Any], is_single: bool) -> list[Any]: ...
 def allow_interrupts() -> None: ...
+def with_signals_held(function: Callable[..., _T], *arguments: Any) -> _T: ...
 def register_hooks() -> None: ...

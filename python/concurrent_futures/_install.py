@@ -7,13 +7,11 @@ stand for. So all of these get this package's classes and functions from then on
     from concurrent.futures import thread
     from concurrent.futures import Future, wait    # also where it was executed before install()
 
-The last works because every module that is loaded is searched for global names that stand
-for one of the originals. What a module made of an original before, such as a derived class, a
-class attribute or a default argument, stays as it is, and works together with this package.
+The last works because every loaded module is searched for global names that stand for one of the
+originals. A module may have used an original before, in a derived class, a class attribute or a
+default argument. Such an object stays as it is, and works together with this package.
 """
 
-import contextlib
-import importlib
 import sys
 import threading
 import types
@@ -21,32 +19,35 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from concurrent_futures import _base, _engine, _originals, process, thread
+import concurrent_futures
+from concurrent_futures import _base, _engine, _private, process, thread
 from concurrent_futures._carry_over import CarriedOver, lead_original
 
 _PACKAGE = "concurrent_futures"
+
+# Each class with what takes its place.
+_CLASSES: list[tuple[type, type]] = [
+    (_base._stdlib_future, _base.Future),
+    (thread._stdlib_executor, thread.ThreadPoolExecutor),
+    (process._stdlib_executor, process.ProcessPoolExecutor),
+]
+
+if sys.version_info >= (3, 14) and "InterpreterPoolExecutor" in concurrent_futures.__all__:
+    from concurrent_futures import interpreter
+
+    _CLASSES.append((interpreter._stdlib_executor, interpreter.InterpreterPoolExecutor))
 
 # Each original with what takes its place. Where both are the same, there is nothing to do.
 _PAIRS: list[tuple[object, object]] = [
     (original, ours)
     for original, ours in (
-        (_originals.Future, _base.Future),
-        (_originals.Executor, _base.Executor),
-        (_originals.wait, _base.wait),
-        (_originals.as_completed, _base.as_completed),
-        (_originals.ThreadPoolExecutor, thread.ThreadPoolExecutor),
-        (_originals.ProcessPoolExecutor, process.ProcessPoolExecutor),
+        (_private.originals.Executor, _base.Executor),
+        (_private.originals.wait, _base.wait),
+        (_private.originals.as_completed, _base.as_completed),
+        *_CLASSES,
     )
     if original is not ours
 ]
-
-
-# Each class with what takes its place.
-_CLASSES = (
-    (_base._stdlib_future, _base.Future),
-    (thread._stdlib_executor, thread.ThreadPoolExecutor),
-    (process._stdlib_executor, process.ProcessPoolExecutor),
-)
 
 
 class _Change(NamedTuple):
@@ -69,10 +70,6 @@ def install() -> None:
     Calling it again does nothing, unless a module has got at an original in the meantime.
     """
     with _lock:
-        # From CPython 3.14 on. Its pool must derive from the original, not from what takes
-        # its place.
-        with contextlib.suppress(ImportError):
-            importlib.import_module("concurrent.futures.interpreter")
         if sys.modules["concurrent.futures"].Future is not _base.Future:
             _carried_over.undo()
             for original, ours in _CLASSES:

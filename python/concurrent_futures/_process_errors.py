@@ -1,6 +1,4 @@
-"""What can go wrong with worker processes."""
-
-from __future__ import annotations
+"""The errors of worker processes."""
 
 import pickle
 import signal as _signal
@@ -31,21 +29,23 @@ class WorkerDiedError(BrokenProcessPool, _RemoteTraceback):
     cause (``__cause__``) of the ``BrokenProcessPool`` that all futures of the pool raise.
     """
 
-    def __init__(self, message: str, pid: int | None = None, exitcode: int | None = None) -> None:
+    def __init__(
+        self, message: str, pid: "int | None" = None, exitcode: "int | None" = None
+    ) -> None:
         BrokenProcessPool.__init__(self, message)
         told: Any = f"\n'''\nProcess {pid} terminated abruptly with exit code {exitcode}'''"
         self.tb = told
         #: The process id of the worker.
         self.pid = pid
-        #: Its exit code; -N for signal N; None if nobody knows.
+        #: The exit code of the worker; -N for signal N; None if unknown.
         self.exitcode = exitcode
 
     def __str__(self) -> str:
         return str(self.args[0])
 
     @property
-    def signal(self) -> _signal.Signals | int | None:
-        """The signal that killed the worker, if one did."""
+    def signal(self) -> "_signal.Signals | int | None":
+        """The signal that killed the worker; None if no signal did."""
         if self.exitcode is None or self.exitcode >= 0:
             return None
         try:
@@ -53,7 +53,7 @@ class WorkerDiedError(BrokenProcessPool, _RemoteTraceback):
         except ValueError:
             return -self.exitcode
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> "tuple[object, ...]":
         return type(self), (*self.args, self.pid, self.exitcode)
 
 
@@ -64,24 +64,26 @@ class TaskTerminatedError(WorkerDiedError):
 class TaskTimeoutError(TimeoutError):
     """A call ran longer than its own time limit, and its worker was killed."""
 
-    def __init__(self, message: str, pid: int | None = None, limit: float | None = None) -> None:
+    def __init__(
+        self, message: str, pid: "int | None" = None, limit: "float | None" = None
+    ) -> None:
         super().__init__(message)
         #: The process id of the worker that was killed.
         self.pid = pid
         #: The time limit in seconds.
         self.limit = limit
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> "tuple[object, ...]":
         return type(self), (*self.args, self.pid, self.limit)
 
 
 def remote_traceback(error: BaseException) -> BaseException:
-    """Return what the standard library has as the cause of an error from elsewhere."""
+    """Return the standard library's object for the cause of a remote error."""
     return _as_remote(format_traceback(error))
 
 
 def rebuild_exception(data: bytes) -> BaseException:
-    """Return the exception that `pack_exception` was given, with its traceback for its cause."""
+    """Return the exception that `pack_exception` was given, with its traceback as its cause."""
     exact, parts, text = pickle.loads(memoryview(data)[1:])
     try:
         error = reduction.ForkingPickler.loads(exact)
@@ -95,7 +97,7 @@ def rebuild_exception(data: bytes) -> BaseException:
 
 
 def _from_parts(
-    kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]
+    kind: "type[BaseException]", args: "tuple[Any, ...]", state: "dict[str, Any]"
 ) -> BaseException:
     error = kind.__new__(kind, *args)
     error.args = args
@@ -104,7 +106,7 @@ def _from_parts(
 
 
 def _as_remote(text: str) -> BaseException:
-    """Return a traceback as the standard library passes it on."""
+    """Return a traceback in the form in which the standard library passes it on."""
     remote: Any = _RemoteTraceback
     error: BaseException = remote(f'\n"""\n{text}"""')
     return error

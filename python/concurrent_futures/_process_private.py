@@ -1,9 +1,7 @@
-"""Objects that stand for the private parts of a process pool while the engine has its tasks.
+"""Stand-ins for the private parts of a process pool while the engine has its tasks.
 
 See `_private`, too.
 """
-
-from __future__ import annotations
 
 import concurrent.futures.process as _stdlib_process
 import threading
@@ -21,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Wakeup:
-    """Stands for what wakes the thread that manages an executor."""
+    """Stands for the object that wakes the thread that manages an executor."""
 
-    def __init__(self, supervisor: _engine.Supervisor | None) -> None:
+    def __init__(self, supervisor: "_engine.Supervisor | None") -> None:
         self.supervisor = supervisor
 
     def wakeup(self) -> None:
-        """End the executor, if the interpreter ends; there is nothing else to look at."""
+        """Take a wake-up: end the executor, if the interpreter ends."""
         if self.supervisor is not None and _stdlib_process._global_shutdown:
             self.supervisor.close()
 
@@ -39,9 +37,9 @@ class Wakeup:
 
 
 class CallQueue:
-    """Stands for the queue of calls, of which there is none but in the engine."""
+    """Stands for the queue of calls, which only the engine has."""
 
-    def __init__(self, executor: ProcessPoolExecutor) -> None:
+    def __init__(self, executor: "ProcessPoolExecutor") -> None:
         self._executor = weakref.ref(executor)
 
     def qsize(self) -> int:
@@ -63,7 +61,7 @@ class CallQueue:
 class IdleWorkers(threading.Semaphore):
     """Stands for the semaphore that counts idle workers."""
 
-    def __init__(self, executor: ProcessPoolExecutor) -> None:
+    def __init__(self, executor: "ProcessPoolExecutor") -> None:
         self._executor = weakref.ref(executor)
         super().__init__(0)
 
@@ -74,47 +72,47 @@ class IdleWorkers(threading.Semaphore):
 
     @_value.setter
     def _value(self, value: int) -> None:
-        """Nobody but the engine counts."""
+        """Hold no count: only the engine counts idle workers."""
 
 
 class WorkItem(_stdlib_process._WorkItem):  # type: ignore[type-arg]
-    """A task that is not done. Its call was pickled when it was submitted."""
+    """Stands for a task that is not done. Its call was pickled when it was submitted."""
 
-    def __init__(self, future: Future[Any]) -> None:
+    def __init__(self, future: "Future[Any]") -> None:
         self.future = future
 
 
-def pending_work_items(executor: ProcessPoolExecutor) -> Mapping[int, WorkItem]:
-    """Return the tasks that are not done. It tells; to change it would change nothing."""
+def pending_work_items(executor: "ProcessPoolExecutor") -> "Mapping[int, WorkItem]":
+    """Return a view of the tasks that are not done. A change of the view has no effect."""
     futures = executor._unfinished_futures()
     return MappingProxyType({number: WorkItem(future) for number, future in enumerate(futures)})
 
 
 class MaxWorkers(_private.Stored):
-    """How many workers the pool may have; it can be changed."""
+    """The number of workers that the pool may have. It can be set."""
 
-    def __set__(self, executor: ProcessPoolExecutor, value: int) -> None:
+    def __set__(self, executor: "ProcessPoolExecutor", value: int) -> None:
         vars(executor)["_max_workers"] = value
         if not executor._is_standard:
             executor._allow_workers(min(value, _engine.MAX_WORKERS))
 
 
 class Lock(_private.Stored):
-    """The lock that ``submit`` holds. Code that asks for the lock will hold it, too."""
+    """The lock of ``submit``. ``submit`` takes it from the first access of other code on."""
 
-    def __set__(self, executor: ProcessPoolExecutor, value: Any) -> None:
+    def __set__(self, executor: "ProcessPoolExecutor", value: "Any") -> None:
         vars(executor)["_shutdown_lock"] = value
         executor._leave_submit_to_python()
 
-    def _value(self, executor: ProcessPoolExecutor) -> Any:
+    def _value(self, executor: "ProcessPoolExecutor") -> "Any":
         lock = vars(executor).setdefault("_shutdown_lock", threading.Lock())
         executor._leave_submit_to_python()
         return lock
 
 
 class Refusal(_private.Computed):
-    """Why nothing is accepted. It can be set, and ``submit`` looks at it then."""
+    """The reason why the pool accepts no calls. It can be set, and ``submit`` then looks at it."""
 
-    def __set__(self, executor: ProcessPoolExecutor, value: Any) -> None:
+    def __set__(self, executor: "ProcessPoolExecutor", value: "Any") -> None:
         vars(executor)[self._name] = value
         executor._leave_submit_to_python()

@@ -1,11 +1,11 @@
 """Runs a program with this package installed, and otherwise as Python itself would.
 
-The program gets the real module ``__main__``, not one that is there only while its lines are
-executed: it goes on after the last of them, in threads, callbacks and exit handlers, and its
+The program gets the real module ``__main__``, not a module that is there only while its lines are
+executed. Threads, callbacks and exit handlers of the program go on after its last line, and its
 worker processes look for that module.
 
-What a program can still notice: ``sys.orig_argv``, the frames below its first, and that some
-modules are loaded already.
+A program can still notice a difference: ``sys.orig_argv``, the frames below its first, and some
+loaded modules.
 """
 
 import contextlib
@@ -19,28 +19,37 @@ from collections.abc import Callable, Iterator
 from types import CodeType, TracebackType
 from typing import Any
 
+from concurrent_futures import _trace
 from concurrent_futures._install import install
 
 USAGE = """\
-usage: python -m concurrent_futures script.py [ARGUMENT ...]
-       python -m concurrent_futures -m module [ARGUMENT ...]
+usage: python -m concurrent_futures [OPTION ...] script.py [ARGUMENT ...]
+       python -m concurrent_futures [OPTION ...] -m module [ARGUMENT ...]
 
 Runs a script, a directory or zip file with a __main__.py, or a module as Python would, but with
 concurrent_futures in the place of concurrent.futures. Python's own options go before the first -m.
+
+--timeline FILE.html  writes a page that shows which worker ran which task when; the variable
+                      CONCURRENT_FUTURES_TIMELINE does the same
+--trace FILE.json     writes a trace for https://ui.perfetto.dev; the variable
+                      CONCURRENT_FUTURES_TRACE does the same
 """
 
 
 def main(caller: dict[str, Any]) -> None:
-    """Run the program that the command line names, for the module that has these names."""
-    match sys.argv[1:]:
+    """Run the program of the command line in the module that has these names."""
+    arguments, files = _trace.options(sys.argv[1:])
+    match arguments:
         case ["-h" | "--help", *_]:
             print(USAGE, end="")
         case ["-m", module, *arguments]:
             install()
+            _trace.begin(files)
             with _main_module(caller) as run:
                 _run_module(run, module, arguments)
         case [script, *arguments] if not script.startswith("-"):
             install()
+            _trace.begin(files)
             with _main_module(caller) as run:
                 _run_script(run, script, arguments)
         case _:
@@ -53,7 +62,7 @@ _Run = Callable[..., None]
 
 @contextlib.contextmanager
 def _main_module(caller: dict[str, Any]) -> Iterator[_Run]:
-    """See to it that ``__main__`` is a module for the program; give what runs the program.
+    """Make ``__main__`` a module for the program; yield the function that runs the program.
 
     Mostly, that module is the caller, which is of no use any more. Under another runner (a
     profiler, say), it is the runner's, which goes on afterwards: it is put aside meanwhile.
@@ -93,7 +102,7 @@ def _run_script(run: _Run, script: str, arguments: list[str]) -> None:
         run(exec, code, namespace)
 
 
-# What Python itself calls for -m, for directories and for zip files.
+# The function that Python itself calls for -m, for directories and for zip files.
 _run_module_as_main: Callable[..., object] = runpy._run_module_as_main  # type: ignore[attr-defined]
 
 
@@ -121,7 +130,7 @@ def _compile(loader: _FileLoader, path: str) -> CodeType | None:
 
 
 def _empty_main() -> dict[str, Any]:
-    """Make ``__main__`` what it is before a program starts, and return its names."""
+    """Restore ``__main__`` to its state before a program starts, and return its names."""
     namespace = vars(sys.modules["__main__"])
     for name in list(namespace):
         if name not in ("__annotations__", "__builtins__"):
@@ -137,7 +146,7 @@ def _empty_main() -> dict[str, Any]:
 
 
 def _replace_first_path(path: str, even_if_safe: bool = False) -> None:
-    """Replace the current directory, which -m put first unless the path is to be safe."""
+    """Replace the current directory, which -m puts first unless the path is safe."""
     if not sys.flags.safe_path:
         sys.path[0] = path
     elif even_if_safe:
@@ -161,7 +170,7 @@ def _run_below(function: Callable[..., object], *arguments: object) -> None:
 
 
 def _report_traceback(traceback: TracebackType | None) -> None:
-    """Have Python report the exception that ends the program with this traceback."""
+    """Make Python report the exception that ends the program with this traceback."""
     report = sys.excepthook
 
     def excepthook(

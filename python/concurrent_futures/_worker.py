@@ -1,9 +1,7 @@
-"""What worker processes run.
+"""The main function and the tasks of worker processes.
 
 The module is loaded by each worker that is not a fork of the parent, and so loads little itself.
 """
-
-from __future__ import annotations
 
 import multiprocessing
 import os
@@ -24,45 +22,45 @@ class Descriptor:
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> "tuple[object, ...]":
         # Only while a process is being spawned: the context sees to it that it is there.
         return _received, (reduction.DupFd(self.fd),)
 
 
-def _received(duplicate: Any) -> Descriptor:
+def _received(duplicate: "Any") -> "Descriptor":
     return Descriptor(duplicate.detach())
 
 
 class Task:
-    """What a worker needs to know."""
+    """The settings of a worker."""
 
     def __init__(
         self,
-        initializer: Callable[..., object] | None,
-        initargs: tuple[Any, ...],
+        initializer: "Callable[..., object] | None",
+        initargs: "tuple[Any, ...]",
         *,
         strict: bool,
         installed: bool,
         by_value: bool,
-        memory_limit: int | None,
+        memory_limit: "int | None",
     ) -> None:
         self.initializer = initializer
         self.initargs = initargs
-        #: Whether what cannot be unpickled ends the worker.
+        #: Whether a call that cannot be unpickled ends the worker.
         self.strict = strict
         #: Whether `concurrent_futures` takes the place of the standard library's module.
         self.installed = installed
         #: Whether results may be pickled by `cloudpickle`.
         self.by_value = by_value
-        #: How many bytes the worker may have for data.
+        #: The bytes that the worker may have for data.
         self.memory_limit = memory_limit
 
 
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 
 
-def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
-    """Live as a worker."""
+def run(channel: "Descriptor", life: "Descriptor", task: "Task") -> None:
+    """Run a worker."""
     _engine.live_no_longer_than(life.fd)
     os.close(life.fd)
     if task.installed:
@@ -90,7 +88,7 @@ def run(channel: Descriptor, life: Descriptor, task: Task) -> None:
     _engine.serve(channel.fd, pack_exception, task.strict, task.by_value)
     if multiprocessing.get_start_method() == "spawn":
         # Here, as no other worker needs it.
-        from concurrent_futures._end import hasten_the_end
+        from concurrent_futures._fast_exit import hasten_the_end
 
         hasten_the_end()
 
@@ -134,7 +132,7 @@ def pack_exception(error: BaseException) -> bytes:
 
 
 def _is_plain(error: BaseException) -> bool:
-    """Return whether an exception is one of the interpreter, and made of numbers and texts."""
+    """Return whether an exception is a built-in one, made of numbers and texts."""
     return (
         type(error).__module__ == "builtins"
         and not vars(error)
@@ -154,13 +152,13 @@ def format_traceback(error: BaseException) -> str:
 
 
 class FailedItem:
-    """Stands for the result of an item of `map` that has none."""
+    """Stands for the result of an item of `map` that has failed."""
 
     def __init__(self, data: bytes) -> None:
         #: The exception of the call as `pack_exception` packs it; later, the exception itself.
         self.data: Any = data
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> "tuple[object, ...]":
         return FailedItem, (self.data,)
 
 

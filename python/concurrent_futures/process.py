@@ -3,8 +3,6 @@
 The names are those of the standard library's ``concurrent.futures.process``.
 """
 
-from __future__ import annotations
-
 import concurrent.futures as _stdlib
 import concurrent.futures.process as _stdlib_process
 import importlib
@@ -13,12 +11,14 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import weakref
 from functools import partial
+from operator import methodcaller
 
-from concurrent_futures import TYPE_CHECKING, _base, _engine, _originals, _private, _worker
-from concurrent_futures._hints import without_hints
-from concurrent_futures._preload import preload
+from concurrent_futures import TYPE_CHECKING, _base, _engine, _private, _worker
+from concurrent_futures._forkserver_preload import preload
+from concurrent_futures._private import without_hints
 from concurrent_futures._process_errors import (
     BrokenProcessPool,
     TaskTerminatedError,
@@ -54,12 +54,15 @@ __all__ = [
 if TYPE_CHECKING:
     _stdlib_executor = _stdlib_process.ProcessPoolExecutor
 else:
-    _stdlib_executor = _originals.ProcessPoolExecutor
-_check_system_limits: Callable[[], None] = _stdlib_process._check_system_limits
+    _stdlib_executor = _private.originals.ProcessPoolExecutor
+_check_system_limits: "Callable[[], None]" = _stdlib_process._check_system_limits
 
 # As the newer versions of the standard library name them.
 _TERMINATE = "terminate"
 _KILL = "kill"
+
+# Checks, a millisecond apart, for the exit code of a worker whose status another thread has taken.
+_CHECKS_OF_EXIT_CODE = 20
 
 # `importlib.reload` executes this module again.
 _is_reloaded = "ProcessPoolExecutor" in globals()
@@ -72,9 +75,9 @@ def _cpu_count() -> int:
 
 
 class Workers:
-    """The worker processes of a pool. It does not know the executor, which may be garbage."""
+    """The worker processes of a pool. They do not refer to the executor, which may be garbage."""
 
-    def __init__(self, context: BaseContext, task: _worker.Task) -> None:
+    def __init__(self, context: "BaseContext", task: "_worker.Task") -> None:
         self._context = context
         # The executor keeps the task, which may refer to the executor.
         self._task = weakref.ref(task)
@@ -82,13 +85,22 @@ class Workers:
         self._is_over = False
         #: The threads that pickle and unpickle.
         self._job_threads: set[threading.Thread] = set()
-        self._is_served = _start_method(context) == "forkserver"
-        #: Kept until all of it is dropped at once, while interrupts are held back.
+        method = _start_method(context)
+        self._is_served = method == "forkserver"
+        #: Starts a process.
+        self._start: Callable[[Any], None] = methodcaller("start")
+        if method == "fork":
+            from concurrent_futures import _streams  # Other start methods need it not.
+
+            self._start = _streams.start
+        #: The supervisor; kept until the object is dropped as a whole, while interrupts are held
+        #: back.
         self.supervisor: threading.Thread | None = None
-        #: Refers to the native supervisor, which refers to this object.
+        #: The wakeup, which refers to the native supervisor, which refers to this object.
         self.wakeup: Wakeup | None = None
-        #: By process id.
+        #: The processes, by process id. The executor shows the same dictionary.
         self.processes: dict[int, Any] = {}
+        self._is_shown = True
 
     def start(self, channel: int) -> int:
         """Start a worker with its end of a channel; return its process id."""
@@ -106,57 +118,75 @@ class Workers:
         )
         if self._is_served:
             preload()
-        process.start()
+        self._start(process)
         pid: int = process.pid
         self.processes[pid] = process
         return pid
 
-    def keep(self, task: _worker.Task) -> None:
-        """Keep what workers need to know, as the executor ends before the last of them begins."""
+    def forget(self) -> None:
+        """Forget the processes as soon as they have ended, as the executor shows them no more.
+
+        A process that is dropped runs a finalizer, in which an interrupt would be lost. So either
+        the supervisor drops the processes, or a thread that holds interrupts back, as the caller
+        of this method.
+        """
+        self._is_shown = False
+        if self._is_over:
+            self.processes = {}
+
+    def keep(self, task: "_worker.Task | None") -> None:
+        """Keep the settings, as the executor may end before the last worker begins."""
+        self.forget()
+        self._kept = task
         if self._is_over:
             # Futures keep this object, and the thread is of no use any more.
-            self.supervisor = None
-        else:
-            self._kept = task
+            self._kept = self.supervisor = None
 
-    def start_callbacks(self, callbacks: _engine.CallbacksThread) -> None:
+    def start_callbacks(self, callbacks: "_engine.CallbacksThread") -> None:
         """Start a thread that calls callbacks."""
         name = "ProcessPoolExecutor-callbacks"
         threading.Thread(target=callbacks.run, name=name).start()
 
-    def start_jobs(self, jobs: _engine.JobsThread, name: str) -> None:
+    def start_jobs(self, jobs: "_engine.JobsThread", name: str) -> None:
         """Start a thread that pickles or unpickles."""
-        for ended in tuple(self._job_threads):
+        for ended in list(self._job_threads):
             if not ended.is_alive():
                 self._job_threads.discard(ended)
         thread = threading.Thread(target=jobs.run, name=name)
         thread.start()
         self._job_threads.add(thread)
 
-    def exit_of(self, pid: int, replaced: bool) -> int | None:
-        """Return the exit code of a worker that has ended, and forget it if it is replaced."""
+    def exit_of(self, pid: int, replaced: bool) -> "int | None":
+        """Return the exit code of a worker that has ended; forget the worker if it is replaced."""
         process = self.processes[pid]
         process.join()
         if replaced:
             del self.processes[pid]
         code: int | None = process.exitcode
+        for _ in range(_CHECKS_OF_EXIT_CODE):
+            if code is not None:
+                break
+            # Another thread has taken the status from the system, and is about to note the code.
+            time.sleep(0.001)
+            code = process.exitcode
         return code
 
     def let_go(self) -> None:
-        """Let go of the processes, which have all ended.
+        """Drop the references to the processes, which have all ended.
 
         Their descriptors are closed with them, and not at some later time when a program may have
         closed these itself, and others have their numbers.
         """
-        self.processes = {}
+        self._is_over = True
+        if not self._is_shown:
+            self.processes = {}
         if self._kept is not None:
             self._kept = self.supervisor = None
-        self._is_over = True
         if self.wakeup is not None:
             # The table of wake-ups would keep all of the pool: a value there refers to its key.
             self.wakeup.supervisor = None
         # They have been told to end. A program that has waited for the pool finds no thread of it.
-        for thread in tuple(self._job_threads):
+        for thread in list(self._job_threads):
             if thread is not threading.current_thread():
                 thread.join()
         self._job_threads.clear()
@@ -169,7 +199,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     Parameters
     ----------
     max_workers
-        The number of processes that the pool may have; by default that of CPUs.
+        The number of processes that the pool may have. The default is the number of CPUs.
     mp_context
         The context of ``multiprocessing`` whose processes the workers are.
     initializer
@@ -178,26 +208,26 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     initargs
         The arguments of the initializer. They may be locks and queues of the context.
     max_tasks_per_child
-        After how many calls a worker ends and another takes its place.
+        The number of calls after which a worker is replaced.
     on_worker_death
-        What happens when a worker dies: ``"break"``, as in the standard library, breaks the
+        The effect of a worker's death. ``"break"``, as in the standard library, breaks the
         pool, so that all futures raise ``BrokenProcessPool``. With ``"isolate"``, only the
-        future of the call that the worker was running does (`WorkerDiedError`), and the pool
+        future of the call that the worker was running raises `WorkerDiedError`, and the pool
         replaces the worker. Results that cannot be unpickled then fail their own future, too.
-        Workers that die before they can work are replaced for as long as another works, with
-        pauses that grow to 1.28 seconds; without any, three deaths in a row break the pool.
+        As long as another worker works, workers that die before they can work are replaced, with
+        pauses that grow to 1.28 seconds. Otherwise three consecutive deaths break the pool.
     task_timeout
-        How many seconds each call may run. Its worker is killed and replaced when they have
-        passed, and its future raises `TaskTimeoutError`.
+        The seconds that each call may run. When they have passed, the worker of the call is
+        killed and replaced, and the future raises `TaskTimeoutError`.
     memory_limit
-        How many bytes each worker may have for data (``RLIMIT_DATA``), from before its
-        initializer on.
+        The bytes that each worker may have for data (``RLIMIT_DATA``), its initializer
+        included.
     max_pending
-        How many tasks may be pending: ``submit`` waits for room. Those that were handed to
-        a worker do not count, as do those that run. By default there is no limit.
+        The number of tasks that may be pending: ``submit`` waits for room. Tasks that were
+        dispatched to a worker, or run, do not count. By default there is no limit.
     cloudpickle
-        Whether what ``pickle`` refuses, such as lambdas and closures, is pickled by
-        ``cloudpickle``, which must be installed.
+        Whether ``cloudpickle``, which must be installed, pickles objects that ``pickle``
+        refuses, such as lambdas and closures.
     """
 
     # The original that this class stands for where it is installed.
@@ -213,6 +243,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
                 "_cancel_pending_futures",
                 "_executor_manager_thread",
                 "_executor_manager_thread_wakeup",
+                *(("_force_shutting_down",) if sys.version_info >= (3, 14) else ()),
                 "_idle_worker_semaphore",
                 "_initargs",
                 "_initializer",
@@ -233,16 +264,16 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
 
     def __init__(
         self,
-        max_workers: int | None = None,
-        mp_context: BaseContext | None = None,
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
+        max_workers: "int | None" = None,
+        mp_context: "BaseContext | None" = None,
+        initializer: "Callable[..., object] | None" = None,
+        initargs: "tuple[Any, ...]" = (),
         *,
-        max_tasks_per_child: int | None = None,
-        on_worker_death: Literal["break", "isolate"] = "break",
-        task_timeout: float | None = None,
-        memory_limit: int | None = None,
-        max_pending: int | None = None,
+        max_tasks_per_child: "int | None" = None,
+        on_worker_death: "Literal['break', 'isolate']" = "break",
+        task_timeout: "float | None" = None,
+        memory_limit: "int | None" = None,
+        max_pending: "int | None" = None,
         cloudpickle: bool = False,
     ) -> None:
         _check_system_limits()
@@ -282,7 +313,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         #: The options that the standard library's executor does not have.
         self._beyond = [name for name, is_set in needs_engine.items() if is_set]
         self._start_lock = threading.Lock()
-        #: Whether a task was submitted, or is about to be, and there is no supervisor yet.
+        #: Whether a task was submitted, or is about to be, before the supervisor is started.
         self._is_used = False
         of_instance = vars(self)
         for name in self._hooks.attributes:
@@ -300,7 +331,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
                 f"{type(self).__qualname__} overrides private parts of its base class"
             )
             return
-        if _private.is_threading_replaced():
+        if _engine.is_threading_replaced():
             self._work_as_standard("another library has replaced the locks of threading")
             return
         strict = on_worker_death == "break"
@@ -340,7 +371,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         )
 
     def _begin(self) -> None:
-        """Start what is to be there before the first task."""
+        """Start the parts that must be there before the first task."""
         with self._start_lock:
             if self._executor_manager_thread is not None or self._processes is None:
                 return
@@ -350,12 +381,12 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
                 self._start_workers(self._max_workers)
 
     def _supervise(self) -> None:
-        """Start the supervisor, if it is not there."""
+        """Start the supervisor, if it was not started."""
         with self._start_lock:
             self._start_supervisor()
 
     def _start_supervisor(self) -> None:
-        """Do so under the lock."""
+        """Start the supervisor under the lock."""
         if not self._is_used or self._executor_manager_thread is not None:
             return
         supervisor = self._supervisor()
@@ -372,8 +403,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         self._is_used = False
 
     def submit(
-        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
-    ) -> _base.Future[_T]:
+        self, fn: "Callable[_P, _T]", /, *args: "_P.args", **kwargs: "_P.kwargs"
+    ) -> "_base.Future[_T]":
         """Submit the call ``fn(*args, **kwargs)``, and return its Future at once.
 
         A thread of the pool pickles the call, unless its arguments are numbers, texts and the like.
@@ -386,43 +417,66 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
 
     def map(
         self,
-        fn: Callable[..., _T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
+        fn: "Callable[..., _T]",
+        *iterables: "Iterable[Any]",
+        timeout: "float | None" = None,
         chunksize: int = 1,
-        buffersize: int | None = None,
-    ) -> Iterator[_T]:
+        buffersize: "int | None" = None,
+        progress: bool = False,
+    ) -> "Iterator[_T]":
         """Call ``fn`` for the items of the iterables; return an iterator over the results.
 
         The results come in the order of the items. All calls are submitted at once, or, with
         ``buffersize``, that many ahead of the iteration. The iterator raises TimeoutError if a
-        result is not there ``timeout`` seconds after the call of map. With a ``chunksize``, so
-        many calls are one task; otherwise, the executor sends short ones together, and each is
-        still for itself: if a worker dies, what has finished before has its results.
+        result is not there ``timeout`` seconds after the call of map. With a ``chunksize``, so many
+        calls are one task. Otherwise, the executor sends short calls together, and each call is
+        still for itself. If a worker dies, the calls that it had finished have their results. With
+        ``progress``, the iteration shows a bar of tqdm, if that is installed.
         """
+        if progress:
+            from concurrent_futures import _progress
+
+            def mapped(iterables: "tuple[Iterable[Any], ...]") -> "Iterator[_T]":
+                options: dict[str, Any] = {"timeout": timeout, "chunksize": chunksize}
+                options["buffersize"] = buffersize
+                return ProcessPoolExecutor.map(self, fn, *iterables, **options)
+
+            return _progress.of_map(mapped, fn, iterables, buffersize is None)
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if sys.version_info < (3, 12):
-            itertools.islice((), chunksize)  # What is no integer, it refuses in its own way.
+            itertools.islice((), chunksize)  # Raises its own error for a value that is no integer.
         is_overridden = "submit" in vars(self) or not _engine.leads_to(1, type(self).submit)
         if is_overridden or not self._is_plain():
             # It is to be called for each task.
+            options: dict[str, Any] = {"timeout": timeout}
             if buffersize is not None:
-                raise TypeError("buffersize needs the executor's own submit")
+                if sys.version_info < (3, 14):
+                    raise TypeError(
+                        "buffersize needs the executor's own submit:"
+                        " leave buffersize out, or do not override submit"
+                    )
+                options["buffersize"] = buffersize
             chunks = _chunks(zip(*iterables, strict=False), chunksize)
             call = partial(_process_chunk, fn)
-            return _flatten(_stdlib.Executor.map(self, call, chunks, timeout=timeout))
+            return _flatten(_stdlib.Executor.map(self, call, chunks, **options))
         size = None if chunksize == 1 and self._may_divide else chunksize
         return self._map(fn, iterables, timeout, size, buffersize)
 
-    def options(self, *, timeout: float | None = None, retries: int = 0) -> ProcessPoolOptions:
-        """Return an object whose ``submit`` gives calls a time limit, and repeats them.
+    def options(
+        self,
+        *,
+        timeout: "float | None" = None,
+        retries: int = 0,
+        label: "str | None" = None,
+    ) -> "ProcessPoolOptions":
+        """Return an object whose ``submit`` gives calls a time limit, retries and a label.
 
         A call that runs longer than ``timeout`` seconds raises `TaskTimeoutError`; its worker
         is killed and replaced. One whose worker dies is called again, up to ``retries`` times;
-        for that, ``on_worker_death`` must be ``"isolate"``.
+        for that, ``on_worker_death`` must be ``"isolate"``. Recordings show the label.
         """
-        return ProcessPoolOptions(self, timeout, retries)
+        return ProcessPoolOptions(self, timeout, retries, label)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse tasks from now on.
@@ -444,6 +498,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         if wait and thread is not None and not is_own:
             thread.join()
         vars(self).update(_executor_manager_thread=None, _call_queue=None, _processes=None)
+        _engine.with_signals_held(self._workers.forget)
 
     def terminate_workers(self) -> None:
         """End all workers by SIGTERM, and shut down without waiting.
@@ -462,20 +517,20 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     def _force_shutdown(self, operation: str) -> None:
         if operation not in (_TERMINATE, _KILL):
             raise ValueError(f"Unsupported operation: {operation!r}")
-        processes = list((self._processes or {}).values())
+        if self._is_standard and sys.version_info >= (3, 14):
+            original: Any = _stdlib_executor
+            original._force_shutdown(self, operation)
+            return
         if not self._is_standard:
+            vars(self)["_is_forced"] = True
             self._end_workers(operation == _KILL)
-        for process in processes:
-            # They have got a signal. This is for kinds of processes that do more.
-            if operation == _KILL:
-                process.kill()
-            else:
-                process.terminate()
+        # They have got a signal. This is for kinds of processes that do more.
+        _engine.with_signals_held(_end, self._processes or {}, operation)
         self.shutdown(wait=False, cancel_futures=True)
 
     # ---- what other code touches
 
-    #: Whether it works as the standard library's; see `_private`.
+    #: Whether the executor works by the standard library's code; see `_private`.
     _is_standard = False
 
     _max_workers = MaxWorkers()
@@ -497,11 +552,13 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     _broken = Refusal(_engine.ProcessPool._what_broke)
     _queue_count = _private.Computed(_engine.ProcessPool._submitted)
     _pending_work_items = _private.Computed(pending_work_items)
+    if sys.version_info >= (3, 14):
+        _force_shutting_down = _private.Computed(lambda pool: "_is_forced" in vars(pool))
 
     def _work_as_standard(self, why: str) -> None:
-        """Work as the standard library's executor."""
+        """Work by the standard library's code."""
         if self._beyond:
-            raise ValueError(f"{self._beyond[0]} cannot be had, as {why}")
+            raise ValueError(f"{self._beyond[0]} is not available, as {why}")
         of_instance = vars(self)
         arguments = (self._max_workers, self._mp_context, self._initializer, self._initargs)
         max_tasks_per_child = self._max_tasks_per_child
@@ -510,7 +567,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         _stdlib_executor.__init__(self, *arguments, max_tasks_per_child=max_tasks_per_child)
 
     def _become_standard(self, touched: str) -> None:
-        """Work as the standard library's executor from now on, as ``touched`` needs it."""
+        """Work by the standard library's code from now on, as ``touched`` needs that."""
         if self._is_standard or "_processes" not in vars(self):
             return
         with _private.switching:
@@ -522,9 +579,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
             self._work_as_standard(f"{touched} was replaced")
 
     def _submit_in_python(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> _base.Future[Any]:
-        """Submit a call under the lock, as other code has got at that, or at what it is for."""
+        self, fn: "Callable[..., Any]", args: "tuple[Any, ...]", kwargs: "dict[str, Any]"
+    ) -> "_base.Future[Any]":
+        """Submit a call under the lock, as other code uses the lock or the state it guards."""
         with self._shutdown_lock:
             of_instance = vars(self)
             if broken := of_instance.get("_broken"):
@@ -570,7 +627,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
             self._start_workers(len(self._processes) + 1)
 
     def _start_executor_manager_thread(self) -> None:
-        """Start the supervisor, and what is to be there before."""
+        """Start the supervisor, and the parts that must be there before it."""
         if self._is_standard:
             _stdlib_executor._start_executor_manager_thread(self)
         else:
@@ -580,49 +637,70 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
 
 @without_hints
 class ProcessPoolOptions:
-    """Submits calls with a time limit and retries; see `ProcessPoolExecutor.options`."""
+    """Submits calls with options; see `ProcessPoolExecutor.options`."""
 
-    def __init__(self, executor: ProcessPoolExecutor, timeout: float | None, retries: int) -> None:
+    def __init__(
+        self,
+        executor: "ProcessPoolExecutor",
+        timeout: "float | None",
+        retries: int,
+        label: "str | None" = None,
+    ) -> None:
         if retries < 0:
             raise ValueError("retries must not be negative")
         self._executor = executor
         self._timeout = timeout
         self._retries = retries
+        self._label = label
 
     def submit(
-        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
-    ) -> _base.Future[_T]:
+        self, fn: "Callable[_P, _T]", /, *args: "_P.args", **kwargs: "_P.kwargs"
+    ) -> "_base.Future[_T]":
         """Submit the call ``fn(*args, **kwargs)``, and return its Future at once."""
         if self._executor._is_standard:
-            raise RuntimeError("options need the engine, and the executor works without it")
-        return self._executor._submit_with(self._timeout, self._retries, fn, args, kwargs)
+            raise RuntimeError(
+                "options need the engine: this executor works by the standard library's code,"
+                " as a private part was replaced"
+            )
+        options = self._timeout, self._retries, fn, args, kwargs
+        if self._label is None:
+            return self._executor._submit_with(*options)
+        return _engine.call_with_label(self._label, self._executor._submit_with, *options)
 
 
-def _default_context(max_tasks_per_child: int | None) -> BaseContext:
-    """Return the context that this Python's executor has by default."""
+def _end(processes: "dict[int, Any]", operation: str) -> None:
+    for process in list(processes.values()):
+        if operation == _KILL:
+            process.kill()
+        else:
+            process.terminate()
+
+
+def _default_context(max_tasks_per_child: "int | None") -> "BaseContext":
+    """Return the default context of this Python's executor."""
     if max_tasks_per_child is not None:
         return multiprocessing.get_context("spawn")
     return multiprocessing.get_context()
 
 
-def _start_method(context: BaseContext) -> str | None:
+def _start_method(context: "BaseContext") -> "str | None":
     return context.get_start_method(allow_none=False)
 
 
-def _chunks(items: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
+def _chunks(items: "Iterator[Any]", size: int) -> "Iterator[tuple[Any, ...]]":
     while chunk := tuple(itertools.islice(items, size)):
         yield chunk
 
 
-def _flatten(results: Iterator[list[_T]]) -> Iterator[_T]:
-    """Yield what is in lists, without a reference to what was yielded."""
+def _flatten(results: "Iterator[list[_T]]") -> "Iterator[_T]":
+    """Yield the items of lists, without keeping a reference to a yielded item."""
     for chunk in results:
         chunk.reverse()
         while chunk:
             yield chunk.pop()
 
 
-def _process_chunk(fn: Callable[..., _T], chunk: tuple[Any, ...]) -> list[_T]:
+def _process_chunk(fn: "Callable[..., _T]", chunk: "tuple[Any, ...]") -> "list[_T]":
     return [fn(*args) for args in chunk]
 
 
@@ -654,7 +732,7 @@ _engine.lead_to(ProcessPoolExecutor.submit, _engine.ProcessPool._submit, 1)
 
 if not _is_reloaded:
     # As the standard library does it: before all threads that are no daemons are joined.
-    _register_atexit: Callable[[Callable[[], None]], None] = threading._register_atexit  # type: ignore[attr-defined]
+    _register_atexit: "Callable[[Callable[[], None]], None]" = threading._register_atexit  # type: ignore[attr-defined]
     _register_atexit(lambda: _at_exit())
 
     if hasattr(os, "register_at_fork"):

@@ -1,10 +1,10 @@
-"""Runs some test cases of CPython in the interpreter that shall be tested, for `run.py`.
+"""Runs some test cases of CPython in the interpreter under test, for `run.py`.
 
     python cases.py SETTINGS.json EVENTS.jsonl
 
-The events tell when each case starts and what becomes of it, one line each and at once, so that
-a case that hangs or crashes is known by name. CPython's own runner is not used, as its options,
-its sense of success and its output differ from version to version.
+The events tell when each case starts and what becomes of it. Each event is one line, written at
+once, so that a case that hangs or crashes is known by name. CPython's own runner is not used, as
+its options, its sense of success and its output differ from version to version.
 """
 
 import faulthandler
@@ -23,7 +23,7 @@ Error = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, N
 
 
 class Recorder(unittest.TestResult):
-    """Writes what becomes of each case."""
+    """Writes the result of each case."""
 
     def __init__(self, events: IO[str]) -> None:
         super().__init__()

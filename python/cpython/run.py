@@ -3,8 +3,8 @@
     python run.py                   with the package that this Python has installed
     python run.py --unmodified      without it: what the standard library itself does here
 
-Each suite runs in a new virtual environment in which a `.pth` file installs the package, so that
-it is in place in every interpreter that a test starts, also in isolated ones. `left_out.toml`
+Each suite runs in a new virtual environment in which a `.pth` file installs the package. So the
+package is in place in every interpreter that a test starts, also in isolated ones. `left_out.toml`
 names the cases that are not run, and why.
 """
 
@@ -52,20 +52,20 @@ SUITES = [
 
 @dataclass
 class Report:
-    """What became of the cases of a suite, or of a part of it."""
+    """The results of the cases of a suite, or of a part of a suite."""
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
     patterns: set[str] = field(default_factory=set)
 
     def add(self, other: "Report") -> None:
-        """Add another part's."""
+        """Add the results of another part."""
         self.counts += other.counts
         self.failures += other.failures
         self.patterns |= other.patterns
 
     def fail(self, name: str, detail: str) -> None:
-        """Note a failure."""
+        """Note a failure of a case."""
         self.counts["failed"] += 1
         self.failures.append((name, detail))
 
@@ -82,7 +82,7 @@ class Runner:
         self._end = time.monotonic() + options.time_limit
 
     def start(self, suite: Suite, tests: Path, pool: ThreadPoolExecutor) -> list[Future[Report]]:
-        """Have all parts of a suite run in the pool."""
+        """Run all parts of a suite in the pool."""
         folder = self._folder / suite.name
         python = self._make_environment(folder / "venv", tests)
         return [
@@ -141,7 +141,7 @@ class Runner:
             process.send_signal(signal.SIGABRT)  # Writes the stacks of all threads to the log.
             process.wait()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # What it left behind.
+            os.killpg(process.pid, signal.SIGKILL)  # Its children may be left.
 
     def _read(self, name: str, lines: list[str], log: str) -> Report:
         report = Report()
@@ -175,7 +175,7 @@ class Runner:
 
 
 def own_tests() -> Path:
-    """Return where this Python's `test` package is, if it has one."""
+    """Return the place of this Python's `test` package, if there is one."""
     return Path(sysconfig.get_path("stdlib")) / "test"
 
 
@@ -190,7 +190,7 @@ def find_tests(suite: Suite) -> Path | None:
 
 
 def installed_package() -> Path:
-    """Return the folder of the package that this Python has installed."""
+    """Return the folder of the installed package."""
     return Path(sysconfig.get_path("platlib")) / PACKAGE
 
 

@@ -5,7 +5,8 @@
     python compare.py --kind thread --seed 17 --minimize       shortens a program that differs
 
 A difference is a fault of the package, or of the generator, whose programs must leave nothing to
-the scheduler; one that stays for a reason is named in COMPATIBILITY.md, and kept out of programs.
+the scheduler. A difference that stays for a reason is named in COMPATIBILITY.md, and kept out of
+programs.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Batch:
         self._kind = kind
 
     def run(self, seeds: Sequence[str]) -> dict[str, list[str]]:
-        """Return the records; that of a program that ends its process tells how."""
+        """Run programs, and return their records; a record may say how its process ended."""
         records: dict[str, list[str]] = {}
         rest = list(seeds)
         while rest:
@@ -99,7 +100,7 @@ def differs(kind: str, statements: list[str], tries: int = 1) -> bool:
 
 
 def minimize(kind: str, statements: list[str]) -> list[str]:
-    """Return a program with a difference that has no statement too many."""
+    """Return the shortest program that shows a difference."""
     size = max(1, len(statements) // 2)
     while True:
         index = 0
@@ -115,7 +116,7 @@ def minimize(kind: str, statements: list[str]) -> list[str]:
 
 
 def print_difference(kind: str, seed: str, standard: list[str], ours: list[str]) -> None:
-    """Print what differs."""
+    """Print the differences."""
     print(f"DIFFERENCE in the {kind} program of seed {seed}:")
     for line in difflib.unified_diff(standard, ours, STANDARD, compared, lineterm="", n=1):
         print(f"    {line}")
@@ -138,7 +139,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run programs, and print what differs."""
+    """Run programs, and print the differences."""
     global compared
     options = parse_options()
     if options.control:

@@ -1,8 +1,8 @@
 """Makes random programs of the whole public interface whose outcome no scheduler decides.
 
 A model of the pools runs along with the generator: which tasks run, which are pending, which
-futures are done. Wherever the outcome of a call would depend on time (whether a task that was just
-submitted still pends, say), the program first waits until nothing moves any more.
+futures are done. The outcome of a call may depend on time, for example on whether a task that was
+just submitted is still pending. Then the program first waits until nothing moves any more.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Pool:
     breaks: bool = False
 
     def advance(self) -> None:
-        """Let the workers do what they can."""
+        """Let the workers run as many tasks as they can."""
         if self.breaks and self.queue:
             self.fail()
         while self.queue and len(self.running) < self.workers:
@@ -142,11 +142,11 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """The number of workers with nothing to do."""
+        """Return the number of idle workers."""
         return self.workers - len(self.running)
 
     def is_surely_pending(self, task: Task) -> bool:
-        """Whether no worker, and no queue of a worker, can have the task."""
+        """Return whether no worker has the task, nor has it in its queue."""
         if task not in self.queue:
             return False
         # The standard library hands as many calls ahead as there are workers, and one more.
@@ -177,7 +177,7 @@ class Generator:
         self.statements.append(statement)
 
     def settle(self) -> None:
-        """Wait until nothing moves."""
+        """Wait until all workers are idle or held."""
         for pool in self.pools:
             pool.advance()
         gates = [task.gate for task in self.tasks if task.gate and task.state == "running"]
@@ -288,7 +288,7 @@ class Generator:
                 task.state, task.unseen = "cancelled", True
 
     def is_known(self, task: Task) -> bool:
-        """Whether a task's state is certain, whatever waits in the queue of a worker."""
+        """Return whether a task's state is certain, whatever is in the queue of a worker."""
         if task.state != "pending":
             return True
         return any(
@@ -308,7 +308,7 @@ class Generator:
         self.emit(f"stage.states({{{pairs}}})")
 
     def result(self) -> None:
-        """Record a result, an exception, or that there is none yet."""
+        """Record a result, an exception, or the absence of both."""
         self.settle()
         if not self.tasks:
             return
@@ -424,7 +424,7 @@ class Generator:
             self.emit("stage.rec('touched', lambda: [box1])")
 
     def nest(self) -> None:
-        """Wait in a task for another of the same pool, or of another one."""
+        """Let a task wait for another task of the same pool, or of another pool."""
         pool = self.pool()
         self.settle()
         if pool.is_process or pool.closed:
@@ -461,7 +461,7 @@ class Generator:
         self.emit(f"stage.rec('{outer}', lambda: {pool.name}.submit({call}).result())")
 
     def release(self) -> None:
-        """Check that arguments and results go away when nobody needs them."""
+        """Check that arguments and results are freed when they are not needed."""
         pool = self.pool()
         self.settle()
         if pool.closed or pool.free < 1 or pool.is_process or pool.breaks:
@@ -509,7 +509,7 @@ class Generator:
         self.emit(f"stage.called('{name}', 0)")
 
     def bad_input(self) -> None:
-        """Call with what makes no sense."""
+        """Call functions with invalid arguments."""
         chosen = self.pool()
         pool = chosen.name
         # That of a process pool behaves as a generator, and is none.
@@ -614,7 +614,7 @@ class Generator:
         self.emit("stage.called('log', 0)")
 
     def write(self) -> list[str]:
-        """Return the statements of a program."""
+        """Return the statements of the program."""
         self.make_pool()
         actions = [
             (self.make_pool, 1),

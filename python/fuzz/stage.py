@@ -1,8 +1,8 @@
 """The parts of a fuzzed program: tasks, gates that hold tasks, and a record of all outcomes.
 
 Programs run on the standard library and on this package; their records must be the same. So a
-record holds nothing that the scheduler decides: a program waits until the tasks that can have
-started have started, and until the futures that can be done are done, before it looks.
+record holds nothing that the scheduler decides. Before a program looks, it waits until the tasks
+that can start have started, and until the futures that can be done are done.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Box:
         self.calls: list[Any] = []
 
     def add(self, value: Any) -> int:
-        """Note a value; returns how many there are."""
+        """Note a value; return the number of noted values."""
         self.calls.append(value)
         return len(self.calls)
 
@@ -125,7 +125,7 @@ def rude() -> Any:
 
 
 def leave() -> Any:
-    """Raise what ends a thread or an interpreter."""
+    """Raise an exception that ends a thread or an interpreter."""
     raise SystemExit(3)
 
 
@@ -135,7 +135,7 @@ def awkward() -> Any:
 
 
 def stop(x: Any = None) -> Any:
-    """Raise what ends an iteration."""
+    """Raise an exception that ends an iteration."""
     raise StopIteration(x)
 
 
@@ -165,12 +165,12 @@ def is_same(x: Any, y: Any) -> bool:
 
 
 def unpicklable() -> Any:
-    """Return what cannot be pickled."""
+    """Return an object that cannot be pickled."""
     return lambda: None
 
 
 def picky() -> Any:
-    """Return what cannot be unpickled."""
+    """Return an object that cannot be unpickled."""
     return Picky()
 
 
@@ -180,7 +180,7 @@ def depth() -> bool:
 
 
 def locals_kept() -> bool:
-    """Return whether the thread's own values are its own."""
+    """Return whether the thread-local values are those of this task alone."""
     before = getattr(_local, "busy", False)
     _local.busy = True
     try:
@@ -190,12 +190,12 @@ def locals_kept() -> bool:
 
 
 def context_kept() -> tuple[int, int]:
-    """Return what the task sees of other tasks' contexts."""
+    """Return the values that the task sees of other tasks' contexts."""
     return (_variable.get(), decimal.getcontext().prec)
 
 
 def thread_name(prefix: str) -> bool:
-    """Return whether the thread is called after its pool."""
+    """Return whether the thread is named after its pool."""
     return re.fullmatch(re.escape(prefix) + r"_\d+", threading.current_thread().name) is not None
 
 
@@ -212,7 +212,7 @@ def gated(gate: str, x: Any = None) -> Any:
 
 
 def gated_fail(gate: str, text: str) -> Any:
-    """Do so and raise."""
+    """Wait for the gate, and raise."""
     gated(gate)
     raise OopsError(text, 8)
 
@@ -248,7 +248,7 @@ def nest(pool: Any, fn: Callable[..., Any], *args: Any) -> Any:
 
 
 def nest_forever(pool: Any, fn: Callable[..., Any], *args: Any) -> Any:
-    """Do so without a time limit, holding a lock that the inner task asks for."""
+    """Submit and wait without a time limit, holding a lock that the inner task asks for."""
     lock = threading.RLock()
     with lock:
         future = pool.submit(_try_lock, lock, fn, args)
@@ -327,12 +327,12 @@ class Stage:
         self._logger.propagate = False
 
     def close(self) -> None:
-        """Undo what was done to the process."""
+        """Undo the changes of the process."""
         self._logger.removeHandler(self._handler)
         self._logger.propagate = self._propagate
 
     def rec(self, label: str, fn: Callable[[], Any]) -> Any:
-        """Record what becomes of a call; returns its value."""
+        """Record the outcome of a call; return its value."""
         try:
             result = fn()
         except BaseException as error:
@@ -342,7 +342,7 @@ class Stage:
         return result
 
     def do(self, label: str, fn: Callable[[], Any]) -> Any:
-        """Call; record only an exception."""
+        """Call a function, and record only an exception."""
         try:
             return fn()
         except BaseException as error:
@@ -410,7 +410,7 @@ class Stage:
         self.lines.append(f"{label} is released: {wait_for(gone)}")
 
     def states(self, futures: dict[str, Any]) -> None:
-        """Record what futures say of themselves."""
+        """Record the states of futures."""
         for name, future in futures.items():
             if future is not None:
                 self.lines.append(
@@ -419,7 +419,7 @@ class Stage:
                 )
 
     def consume(self, label: str, make: Callable[[], Any], take: str) -> None:
-        """Iterate over what `make` returns, in one of several ways."""
+        """Iterate over the result of `make`, in one of several ways."""
         iterator = self.do(label, make)
         if iterator is None:
             return
@@ -451,7 +451,7 @@ class _Log(logging.Handler):
         logged.append(f"{record.levelname} {text} {describe(error) if error else ''}")
 
 
-# How an iterator is consumed.
+# The ways to consume an iterator.
 
 
 def _all(_: Stage, iterator: Any) -> Any:
@@ -600,7 +600,7 @@ def clean(text: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return what is known of an exception."""
+    """Return the comparable parts of an exception."""
     parts = [type(error).__name__, clean(str(error))]
     code = getattr(error, "code", None)
     if code is not None:
@@ -619,7 +619,7 @@ def describe(error: BaseException) -> str:
 
 
 def describe_outcome(future: Any) -> str:
-    """Return what became of a future that is done."""
+    """Return the outcome of a future that is done."""
     try:
         error = future.exception(0)
         return describe(error) if error else show(future.result(0))

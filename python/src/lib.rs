@@ -1,16 +1,21 @@
-//! The native module of the Python package `concurrent_futures`: Python objects around
-//! the engine of the crate `concurrent-futures`.
+//! The native module of the Python package `concurrent_futures`: Python objects around the engine of the crate
+//! `concurrent-futures`.
 //!
-//! # Who may touch what
-//! - References to Python objects are read and written by attached threads only. A
-//!   thread that waits is detached; the state of a future is the engine's atomic word,
-//!   for which nobody needs to be attached: neither to wake nor to be woken.
-//! - No lock is held while Python code runs, nor while a thread attaches; so whoever is
-//!   attached may take any lock here or in the engine. (The lock of the deadlock
-//!   detector is the exception: it is only taken detached.)
-//! - Nothing relies on the global interpreter lock. Where an attached thread could meet
-//!   another one, there is a phase that belongs to it alone, a critical section of the
-//!   object, or a lock.
+//! # Rules for threads
+//! - Only attached threads read and write references to Python objects. A thread that waits is detached. The
+//!   state of a future is the engine's atomic word. So a thread need not be attached to wake another thread,
+//!   or to be woken.
+//! - No lock is held while a thread attaches or may detach. A thread may detach while Python code runs, in a
+//!   critical section, and when it gives up a reference. So an attached thread may take any lock here or in the
+//!   engine. The holder never waits for the interpreter, nor for a thread that stops all others. (The lock of the
+//!   deadlock detector is the exception: only detached threads take it.)
+//! - Nothing relies on the global interpreter lock. Where two attached threads could meet, one of three
+//!   things separates them. These are a phase that belongs to one thread alone, a critical section of the
+//!   object, or a lock. ARCHITECTURE.md has the table of all shared objects.
+//! - A thread that collects garbage stops the others where they are detached, or run Python code. So
+//!   `__traverse__` meets no thread of ours in the middle of a step.
+//! - Objects of the program (lists, dictionaries, attributes of functions) may change at any time. Each look at
+//!   them takes a reference. Each decision about several of their items is made on a copy.
 
 #![allow(
     clippy::doc_markdown,
@@ -19,111 +24,88 @@
 #![allow(clippy::elidable_lifetime_names, reason = "PyO3's users know 'py")]
 #![allow(clippy::needless_pass_by_value, reason = "as PyO3 passes arguments")]
 
-mod as_completed;
-mod aside;
-mod buffers;
-mod by_name;
-mod callbacks;
-mod entry;
-mod exclusive;
-mod feeder;
-mod fields;
 mod future;
-mod handled;
-mod host;
-mod interrupts;
-mod jobs;
-mod kinship;
-mod life;
-mod map;
-mod name;
-mod observers;
-mod outcome;
-mod picklers;
-mod pickling;
-mod plain;
-mod pool;
+mod interp;
+mod interpreters;
+mod lifecycle;
+mod pickle;
 mod process;
-mod process_errors;
-mod process_host;
-mod process_map;
-mod process_pool;
-mod process_shared;
-mod process_source;
-mod released;
-mod remote;
-mod replaceable;
-mod shortcut;
-mod span_results;
-mod stdlib;
-mod task;
-mod ticks;
-mod time_limit;
-mod unpickling;
-mod wait;
-mod waiting;
-mod worker_process;
+mod recording;
+mod thread;
 
 use pyo3::pymodule;
 
 /// The engine behind `concurrent_futures`.
-#[pymodule(gil_used = true)]
+#[pymodule(gil_used = false)]
 mod _engine {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::as_completed::{AsCompleted, as_completed};
+    use super::future::as_completed::{AsCompleted, as_completed};
     #[pymodule_export]
-    use super::callbacks::CallbacksThread;
+    use super::future::object::Future;
     #[pymodule_export]
-    use super::entry::{lead_to, py_leads_to};
+    use super::future::plain::{are_unchanged, use_types, versions};
     #[pymodule_export]
-    use super::future::Future;
+    use super::future::wait::wait;
     #[pymodule_export]
-    use super::interrupts::allow_interrupts;
+    use super::interp::class_layout::describe_class;
     #[pymodule_export]
-    use super::jobs::JobsThread;
+    use super::interp::entry::{lead_to, py_leads_to};
     #[pymodule_export]
-    use super::kinship::describe_class;
+    use super::interp::jobs::JobsThread;
     #[pymodule_export]
-    use super::life::{life_of_this_process, live_no_longer_than};
+    use super::interp::shared_generator::SharedGenerator;
     #[pymodule_export]
-    use super::map::ResultIterator;
+    use super::interp::signals::{allow_interrupts, with_signals_held};
     #[pymodule_export]
-    use super::pool::ThreadPool;
-    #[pymodule_export]
-    use super::process::{interpreter_exits, register_hooks};
-    #[pymodule_export]
-    use super::process_map::SpanIterator;
-    #[pymodule_export]
-    use super::process_pool::{ProcessPool, Supervisor};
-    #[pymodule_export]
-    use super::process_source::call_chunk;
-    #[pymodule_export]
-    use super::stdlib::{
-        look_up_for_futures, look_up_for_processes, look_up_for_threads, look_up_for_workers,
-        use_types,
+    use super::interp::stdlib::{
+        look_up_for_futures, look_up_for_interpreters, look_up_for_processes, look_up_for_threads,
+        look_up_for_workers,
     };
     #[pymodule_export]
-    use super::wait::wait;
+    use super::interp::waiting::is_threading_replaced;
     #[pymodule_export]
-    use super::worker_process::{refuse, serve};
+    use super::lifecycle::register_hooks;
+    #[pymodule_export]
+    use super::process::callbacks::CallbacksThread;
+    #[pymodule_export]
+    use super::process::map::SpanIterator;
+    #[pymodule_export]
+    use super::process::parent_death::{life_of_this_process, live_no_longer_than};
+    #[pymodule_export]
+    use super::process::pool::{ProcessPool, Supervisor};
+    #[pymodule_export]
+    use super::process::worker::call_chunk;
+    #[pymodule_export]
+    use super::process::worker::{refuse, serve};
+    #[pymodule_export]
+    use super::recording::object::{Recording, call_with_label};
+    #[pymodule_export]
+    use super::thread::at_exit::interpreter_exits;
+    #[pymodule_export]
+    use super::thread::map::ResultIterator;
+    #[pymodule_export]
+    use super::thread::pool::ThreadPool;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
-        super::process::only_in_first_interpreter(py)?;
+        super::lifecycle::only_in_first_interpreter(py)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("MAX_WORKERS", concurrent_futures::engine::MAX_WORKERS)?;
-        // Made now, as all that is made once; see `name.rs`.
-        super::name::make(py);
-        super::stdlib::look_up_for_all(py)?;
-        py.get_type::<super::host::Worker>();
-        py.get_type::<super::buffers::Buffer>();
-        py.get_type::<super::buffers::Collector>();
-        py.get_type::<super::buffers::SegmentFile>();
-        super::process::count_forks();
-        super::shortcut::set(py)?;
+        let are_safe = super::interp::shared_generator::GENERATORS_ARE_SAFE;
+        module.add("GENERATORS_ARE_SAFE", are_safe)?;
+        // Made now, as all that is made once; see `interp/interned.rs`.
+        super::interp::interned::make(py);
+        super::interp::stdlib::look_up_for_all(py)?;
+        py.get_type::<super::thread::spawner::Worker>();
+        py.get_type::<super::pickle::buffers::Buffer>();
+        py.get_type::<super::pickle::buffers::Collector>();
+        py.get_type::<super::pickle::buffers::SegmentFile>();
+        super::lifecycle::count_forks();
+        super::interp::sent::look_up_place(py);
+        super::process::iternext_slot::set(py)?;
         Future::measure(py)
     }
 }

@@ -1,4 +1,4 @@
-"""What all tests share: the two implementations, and an end for tests that hang."""
+"""Fixtures for all tests: the two implementations, and the end of tests that hang."""
 
 import concurrent.futures
 import faulthandler
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the real standard error, as a test's own is captured; has Ctrl-C end the tests."""
+    """Keeps the real standard error, as a test's own is captured; makes Ctrl-C end the tests."""
     global _terminal
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in the background by a shell; programs that tests start would inherit it.
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Iterator[None]:
-    """Watches one test."""
+    """Ends a test that takes too long."""
     faulthandler.dump_traceback_later(HANGS, exit=True, file=_terminal)
     try:
         return (yield)
@@ -71,26 +71,26 @@ def pytest_runtest_protocol() -> Iterator[None]:
 
 @pytest.fixture(params=[concurrent.futures, concurrent_futures], ids=["stdlib", "package"])
 def lib(request: pytest.FixtureRequest) -> ModuleType:
-    """Each of the two implementations: a test with it shows that they behave the same."""
+    """Returns each of the two implementations, to show that they behave the same."""
     module: ModuleType = request.param
     return module
 
 
 @pytest.fixture
 def package() -> ModuleType:
-    """The package alone: for tests of what goes beyond the standard library."""
+    """Returns the package alone, for tests of what goes beyond the standard library."""
     return concurrent_futures
 
 
 @pytest.fixture(scope="module", params=multiprocessing.get_all_start_methods())
 def context(request: pytest.FixtureRequest) -> Any:
-    """Each way to start worker processes."""
+    """Returns a context for each start method of worker processes."""
     return multiprocessing.get_context(request.param)
 
 
 @pytest.fixture
 def forking() -> Any:
-    """The quickest way, for tests of what is the same with all."""
+    """Returns the context of the quickest start method, for tests that do not depend on it."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("there is no fork")
     return multiprocessing.get_context("fork")
@@ -98,13 +98,13 @@ def forking() -> Any:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Flag:
-    """For a task to say that it runs."""
+    """Returns an event by which a task reports that it runs."""
     return Flag(tmp_path / "running")
 
 
 @pytest.fixture
 def release(tmp_path: Path) -> Iterator[Flag]:
-    """For a test to end a task; set at its end at the latest."""
+    """Returns an event that ends a task, and is set at the end of the test at the latest."""
     flag = Flag(tmp_path / "release")
     yield flag
     flag.set()

@@ -1,10 +1,11 @@
 """Ctrl-C at random moments of programs that use pools, many times.
 
-``python ctrl_c.py [--runs N] [--seed N] [--library NAME] KIND ...`` runs the program of each kind
-(``threads``, ``fork``, ``spawn``, ``forkserver``) N times, and counts how the runs end. Each
-round of a program ends by an interrupt, and by nothing else. A run is good if no interrupt was
-lost, no wait went on for ever, the pool worked afterwards, the program came to its end, and nothing
-was written to the standard error. ``make ctrl-c`` runs it for a long time.
+``python ctrl_c.py [--runs N] [--seed N] [--library NAME] KIND ...`` runs the program of each kind N
+times, and counts how the runs end. The kinds are ``threads``, ``fork``, ``spawn`` and
+``forkserver``. Each round of a program ends by an interrupt, and by nothing else. A run is good if
+no interrupt was lost, no wait went on for ever, and the pool worked afterwards. The program must
+also come to its end, and write nothing to the standard error. ``make ctrl-c`` runs it for a long
+time.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ if __name__ == "__main__":
 
 
 class End(NamedTuple):
-    """How a run has ended."""
+    """The end of a run: its kind, and details."""
 
     how: str
     details: str
@@ -152,7 +153,7 @@ def _interrupted(
 
 
 def _line(process: subprocess.Popen[bytes]) -> str:
-    """The next line of a program; empty if there is none in time."""
+    """Returns the next line of a program; empty if none comes in time."""
     assert process.stdout is not None
     end = time.monotonic() + LIMIT
     line = b""
@@ -168,7 +169,7 @@ def _line(process: subprocess.Popen[bytes]) -> str:
 
 
 def _reason(process: subprocess.Popen[bytes], line: str) -> str:
-    """Why the line that a program was to write has not come."""
+    """Return the reason why a program has not written its line."""
     if line:
         return f"writes {line!r}"
     try:
@@ -181,7 +182,7 @@ def _reason(process: subprocess.Popen[bytes], line: str) -> str:
 
 
 def _cpu_time(pid: int) -> float:
-    """The seconds of CPU time that a process has used."""
+    """Returns the seconds of CPU time that a process has used."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

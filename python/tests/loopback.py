@@ -1,8 +1,9 @@
-"""A small site on loopback, for the tutorials' programs in place of the internet.
+"""A small site on loopback, for the examples and the tutorials in place of the internet.
 
 `python python/tests/loopback.py [PORT]` serves it until Ctrl-C, on port 8000 if none is given. It
-has the pages `/page/1` to `/page/9`, and under `/Files/pic/pic9/202002/` the 30 pictures
-`zzpic23150_s.jpg` to `zzpic23179_s.jpg`; all else is not found. What it sends never changes.
+has the pages `/page/1` to `/page/9`, and 30 pictures in the folders `/pictures/` and
+`/Files/pic/pic9/202002/`, where a tutorial looks for them. Other paths are not found. The answers
+never change.
 """
 
 from __future__ import annotations
@@ -14,46 +15,52 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-PICTURES = range(50, 80)
+PICTURES = range(1, 31)
 PORT = 8000
 
 
 def page(number: int) -> bytes:
-    """The page of a number, as of the Rust programs: larger than the one before."""
-    paragraphs = "<p>All work and no play makes Jack a dull boy.</p>\n" * number
+    """Return the page with this number, as in the Rust programs: larger than the previous page."""
+    paragraphs = "<p>A page grows with its number.</p>\n" * number
     return f"<!doctype html>\n<title>Page {number}</title>\n{paragraphs}".encode()
 
 
-def picture_name(number: int) -> str:
-    """The file name of a picture."""
-    return f"zzpic231{number}_s.jpg"
-
-
 def picture(number: int) -> bytes:
-    """The bytes of a picture: a pattern of its own, between the markers of a JPEG file.
+    """Returns the bytes of a picture: a pattern of its own, between the markers of a JPEG file.
 
-    They are few, for the tutorial's program prints them.
+    They are few, because a tutorial's program prints them.
     """
-    pattern = bytes((at * at + at * number) % 251 for at in range(100 + number))
+    pattern = bytes((at * at + at * number) % 251 for at in range(150 + number))
     return b"\xff\xd8" + pattern + b"\xff\xd9"
 
 
+def tutorial_name(number: int) -> str:
+    """Returns the file name of a picture in the tutorial."""
+    return f"zzpic231{49 + number}_s.jpg"
+
+
 def _site() -> dict[str, tuple[str, bytes]]:
-    """The content type and the body of each path."""
+    """Returns the content type and the body of each path."""
     site = {f"/page/{number}": ("text/html", page(number)) for number in range(1, 10)}
     for number in PICTURES:
-        path = "/Files/pic/pic9/202002/" + picture_name(number)
-        site[path] = ("image/jpeg", picture(number))
+        image = ("image/jpeg", picture(number))
+        site[f"/pictures/{number}.jpg"] = image
+        site["/Files/pic/pic9/202002/" + tutorial_name(number)] = image
     return site
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request."""
+    """Answers one request.
+
+    A path that begins with `/host/` stands for the main page of a host of the internet.
+    """
 
     site = _site()
 
     def do_GET(self) -> None:
         found = self.site.get(self.path)
+        if self.path.startswith("/host/"):
+            found = ("text/html", page(len(self.path) % 9 + 1))
         if found is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
@@ -65,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing: the programs tell what they have loaded."""
+        """Logs nothing: the programs print their requests."""
 
 
 class _Server(ThreadingHTTPServer):

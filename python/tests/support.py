@@ -6,9 +6,11 @@ import importlib
 import os
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 # when a test fails.
 LIMIT = float(os.environ.get("CONCURRENT_FUTURES_TEST_LIMIT", "60"))
 
-# How many seconds the stress tests take together; more makes other tests larger, too.
+# Seconds that the stress tests take together; a larger value makes other tests larger, too.
 STRESS = float(os.environ.get("CONCURRENT_FUTURES_STRESS", "5"))
 
 
@@ -37,11 +39,26 @@ def _refuses_nan() -> bool:
 # Elsewhere, a time limit that is no number has passed.
 NAN_IS_REFUSED = _refuses_nan()
 
+# A free-threaded build runs Python code of several threads at once.
+IS_FREE = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+def freed(reference: weakref.ref[Any]) -> bool:
+    """Return whether an object is gone, without the collector where that is possible.
+
+    A free-threaded build frees an object that another thread has made when that thread runs next,
+    or with the garbage.
+    """
+    if IS_FREE:
+        gc.collect()
+    return reference() is None
+
+
 STATES = ["PENDING", "RUNNING", "CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"]
 
 
 def future_in(lib: ModuleType, state: str) -> Any:
-    """A new future that was brought into `state`; a finished one has the result 42."""
+    """Makes a new future in `state`; a finished future has the result 42."""
     future = lib.Future()
     if state in ("RUNNING", "FINISHED"):
         assert future.set_running_or_notify_cancel()
@@ -56,7 +73,7 @@ def future_in(lib: ModuleType, state: str) -> Any:
 
 
 def raised(lib: ModuleType, error: BaseException) -> Any:
-    """A future that finished with `error`."""
+    """Makes a future that finished with `error`."""
     future = lib.Future()
     future.set_exception(error)
     return future
@@ -70,8 +87,18 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+def exit_code(process: Any) -> Any:
+    """The exit code of a process of a pool, which the pool waits for, too.
+
+    For a moment one thread has taken the status from the system, and has not yet noted the code.
+    """
+    process.join(LIMIT)
+    eventually(lambda: process.exitcode is not None)
+    return process.exitcode
+
+
 def until_asleep(thread: threading.Thread) -> None:
-    """Waits until `thread` is blocked (on Linux; elsewhere until it had time to be)."""
+    """Waits until `thread` is blocked; outside Linux, waits for a while instead."""
     stat = Path(f"/proc/self/task/{thread.native_id}/stat")
     if not Path("/proc/self/task").exists():
         time.sleep(0.1)
@@ -103,14 +130,14 @@ class Background(threading.Thread):
         return f"<{self._function}: {self._value!r}, {self._error!r}>"
 
     def run(self) -> None:
-        """Calls the function, and keeps what it gives or raises."""
+        """Calls the function, and keeps its value or its exception."""
         try:
             self._value = self._function(*self._arguments)
         except BaseException as error:
             self._error = error
 
     def outcome(self) -> Any:
-        """Waits for the function's end; returns or raises what it did."""
+        """Waits for the function's end; returns its value or raises its exception."""
         self.join(LIMIT)
         assert not self.is_alive(), f"{self._function} does not end"
         if self._error is not None:
@@ -120,8 +147,8 @@ class Background(threading.Thread):
 
 @contextmanager
 def held(pool: Any, workers: int = 1) -> Iterator[threading.Event]:
-    """Keeps `workers` workers of `pool` busy, so that tasks of a pool with no more stay
-    pending, until the block ends or the event is set."""
+    """Keeps `workers` workers of `pool` busy until the block ends or the event is set. So the tasks
+    of a pool with no more workers stay pending."""
     release = threading.Event()
     running = threading.Barrier(workers + 1)
 
@@ -140,9 +167,9 @@ def held(pool: Any, workers: int = 1) -> Iterator[threading.Event]:
 
 
 def program(lib: ModuleType, code: str, *, forks: bool = False) -> list[str]:
-    """The command that runs `code` in an interpreter of its own, with the library as
-    `futures`. One that hangs ends with the stacks of its threads, unless it forks: the
-    children could not end, as the thread that watches is not in them."""
+    """Returns the command that runs `code` in an interpreter of its own, with the library as
+    `futures`. A program that hangs ends with the stacks of its threads, unless it forks. The
+    children could not end, as they do not have the thread that watches."""
     prelude = f"import faulthandler, {lib.__name__} as futures\n"
     if not forks:
         prelude += f"faulthandler.dump_traceback_later({LIMIT}, exit=True)\n"
@@ -150,8 +177,8 @@ def program(lib: ModuleType, code: str, *, forks: bool = False) -> list[str]:
 
 
 def main_is_over() -> threading.Event:
-    """For programs that import this module: set when the interpreter begins to end, before
-    executors take note of it."""
+    """Returns an event that is set when the interpreter begins to end, before executors take note
+    of the end."""
     over = threading.Event()
     # Those that were registered last are called first; the modules register theirs when they are
     # loaded.
@@ -162,7 +189,7 @@ def main_is_over() -> threading.Event:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a program: it can import this module."""
+    """Returns the environment of a program, which can import this module."""
     folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
@@ -187,14 +214,14 @@ def run(
 
 
 def prints(lib: ModuleType, code: str, *, forks: bool = False) -> str:
-    """What `code` prints as a program that ends well and reports no error."""
+    """Return the output of `code`, a program that ends well and reports no error."""
     process = run(lib, code, forks=forks)
     assert process.stderr == ""
     return process.stdout
 
 
 class _Mallinfo2(ctypes.Structure):
-    """What glibc tells about its memory; `uordblks` is the bytes that are in use."""
+    """The figures of glibc about its memory; `uordblks` is the number of bytes in use."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -205,8 +232,8 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def memory_in_use() -> tuple[int, int]:
-    """The number of blocks that Python's allocator has given out, and the bytes that the C
-    library's has (0 where it does not tell)."""
+    """Returns the blocks that Python's allocator has given out, and the bytes of the C library's,
+    or 0 if unknown."""
     gc.collect()
     blocks = sys.getallocatedblocks()
     try:

@@ -1,4 +1,5 @@
-"""What worker processes do in the tests: they import this module, whatever started them.
+"""The tasks of worker processes in the tests: each worker imports this module, whatever its start
+method.
 
 It loads little, as each worker of some start methods reads it anew.
 """
@@ -27,15 +28,15 @@ class Flag:
         self.path = path
 
     def set(self) -> None:
-        """Sets it for good."""
+        """Set the flag for good."""
         self.path.touch()
 
     def is_set(self) -> bool:
-        """Whether it was set."""
+        """Return whether the flag was set."""
         return self.path.exists()
 
     def wait(self) -> bool:
-        """Waits until it is set."""
+        """Wait until the flag is set."""
         end = time.monotonic() + LIMIT
         while not self.is_set():
             if time.monotonic() > end:
@@ -45,28 +46,29 @@ class Flag:
 
 
 def first() -> str:
-    """Stands for a function that is replaced."""
+    """Stands for a function that a test replaces."""
     return "first"
 
 
 def second(item: int = 0) -> str:
-    """The function that takes its place."""
+    """Replaces the function `first`."""
     return "second"
 
 
 class First:
-    """A class that is replaced."""
+    """Stands for a class that a test replaces."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return str, (type(self).__name__,)
 
 
 class Second(First):
-    """The class that takes its place."""
+    """Replaces the class `First`."""
 
 
 def rebind() -> None:
-    """Puts others in the place of `first` and `First`, as tools do that reload modules."""
+    """Puts `second` and `Second` in the place of `first` and `First`, as tools do that reload
+    modules."""
     globals().update(first=second, First=Second)
 
 
@@ -82,20 +84,20 @@ def reload(name: str) -> None:
 
 
 class Methods:
-    """Methods of kinds."""
+    """A class with methods of all kinds."""
 
     @staticmethod
     def static(value: Any) -> Any:
-        """One without an owner."""
+        """A static method."""
         return "static", value
 
     @classmethod
     def of_class(cls, value: Any) -> Any:
-        """One of the class."""
+        """A class method."""
         return cls.__name__, value
 
     def plain(self, value: Any) -> Any:
-        """One of an object."""
+        """A plain method."""
         return "plain", value
 
 
@@ -110,24 +112,24 @@ class Stateful:
 
 
 def capture(*args: Any, **kwargs: Any) -> Any:
-    """What it was called with."""
+    """Return the arguments of the call."""
     return args, kwargs
 
 
 def identity(value: Any) -> Any:
-    """The argument."""
+    """Return the argument."""
     return value
 
 
 def now_and_then_late(number: int) -> int:
-    """The argument, one of ten times a little later."""
+    """Returns the argument, one of ten times a little later."""
     if number % 10 == 0:
         time.sleep(0.005)
     return number
 
 
 def pid(_: object = None) -> int:
-    """The process that runs the task."""
+    """Returns the process that runs the task."""
     return os.getpid()
 
 
@@ -147,14 +149,14 @@ def fail_with_cause() -> NoReturn:
 
 
 def hold(running: Flag, release: Flag) -> int:
-    """Says that it runs, and does until it is told to end."""
+    """Set a flag, and run until the test ends the task."""
     running.set()
     release.wait()
     return os.getpid()
 
 
 def meet(folder: Path, number: int) -> int:
-    """Waits until as many tasks are here; returns the process."""
+    """Waits until as many tasks are in this call; returns the process."""
     (folder / str(os.getpid())).touch()
     end = time.monotonic() + LIMIT
     while len(list(folder.iterdir())) < number:
@@ -171,7 +173,7 @@ def append(path: Path, line: object) -> None:
 
 
 def fails_at(value: int, bad: int) -> int:
-    """The value, unless it is the bad one."""
+    """Return the value, unless it is the bad one."""
     if value == bad:
         raise ValueError(f"{value} is bad")
     return value
@@ -194,7 +196,7 @@ def exit_at_once(code: int) -> NoReturn:
 
 
 def exit_while_told(told: Path) -> None:
-    """Ends its process while the file is there, and leaves a word in it."""
+    """End the process while the file is there, and write to the file."""
     with contextlib.suppress(FileNotFoundError), told.open("r+") as file:
         file.seek(0, os.SEEK_END)
         file.write(".")
@@ -203,14 +205,14 @@ def exit_while_told(told: Path) -> None:
 
 
 def exit_at(value: int, bad: int) -> int:
-    """The value; but the process ends at the bad one."""
+    """Returns the value; but the process ends at the bad one."""
     if value == bad:
         os._exit(3)
     return value
 
 
 def big(size: int) -> bytes:
-    """As many bytes."""
+    """Return this many bytes."""
     return b"x" * size
 
 
@@ -222,25 +224,30 @@ def write_output(text: str) -> None:
 
 @dataclass(frozen=True)
 class Point:
-    """A class as programs have them."""
+    """A class with methods, such as many programs define."""
 
     x: int
     y: int = 0
     tags: list[str] = field(default_factory=list)
 
     def moved(self, by: int) -> "Point":
-        """Another one."""
+        """Return the point at this distance from this one."""
         return Point(self.x + by, self.y + by, [*self.tags, "moved"])
 
     @classmethod
     def origin(cls) -> "Point":
-        """The first of all."""
+        """Returns the point at the origin."""
         return cls(0)
 
     @staticmethod
     def distance(first: "Point", second: "Point") -> int:
-        """How far they are from each other."""
+        """Return the distance of the points."""
         return abs(first.x - second.x) + abs(first.y - second.y)
+
+
+def points(number: int) -> list[Point]:
+    """Returns many objects that native code pickles and unpickles."""
+    return [Point(n, n) for n in range(number)]
 
 
 class Counter:
@@ -255,7 +262,8 @@ class Counter:
 
 
 class TwoArgumentsError(Exception):
-    """Can be pickled, but not be unpickled: it needs an argument that pickle does not know."""
+    """An exception that can be pickled, but not unpickled: it needs an argument that pickle does
+    not know."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
@@ -264,7 +272,7 @@ class TwoArgumentsError(Exception):
 
 
 class DetailedError(Exception):
-    """Has several arguments, as it should."""
+    """An exception with several arguments, all of which it passes on."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
@@ -273,7 +281,7 @@ class DetailedError(Exception):
 
 
 class Unpicklable:
-    """Cannot be pickled."""
+    """An object that cannot be pickled."""
 
     def __reduce__(self) -> NoReturn:
         raise pickle.PicklingError("not this one")
@@ -287,7 +295,7 @@ class UnpicklableError(Exception):
 
 
 class OnPickling:
-    """Does something when it is pickled: raises, exits, or is killed."""
+    """An object that raises, exits, or is killed when it is pickled."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -298,7 +306,7 @@ class OnPickling:
 
 
 class OnUnpickling:
-    """Does something when it is unpickled."""
+    """An object that raises, exits, or is killed when it is unpickled."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -308,7 +316,7 @@ class OnUnpickling:
 
 
 def misbehave(how: str) -> str:
-    """Fails in one of the ways that there are."""
+    """Fails in the way that the argument names."""
     if how == "raise":
         raise LookupError("on purpose")
     if how == "exit":
@@ -335,17 +343,17 @@ _STATE: list[Any] = []
 
 
 def keep(*values: Any) -> None:
-    """An initializer: keeps what it gets for the tasks."""
+    """Keeps the initializer's arguments for the tasks."""
     _STATE[:] = values
 
 
 def kept() -> list[Any]:
-    """What the initializer has kept."""
+    """Return the values that the initializer has kept."""
     return _STATE
 
 
 def initialize_by_appending(path: Path) -> None:
-    """An initializer that leaves a line for its process."""
+    """Appends a line for its process, as an initializer."""
     append(path, os.getpid())
     keep("initialized")
 
@@ -377,7 +385,7 @@ def start_process(flag: Flag) -> int:
 
 
 def nested(library: str, method: str, depth: int) -> int:
-    """Uses a pool in a worker of a pool, and so on; tells how many there were."""
+    """Uses a pool in a worker of a pool, and so on; returns the depth."""
     import importlib
     import multiprocessing
 
@@ -390,7 +398,7 @@ def nested(library: str, method: str, depth: int) -> int:
 
 
 def descriptors(process: int | str = "self") -> dict[str, str]:
-    """The open files of a process: numbers with what they are."""
+    """Return the open files of a process: their numbers and targets."""
     found = {}
     for entry in Path(f"/proc/{process}/fd").iterdir():
         try:
@@ -401,7 +409,7 @@ def descriptors(process: int | str = "self") -> dict[str, str]:
 
 
 def process_name() -> tuple[str, int | None]:
-    """What multiprocessing knows of the worker: its name, and its parent."""
+    """Return the worker's name and its parent, as multiprocessing knows them."""
     import multiprocessing
 
     parent = multiprocessing.parent_process()
@@ -409,7 +417,7 @@ def process_name() -> tuple[str, int | None]:
 
 
 def local_function() -> Any:
-    """A function that pickle does not find."""
+    """Returns a function that pickle does not find."""
     return lambda: None
 
 
@@ -438,14 +446,15 @@ class UnpicklesWhen:
 
 
 def wait_in_unpickling(begun: Flag, go_on: Flag) -> str:
-    """Says that it has begun, and waits until it may go on."""
+    """Set a flag when unpickling has begun, and wait until it may go on."""
     begun.set()
     go_on.wait()
     return "unpickled"
 
 
 def connected_socket() -> Any:
-    """One end of a pair of sockets, which this process serves; the other end has sent something."""
+    """Returns one end of a pair of sockets that this process serves, after the other end has sent
+    something."""
     import socket
 
     ours, theirs = socket.socketpair()
@@ -455,7 +464,8 @@ def connected_socket() -> Any:
 
 
 def connection() -> Any:
-    """One end of a pipe, which this process serves; the other end has sent something."""
+    """Returns one end of a pipe that this process serves, after the other end has sent
+    something."""
     import multiprocessing
 
     ours, theirs = multiprocessing.Pipe()
@@ -468,12 +478,12 @@ served: list[Any] = []
 
 
 def number_of(value: Any) -> Any:
-    """The number of an object."""
+    """Returns the number of an object."""
     return value.number
 
 
 class LockedCounter:
-    """An object with a lock that its pickling takes, and that does not travel."""
+    """An object with a lock that its pickling takes, and that is not pickled."""
 
     def __init__(self) -> None:
         import threading
@@ -488,23 +498,23 @@ class LockedCounter:
         self.__init__()  # type: ignore[misc]
 
     def count(self, number: int) -> int:
-        """The argument."""
+        """Return the argument."""
         return number
 
 
 def note(value: object) -> int:
-    """How many values this worker has noted, with this one."""
+    """Return the number of values that this worker has noted, with this one."""
     served.append(value)
     return len(served)
 
 
 def length_and_first(values: list[bytes]) -> tuple[int, int]:
-    """The length of the first, and its first byte."""
+    """Return the length of the first value, and its first byte."""
     return len(values[0]), values[0][0]
 
 
 def note_blocked_signals(path: Path) -> None:
-    """Writes which signals are blocked in this process, and in one that it starts."""
+    """Writes the signals that are blocked in this process, and in a process that it starts."""
     own = [int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
     code = "import signal; print([int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, [])])"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -513,22 +523,22 @@ def note_blocked_signals(path: Path) -> None:
 
 
 def note_blocked_signals_at_the_end(path: Path) -> None:
-    """Does so when the process ends."""
+    """Note the blocked signals when the process ends."""
     multiprocessing.util.Finalize(None, note_blocked_signals, (path,), exitpriority=0)
 
 
 def served_socket(number: int) -> Any:
-    """As `connected_socket`."""
+    """Return a socket of `connected_socket`."""
     return connected_socket()
 
 
 def pid_or_number(number: int) -> Any:
-    """An object, or the argument if it is even."""
+    """Return an object, or the argument if it is even."""
     return Pid() if number % 2 else number
 
 
 def cannot_arrive(number: int) -> Any:
-    """The argument 0, or an object that fails when it is unpickled."""
+    """Return the argument 0, or an object that fails when it is unpickled."""
     return OnUnpickling("raise") if number else number
 
 

@@ -1,5 +1,4 @@
-"""Wrong arguments are refused as the standard library refuses them: each call is made with both,
-and must raise the same type, or return."""
+"""Tests that wrong arguments are refused as the standard library refuses them."""
 
 import concurrent.futures
 import copy
@@ -18,25 +17,25 @@ from support import future_in
 
 
 class Index:
-    """Is a whole number, if asked for one."""
+    """An object that converts to an integer."""
 
     def __index__(self) -> int:
         return 0
 
 
 class Float:
-    """Is a number, if asked for one."""
+    """An object that converts to a float."""
 
     def __float__(self) -> float:
         return 0.0
 
 
 class Seconds(float):
-    """Is a number."""
+    """A subclass of float."""
 
 
 def named(lib: Any, *settings: Any) -> int:
-    """Runs a task in a pool with a name, and perhaps an initializer."""
+    """Runs a task in a pool with a thread name, and perhaps an initializer."""
     with lib.ThreadPoolExecutor(1, *settings) as pool:
         return int(pool.submit(abs, -1).result())
 
@@ -183,7 +182,7 @@ POOL_CALLS: dict[str, Callable[[Any], object]] = {
 
 
 def outcome(call: Callable[..., object], *arguments: Any) -> object:
-    """The type of what a call raises, or that it returned."""
+    """Return the type of a call's exception, or that it returned."""
     try:
         call(*arguments)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""as_completed: each future once, in the order in which they finish."""
+"""Tests of as_completed: each future once, in the order in which they finish."""
 
 import gc
 import itertools
@@ -47,7 +47,7 @@ def test_several_that_finish_between_two_looks_keep_their_order(lib: ModuleType)
     assert list(completed) == [futures[1], futures[3]]
 
 
-def test_what_is_done_already_comes_first(lib: ModuleType) -> None:
+def test_done_futures_are_yielded_first(lib: ModuleType) -> None:
     done = {
         future_in(lib, "FINISHED"),
         future_in(lib, "CANCELLED_AND_NOTIFIED"),
@@ -82,7 +82,9 @@ def test_every_iterable_will_do(lib: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.01])
-def test_the_time_limits_message_counts_what_is_unfinished(lib: ModuleType, timeout: float) -> None:
+def test_the_message_of_a_time_limit_counts_unfinished_futures(
+    lib: ModuleType, timeout: float
+) -> None:
     futures = [
         future_in(lib, state)
         for state in ["CANCELLED_AND_NOTIFIED", "PENDING", "RUNNING", "FINISHED"]
@@ -138,7 +140,7 @@ def test_several_iterators_over_the_same_futures(lib: ModuleType) -> None:
     assert [thread.outcome() for thread in threads] == [futures] * 4
 
 
-def test_what_was_yielded_is_not_kept(lib: ModuleType) -> None:
+def test_yielded_results_are_not_kept(lib: ModuleType) -> None:
     futures = [lib.Future() for _ in range(6)]
     futures += [future_in(lib, "CANCELLED_AND_NOTIFIED"), future_in(lib, "FINISHED")]
     with pytest.raises(TimeoutError):
@@ -162,7 +164,7 @@ def test_what_was_yielded_is_not_kept(lib: ModuleType) -> None:
 
 def test_results_are_not_kept_either(lib: ModuleType) -> None:
     class Result:
-        """Can be referred to weakly."""
+        """An object that can be referred to weakly."""
 
     with lib.ThreadPoolExecutor(2) as pool:
         for future in lib.as_completed([pool.submit(Result) for _ in range(10)]):

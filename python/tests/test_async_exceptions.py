@@ -1,4 +1,4 @@
-"""Exceptions that one thread sends to another one, by `PyThreadState_SetAsyncExc`."""
+"""Tests of exceptions that one thread sends to another, by `PyThreadState_SetAsyncExc`."""
 
 import ctypes
 import threading

@@ -1,4 +1,4 @@
-"""asyncio: pools under event loops, and futures that are awaited."""
+"""Tests of pools under the event loops of asyncio, and of futures that are awaited."""
 
 import asyncio
 import contextvars
@@ -18,7 +18,7 @@ ThreadPoolExecutor = concurrent_futures.ThreadPoolExecutor
 
 
 def limited(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a coroutine in a loop of its own, and not forever."""
+    """Runs a coroutine in a loop of its own, with a time limit."""
 
     async def within() -> None:
         async with asyncio.timeout(LIMIT):
@@ -295,7 +295,7 @@ def test_a_loop_may_be_gone_before_the_future_is_done(caplog: pytest.LogCaptureF
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_what_cannot_be_raised_into_a_coroutine_does_not_hang_it() -> None:
+def test_an_exception_that_a_coroutine_cannot_receive_does_not_hang_it() -> None:
     async def main() -> None:
         with pytest.raises((RuntimeError, TypeError)):
             await raised(concurrent_futures, StopIteration("from a task"))

@@ -1,4 +1,4 @@
-"""Callbacks: when, where, in which order, and what becomes of their errors."""
+"""Tests of callbacks: their time, thread and order, and the fate of their errors."""
 
 import functools
 import logging
@@ -13,7 +13,7 @@ from support import LIMIT, Background, eventually, future_in, held, raised
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "CANCELLED_AND_NOTIFIED", "FINISHED"])
-def test_added_to_what_is_done_it_is_called_at_once(lib: ModuleType, state: str) -> None:
+def test_a_callback_added_to_a_done_future_is_called_at_once(lib: ModuleType, state: str) -> None:
     future = future_in(lib, state)
     called: list[tuple[Any, int]] = []
     added = future.add_done_callback(lambda done: called.append((done, threading.get_ident())))
@@ -79,7 +79,7 @@ def test_callables_of_all_kinds(lib: ModuleType) -> None:
     called: list[Any] = []
 
     class Callable:
-        """Is called."""
+        """A callable object."""
 
         def __call__(self, future: Any) -> str:
             called.append(future)
@@ -119,7 +119,7 @@ def test_cancel_calls_them_in_its_thread(lib: ModuleType) -> None:
     assert len(called) == 1
 
 
-def test_who_waits_need_not_wait_for_callbacks(lib: ModuleType) -> None:
+def test_waiting_threads_need_not_wait_for_callbacks(lib: ModuleType) -> None:
     release, called = threading.Event(), threading.Event()
 
     def callback(_: Any) -> None:
@@ -295,7 +295,7 @@ def test_a_failed_future_calls_them_too(lib: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_ends_programs_comes_to_who_finished_the_future(
+def test_an_exception_that_ends_programs_reaches_the_finishing_thread(
     lib: ModuleType, error: type[BaseException]
 ) -> None:
     def fails(_: Any) -> None:

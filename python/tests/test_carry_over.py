@@ -1,4 +1,4 @@
-"""Patches of the standard library's classes before `install`, and replacements of its locks."""
+"""Tests of patches of the standard library's classes before `install`, and of replaced locks."""
 
 import sys
 import textwrap
@@ -35,7 +35,7 @@ LIB = concurrent_futures
 
 
 def printed(program: str) -> str:
-    """The output of a program with the prelude."""
+    """Returns the output of a program with the prelude."""
     return prints(LIB, PRELUDE + textwrap.dedent(program))
 
 
@@ -66,7 +66,7 @@ def test_uninstall_takes_patches_back() -> None:
     assert printed(program) == "True\nTrue True\n"
 
 
-def test_what_somebody_else_has_patched_since_stays() -> None:
+def test_later_patches_of_other_code_stay() -> None:
     program = """
     Original.submit = wrapping(Original.submit)
     concurrent_futures.install()
@@ -208,7 +208,7 @@ def test_executors_and_futures_where_the_locks_of_threading_are_replaced() -> No
         concurrent_futures.Future().result(0.01)
     except TimeoutError:
         print("timeout")
-    with __import__("pytest").raises(ValueError, match="max_pending cannot be had, as another"):
+    with __import__("pytest").raises(ValueError, match="max_pending is not available, as another"):
         concurrent_futures.ThreadPoolExecutor(1, max_pending=1)
     """
     assert printed(program) == ("1 False\nTrue 1\n[2, 3]\nset()\nvalue True\ntimeout\n")

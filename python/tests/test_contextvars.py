@@ -1,4 +1,4 @@
-"""Contexts: as the version of Python has it, or copied from who submits."""
+"""Tests of contexts: those of the running version, or copies of the submitter's."""
 
 import concurrent.futures
 import contextvars
@@ -12,7 +12,8 @@ variable = contextvars.ContextVar("variable", default="default")
 
 
 def seen_by(pool: Any) -> list[str]:
-    """What tasks, callbacks and initializers see of a variable that others have set."""
+    """Return a variable's values in tasks, callbacks and initializers, after other tasks have set
+    it."""
     seen: list[str] = []
     variable.set("submitter")
     seen.append(pool.submit(variable.get).result())

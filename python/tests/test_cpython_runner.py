@@ -1,4 +1,5 @@
-"""The runner of CPython's own tests: suites that are not installed, and cases that are left out."""
+"""Tests of the runner of CPython's own tests: suites that are not installed, and cases that are
+left out."""
 
 import importlib.util
 import sys

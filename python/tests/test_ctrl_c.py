@@ -1,5 +1,6 @@
-"""Ctrl-C at whatever moment it comes: no interrupt is lost, and no pool is left half made."""
+"""Tests of Ctrl-C at any moment: no interrupt is lost, and no pool is left half made."""
 
+import dis
 import multiprocessing
 import os
 import signal
@@ -7,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -29,12 +30,16 @@ def test_programs_go_on_after_interrupts_at_random_moments(kind: str) -> None:
 
 
 class Interrupter:
-    """Interrupts what the main thread does in one of its steps, which are counted from 1."""
+    """Interrupts the main thread at one of its steps, which are counted from 1."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, *, anywhere: bool = True) -> None:
         self._step = step
+        self._anywhere = anywhere
         self._pid = os.getpid()
         self._count = 0
+        self._instructions: dict[FrameType, str] = {}
+        #: Whether the interrupt has ended the call.
+        self.raised = False
 
     def call(self, function: Callable[..., Any], *args: Any) -> bool:
         """Calls the function. Returns whether it got as far as the step."""
@@ -43,16 +48,30 @@ class Interrupter:
         try:
             function(*args)
         except KeyboardInterrupt:
-            pass
+            self.raised = True
         finally:
             sys.settrace(None)
         return self._count >= self._step
+
+    def _handles_signals(self, frame: FrameType) -> bool:
+        """Whether the interpreter may handle signals before this step.
+
+        It does so after calls and jumps back. A lock that a with statement has taken would stay
+        locked forever after an exception at some of the other steps.
+        """
+        before = self._instructions.get(frame, "")
+        self._instructions[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+        return before.startswith(("CALL", "JUMP_BACKWARD"))
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
         if os.getpid() != self._pid:
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode" and threading.current_thread() is threading.main_thread():
+        if (
+            event == "opcode"
+            and threading.current_thread() is threading.main_thread()
+            and (self._handles_signals(frame) or self._anywhere)
+        ):
             self._count += 1
             if self._count == self._step:
                 # Handled at once, unless it is held back.
@@ -61,8 +80,8 @@ class Interrupter:
 
 
 def interrupts(make: Callable[[], Any], stride: int, check: Callable[[Any], None]) -> None:
-    """Submits a first task to a new pool again and again, each time interrupted some steps later,
-    until the interrupt comes too late."""
+    """Submits a first task to a new pool again and again, and interrupts it a step later each
+    time."""
     step, got_there = 1, True
     while got_there:
         pool = make()
@@ -97,3 +116,104 @@ def test_an_interrupt_in_any_step_of_the_start_of_a_process(method: str, stride:
         assert multiprocessing.active_children() == []
 
     interrupts(lambda: concurrent_futures.ProcessPoolExecutor(1, context), stride, check)
+
+
+class Finalized:
+    """An object that is dropped by code in Python."""
+
+    #: The threads that have dropped such objects.
+    threads: ClassVar[list[threading.Thread]] = []
+
+    def __del__(self) -> None:
+        Finalized.threads.append(threading.current_thread())
+
+
+def shut_down(pools: list[Any]) -> None:
+    pools[0].shutdown()
+
+
+def drop(pools: list[Any]) -> None:
+    pools.clear()
+
+
+def drop_broken(pools: list[Any]) -> None:
+    drop(pools)
+
+
+def drop_after_shutdown(pools: list[Any]) -> None:
+    drop(pools)
+
+
+def drop_last_future(pools: list[Any]) -> None:
+    drop(pools)
+
+
+def kill(pools: list[Any]) -> None:
+    pools[0].kill_workers()
+
+
+def prepare(kind: str, end: Callable[[list[Any]], None]) -> list[Any]:
+    """Makes a pool that was used."""
+    if kind == "threads":
+        pool: Any = concurrent_futures.ThreadPoolExecutor(2)
+    else:
+        pool = concurrent_futures.ProcessPoolExecutor(1, multiprocessing.get_context(kind))
+    future = pool.submit(abs, -1)
+    assert future.result(LIMIT) == 1
+    if end is drop_broken and kind != "threads":
+        supervisor = pool._executor_manager_thread
+        assert pool.submit(os._exit, 1).exception(LIMIT) is not None
+        supervisor.join()
+    if end in (drop_after_shutdown, drop_last_future):
+        pool.shutdown()
+    return [future if end is drop_last_future else pool]
+
+
+@pytest.mark.parametrize(
+    "end", [shut_down, drop, drop_broken, drop_after_shutdown, drop_last_future, kill]
+)
+@pytest.mark.parametrize("kind", ["threads", *METHODS])
+def test_an_interrupt_in_any_step_of_the_end_of_a_pool(
+    kind: str, end: Callable[[list[Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An object of `multiprocessing` or `threading` that is dropped runs code in Python, which can
+    # raise nothing.
+    if end is kill and kind == "threads":
+        pytest.skip("threads cannot be killed")
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    step, got_there = 1, True
+    while got_there:
+        pools = prepare(kind, end)
+        interrupter = Interrupter(step, anywhere=False)
+        got_there = interrupter.call(end, pools)
+        assert (interrupter.raised, lost) == (got_there, []), f"interrupted in step {step}"
+        step += 1 if kind in ("threads", "fork") else 11
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="there is no fork")
+def test_an_interrupt_while_a_result_is_dropped_that_nobody_wants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    Finalized.threads.clear()
+
+    def submit(pool: Any) -> None:
+        pool.submit(Finalized)
+        pool.submit(abs, -1).result(LIMIT)
+        pool.submit(abs, -1).result(LIMIT)
+
+    with concurrent_futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        submit(pool)
+        for _ in range(20):
+            step, got_there = 1, True
+            while got_there:
+                interrupter = Interrupter(step, anywhere=False)
+                got_there = interrupter.call(submit, pool)
+                assert (interrupter.raised, lost) == (got_there, []), f"in step {step}"
+                step += 1
+            if threading.main_thread() in Finalized.threads:
+                break
+        else:
+            pytest.skip("another thread has dropped all results")

@@ -1,4 +1,4 @@
-"""Tasks that wait for tasks: what can finish does, and a cycle is an error."""
+"""Tests of tasks that wait for tasks: every task that can finish does, and a cycle is an error."""
 
 import threading
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from support import LIMIT, eventually, held, prints
 
 
 def ring(pools: list[ThreadPoolExecutor], length: int, ask: Callable[[Any], Any]) -> list[Any]:
-    """Has each of `length` tasks `ask` the next one, and the last one the first; returns
-    their futures when they are done."""
+    """Make each of `length` tasks `ask` the next task, and the last task the first. Return their
+    futures when they are done."""
     go, running = threading.Event(), threading.Semaphore(0)
     futures: list[Any] = []
 
@@ -40,7 +40,7 @@ def ring(pools: list[ThreadPoolExecutor], length: int, ask: Callable[[Any], Any]
 
 
 def deadlocks(futures: list[Any]) -> list[DeadlockError]:
-    """The distinct errors that say that there is a deadlock."""
+    """Returns the distinct errors that report a deadlock."""
     errors = {id(error): error for future in futures if (error := future.exception())}
     assert all(isinstance(error, DeadlockError) for error in errors.values())
     return [error for error in errors.values() if isinstance(error, DeadlockError)]
@@ -112,7 +112,7 @@ def test_a_cycle_through_several_pools() -> None:
             assert len(deadlocks(ring([one, two], 2, lambda future: future.result()))) == 1
 
 
-def test_the_message_tells_who_waits_for_whom() -> None:
+def test_the_message_names_the_waiting_tasks_and_their_targets() -> None:
     with ThreadPoolExecutor(3) as pool:
         [error] = deadlocks(ring([pool], 3, lambda future: future.result()))
     assert str(error).count(" waits for ") == 3, str(error)
@@ -235,7 +235,7 @@ def test_a_thousand_finish_or_tell_a_deadlock(workers: int) -> None:
         assert pool.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_waiting_for_what_another_thread_sets_is_no_deadlock() -> None:
+def test_waiting_for_a_future_that_another_thread_sets_is_no_deadlock() -> None:
     futures = [Future[int]() for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         tasks = [pool.submit(future.result) for future in futures]

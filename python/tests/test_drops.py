@@ -1,4 +1,5 @@
-"""Objects that are dropped while an exception is on its way: it arrives, and they do their work."""
+"""Tests of objects that are dropped while an exception is on its way, which arrives all the
+same."""
 
 import gc
 import itertools
@@ -171,7 +172,7 @@ def test_executors_that_are_dropped_by_an_exception(lib: ModuleType) -> None:
 
 
 def test_a_native_iterator_that_is_dropped_by_an_exception(package: ModuleType) -> None:
-    """The iterator that the generator of ``map`` yields from, by itself."""
+    """Checks the iterator from which the generator of ``map`` yields, by itself."""
     with package.ThreadPoolExecutor(1) as pool:
         with held(pool):
             cancelled: list[Any] = []
@@ -205,7 +206,7 @@ def test_a_process_pool_that_is_dropped_by_an_exception(lib: ModuleType, forking
     assert futures[0].result(LIMIT) == 5
 
 
-def test_weak_references_to_what_is_dropped(lib: ModuleType) -> None:
+def test_weak_references_to_dropped_objects(lib: ModuleType) -> None:
     gone: list[object] = []
     references = []
 

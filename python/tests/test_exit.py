@@ -1,4 +1,4 @@
-"""How programs with executors end."""
+"""Tests of the end of programs with executors."""
 
 import subprocess
 import sys
@@ -113,6 +113,28 @@ def test_a_new_executor_while_the_interpreter_ends(lib: ModuleType) -> None:
         """,
     )
     assert out == "cannot schedule new futures after interpreter shutdown\n"
+
+
+@pytest.mark.parametrize("is_shut_down", [False, True])
+def test_a_pool_that_has_ended_with_the_interpreter(lib: ModuleType, is_shut_down: bool) -> None:
+    out = prints(
+        lib,
+        f"""
+        import atexit
+        pool = futures.ThreadPoolExecutor(1)
+        if {is_shut_down}:
+            pool.shutdown()
+        else:
+            pool.submit(int).result()
+        def last():
+            try:
+                pool.submit(print, "too late")
+            except RuntimeError as error:
+                print(error)
+        atexit.register(last)
+        """,
+    )
+    assert out == "cannot schedule new futures after shutdown\n"
 
 
 @pytest.mark.parametrize(
@@ -332,7 +354,7 @@ def test_a_program_that_ends_at_once(lib: ModuleType) -> None:
 
 
 def prints_program(code: str) -> str:
-    """The output of a program that imports the library when it likes."""
+    """Returns the output of a program, which imports the library at any place."""
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,

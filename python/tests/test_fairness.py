@@ -1,10 +1,15 @@
-"""Nobody is starved: neither by tasks of native code, nor by workers that never pause."""
+"""No task starves: neither behind tasks of native code, nor behind workers that never pause."""
 
 import functools
+import mmap
 import os
+import sys
+import time
 from types import ModuleType
 from typing import Any
 
+import concurrent_futures
+import tasks
 from support import LIMIT, Background, eventually
 
 
@@ -105,3 +110,37 @@ def test_tasks_start_in_order_whoever_submits(lib: ModuleType) -> None:
             each.outcome()
     for thread in range(3):
         assert [n for each, n in order if each == thread] == list(range(200))
+
+
+#: Forked workers have it, too.
+MEMORY = mmap.mmap(-1, 1)
+
+
+def mark_memory() -> None:
+    MEMORY[0] = 1
+
+
+def test_the_program_runs_while_many_results_are_unpickled(forking: Any) -> None:
+    number = 500
+    interval = sys.getswitchinterval()
+    with concurrent_futures.ProcessPoolExecutor(1, forking) as pool:
+        # The thread that unpickles is there from now on.
+        assert len(pool.submit(tasks.points, 1).result(LIMIT)) == 1
+        # It cannot work yet, so that the results wait for it.
+        sys.setswitchinterval(1)
+        try:
+            futures = [pool.submit(tasks.points, 300) for _ in range(number)]
+            pool.submit(mark_memory)
+            begun = time.perf_counter()
+            while not MEMORY[0] and time.perf_counter() - begun < 0.7:
+                pass
+        finally:
+            sys.setswitchinterval(interval)
+        seen = set()
+        count = 0
+        while count < number:
+            while count < number and futures[count].done():
+                count += 1
+            seen.add(count)
+        # Otherwise the program sees none of them, and then all.
+        assert len(seen - {0, number}) >= 3

@@ -1,4 +1,4 @@
-"""Bad input, and tasks and callbacks that misbehave."""
+"""Tests of bad input, and of tasks and callbacks that misbehave."""
 
 import contextlib
 import ctypes
@@ -17,13 +17,15 @@ from support import LIMIT, STRESS, Background, eventually, future_in, held, rais
 
 
 class Interrupt(BaseException):
-    """No `Exception`."""
+    """An exception that is no `Exception`."""
 
 
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt, SystemExit, GeneratorExit, Interrupt, StopIteration, MemoryError]
 )
-def test_whatever_a_task_raises_is_its_outcome(lib: ModuleType, error: type[BaseException]) -> None:
+def test_any_exception_of_a_task_is_its_outcome(
+    lib: ModuleType, error: type[BaseException]
+) -> None:
     def fails() -> None:
         raise error("from the task")
 
@@ -80,7 +82,7 @@ def test_the_same_exception_in_several_futures(lib: ModuleType) -> None:
         assert caught.value is error
 
 
-def test_what_is_being_handled_becomes_the_context(lib: ModuleType) -> None:
+def test_the_handled_exception_becomes_the_context(lib: ModuleType) -> None:
     future = raised(lib, ValueError("second"))
     first = KeyError("first")
     with pytest.raises(ValueError, match="second") as caught:
@@ -116,13 +118,13 @@ def test_exceptions_in_cycles(lib: ModuleType) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class FrozenError(Exception):
-    """Cannot be changed by Python code."""
+    """An exception that Python code cannot change."""
 
     code: int
 
 
 class HostileError(Exception):
-    """Whatever is asked of it, it raises."""
+    """An exception whose methods all raise."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -139,13 +141,13 @@ class HostileError(Exception):
 
 
 class SlottedError(Exception):
-    """Has no place for attributes of its own."""
+    """An exception without a place for attributes of its own."""
 
     __slots__ = ()
 
 
 class ArgumentsError(Exception):
-    """Cannot be made again from what `args` are."""
+    """An exception that cannot be made again from its `args`."""
 
     def __init__(self, one: int, *, two: int) -> None:
         super().__init__()
@@ -168,7 +170,7 @@ def test_exceptions_of_unpleasant_kinds(lib: ModuleType) -> None:
 def test_exceptions_that_are_hostile_or_false_are_exceptions() -> None:
     # The standard library asks for their truth before Python 3.14.
     class EmptyError(Exception):
-        """Is false."""
+        """An exception that is false."""
 
         def __len__(self) -> int:
             return 0
@@ -218,7 +220,7 @@ def test_a_callback_that_would_end_a_worker_does_not_end_ours(
 
 
 def test_an_exception_that_is_raised_into_a_worker(lib: ModuleType) -> None:
-    """As debuggers and some libraries do, to end a task."""
+    """Sends an exception to a worker to end its task, as debuggers and some libraries do."""
     started = threading.Event()
 
     def task() -> None:
@@ -289,7 +291,7 @@ def test_finishing_a_pending_future_oneself_does_not_end_the_worker() -> None:
 
 
 def test_callbacks_that_recurse_deeply(lib: ModuleType) -> None:
-    """They end in a RecursionError, which is logged, and not in a crash."""
+    """Deep recursion ends in a RecursionError, which is logged, and not in a crash."""
     # Logging recurses, too, and may fail itself.
     process = run(
         lib,
@@ -336,7 +338,7 @@ def test_callbacks_that_recurse_deeply(lib: ModuleType) -> None:
     ],
 )
 def test_a_long_chain_of_futures_that_finish_each_other(lib: ModuleType, link: str) -> None:
-    """No Python code need be in it that could notice how deep it is."""
+    """Uses no Python code that could notice how deep the chain of futures is."""
     process = run(
         lib,
         f"""

@@ -1,4 +1,4 @@
-"""os.fork in programs with executors."""
+"""Tests of os.fork in programs with executors."""
 
 import os
 from types import ModuleType
@@ -29,7 +29,7 @@ def child(function, end=os._exit):
 
 
 def prints_with_forks(lib: ModuleType, code: str) -> str:
-    """What a program prints that forks."""
+    """Return the output of a program that forks."""
     lines = code.splitlines()
     indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
     return prints(lib, SETTING + "\n".join(line[indent:] for line in lines), forks=True)

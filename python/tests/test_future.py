@@ -1,4 +1,4 @@
-"""Future: its states, its methods, and what other code touches of it."""
+"""Tests of Future: its states, its methods, and the attributes that other code touches."""
 
 import logging
 import re
@@ -85,7 +85,7 @@ def test_set_exception(lib: ModuleType, state: str) -> None:
 
 @pytest.mark.parametrize("method", ["set_result", "set_exception"])
 @pytest.mark.parametrize("state", DONE)
-def test_what_is_done_cannot_be_set(lib: ModuleType, state: str, method: str) -> None:
+def test_a_done_future_cannot_be_set(lib: ModuleType, state: str, method: str) -> None:
     future = future_in(lib, state)
     text = re.escape(f"{state}: {future!r}")
     with pytest.raises(lib.InvalidStateError, match=f"^{text}$"):
@@ -237,7 +237,7 @@ def test_repr_tells_the_state(lib: ModuleType) -> None:
 
 def test_a_future_can_be_subclassed(lib: ModuleType) -> None:
     class Named(lib.Future):  # type: ignore[name-defined, misc]
-        """A future with a name, that keeps count of what it gave."""
+        """A future with a name, which keeps count of the results that it returned."""
 
         def __init__(self, name: str, *, given: int = 0) -> None:
             super().__init__()
@@ -341,7 +341,7 @@ def test_result_and_exception_can_be_set_by_hand(lib: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("method", ["result", "exception"])
-def test_who_finishes_by_hand_wakes_who_waits(lib: ModuleType, method: str) -> None:
+def test_finishing_by_hand_wakes_waiting_threads(lib: ModuleType, method: str) -> None:
     future = lib.Future()
     waiting = Background(getattr(future, method), LIMIT)
     until_asleep(waiting)
@@ -368,7 +368,7 @@ def test_a_finished_future_can_be_made_pending_again_by_hand(lib: ModuleType) ->
     assert future.result() == 2
 
 
-def test_who_waits_on_the_condition_is_notified(lib: ModuleType) -> None:
+def test_a_thread_that_waits_on_the_condition_is_notified(lib: ModuleType) -> None:
     for finish in ("set_result", "set_exception", "cancel"):
         future = lib.Future()
         ready = threading.Event()

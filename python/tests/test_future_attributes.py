@@ -1,4 +1,4 @@
-"""The private attributes of futures, which other code reads and sets; copies."""
+"""Tests of the private attributes of futures, which other code reads and sets, and of copies."""
 
 import copy
 import gc
@@ -26,7 +26,7 @@ def test_callbacks_stay_when_they_were_called(lib: ModuleType) -> None:
     assert future._done_callbacks == callbacks
 
 
-def test_what_callbacks_refer_to_stays_with_the_future(lib: ModuleType) -> None:
+def test_objects_that_callbacks_refer_to_live_as_long_as_the_future(lib: ModuleType) -> None:
     def attach(future: Any) -> weakref.ref[Owner]:
         owner = Owner()
         future.add_done_callback(lambda _, owner=owner: None)
@@ -158,7 +158,7 @@ def test_waiters_that_are_put_there(lib: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_copy_shares_what_the_future_has(lib: ModuleType, state: str) -> None:
+def test_a_copy_shares_the_attributes_of_the_future(lib: ModuleType, state: str) -> None:
     future = future_in(lib, state)
     future.extra = 1
     copied = copy.copy(future)
@@ -192,7 +192,7 @@ def test_neither_pickles_nor_deep_copies(lib: ModuleType, state: str) -> None:
 
 
 class Reduced:
-    """How the class below is pickled."""
+    """A base class whose instances pickle as the call `dict()`."""
 
     def __reduce__(self) -> Any:
         return dict, ()
@@ -203,7 +203,7 @@ def test_a_class_that_pickles_in_its_own_way(lib: ModuleType) -> None:
     assert pickle.loads(pickle.dumps(kind())) == {}
 
 
-def test_a_class_that_leaves_out_what_cannot_be_pickled(lib: ModuleType) -> None:
+def test_a_class_that_leaves_out_attributes_that_cannot_be_pickled(lib: ModuleType) -> None:
     class Kind(lib.Future):  # type: ignore[name-defined, misc]
         def __getstate__(self) -> dict[str, Any]:
             state: dict[str, Any] = super().__getstate__()

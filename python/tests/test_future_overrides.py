@@ -1,4 +1,4 @@
-"""Methods of futures that are overridden are called where the standard library calls them."""
+"""Tests that overridden methods of futures are called where the standard library calls them."""
 
 import threading
 from types import ModuleType
@@ -10,7 +10,7 @@ from support import LIMIT, eventually, held
 
 
 def recording(lib: ModuleType, called: list[str]) -> Any:
-    """A class of futures that notes which of its methods are called."""
+    """Makes a class of futures that notes which of its methods are called."""
 
     class Recording(lib.Future):  # type: ignore[name-defined, misc]
         def _invoke_callbacks(self) -> None:
@@ -112,7 +112,8 @@ def test_a_method_of_one_future(lib: ModuleType) -> None:
 
 
 def returning(lib: ModuleType, make: Any) -> Any:
-    """An executor whose `submit` returns futures of another class, which are done with its own."""
+    """Makes an executor whose `submit` returns futures of another class, which are done with its
+    own."""
 
     class Pool(lib.ThreadPoolExecutor):  # type: ignore[name-defined, misc]
         def submit(self, fn: Any, /, *args: Any, **keywords: Any) -> Any:
@@ -188,7 +189,7 @@ def test_wait_asks_futures_of_another_class_for_their_exception(lib: ModuleType)
 
 
 def patched_class(lib: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
-    """Replaces a method of the class itself; returns those whose method was called."""
+    """Replaces a method of the class itself; returns the futures whose method was called."""
     called: list[Any] = []
     original = getattr(lib.Future, name)
 

@@ -1,5 +1,5 @@
-"""What nobody needs any more is freed: references are dropped in time, cycles are collected,
-and nothing is lost over many rounds."""
+"""Tests of garbage: references are dropped in time, cycles are collected, and no memory is lost
+over many rounds."""
 
 import asyncio
 import contextlib
@@ -8,38 +8,35 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 import concurrent_futures
-from support import LIMIT, eventually, future_in, held, memory_in_use, prints, raised
+from support import LIMIT, eventually, freed, future_in, held, memory_in_use, prints, raised
 
 
 class Object:
-    """Can be referred to weakly, and refers to others."""
+    """An object that can be referred to weakly, and refers to others."""
 
     def __init__(self, *others: Any) -> None:
         self.others = others
 
     def method(self, *_: Any) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 @pytest.fixture(autouse=True)
 def without_automatic_collections() -> Iterator[None]:
-    """What is freed is freed by counting references, or by a collection in the test."""
+    """Turn automatic collections off, so that only reference counts and the test's own collections
+    free objects."""
     gc.collect()
     gc.disable()
     yield
     gc.enable()
     gc.collect()
-
-
-def freed(reference: weakref.ref[Any]) -> Callable[[], bool]:
-    """Tells whether the object is gone."""
-    return lambda: reference() is None
 
 
 def test_a_tasks_function_and_arguments_are_dropped_when_it_ran(lib: ModuleType) -> None:
@@ -50,7 +47,7 @@ def test_a_tasks_function_and_arguments_are_dropped_when_it_ran(lib: ModuleType)
         del objects
         assert future.result() is None
         for reference in references:
-            eventually(freed(reference))
+            eventually(partial(freed, reference))
         assert future.done()
 
 
@@ -60,7 +57,7 @@ def test_those_of_a_discarded_task_are_too(lib: ModuleType) -> None:
         reference = weakref.ref(it)
         pool.submit(it.method, it)
         del it
-        eventually(freed(reference))
+        eventually(partial(freed, reference))
 
 
 def test_those_of_a_cancelled_task_are_dropped_in_the_end(lib: ModuleType) -> None:
@@ -71,7 +68,7 @@ def test_those_of_a_cancelled_task_are_dropped_in_the_end(lib: ModuleType) -> No
             future = pool.submit(it.method, it)
             del it
             assert future.cancel()
-        eventually(freed(reference))
+        eventually(partial(freed, reference))
 
 
 def test_ours_drop_those_of_a_cancelled_task_at_once() -> None:
@@ -90,7 +87,7 @@ def test_the_result_goes_with_the_future(lib: ModuleType) -> None:
         reference = weakref.ref(future.result())
         assert reference() is not None
         del future
-        eventually(freed(reference))
+        eventually(partial(freed, reference))
 
 
 def test_a_future_is_dropped_when_its_task_ran(lib: ModuleType) -> None:
@@ -98,7 +95,7 @@ def test_a_future_is_dropped_when_its_task_ran(lib: ModuleType) -> None:
         with held(pool):
             reference = weakref.ref(pool.submit(int))
             assert reference() is not None
-        eventually(freed(reference))
+        eventually(partial(freed, reference))
 
 
 def test_an_idle_worker_keeps_nothing(lib: ModuleType) -> None:
@@ -108,7 +105,7 @@ def test_an_idle_worker_keeps_nothing(lib: ModuleType) -> None:
         references = [weakref.ref(future) for future in futures]
         futures.clear()
         for reference in results + references:
-            eventually(freed(reference))
+            eventually(partial(freed, reference))
 
 
 def test_raising_leaves_no_cycle(lib: ModuleType) -> None:
@@ -126,10 +123,10 @@ def test_raising_leaves_no_cycle(lib: ModuleType) -> None:
 
     with lib.ThreadPoolExecutor(1) as pool:
         references = ask(pool)
-        # What pytest made of the exceptions has cycles of its own.
+        # The objects that pytest made of the exceptions have cycles of their own.
         gc.collect()
         for reference in references:
-            eventually(freed(reference))
+            eventually(partial(freed, reference))
 
 
 def test_a_future_that_failed_is_freed_without_the_collector(lib: ModuleType) -> None:
@@ -286,19 +283,23 @@ def test_collecting_while_everything_is_in_use(lib: ModuleType) -> None:
 
 def test_an_object_whose_deletion_uses_the_pool(lib: ModuleType) -> None:
     class Last:
-        """Submits when it is deleted."""
+        """Submit a task."""
 
         def __del__(self) -> None:
             late.append(pool.submit(pow, 2, 3))
 
     late: list[Any] = []
     with lib.ThreadPoolExecutor(1) as pool:
-        pool.submit(id, Last()).result()
-        eventually(lambda: len(late) == 1)
+        last = Last()
+        reference = weakref.ref(last)
+        future = pool.submit(id, last)
+        del last
+        future.result()
+        eventually(lambda: freed(reference) and len(late) == 1)
         cancelled = pool.submit(Last)
-        cancelled.result()
+        reference = weakref.ref(cancelled.result())
         del cancelled
-        eventually(lambda: len(late) == 2)
+        eventually(lambda: freed(reference) and len(late) == 2)
         assert [future.result(LIMIT) for future in late] == [8, 8]
 
 
@@ -327,39 +328,39 @@ def test_reference_counts_are_what_they_were(lib: ModuleType) -> None:
 
 
 def finished_tasks(pool: Any) -> None:
-    """Tasks whose results are taken."""
+    """Runs tasks whose results are taken."""
     assert sum(future.result() for future in [pool.submit(abs, n) for n in range(200)]) == 19900
 
 
 def failing_tasks(pool: Any) -> None:
-    """Tasks that raise exceptions."""
+    """Runs tasks that raise exceptions."""
     for future in [pool.submit(divmod, n, 0) for n in range(100)]:
         with contextlib.suppress(ZeroDivisionError):
             future.result()
 
 
 def cancelled_tasks(pool: Any) -> None:
-    """Tasks that are cancelled, if they are pending still."""
+    """Cancels tasks that are still pending."""
     for future in [pool.submit(abs, n) for n in range(200)]:
         future.cancel()
 
 
 def dropped_tasks(pool: Any) -> None:
-    """Tasks that nobody looks at."""
+    """Run tasks whose results are not taken."""
     for n in range(200):
         pool.submit(abs, n)
     pool.submit(int).result()
 
 
 def callbacks(pool: Any) -> None:
-    """Callbacks, added before and after."""
+    """Adds callbacks before and after the end of a task."""
     for future in [pool.submit(abs, n) for n in range(200)]:
         future.add_done_callback(Object(future).method)
         future.add_done_callback(id)
 
 
 def waits(pool: Any) -> None:
-    """Waits of all kinds, also with time limits that pass."""
+    """Waits in all ways, also with time limits that pass."""
     left = {pool.submit(abs, n) for n in range(100)}
     while left:
         _, left = concurrent_futures.wait(left, return_when="FIRST_COMPLETED")
@@ -374,7 +375,7 @@ def waits(pool: Any) -> None:
 
 
 def maps(pool: Any) -> None:
-    """Maps that are used up, and that are dropped."""
+    """Uses up some results of `map`, and drops others."""
     assert sum(pool.map(abs, range(100))) == 4950
     assert sum(pool.map(abs, range(100), buffersize=3)) == 4950
     next(pool.map(abs, range(100)))
@@ -382,7 +383,7 @@ def maps(pool: Any) -> None:
 
 
 def standard_waits(pool: Any) -> None:
-    """The standard library's functions."""
+    """Waits by the standard library's functions."""
     import concurrent.futures
 
     futures = [pool.submit(abs, n) for n in range(100)]
@@ -391,7 +392,7 @@ def standard_waits(pool: Any) -> None:
 
 
 def cycles(_: Any) -> None:
-    """Garbage."""
+    """Make garbage in reference cycles."""
     for _ in range(100):
         future = concurrent_futures.Future[Any]()
         future.add_done_callback(Object(future).method)
@@ -401,7 +402,7 @@ def cycles(_: Any) -> None:
 
 
 def pools(_: Any) -> None:
-    """Executors."""
+    """Make and end executors."""
     for n in range(4):
         pool = concurrent_futures.ThreadPoolExecutor(2)
         pool.submit(abs, n).result()
@@ -416,7 +417,7 @@ def pools(_: Any) -> None:
 
 
 def awaits(pool: Any) -> None:
-    """Futures that are awaited."""
+    """Awaits futures."""
 
     async def main() -> None:
         assert sum(await asyncio.gather(*[pool.submit(abs, n) for n in range(100)])) == 4950
@@ -441,7 +442,7 @@ def awaits(pool: Any) -> None:
     ],
 )
 def test_nothing_leaks_over_many_rounds(work: Callable[[Any], None]) -> None:
-    """Memory stays the same, Python's and the engine's, and so does the number of objects."""
+    """Checks that neither the memory of Python and the engine nor the number of objects grows."""
     rounds = 40
     with concurrent_futures.ThreadPoolExecutor(2) as pool:
 
@@ -453,8 +454,8 @@ def test_nothing_leaks_over_many_rounds(work: Callable[[Any], None]) -> None:
             return (len(gc.get_objects()), *memory_in_use())
 
         some_rounds(10)
-        # A first measurement makes objects, too. What grows for another reason (a larger
-        # arena, a cache) does so once; a leak grows each time.
+        # A first measurement makes objects, too. Memory that grows for another reason (a larger
+        # arena, a cache) grows once; a leak grows each time.
         growths = []
         before = some_rounds(rounds)
         for _ in range(4):

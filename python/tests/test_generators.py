@@ -1,4 +1,5 @@
-"""The return values of `map` and `as_completed`: generators, as in the standard library."""
+"""Tests of the return values of `map` and `as_completed`, which are generators, as in the standard
+library."""
 
 import collections.abc
 import gc
@@ -50,7 +51,7 @@ def test_they_are_generators(lib: ModuleType, pool: Any, make: Make) -> None:
 
 
 @both
-def test_what_is_sent_has_no_effect(lib: ModuleType, pool: Any, make: Make) -> None:
+def test_a_sent_value_has_no_effect(lib: ModuleType, pool: Any, make: Make) -> None:
     results = make(lib, pool)
     with pytest.raises(TypeError, match="can't send non-None value to a just-started generator"):
         results.send(1)
@@ -62,7 +63,7 @@ def test_what_is_sent_has_no_effect(lib: ModuleType, pool: Any, make: Make) -> N
 
 
 @both
-def test_what_is_sent_at_the_end(lib: ModuleType, pool: Any, make: Make) -> None:
+def test_send_at_the_end(lib: ModuleType, pool: Any, make: Make) -> None:
     results = make(lib, pool)
     for _ in range(5):
         next(results)
@@ -71,7 +72,7 @@ def test_what_is_sent_at_the_end(lib: ModuleType, pool: Any, make: Make) -> None
 
 
 @both
-def test_what_is_thrown_comes_out(lib: ModuleType, pool: Any, make: Make) -> None:
+def test_a_thrown_exception_is_raised(lib: ModuleType, pool: Any, make: Make) -> None:
     results = make(lib, pool)
     next(results)
     with pytest.raises(KeyError, match="thrown"):
@@ -80,7 +81,7 @@ def test_what_is_thrown_comes_out(lib: ModuleType, pool: Any, make: Make) -> Non
 
 
 @both
-def test_what_is_thrown_before_the_start(lib: ModuleType, pool: Any, make: Make) -> None:
+def test_throw_before_the_start(lib: ModuleType, pool: Any, make: Make) -> None:
     results = make(lib, pool)
     with pytest.raises(KeyError):
         results.throw(KeyError)
@@ -128,7 +129,7 @@ def test_throwing_cancels_the_rest_of_map(pool: Any) -> None:
 
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("way", ["close", "drop"])
-def test_what_is_cancelled_with_the_iterator_of_map(pool: Any, started: bool, way: str) -> None:
+def test_closing_the_iterator_of_map_cancels_calls(pool: Any, started: bool, way: str) -> None:
     ran: list[int] = []
     with held(pool) as release:
         if started:
@@ -184,7 +185,8 @@ def test_the_time_of_as_completed_begins_when_it_is_asked(lib: ModuleType, pool:
 
 
 def test_as_completed_in_time_for_some(lib: ModuleType, pool: Any) -> None:
-    """Futures that were done at first are yielded, and no others after the time."""
+    """Checks that futures that were done at first are yielded, and no others after the time
+    limit."""
     done = pool.submit(int)
     done.result(LIMIT)
     with held(pool) as release:
@@ -218,7 +220,7 @@ def test_a_task_of_map_that_raises_stop_iteration(pool: Any) -> None:
 
 
 @both
-def test_what_was_yielded_is_not_kept(lib: ModuleType, pool: Any, make: Make) -> None:
+def test_yielded_results_are_not_kept(lib: ModuleType, pool: Any, make: Make) -> None:
     class Result:
         pass
 

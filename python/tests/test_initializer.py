@@ -1,4 +1,4 @@
-"""Initializers, and what becomes of a pool whose initializer fails."""
+"""Tests of initializers, and of pools whose initializer fails."""
 
 import logging
 import threading
@@ -110,7 +110,7 @@ def test_all_pending_futures_are_told(lib: ModuleType) -> None:
     pool.shutdown()
 
 
-def test_a_cancelled_future_does_not_keep_it_from_the_others() -> None:
+def test_a_cancelled_future_does_not_delay_the_others() -> None:
     # In the standard library it does.
     release = threading.Event()
 
@@ -147,7 +147,7 @@ def test_one_worker_that_fails_is_enough(lib: ModuleType) -> None:
     eventually(running.running)
     pending = pool.submit(int)
     assert isinstance(pending.exception(LIMIT), lib.BrokenExecutor)
-    # What runs already may end.
+    # A task that runs already may end.
     release.set()
     assert running.result(LIMIT) is True
     pool.shutdown()
@@ -165,3 +165,8 @@ def test_nobody_waits_forever_for_a_pool_that_breaks(lib: ModuleType) -> None:
         for future in futures:
             assert isinstance(future.exception(LIMIT), lib.BrokenExecutor)
         pool.shutdown()
+
+
+def test_arguments_of_no_initializer_are_not_looked_at(lib: ModuleType) -> None:
+    with lib.ThreadPoolExecutor(1, initargs=5) as pool:
+        assert pool.submit(abs, -1).result(LIMIT) == 1

@@ -1,4 +1,4 @@
-"""install() and uninstall(): this package in the place of concurrent.futures."""
+"""Tests of install() and uninstall(): this package in the place of concurrent.futures."""
 
 import asyncio
 import concurrent.futures
@@ -31,7 +31,7 @@ def installed() -> Iterator[None]:
 
 @pytest.fixture
 def module(request: pytest.FixtureRequest) -> Iterator[types.ModuleType]:
-    """A loaded module with nothing in it."""
+    """Makes a loaded module with nothing in it."""
     name = f"module_of_{request.node.name}"
     module = types.ModuleType(name)
     sys.modules[name] = module
@@ -102,7 +102,7 @@ def test_uninstalling_first_does_nothing() -> None:
     assert concurrent.futures.Future is ORIGINALS["Future"]
 
 
-def test_uninstall_leaves_alone_what_was_assigned_in_between(module: types.ModuleType) -> None:
+def test_uninstall_keeps_names_assigned_in_between(module: types.ModuleType) -> None:
     exec("from concurrent.futures import Future, wait", vars(module))
     concurrent_futures.install()
     module.__dict__["Future"] = int
@@ -123,7 +123,7 @@ def test_uninstall_forgets_modules_that_are_gone() -> None:
     assert concurrent.futures.Future is ORIGINALS["Future"]
 
 
-def test_this_package_and_its_users_keep_what_they_have(module: types.ModuleType) -> None:
+def test_this_package_and_its_users_keep_their_names(module: types.ModuleType) -> None:
     exec("from concurrent_futures import Future", vars(module))
     concurrent_futures.install()
     concurrent_futures.uninstall()
@@ -132,7 +132,7 @@ def test_this_package_and_its_users_keep_what_they_have(module: types.ModuleType
 
 
 @pytest.mark.usefixtures("module")
-def test_whatever_is_in_sys_modules_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_objects_in_sys_modules_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     class Touchy:
         def __getattribute__(self, name: str) -> object:
             raise AssertionError(f"touched: {name}")
@@ -198,7 +198,7 @@ def test_asyncio_runs_its_default_executor_on_this_package() -> None:
 
 @pytest.fixture
 def older() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
-    """A pool of the standard library, made before install()."""
+    """Returns a pool of the standard library, made before install()."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         assert type(pool) is ORIGINALS["ThreadPoolExecutor"]
         concurrent_futures.install()
@@ -271,7 +271,7 @@ def test_interpreter_pools_go_on() -> None:
 
 
 def run(program: str) -> str:
-    """Run a program in an interpreter of its own; what it prints."""
+    """Run a program in a new interpreter; return its output."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         check=True,

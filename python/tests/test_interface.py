@@ -1,4 +1,4 @@
-"""The names, classes and signatures are the standard library's."""
+"""Tests that the names, classes and signatures are the standard library's."""
 
 import concurrent.futures
 import inspect
@@ -19,7 +19,7 @@ CLASSES = ["Future", "Executor", "ThreadPoolExecutor"]
 
 
 def methods(name: str) -> list[str]:
-    """The public methods of one of the standard library's classes, and its constructor."""
+    """Returns the public methods of one of the standard library's classes, and its constructor."""
     listed = dir(getattr(concurrent.futures, name))
     # From 3.14 on, there are some for those who derive other executors, without documentation.
     hooks = ("BROKEN", "prepare_context")
@@ -28,14 +28,14 @@ def methods(name: str) -> list[str]:
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:
-    """Names, kinds and defaults of all parameters but the first, `self`."""
+    """Returns names, kinds and defaults of all parameters but the first, `self`."""
     found = list(inspect.signature(function).parameters.values())[1:]
     # For what is derived from it, too: see above.
     return [(each.name, each.kind, each.default) for each in found if each.name != "ctxkwargs"]
 
 
 @pytest.mark.parametrize("name", concurrent_futures.__all__)
-def test_whoever_asks_for_type_hints_gets_no_error(name: str) -> None:
+def test_get_type_hints_raises_no_error(name: str) -> None:
     public = getattr(concurrent_futures, name)
     if not callable(public):
         return
@@ -102,7 +102,7 @@ def test_executors_are_executors_of_the_standard_library() -> None:
 def test_methods_take_the_standard_librarys_parameters(name: str, method: str) -> None:
     ours = parameters(getattr(getattr(concurrent_futures, name), method))
     theirs = parameters(getattr(getattr(concurrent.futures, name), method))
-    # What is ours alone comes after what is theirs, and by keyword only.
+    # Our own parameters come after those of the standard library, and by keyword only.
     assert [each for each in ours if each in theirs] == theirs
     for _, kind, _ in [each for each in ours if each not in theirs]:
         assert kind is inspect.Parameter.KEYWORD_ONLY
@@ -112,9 +112,11 @@ def test_methods_take_the_standard_librarys_parameters(name: str, method: str) -
 def test_functions_take_the_standard_librarys_parameters(name: str) -> None:
     ours = inspect.signature(getattr(concurrent_futures, name)).parameters.values()
     theirs = inspect.signature(getattr(concurrent.futures, name)).parameters.values()
-    assert [(each.name, each.kind, each.default) for each in ours] == [
-        (each.name, each.kind, each.default) for each in theirs
-    ]
+    found = [(each.name, each.kind, each.default) for each in ours]
+    expected = [(each.name, each.kind, each.default) for each in theirs]
+    # Our own parameters come after those of the standard library, and by keyword only.
+    assert found[: len(expected)] == expected
+    assert all(kind is inspect.Parameter.KEYWORD_ONLY for _, kind, _ in found[len(expected) :])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_importing_starts_no_thread() -> None:
 
 
 def loaded_by(code: str, *names: str) -> list[str]:
-    """Which of these modules a new interpreter has loaded after some code."""
+    """Returns those of these modules that a new interpreter has loaded after some code."""
     code = f"import sys\n{code}\nprint(*[name for name in {names!r} if name in sys.modules])"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)

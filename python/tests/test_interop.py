@@ -1,4 +1,4 @@
-"""The two implementations together: each one's functions on the other one's futures."""
+"""Tests of the two implementations together: the functions of each on the futures of the other."""
 
 import concurrent.futures
 import random
@@ -30,25 +30,26 @@ def futures(request: pytest.FixtureRequest) -> Futures:
 
 
 class Waiter:
-    """What the standard library's wait appends to `_waiters`; keeps what it is told."""
+    """A waiter of the standard library's wait for `_waiters`, which keeps the futures that it
+    receives."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []
 
     def was_told(self) -> bool:
-        """Whether it was told anything."""
+        """Return whether the waiter has received a future."""
         return bool(self.told)
 
     def add_result(self, future: Any) -> None:
-        """The future has a result."""
+        """Receives a future that has a result."""
         self.told.append((future, "result"))
 
     def add_exception(self, future: Any) -> None:
-        """The future has an exception."""
+        """Receives a future that has an exception."""
         self.told.append((future, "exception"))
 
     def add_cancelled(self, future: Any) -> None:
-        """The future was cancelled."""
+        """Receives a future that was cancelled."""
         self.told.append((future, "cancelled"))
 
 
@@ -90,7 +91,7 @@ def test_wait_with_a_time_limit_that_passes(lib: ModuleType, futures: Futures, m
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_wait_for_what_is_done(lib: ModuleType, mode: str) -> None:
+def test_wait_for_done_futures(lib: ModuleType, mode: str) -> None:
     done = [
         future_in(each, state)
         for each in LIBRARIES
@@ -256,7 +257,7 @@ def test_a_waiter_that_is_added_while_the_future_finishes_is_told_or_sees_it(
 def test_completions_race_with_everything_that_waits(
     lib: ModuleType, futures: Futures, seed: int
 ) -> None:
-    """Nothing is missed and nothing counted twice, whoever waits."""
+    """Checks that no waiting function misses a completion or counts one twice."""
     choice = random.Random(seed)
     for _ in range(60):
         pending = futures(12)
@@ -315,7 +316,7 @@ def test_the_standard_librarys_functions_on_a_busy_pool() -> None:
 
 def test_other_kinds_of_futures_will_do(lib: ModuleType) -> None:
     class Foreign(concurrent.futures.Future):  # type: ignore[type-arg]
-        """As other libraries make them."""
+        """A future of an executor of another library."""
 
     mixed = [Foreign(), concurrent_futures.Future[None](), Foreign()]
     waiting = Background(lib.wait, mixed, LIMIT)

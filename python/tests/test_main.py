@@ -1,4 +1,4 @@
-"""Programs behave the same under `python` and under `python -m concurrent_futures`."""
+"""Tests that programs behave the same under `python` and under `python -m concurrent_futures`."""
 
 import os
 import py_compile
@@ -19,7 +19,7 @@ PACKAGE = ("-m", "concurrent_futures")
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended; `status` is negative for a signal."""
+    """The end of a program; `status` is negative for a signal."""
 
     status: int
     output: str
@@ -54,13 +54,13 @@ class Programs:
         )
 
     def same(self, *command: str, options: tuple[str, ...] = ()) -> Ended:
-        """Run it both ways; they must end the same."""
+        """Run a program in both ways; both runs must end the same."""
         expected = self.run(*command, options=options)
         assert self.run(*PACKAGE, *command, options=options) == expected
         return expected
 
     def same_text(self, text: str, *arguments: str) -> Ended:
-        """Run a script with this text both ways; they must end the same."""
+        """Run a script with this text in both ways; both runs must end the same."""
         self.write("program.py", text)
         return self.same("program.py", *arguments)
 
@@ -525,7 +525,7 @@ class TestTheCommandLine:
     def test_help(self, programs: Programs, option: str) -> None:
         ended = programs.run(*PACKAGE, option)
         assert (ended.status, ended.errors) == (0, "")
-        assert ended.output.startswith("usage: python -m concurrent_futures script.py")
+        assert ended.output.startswith("usage: python -m concurrent_futures [OPTION ...] script.py")
 
     @pytest.mark.parametrize("command", [(), ("-m",), ("-x", "program.py"), ("--", "program.py")])
     def test_no_program(self, programs: Programs, command: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Executor.map: order, errors, time limits, and how far it runs ahead."""
+"""Tests of Executor.map: order, errors, time limits, and how far it runs ahead."""
 
 import concurrent.futures
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import concurrent_futures
-from support import LIMIT, Background, eventually, held
+from support import LIMIT, Background, eventually, freed, held
 
 # The standard library has `buffersize` from 3.14.
 WITH_BUFFERSIZE = [concurrent_futures]
@@ -26,17 +26,17 @@ if sys.version_info >= (3, 14):
 
 @pytest.fixture(params=WITH_BUFFERSIZE, ids=[module.__name__ for module in WITH_BUFFERSIZE])
 def buffering(request: pytest.FixtureRequest) -> ModuleType:
-    """Each implementation that knows `buffersize`."""
+    """Returns each implementation that knows `buffersize`."""
     module: ModuleType = request.param
     return module
 
 
 class Object:
-    """Can be referred to weakly."""
+    """An object that can be referred to weakly."""
 
 
 def stop(_: object) -> None:
-    """Raises what ends iterators."""
+    """Raise the exception that ends iterators."""
     raise StopIteration("from a task")
 
 
@@ -115,7 +115,7 @@ def test_an_exception_comes_in_its_turn(lib: ModuleType) -> None:
             next(results)
 
 
-def test_an_exception_cancels_what_is_pending(lib: ModuleType) -> None:
+def test_an_exception_cancels_pending_tasks(lib: ModuleType) -> None:
     ran: list[int] = []
     second, release = threading.Event(), threading.Event()
 
@@ -195,7 +195,7 @@ def test_a_time_limit_counts_from_the_call(lib: ModuleType) -> None:
     assert ran == []
 
 
-def test_what_is_done_is_given_even_after_the_time_limit(lib: ModuleType) -> None:
+def test_done_results_are_yielded_after_the_time_limit(lib: ModuleType) -> None:
     started, release = threading.Event(), threading.Event()
 
     def task(n: int) -> int:
@@ -258,7 +258,7 @@ def test_the_iterator_keeps_no_items(lib: ModuleType) -> None:
     with lib.ThreadPoolExecutor(1) as pool:
         results = pool.map(id, items)
         items.clear()
-        eventually(lambda: all(reference() is None for reference in references))
+        eventually(lambda: all(map(freed, references)))
         assert len(list(results)) == 5
 
 
@@ -267,6 +267,22 @@ def test_results_can_be_taken_by_several_threads_in_turn(lib: ModuleType) -> Non
         results = pool.map(abs, range(20))
         taken = [Background(next, results).outcome() for _ in range(20)]
     assert taken == list(range(20))
+
+
+def test_an_overridden_submit_is_called_with_buffersize(buffering: ModuleType) -> None:
+    calls: list[Any] = []
+
+    class Pool(buffering.ThreadPoolExecutor):  # type: ignore[misc, name-defined]
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            calls.append(args)
+            return super().submit(fn, *args, **kwargs)
+
+    with Pool(1) as pool:
+        results = pool.map(abs, itertools.count(), buffersize=2)
+        assert len(calls) == 2
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        assert len(calls) == 5
+        results.close()
 
 
 @pytest.mark.parametrize("buffersize", [1, 2, 3, 100])

@@ -1,4 +1,4 @@
-"""The bound on pending tasks."""
+"""Tests of the bound on pending tasks."""
 
 import threading
 from typing import Any
@@ -10,7 +10,7 @@ from concurrent_futures import ThreadPoolExecutor
 from support import LIMIT, Background, eventually, held, until_asleep
 
 
-def test_what_runs_does_not_count_and_what_is_pending_does() -> None:
+def test_running_tasks_hold_no_permit_and_pending_tasks_do() -> None:
     with ThreadPoolExecutor(1, max_pending=2) as pool, held(pool):
         first, second = pool.submit(int), pool.submit(int)
         submitting = Background(pool.submit, pow, 2, 2)
@@ -42,7 +42,7 @@ def test_submit_waits_until_a_worker_takes_a_pending_task() -> None:
         assert future.result(LIMIT) == 8
 
 
-def test_shutting_down_refuses_who_waits_for_room() -> None:
+def test_shutdown_refuses_submitters_that_wait_for_room() -> None:
     pool = ThreadPoolExecutor(1, max_pending=1)
     with held(pool):
         pending = pool.submit(pow, 2, 2)
@@ -56,7 +56,7 @@ def test_shutting_down_refuses_who_waits_for_room() -> None:
     assert pending.result(LIMIT) == 4
 
 
-def test_a_pool_that_breaks_refuses_who_waits_for_room() -> None:
+def test_a_pool_that_breaks_refuses_submitters_that_wait_for_room() -> None:
     release = threading.Event()
 
     def initialize() -> None:

@@ -1,4 +1,4 @@
-"""When threads cannot be started, or starting one is interrupted."""
+"""Tests of threads that cannot be started, or whose start is interrupted."""
 
 import contextlib
 import threading
@@ -15,19 +15,19 @@ start = threading.Thread.start
 
 
 def workers() -> int:
-    """The number of worker threads of this module's pools."""
+    """Returns the number of worker threads of this module's pools."""
     return sum(thread.name.startswith(PREFIX) for thread in threading.enumerate())
 
 
 def refuse(thread: threading.Thread) -> None:
-    """Starts no workers."""
+    """Refuses to start a worker."""
     if thread.name.startswith(PREFIX):
         raise RuntimeError("can't start new thread")
     start(thread)
 
 
 def interrupt(thread: threading.Thread) -> None:
-    """Starts a worker, and is interrupted before it returns, as by Ctrl-C."""
+    """Starts a worker, and raises an interrupt before the start returns, as Ctrl-C does."""
     start(thread)
     if thread.name.startswith(PREFIX):
         raise KeyboardInterrupt
@@ -43,7 +43,7 @@ def test_without_any_worker_submitting_fails(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.undo()
         assert pool.submit(ran.append, 2).result(LIMIT) is None
         assert pool.submit(abs, -1).result(LIMIT) == 1
-    # What was refused is not run later.
+    # A refused task is not run later.
     assert ran == [2]
 
 

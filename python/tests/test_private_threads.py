@@ -1,4 +1,5 @@
-"""The private parts of thread pools, as popular code reads, replaces and overrides them."""
+"""Tests of the private parts of thread pools, as popular code reads, replaces and overrides
+them."""
 
 import importlib
 import queue
@@ -14,8 +15,22 @@ from support import LIMIT, eventually, held, prints, run
 
 
 def thread_module(lib: ModuleType) -> Any:
-    """The module of the thread pools."""
+    """Returns the module of the thread pools."""
     return importlib.import_module(f"{lib.__name__}.thread")
+
+
+def args_of(item: Any) -> Any:
+    """Returns the arguments of the call of a task. From CPython 3.14 on, they are a part of the
+    call."""
+    return item.task[1] if hasattr(item, "task") else item.args
+
+
+def run_item(pool: Any, item: Any) -> None:
+    """Runs a task of the queue, as a worker does; from CPython 3.14 on, it has a context."""
+    if hasattr(pool, "_create_worker_context"):
+        item.run(pool._create_worker_context())
+    else:
+        item.run()
 
 
 class Ordered:
@@ -25,11 +40,12 @@ class Ordered:
         self.item = item
 
     def __lt__(self, other: "Ordered") -> bool:
-        return bool(self.item.args < other.item.args)
+        return bool(args_of(self.item) < args_of(other.item))
 
 
 class PriorityQueue(queue.PriorityQueue[Any]):
-    """Tasks with the least arguments come first, and what wakes workers last."""
+    """A queue from which tasks with the least arguments come first, and the marks that wake workers
+    last."""
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Adds a task."""
@@ -90,10 +106,11 @@ def test_a_task_from_the_queue_knows_its_call_and_can_be_run(lib: ModuleType) ->
     with lib.ThreadPoolExecutor(1) as pool, held(pool):
         future = pool.submit(int, "11", base=2)
         item = pool._work_queue.get_nowait()
-        item.run()
+        assert args_of(item) == ("11",)
+        run_item(pool, item)
         assert future.result() == 3
         failing = pool.submit(int, "x")
-        pool._work_queue.get(timeout=LIMIT).run()
+        run_item(pool, pool._work_queue.get(timeout=LIMIT))
         assert isinstance(failing.exception(), ValueError)
 
 
@@ -241,7 +258,8 @@ def test_a_patched_adjust_thread_count_is_called(
 
 
 def daemon_pool(lib: ModuleType) -> Any:
-    """The class that is found in many programs: its threads do not keep the program from ending."""
+    """Returns the class, found in many programs, whose threads do not keep the program from
+    ending."""
     module = thread_module(lib)
 
     class DaemonPool(lib.ThreadPoolExecutor):  # type: ignore[misc, name-defined]
@@ -388,7 +406,7 @@ def test_a_replaced_kind_of_threads_is_used(
 
 
 @pytest.mark.parametrize("how", ["the worker", "the class", "a method of it"])
-def test_what_the_standard_library_uses_is_replaced(
+def test_names_that_the_standard_library_uses_are_replaced(
     lib: ModuleType, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module("concurrent.futures.thread")
@@ -410,11 +428,11 @@ def test_what_the_standard_library_uses_is_replaced(
 
         monkeypatch.setattr(module, "_WorkItem", Item)
     else:
-        run_item = module._WorkItem.run
+        original = module._WorkItem.run
 
         def run_patched(self: Any, *args: Any) -> None:
             calls.append(how)
-            run_item(self, *args)
+            original(self, *args)
 
         monkeypatch.setattr(module._WorkItem, "run", run_patched)
     with lib.ThreadPoolExecutor(1) as pool:
@@ -466,7 +484,7 @@ def test_a_pool_that_was_marked_as_broken_refuses(lib: ModuleType) -> None:
             pool.submit(int)
 
 
-def test_who_holds_the_lock_keeps_others_from_submitting(lib: ModuleType) -> None:
+def test_the_holder_of_the_lock_keeps_others_from_submitting(lib: ModuleType) -> None:
     with lib.ThreadPoolExecutor(1) as pool:
         with pool._shutdown_lock:
             submitting = threading.Thread(target=pool.submit, args=(int,))
@@ -531,7 +549,7 @@ def test_a_failing_initializer_breaks_a_pool_with_overrides(lib: ModuleType) -> 
 
 
 def submit_many(pool: Any, start: threading.Barrier, futures: list[Any]) -> None:
-    """Submits tasks when all are ready."""
+    """Submits tasks from several threads when all threads are ready."""
     start.wait(LIMIT)
     futures.extend([pool.submit(abs, -n) for n in range(100)])
 
@@ -560,10 +578,20 @@ def test_the_standard_librarys_attributes_are_of_its_kinds(lib: ModuleType) -> N
         assert isinstance(pool._shutdown_lock, type(threading.Lock()))
         assert (pool._shutdown, pool._broken, pool._max_workers) == (False, False, 1)
     assert pool._shutdown is True
-    for name in ("_work_queue", "_threads", "_shutdown"):
+    for name in ("_work_queue", "_threads", "_shutdown", "_initializer"):
         assert not hasattr(lib.ThreadPoolExecutor, name)
     with pytest.raises(AttributeError):
         _ = pool._never_heard_of
+
+
+def test_a_pool_has_the_attributes_of_this_versions_standard_library(package: ModuleType) -> None:
+    # Other versions have other attributes, by which programs tell the versions apart.
+    of_versions = {"_initializer", "_initargs", "_create_worker_context", "_resolve_work_item_task"}
+    original = importlib.import_module("concurrent.futures").ThreadPoolExecutor(1)
+    with original, package.ThreadPoolExecutor(1) as pool:
+        theirs = set(vars(original))
+        assert [name for name in theirs if not hasattr(pool, name)] == []
+        assert [name for name in of_versions - theirs if hasattr(pool, name)] == []
 
 
 def test_every_name_of_the_standard_librarys_modules_is_there(package: ModuleType) -> None:
@@ -576,7 +604,7 @@ def test_every_name_of_the_standard_librarys_modules_is_there(package: ModuleTyp
             _ = ours.never_heard_of
 
 
-def test_a_name_that_is_set_in_our_module_reaches_what_reads_it(
+def test_a_name_set_in_our_module_reaches_the_code_that_reads_it(
     package: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = thread_module(package)
@@ -588,7 +616,7 @@ def test_a_name_that_is_set_in_our_module_reaches_what_reads_it(
 
 
 def test_an_option_of_the_engine_on_a_class_that_overrides(package: ModuleType) -> None:
-    with pytest.raises(ValueError, match="max_pending cannot be had, as .*DaemonPool overrides"):
+    with pytest.raises(ValueError, match="max_pending is not available, as .*DaemonPool overrides"):
         daemon_pool(package)(1, max_pending=2)
 
 

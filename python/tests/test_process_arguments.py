@@ -1,5 +1,5 @@
-"""Process pools refuse wrong arguments as the standard library does: each call is made with
-both, and must raise the same type with the same text, or give the same."""
+"""Tests that process pools refuse wrong arguments as the standard library does. Each call is made
+with both libraries, and must raise the same type with the same text, or return the same value."""
 
 import concurrent.futures
 import math
@@ -16,18 +16,18 @@ LIBRARIES = [concurrent.futures, concurrent_futures]
 
 
 class NotCallable:
-    """Cannot be called."""
+    """An object that cannot be called."""
 
 
 class Index:
-    """Is a whole number, if asked for one."""
+    """An object that is a number by `__index__` only."""
 
     def __index__(self) -> int:
         return 1
 
 
 def made(lib: Any, *args: Any, **settings: Any) -> tuple[Any, ...]:
-    """Makes a pool without using it; tells what it noted."""
+    """Makes a pool without using it; returns its notes."""
     pool = lib.ProcessPoolExecutor(*args, **settings)
     noted = (pool._max_workers, pool._max_tasks_per_child, pool._mp_context.get_start_method())
     pool.shutdown()
@@ -35,7 +35,7 @@ def made(lib: Any, *args: Any, **settings: Any) -> tuple[Any, ...]:
 
 
 def context(method: str) -> Any:
-    """One of multiprocessing's."""
+    """Return a context of multiprocessing."""
     return multiprocessing.get_context(method)
 
 
@@ -82,7 +82,7 @@ CONSTRUCTORS: dict[str, Callable[[Any], object]] = {
 
 
 def kind_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> object:
-    """What an iterator that cannot be made or used raises."""
+    """Return the type of the exception of an iterator that cannot be made or used."""
     try:
         return list(call(*args, **kwargs))
     except Exception as error:
@@ -90,7 +90,7 @@ def kind_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> object:
 
 
 def used(lib: Any, call: Callable[[Any], object]) -> object:
-    """What a call on a pool of one process gives."""
+    """Return the result of a call on a pool of one process."""
     with lib.ProcessPoolExecutor(1, mp_context=context("fork")) as pool:
         return call(pool)
 
@@ -130,22 +130,22 @@ CALLS: dict[str, Callable[[Any], object]] = {
 
 
 def outcome(call: Callable[[], object]) -> tuple[str, object]:
-    """What a call gives, or raises."""
+    """Return the result of a call, or its exception."""
     try:
         return "gives", call()
     except Exception as error:
-        # How a call or an operation that does not fit is told depends on who tells it.
+        # The caller's code words the error for a call or an operation that does not fit.
         text = "" if "()" in str(error) or "operand" in str(error) else str(error)
         return f"raises {type(error).__name__}", text
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)
-def test_what_the_constructor_takes_and_refuses(name: str) -> None:
+def test_arguments_that_the_constructor_accepts_and_refuses(name: str) -> None:
     theirs, ours = (outcome(lambda lib=lib: CONSTRUCTORS[name](lib)) for lib in LIBRARIES)  # type: ignore[misc]
     assert ours == theirs
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_methods_take_and_refuse(name: str) -> None:
+def test_arguments_that_methods_accept_and_refuse(name: str) -> None:
     theirs, ours = (outcome(lambda lib=lib: used(lib, CALLS[name])) for lib in LIBRARIES)  # type: ignore[misc]
     assert ours == theirs

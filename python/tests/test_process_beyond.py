@@ -1,4 +1,4 @@
-"""Process pools where the standard library's fail: these run on the package only."""
+"""Tests of process pools where the standard library's fail, which run on the package only."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tasks
-from support import LIMIT, prints
+from support import LIMIT, exit_code, prints
 from tasks import Flag
 from test_process_programs import ended, start
 
@@ -87,8 +87,7 @@ def test_workers_can_be_ended_by_force(
     getattr(pool, how)()
     with pytest.raises(package.BrokenExecutor):
         future.result(LIMIT)
-    process.join(LIMIT)
-    assert process.exitcode == -(signal.SIGKILL if how == "kill_workers" else signal.SIGTERM)
+    assert exit_code(process) == -(signal.SIGKILL if how == "kill_workers" else signal.SIGTERM)
     with pytest.raises(RuntimeError):
         pool.submit(int)
 

@@ -1,4 +1,4 @@
-"""Workers that die, at every stage of a task: by default the pool breaks."""
+"""Tests of workers that die, at every stage of a task: by default the pool breaks."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tasks
-from support import LIMIT, Background, eventually, until_asleep
+from support import LIMIT, Background, eventually, exit_code, until_asleep
 from tasks import Flag
 
 RUNNING = (
@@ -22,7 +22,7 @@ BROKEN = "A child process terminated abruptly, the process pool is not usable an
 
 
 def assert_broken(lib: ModuleType, pool: Any) -> None:
-    """The pool takes nothing any more."""
+    """Checks that the pool accepts no more tasks."""
     eventually(lambda: pool._broken)
     assert pool._broken == BROKEN
     for _ in range(2):
@@ -59,8 +59,7 @@ def test_a_task_that_ends_its_worker_breaks_the_pool(
         assert_broken(lib, pool)
     # The others are ended too.
     for process in processes:
-        process.join(LIMIT)
-        assert process.exitcode is not None
+        assert exit_code(process) is not None
 
 
 def test_on_all_start_methods(lib: ModuleType, context: Any) -> None:
@@ -116,8 +115,7 @@ def test_a_worker_killed_while_it_runs_a_task(
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(lib.process.BrokenProcessPool):
             waiting.outcome()
-        process.join(LIMIT)
-        assert process.exitcode == -signal.SIGKILL
+        assert exit_code(process) == -signal.SIGKILL
         assert_broken(lib, pool)
 
 
@@ -178,7 +176,7 @@ def test_a_map_is_told(lib: ModuleType, forking: Any) -> None:
         with pytest.raises(lib.process.BrokenProcessPool):
             for result in results:
                 got.append(result)
-        # What was finished before, as far as it has been told.
+        # Only results that were finished before may have come.
         assert got == [0, 1, 2][: len(got)]
 
 

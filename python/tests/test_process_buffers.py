@@ -1,4 +1,4 @@
-"""Long buffers: they go through shared memory, and arrive as memory of one's own."""
+"""Tests of long buffers, which go through shared memory and arrive as private memory."""
 
 import array
 import gc
@@ -35,39 +35,40 @@ class Buffer:
 
 @pytest.fixture
 def pool(lib: ModuleType, context: Any) -> Iterator[Any]:
-    """A pool of two processes."""
+    """Makes a pool of two processes."""
     with lib.ProcessPoolExecutor(2, mp_context=context) as made:
         yield made
 
 
 @pytest.fixture
 def quick(package: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of one process, started in the quickest way."""
+    """Makes a pool of one process, started in the quickest way."""
     with package.ProcessPoolExecutor(1, mp_context=forking) as made:
         yield made
 
 
 def call(pool: Any, function: Callable[..., Any], *args: Any) -> Any:
-    """What the function returns."""
+    """Return the result of the function in a worker."""
     return pool.submit(function, *args).result(LIMIT)
 
 
 def numbers(length: int, first: int = 0) -> Any:
-    """An array of bytes."""
+    """Returns an array of bytes."""
     few = (numpy.arange(first, first + 251) % 251).astype(numpy.uint8)
     return numpy.resize(few, length)
 
 
 def shared_memory() -> list[str]:
-    """The segments that this process has, mapped or open."""
+    """Returns the segments that this process has, mapped or open."""
+    names = ("concurrent-futures-buffer", "/dev/shm/cf-")
     maps = Path("/proc/self/maps").read_text().splitlines()
-    found = [line for line in maps if "concurrent-futures-buffer" in line]
+    found = [line for line in maps if any(name in line for name in names)]
     for fd in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except FileNotFoundError:
             continue
-        if "concurrent-futures-buffer" in target:
+        if any(name in target for name in names):
             found.append(target)
     return found
 
@@ -157,7 +158,7 @@ def test_a_result_may_be_changed_and_stays_as_it_is(quick: Any) -> None:
 
 
 def is_writable(value: Any) -> bool:
-    """Whether an array, or all of a collection, may be changed. Changes them."""
+    """Change an array, or all arrays of a collection, in place; return whether that was allowed."""
     if isinstance(value, (list, tuple)):
         return all(map(is_writable, value))
     if value.flags.writeable:
@@ -166,12 +167,12 @@ def is_writable(value: Any) -> bool:
 
 
 def read_only(length: int) -> Any:
-    """An array that may not be changed."""
+    """Returns an array that may not be changed."""
     return numpy.frombuffer(bytes(length), dtype=numpy.uint8)
 
 
 @pytest.mark.parametrize("length", [80, 100_000, LONG])
-def test_what_is_read_only_arrives_as_in_the_standard_library(pool: Any, length: int) -> None:
+def test_read_only_arrays_arrive_as_in_the_standard_library(pool: Any, length: int) -> None:
     # By protocol 4, which was the default before 3.14, all arrays arrive writable.
     expected = pickle.DEFAULT_PROTOCOL < 5
     fixed, free = read_only(length), numpy.zeros(length, dtype=numpy.uint8)
@@ -199,7 +200,7 @@ def keep(value: Any) -> None:
 
 
 def kept() -> list[int]:
-    """The sums of what was kept."""
+    """Return the sums of the kept arrays."""
     return [int(value.sum(dtype=int)) for value in _kept]
 
 
@@ -281,7 +282,7 @@ def test_a_fork_has_its_own_copy_of_a_result(quick: Any) -> None:
 
 
 def fork_and_keep(values: Any) -> int:
-    """Forks a process that has the argument when the worker has not any more."""
+    """Forks a process that keeps the argument longer than the worker does."""
     here, there = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -294,7 +295,7 @@ def fork_and_keep(values: Any) -> int:
 
 
 def what_the_fork_says() -> int:
-    """The exit code of the process that was forked."""
+    """Returns the exit code of the process that was forked."""
     pid, there = _kept.pop()
     os.close(there)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -318,14 +319,16 @@ def test_nothing_is_left_of_buffers(package: ModuleType, context: Any) -> None:
                 assert numpy.array_equal(back, sent)
             del back
         gc.collect()
-        # What is kept for the next ones is limited.
+        # The number of segments that are kept for the next arrays is limited.
         assert len(shared_memory()) <= 64
     del pool
     gc.collect()
     eventually(lambda: not shared_memory())
 
 
-def test_what_is_cancelled_or_given_up_leaves_nothing(package: ModuleType, forking: Any) -> None:
+def test_cancelled_and_abandoned_calls_leave_no_shared_memory(
+    package: ModuleType, forking: Any
+) -> None:
     release = os.pipe()
     with package.ProcessPoolExecutor(1, mp_context=forking) as pool:
         busy = pool.submit(os.read, release[0], 1)
@@ -384,7 +387,9 @@ def test_without_descriptors_buffers_take_the_other_way(quick: Any) -> None:
     assert numpy.array_equal(call(quick, tasks.identity, sent), sent)
 
 
-def test_what_a_worker_has_no_memory_for_fails_alone(package: ModuleType, context: Any) -> None:
+def test_a_task_that_exceeds_the_workers_memory_fails_alone(
+    package: ModuleType, context: Any
+) -> None:
     limit = 400_000_000
     with package.ProcessPoolExecutor(1, mp_context=context, memory_limit=limit) as pool:
         assert call(pool, len, numbers(LONG)) == LONG

@@ -1,4 +1,4 @@
-"""Callbacks of process pools: by whom they are called, and what they may do."""
+"""Tests of callbacks of process pools: the threads that call them, and what callbacks may do."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tasks import Flag
 
 
 class Blocked:
-    """A callback that takes until it is told to end."""
+    """A callback that blocks until the test ends it."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -31,7 +31,7 @@ class Blocked:
 
 @pytest.fixture
 def blocked() -> Any:
-    """A callback that blocks until the test ends, at the latest."""
+    """Returns a callback that blocks until the test ends, at the latest."""
     callback = Blocked()
     yield callback
     callback.end.set()
@@ -58,7 +58,7 @@ class Gate:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
-    """For futures with callbacks."""
+    """Returns a gate for futures with callbacks."""
     return Gate(tmp_path)
 
 
@@ -298,7 +298,8 @@ def test_their_thread_ends_when_there_are_none(
 
 
 class Told:
-    """A waiter, as those of the standard library, that is told of a future when all is over."""
+    """A waiter like those of the standard library, which receives a future when all callbacks are
+    over."""
 
     def __init__(self, blocked: Blocked) -> None:
         self.blocked = blocked

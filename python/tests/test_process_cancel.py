@@ -1,4 +1,4 @@
-"""Calls that were handed to a worker which has not begun with them: they are pending."""
+"""Tests of calls that were dispatched to a worker which has not begun them, and are pending."""
 
 import asyncio
 import concurrent.futures
@@ -19,7 +19,7 @@ from tasks import Flag
 
 @contextmanager
 def stopped(pool: Any) -> Iterator[None]:
-    """Keeps the only worker of a pool from doing anything, until the block ends."""
+    """Stops the only worker of a pool until the block ends."""
     # So that calls are known to be short, and many are handed over at a time.
     for _ in range(300):
         pool.submit(abs, -1).result(LIMIT)
@@ -33,7 +33,7 @@ def stopped(pool: Any) -> Iterator[None]:
 
 @pytest.fixture
 def pool(package: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of one process."""
+    """Make a pool of one process."""
     with package.ProcessPoolExecutor(1, forking) as made:
         yield made
 
@@ -57,7 +57,7 @@ def test_they_are_not_running_and_can_be_cancelled(pool: Any, tmp_path: Path) ->
     assert pool.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_who_waits_for_them_is_told(pool: Any, package: ModuleType) -> None:
+def test_wait_returns_recalled_and_cancelled_calls(pool: Any, package: ModuleType) -> None:
     called: list[Any] = []
     with stopped(pool):
         futures = [pool.submit(int) for _ in range(10)]

@@ -1,4 +1,5 @@
-"""How worker processes end: with all that the standard library's end with, however they started."""
+"""Tests of the end of worker processes, with all effects of the standard library's, by any start
+method."""
 
 import concurrent.futures
 import multiprocessing
@@ -46,7 +47,7 @@ if __name__ == "__main__":
     print([process.exitcode for process in processes])
 """
 
-# What tasks leave for the end of their worker.
+# Statements of tasks that have an effect at the end of their worker.
 ENDS = {
     "nothing": "pass",
     "functions": "atexit.register(note, 'first'); atexit.register(note, 'second')",
@@ -72,7 +73,7 @@ ENDS = {
     kept.me = kept""",
 }
 
-#: What an interpreter does at its end, and forks that leave at once do not.
+#: Effects at the end of an interpreter, which forks that leave at once do not have.
 ONLY_SPAWNED = {
     "output of C": "by C",
     "a file": "text",
@@ -115,12 +116,12 @@ def test_workers_end_as_the_standard_librarys(tmp_path: Path, method: str, what:
         ("importlib.import_module('numpy')", "as ever"),
     ],
 )
-def test_the_last_search_for_garbage_is_spared_where_nobody_can_tell(
+def test_the_last_garbage_collection_is_skipped_if_it_has_no_effect(
     tmp_path: Path, kept: str, seen: str
 ) -> None:
     if "numpy" in kept:
         pytest.importorskip("numpy")
-    # What an exit function sees: objects that the collector leaves alone.
+    # An exit function sees the objects that the collector leaves alone.
     code = f"""
     import atexit, gc, importlib, multiprocessing, os, threading
 

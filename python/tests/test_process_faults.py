@@ -1,4 +1,4 @@
-"""What the system refuses, and what is too much: memory, descriptors, processes."""
+"""Tests of refusals of the system, and of exhausted limits: memory, descriptors, processes."""
 
 import multiprocessing
 import sys
@@ -21,7 +21,7 @@ context = multiprocessing.get_context("fork")
 
 
 def prints_within(lib: ModuleType, code: str) -> str:
-    """What a program prints that sets limits for itself."""
+    """Return the output of a program that sets limits for itself."""
     lines = code.splitlines()
     indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
     return prints(lib, SETTING + "\n".join(line[indent:] for line in lines), forks=True)

@@ -1,5 +1,5 @@
-"""When and by whom calls are pickled: by a thread of the pool, in the order of submission, unless
-that can be noticed by nobody."""
+"""Tests that a thread of the pool pickles calls in the order of submission, unless no program can
+notice another way."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from support import LIMIT, Background, eventually, prints
 
 @pytest.fixture
 def pool(lib: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of one process."""
+    """Make a pool of one process."""
     with lib.ProcessPoolExecutor(1, mp_context=forking) as made:
         yield made
 
@@ -36,7 +36,7 @@ class Locked:
 
 
 class Pickled:
-    """An object that says when and by which thread it is pickled, and waits to go on."""
+    """An object whose pickling reports its time and its thread, and waits until it may go on."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -51,7 +51,7 @@ class Pickled:
 
 
 def free() -> Pickled:
-    """One that need not wait."""
+    """Makes an object whose pickling need not wait."""
     pickled = Pickled()
     pickled.go_on.set()
     return pickled
@@ -149,7 +149,9 @@ def test_shutdown_cancels_calls_that_wait_to_be_pickled(package: ModuleType, for
     assert first.result(LIMIT) == "pickled"
 
 
-def test_a_pool_that_is_gone_pickles_what_it_has_accepted(lib: ModuleType, forking: Any) -> None:
+def test_a_dropped_pool_pickles_the_calls_that_it_has_accepted(
+    lib: ModuleType, forking: Any
+) -> None:
     pool = lib.ProcessPoolExecutor(1, mp_context=forking)
     value = Pickled()
     future = pool.submit(tasks.identity, value)
@@ -219,7 +221,7 @@ def test_long_arguments_all_arrive_though_few_are_pickled_ahead(pool: Any) -> No
     assert [future.result(LIMIT) for future in futures] == [(6 << 20, n) for n in range(8)]
 
 
-def test_a_program_ends_after_what_it_has_submitted(lib: ModuleType) -> None:
+def test_a_program_ends_after_its_submitted_calls(lib: ModuleType) -> None:
     code = """
         import multiprocessing, threading, time, tasks
         class Slow:

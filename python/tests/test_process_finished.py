@@ -1,4 +1,4 @@
-"""Calls of map that have finished before their worker dies: their results count."""
+"""Tests of calls of map that have finished before their worker dies: their results count."""
 
 import os
 import pickle
@@ -17,7 +17,7 @@ from tasks import Flag
 
 
 def until_broken(package: ModuleType, results: Iterable[Any]) -> list[Any]:
-    """What an iterator yields before it raises that the pool is broken."""
+    """Return the results that an iterator yields before it raises that the pool is broken."""
     got = []
     with pytest.raises(package.process.BrokenProcessPool):
         for result in results:
@@ -39,12 +39,12 @@ class Marks:
         os.close(file)
 
     def all(self) -> list[int]:
-        """The marks."""
+        """Return the marks."""
         return list(self.path.read_bytes())
 
 
 def value_of(item: int, kind: str) -> Any:
-    """A result, of a kind."""
+    """Returns a result of this kind."""
     values: dict[str, Callable[[], Any]] = {
         "number": lambda: item,
         "large number": lambda: item << 70,
@@ -87,7 +87,7 @@ KINDS = [
 
 
 def value_until(item: int, kind: str, end: int, submitted: Flag) -> Any:
-    """A result; the worker ends at one item, when all are submitted."""
+    """Returns a result of this kind; the worker ends at one item, when all items are submitted."""
     if item == end:
         submitted.wait()
         os._exit(3)
@@ -132,7 +132,8 @@ def test_with_chunks_whole_chunks_have_finished(package: ModuleType, forking: An
 
 
 def kill_at(item: int, bad: int, submitted: Flag) -> int:
-    """The item; at the bad one, the worker kills itself by a signal that nothing catches."""
+    """Returns the item; at the bad item, the worker kills itself by a signal that no handler
+    catches."""
     if item == bad:
         submitted.wait()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -183,7 +184,7 @@ def test_a_worker_that_is_killed_at_any_time(
 
 
 def mark_or_die(item: int, marks: Marks, bad: int, last: int, submitted: Flag) -> int:
-    """Marks the item with a number of the worker; at the bad one, marks the last and dies."""
+    """Marks the item with a number of the worker; at the bad item, marks the last one and dies."""
     number = 1 + os.getpid() % 255
     if item == bad:
         submitted.wait()
@@ -215,7 +216,7 @@ def test_with_several_workers_results_come_up_to_the_first_item_that_has_none(
 
 
 def fork_at(item: int, places: list[int]) -> int:
-    """The item. At some, the worker forks, and the child returns from here, too."""
+    """Returns the item. At some items, the worker forks, and the child returns from here, too."""
     if item in places:
         child = os.fork()
         if child:
@@ -233,7 +234,7 @@ def test_a_call_that_forks_answers_once(package: ModuleType, forking: Any) -> No
 
 
 def fail_or_exit(item: int) -> int:
-    """The item; the third fails, the sixth ends the worker."""
+    """Returns the item; the third item fails, the sixth ends the worker."""
     if item == 3:
         raise LookupError("the third")
     if item == 6:
@@ -252,7 +253,7 @@ def test_an_exception_counts_as_finished(package: ModuleType, forking: Any) -> N
 
 
 class OnlyThere:
-    """Can be pickled, but be unpickled in the process that has made it only."""
+    """An object that can be unpickled only in the process that has made it."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -268,7 +269,7 @@ def _made_by(pid: int) -> OnlyThere:
 
 
 def garbled_at(item: int, bad: int) -> Any:
-    """The item; instead of one, what cannot be unpickled."""
+    """Return the item, or in place of one item an object that cannot be unpickled."""
     return OnlyThere() if item == bad else item
 
 
@@ -283,7 +284,7 @@ def test_a_result_that_cannot_be_unpickled_breaks_the_pool_at_its_turn(
 
 
 def unpicklable_at(item: int, bad: int) -> Any:
-    """The item; instead of one, what cannot be pickled."""
+    """Return the item, or in place of one item an object that cannot be pickled."""
     return tasks.Unpicklable() if item == bad else item
 
 

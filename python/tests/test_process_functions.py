@@ -1,4 +1,4 @@
-"""Functions on their way to workers: by their names, which are looked up for each call."""
+"""Tests of functions on their way to workers: by their names, which are looked up for each call."""
 
 import copyreg
 import importlib
@@ -20,7 +20,7 @@ from support import LIMIT, prints
 
 @pytest.fixture
 def pool(lib: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of one process."""
+    """Make a pool of one process."""
     with lib.ProcessPoolExecutor(1, mp_context=forking) as made:
         yield made
 

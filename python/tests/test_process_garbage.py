@@ -1,4 +1,5 @@
-"""Garbage is collected: pools to which their own settings refer, and the leftovers of calls."""
+"""Tests that garbage is collected: pools to which their own settings refer, and the leftovers of
+calls."""
 
 import gc
 import multiprocessing
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import tasks
-from support import LIMIT, eventually
+from support import LIMIT, eventually, exit_code
 
 
 class Service:
@@ -19,18 +20,18 @@ class Service:
     pool: Any
 
     def begin(self, *args: object) -> None:
-        """Is called first in each worker."""
+        """Act as the initializer."""
 
 
 def initializer(lib: ModuleType, context: Any) -> Service:
-    """One whose pool has its initializer of it."""
+    """Return a service whose method is its pool's initializer."""
     service = Service()
     service.pool = lib.ProcessPoolExecutor(1, mp_context=context, initializer=service.begin)
     return service
 
 
 def argument(lib: ModuleType, context: Any) -> Service:
-    """One whose pool has an argument of its initializer of it."""
+    """Return a service whose method is an argument of its pool's initializer."""
     service = Service()
     service.pool = lib.ProcessPoolExecutor(
         1, mp_context=context, initializer=id, initargs=(service.begin,)
@@ -52,8 +53,7 @@ def test_a_pool_in_a_cycle_with_its_settings_is_collected(
     del service
     eventually(lambda: gc.collect() is not None and not any(ref() for ref in alive))
     for process in processes:
-        process.join(LIMIT)
-        assert process.exitcode == 0
+        assert exit_code(process) == 0
 
 
 @pytest.mark.parametrize("start", ["spawn", "forkserver"])

@@ -1,4 +1,5 @@
-"""The return value of `map` of process pools behaves as the standard library's generator."""
+"""Tests that `map` of process pools returns a value that behaves as the standard library's
+generator."""
 
 import collections.abc
 import gc
@@ -65,7 +66,7 @@ def test_how_it_ends(pool: Any, way: str) -> None:
         results.throw(LookupError)
 
 
-def test_what_is_sent_has_no_effect(pool: Any) -> None:
+def test_a_sent_value_has_no_effect(pool: Any) -> None:
     results = pool.map(tasks.identity, range(3))
     with pytest.raises(TypeError, match="can't send non-None value to a just-started generator"):
         results.send(1)
@@ -77,14 +78,14 @@ def test_what_is_sent_has_no_effect(pool: Any) -> None:
 
 
 @pytest.mark.parametrize("thrown", [KeyError, KeyError("with a value")])
-def test_what_is_thrown_comes_out(pool: Any, thrown: Any) -> None:
+def test_a_thrown_exception_is_raised(pool: Any, thrown: Any) -> None:
     results = pool.map(tasks.identity, range(3))
     with pytest.raises(KeyError):
         results.throw(thrown)
     assert list(results) == []
 
 
-def test_what_cannot_be_thrown(pool: Any) -> None:
+def test_throw_refuses_objects_that_are_no_exceptions(pool: Any) -> None:
     results = pool.map(tasks.identity, range(3))
     next(results)
     with pytest.raises(TypeError, match="exceptions must be classes or instances"):

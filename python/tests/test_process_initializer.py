@@ -1,4 +1,4 @@
-"""Initializers of worker processes, and what they can be given."""
+"""Tests of initializers of worker processes, and of their arguments."""
 
 import contextlib
 import multiprocessing
@@ -119,7 +119,7 @@ def test_tasks_wait_for_the_initializer(
         assert future.result(LIMIT) == 1
 
 
-def test_what_cannot_be_pickled_is_an_error_of_submit(lib: ModuleType) -> None:
+def test_an_argument_that_cannot_be_pickled_is_an_error_of_submit(lib: ModuleType) -> None:
     # Except with fork, where nothing is pickled.
     context = multiprocessing.get_context("spawn")
     pool = lib.ProcessPoolExecutor(1, context, tasks.keep, (tasks.Unpicklable(),))
@@ -182,7 +182,7 @@ def test_one_that_hangs_ends_with_the_program(package: ModuleType, running: Flag
 
 
 def eat(size: int) -> None:
-    """Keeps as many bytes."""
+    """Keep this many bytes of memory in use."""
     tasks.keep(bytearray(size))
 
 
@@ -196,7 +196,7 @@ def test_a_memory_limit_holds_for_the_initializer(package: ModuleType, context: 
     assert "the initializer failed" in str(caught.value.__cause__)
 
 
-def test_signals_are_not_blocked_in_workers_nor_in_what_they_start(
+def test_signals_are_not_blocked_in_workers_nor_in_their_children(
     lib: ModuleType, context: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "blocked"

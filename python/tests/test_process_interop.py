@@ -1,4 +1,4 @@
-"""Process pools with what people use: the two libraries together, asyncio, numpy, tqdm, …"""
+"""Tests of process pools with popular code: the two libraries together, asyncio, numpy, tqdm, …"""
 
 import asyncio
 import concurrent.futures
@@ -24,21 +24,21 @@ MODES = ["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
 
 @pytest.fixture
 def pool(lib: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of two processes."""
+    """Makes a pool of two processes."""
     with lib.ProcessPoolExecutor(2, mp_context=forking) as made:
         yield made
 
 
 @pytest.fixture
 def threads(lib: ModuleType) -> Iterator[Any]:
-    """A pool of two threads."""
+    """Makes a pool of two threads."""
     with lib.ThreadPoolExecutor(2) as made:
         yield made
 
 
 @pytest.fixture(params=[concurrent.futures, concurrent_futures], ids=["by stdlib", "by package"])
 def functions(request: pytest.FixtureRequest) -> Any:
-    """Whose `wait` and `as_completed` are used."""
+    """Return the module whose `wait` and `as_completed` are used."""
     return request.param
 
 
@@ -68,7 +68,7 @@ def test_wait_in_all_modes(
 
 
 @pytest.mark.parametrize("mode", ["FIRST_COMPLETED", "FIRST_EXCEPTION"])
-def test_what_ends_while_wait_looks_at_many_is_not_missed(
+def test_a_future_that_finishes_while_wait_looks_at_many_is_not_missed(
     lib: ModuleType, pool: Any, mode: str
 ) -> None:
     with lib.ThreadPoolExecutor(1) as gate, held(gate):
@@ -221,7 +221,7 @@ def test_numpy_in_map(pool: Any) -> None:
 
 @pytest.fixture
 def installed(lib: ModuleType) -> Iterator[ModuleType]:
-    """The library in the place of the standard library's."""
+    """Installs the package in the place of the standard library while a test runs."""
     if lib is concurrent_futures:
         concurrent_futures.install()
         yield lib
@@ -240,8 +240,8 @@ def test_tqdm(installed: ModuleType, name: str) -> None:
     )
     assert results == list(range(200, 0, -1))
     assert shown.getvalue().startswith("\rworking:   0%|")
-    # Whoever waits is woken first, and then callbacks run, as in the standard library: those of
-    # the workers' last calls may come when the bar is closed.
+    # Waiting threads are woken first, and then callbacks run, as in the standard library. The
+    # callbacks of the workers' last calls may come when the bar is closed.
     counts = [int(count) for count in re.findall(r"(\d+)/200", shown.getvalue())]
     assert counts == sorted(counts)
     assert 198 <= counts[-1] <= 200
@@ -280,14 +280,14 @@ def test_isinstance_of_the_standard_librarys_executor(lib: ModuleType, forking: 
 
 def test_deriving_an_executor(lib: ModuleType, forking: Any) -> None:
     class Derived(lib.ProcessPoolExecutor):  # type: ignore[name-defined,misc]
-        """Has an attribute of its own, and a constructor."""
+        """An executor with an attribute and a constructor of its own."""
 
         def __init__(self, workers: int) -> None:
             super().__init__(workers, forking)
             self.submitted = 0
 
         def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-            """Counts."""
+            """Count the call, and submit it."""
             self.submitted += 1
             return super().submit(fn, *args, **kwargs)
 

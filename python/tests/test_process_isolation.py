@@ -1,4 +1,4 @@
-"""What the package's process pools can do beyond the standard library's, if asked to."""
+"""Tests of the extensions of the package's process pools, which are opt-in."""
 
 import contextlib
 import importlib
@@ -27,7 +27,7 @@ from tasks import Flag
 
 @pytest.fixture
 def pool(forking: Any) -> Iterator[ProcessPoolExecutor]:
-    """A pool of two workers that outlives them."""
+    """Makes a pool of two workers, which survives their deaths."""
     with ProcessPoolExecutor(2, forking, on_worker_death="isolate") as made:
         yield made
 
@@ -52,6 +52,43 @@ def test_the_error_names_the_signal(pool: Any, number: signal.Signals) -> None:
     assert number.name in str(error)
     assert error.pid not in (None, os.getpid())
     assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_the_error_names_the_signal_when_the_program_takes_the_exit_status_first(
+    forking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ProcessPoolExecutor(1, forking, on_worker_death="isolate")
+    assert pool.submit(abs, -1).result(LIMIT) == 1
+    [process] = pool._processes.values()
+    waitpid, program = os.waitpid, threading.current_thread()
+    taken, noted = threading.Event(), threading.Event()
+    refused = []
+
+    def take(pid: int, flags: int) -> tuple[int, int]:
+        if pid != process.pid:
+            return waitpid(pid, flags)
+        if threading.current_thread() is program:
+            status = waitpid(pid, flags)
+            taken.set()
+            # The pool looks for the code while this thread has it and has not noted it.
+            assert noted.wait(LIMIT)
+            return status
+        assert taken.wait(LIMIT)
+        try:
+            return waitpid(pid, flags)
+        except ChildProcessError:
+            refused.append(flags)
+            if len(refused) == 3:
+                noted.set()
+            raise
+
+    monkeypatch.setattr(os, "waitpid", take)
+    future = pool.submit(tasks.die, signal.SIGKILL)
+    process.join()
+    error = future.exception(LIMIT)
+    assert isinstance(error, WorkerDiedError)
+    assert error.exitcode == -signal.SIGKILL
+    pool.shutdown()
 
 
 @pytest.mark.parametrize("code", [0, 3, 255])
@@ -82,7 +119,7 @@ def test_the_errors_can_be_pickled(pool: Any) -> None:
 
 
 def test_each_worker_may_die_again_and_again(pool: Any) -> None:
-    # Others run between, and after them.
+    # Other calls run between the deaths, and after them.
     futures = [pool.submit(tasks.exit_at, n, n if n % 5 == 0 else -1) for n in range(60)]
     for number, future in enumerate(futures):
         if number % 5 == 0:
@@ -114,7 +151,7 @@ def test_a_worker_that_dies_while_it_is_idle_is_replaced(pool: Any) -> None:
     eventually(lambda: not pids & set(pool._processes))
 
 
-def test_a_map_loses_only_what_died(pool: Any) -> None:
+def test_map_on_an_isolating_pool_raises_at_the_dead_workers_item(pool: Any) -> None:
     results = pool.map(tasks.exit_at, range(10), [3] * 10)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(WorkerDiedError):
@@ -201,7 +238,7 @@ def test_workers_that_are_killed_at_random_cost_only_what_they_ran(
         assert pool.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_while_a_worker_works_the_pool_outlives_those_that_die_at_start(
+def test_a_pool_with_a_working_worker_outlives_workers_that_die_at_start(
     forking: Any, running: Flag, release: Flag, tmp_path: Path
 ) -> None:
     told, meeting = tmp_path / "told", tmp_path / "meeting"
@@ -305,7 +342,7 @@ def test_wrong_limits_are_refused(forking: Any, value: Any) -> None:
 
 
 def fails_until(path: Path, times: int) -> int:
-    """Ends its worker a number of times."""
+    """Ends its worker a number of times, and returns after that."""
     tasks.append(path, "called")
     called = len(path.read_text().splitlines())
     if called <= times:
@@ -334,7 +371,7 @@ def test_an_exception_is_an_outcome_and_not_repeated(pool: Any, tmp_path: Path) 
 
 
 def append_and_fail(path: Path) -> None:
-    """Fails as tasks do."""
+    """Appends a line to a file, and raises an error."""
     tasks.append(path, "called")
     raise LookupError("as tasks do")
 
@@ -373,7 +410,7 @@ def test_terminating_a_pending_task_cancels_it(forking: Any, running: Flag, rele
         assert held.result(LIMIT)
 
 
-def test_terminating_what_is_done_does_nothing(pool: Any) -> None:
+def test_terminating_a_done_call_does_nothing(pool: Any) -> None:
     future = pool.submit(abs, -1)
     assert future.result(LIMIT) == 1
     assert not future.terminate()
@@ -399,11 +436,11 @@ def test_submit_waits_for_room(forking: Any, running: Flag, release: Flag) -> No
     with ProcessPoolExecutor(1, forking, max_pending=3) as pool:
         held = pool.submit(tasks.hold, running, release)
         running.wait()
-        # What runs takes no place.
+        # A running task holds no permit.
         pending = [pool.submit(abs, -n) for n in range(3)]
         submitting = Background(pool.submit, abs, -5)
         until_asleep(submitting)
-        # What is cancelled takes none any more.
+        # A cancelled task releases its permit.
         assert pending[1].cancel()
         assert submitting.outcome() is not None
         last = Background(pool.submit, abs, -6)

@@ -1,8 +1,9 @@
-"""map on processes: chunks, order, exceptions, time limits."""
+"""Tests of map on processes: chunks, order, exceptions, time limits."""
 
 import itertools
 import operator
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,28 +21,28 @@ CHUNKSIZES = [1, 2, 3, 7, 20, 1000]
 
 @pytest.fixture
 def pool(lib: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of two processes."""
+    """Makes a pool of two processes."""
     with lib.ProcessPoolExecutor(2, mp_context=forking) as made:
         yield made
 
 
 def add(*numbers: int) -> int:
-    """The sum."""
+    """Return the sum."""
     return sum(numbers)
 
 
 def as_tuple(item: Any) -> tuple[Any]:
-    """The item, in something."""
+    """Return the item in a tuple."""
     return (item,)
 
 
 def first(item: Any, _other: Any) -> Any:
-    """The first of two."""
+    """Returns the first argument of two."""
     return item
 
 
 def wait_for(flag: Flag) -> bool:
-    """Waits for it."""
+    """Wait for the flag."""
     return flag.wait()
 
 
@@ -132,7 +133,7 @@ def test_a_time_limit_that_does_not_pass(pool: Any) -> None:
     assert list(pool.map(abs, [], timeout=0)) == []
 
 
-def test_what_is_left_is_cancelled_when_the_results_are_dropped(
+def test_dropping_the_results_cancels_the_rest(
     pool: Any, tmp_path: Path, running: Flag, release: Flag
 ) -> None:
     first = pool.submit(tasks.hold, running, release)
@@ -257,16 +258,25 @@ def test_a_subclass_may_replace_submit(lib: ModuleType, forking: Any) -> None:
     submitted: list[Any] = []
 
     class Counting(lib.ProcessPoolExecutor):  # type: ignore[name-defined,misc]
-        """Notes what is submitted."""
+        """An executor that notes the submitted functions."""
 
         def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-            """Notes the function."""
+            """Note the function, and submit the call."""
             submitted.append(fn)
             return super().submit(fn, *args, **kwargs)
 
     with Counting(1, mp_context=forking) as pool:
         assert list(pool.map(abs, [-1, -2], chunksize=1)) == [1, 2]
         assert len(submitted) == 2
+        if sys.version_info >= (3, 14):
+            results = pool.map(abs, itertools.count(), chunksize=2, buffersize=2)
+            assert len(submitted) == 4
+            assert [next(results) for _ in range(3)] == [0, 1, 2]
+            assert len(submitted) == 6
+            results.close()
+        elif lib is concurrent_futures:
+            with pytest.raises(TypeError, match="buffersize needs the executor's own submit"):
+                pool.map(abs, [1], buffersize=2)
 
 
 def test_the_interface_of_map_is_the_versions() -> None:

@@ -1,4 +1,4 @@
-"""map on processes: each item is a call of its own, submitted as soon as there is one."""
+"""Tests of map on processes: each item is a call of its own, submitted as soon as there is one."""
 
 import functools
 import itertools
@@ -21,41 +21,41 @@ LENGTHS = [1, 100, 8 << 10, (8 << 10) + 1, 40_000, 300_000]
 
 @pytest.fixture
 def pool(lib: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of one process."""
+    """Make a pool of one process."""
     with lib.ProcessPoolExecutor(1, mp_context=forking) as made:
         yield made
 
 
 class Settings:
-    """Notes what it was used for, and calls."""
+    """An object that notes the numbers that it was called with."""
 
     def __init__(self) -> None:
         self.used: list[int] = []
 
     def use(self, number: int) -> int:
-        """How often it was used, this time included."""
+        """Note a number; return how many numbers were noted."""
         self.used.append(number)
         return len(self.used)
 
 
 def use(settings: Settings, number: int) -> int:
-    """The same as a function."""
+    """Call the method `use` of the settings."""
     return settings.use(number)
 
 
 def take(options: dict[str, Any], _number: int) -> Any:
-    """Takes an option out."""
+    """Takes an option out of a dictionary."""
     return options.pop("name")
 
 
 def grow(rows: list[Any]) -> int:
-    """Changes what is in its argument."""
+    """Change an object in the argument."""
     rows[0].append(1)
     return len(rows[0])
 
 
 def grow_flat(row: list[Any]) -> int:
-    """Changes its argument."""
+    """Changes its argument in place."""
     row.append(1)
     return len(row)
 
@@ -64,7 +64,7 @@ kept: list[list[int]] = []
 
 
 def keep(number: int) -> list[int]:
-    """The same object each time."""
+    """Return the same object each time."""
     if not kept:
         kept.append([])
     kept[0].append(number)
@@ -72,18 +72,18 @@ def keep(number: int) -> list[int]:
 
 
 def length_and_set(flag: Flag, content: bytes) -> int:
-    """The length of what it gets. Sets a flag."""
+    """Return the length of the argument, and set a flag."""
     flag.set()
     return len(content)
 
 
 def set_and_measure(both: tuple[Flag, bytes]) -> int:
-    """The same for a pair."""
+    """Return the length of the argument, and set a flag, for a pair."""
     return length_and_set(*both)
 
 
 def wait_and_return(flag: Flag, number: int) -> int:
-    """The number, when the flag is set."""
+    """Returns the number, when the flag is set."""
     flag.wait()
     return number
 
@@ -113,7 +113,7 @@ def test_items_of_a_chunk_share_what_they_have_in_common(pool: Any, chunksize: i
     assert list(pool.map(Settings().use, range(60), chunksize=chunksize)) == expected
 
 
-def test_arguments_of_one_call_share_what_they_have_in_common(pool: Any) -> None:
+def test_arguments_of_one_call_share_common_objects(pool: Any) -> None:
     both = [[], 1]
     assert list(pool.map(is_same, [both] * 20, [both] * 20)) == [True] * 20
     assert list(pool.map(is_same, [both] * 20, [[[], 1]] * 20)) == [False] * 20
@@ -121,11 +121,11 @@ def test_arguments_of_one_call_share_what_they_have_in_common(pool: Any) -> None
 
 
 def is_same(first: Any, second: Any) -> bool:
-    """Whether both are one object."""
+    """Return whether both arguments are one object."""
     return first is second
 
 
-def test_results_share_what_they_have_in_common_within_a_chunk(pool: Any) -> None:
+def test_results_of_a_chunk_share_common_objects(pool: Any) -> None:
     alone = list(pool.map(keep, range(40)))
     assert len({id(result) for result in alone}) == 40
     assert alone[3] == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""The order in which the calls of a process pool start."""
+"""Tests of the order in which the calls of a process pool start."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Nothing is left of a program that was killed, and Ctrl-C is told once."""
+"""Tests that nothing is left of a program that was killed, and that Ctrl-C is reported once."""
 
 import os
 import pty
@@ -45,7 +45,9 @@ BUSY = {
 
 
 @pytest.mark.parametrize("busy", BUSY)
-def test_whatever_a_worker_is_doing(package: ModuleType, tmp_path: Path, busy: str) -> None:
+def test_a_parents_death_ends_a_worker_in_any_state(
+    package: ModuleType, tmp_path: Path, busy: str
+) -> None:
     path = write(
         tmp_path,
         "program.py",
@@ -96,14 +98,14 @@ class Terminal:
         os.write(self._terminal, key.encode())
 
     def read_until(self, *texts: str) -> None:
-        """Reads what is shown until there are these texts in it."""
+        """Reads the output until it has these texts in it."""
         end = time.monotonic() + LIMIT
         while any(self.output.count(text) < texts.count(text) for text in texts):
             assert time.monotonic() < end
             self.output += os.read(self._terminal, 65536).decode()
 
     def end(self) -> int:
-        """Reads the rest; returns the exit code when nobody has the terminal any more."""
+        """Reads the rest; returns the exit code when no process has the terminal any more."""
         while True:
             try:
                 data = os.read(self._terminal, 65536)

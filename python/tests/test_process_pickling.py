@@ -1,4 +1,5 @@
-"""What cannot be pickled or unpickled, where it goes wrong, and what becomes of the pool."""
+"""Tests of objects that cannot be pickled or unpickled: where they fail, and whether the pool
+breaks."""
 
 import copyreg
 import functools
@@ -15,25 +16,25 @@ from support import LIMIT, eventually
 
 @pytest.fixture
 def pool(lib: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of one process."""
+    """Make a pool of one process."""
     with lib.ProcessPoolExecutor(1, mp_context=forking) as made:
         yield made
 
 
 def assert_alive(pool: Any) -> None:
-    """The pool still works."""
+    """Checks that the pool still works."""
     assert pool._broken is False
     assert pool.submit(abs, -1).result(LIMIT) == 1
 
 
 def local() -> Any:
-    """A function, an object and a class that pickle cannot find."""
+    """Returns a function, an object and a class that pickle cannot find."""
 
     def function() -> None:
-        """Of no module."""
+        """A function that has no name in a module."""
 
     class Local:
-        """Of no module."""
+        """A class that has no name in a module."""
 
     return {
         "a lambda": lambda: None,
@@ -183,24 +184,24 @@ def test_several_arguments_of_an_exception_arrive(pool: Any) -> None:
 
 
 class Registered:
-    """Is pickled as copyreg is told."""
+    """An object that is pickled by `copyreg`."""
 
     def __init__(self, how: str) -> None:
         self.how = how
 
 
 def reduce_registered(value: Registered) -> Any:
-    """How."""
+    """Reduce for `copyreg`."""
     return Registered, (f"{value.how} by copyreg",)
 
 
 def reduce_for_multiprocessing(value: Registered) -> Any:
-    """How, between processes only."""
+    """Reduce for `multiprocessing`."""
     return Registered, (f"{value.how} by multiprocessing",)
 
 
 def how(value: Registered) -> str:
-    """What a worker sees."""
+    """Return the attribute as a worker sees it."""
     return value.how
 
 
@@ -239,7 +240,7 @@ def test_objects_that_know_how_to_reduce_with_the_newest_protocol(pool: Any) -> 
 
 
 class ReducesByProtocol:
-    """Becomes the number of the protocol that it is pickled with."""
+    """Return the number of the protocol."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return int, (protocol,)

@@ -1,4 +1,4 @@
-"""ProcessPoolExecutor: submitting, and the processes that do the work."""
+"""Tests of ProcessPoolExecutor: submitting, and the processes that do the work."""
 
 import concurrent.futures
 import functools
@@ -26,13 +26,13 @@ LIBRARIES = {"stdlib": concurrent.futures, "package": concurrent_futures}
 
 @pytest.fixture(scope="module", params=LIBRARIES)
 def pool(request: pytest.FixtureRequest, context: Any) -> Iterator[Any]:
-    """A pool of two workers that all tests share which do not harm it."""
+    """Returns a pool of two workers, shared by all tests that do not harm it."""
     with LIBRARIES[request.param].ProcessPoolExecutor(2, mp_context=context) as shared:
         yield shared
 
 
 def lines(path: Path) -> list[str]:
-    """What tasks have appended to a file."""
+    """Return the lines that tasks have appended to a file."""
     return path.read_text().splitlines() if path.exists() else []
 
 
@@ -79,7 +79,7 @@ def test_values_travel_both_ways(pool: Any, value: Any) -> None:
     assert type(result) is type(value)
 
 
-def test_what_is_mutable_arrives_as_a_copy(pool: Any) -> None:
+def test_a_mutable_argument_arrives_as_one_copy(pool: Any) -> None:
     shared = ["inner"]
     first, second = pool.submit(tasks.identity, (shared, shared)).result(LIMIT)
     assert first is second
@@ -219,7 +219,7 @@ def test_the_workers_traceback_tells_causes_and_notes(pool: Any) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_a_task_raises_is_its_outcome(pool: Any, error: BaseException) -> None:
+def test_any_exception_of_a_task_is_its_outcome(pool: Any, error: BaseException) -> None:
     future = pool.submit(tasks.fail, error)
     got = future.exception(LIMIT)
     assert type(got) is type(error)
@@ -404,7 +404,7 @@ def test_workers_are_replaced_after_a_number_of_tasks(
     assert counts == [tasks_each, tasks_each, 1]
 
 
-def test_what_tools_look_at(lib: ModuleType, forking: Any) -> None:
+def test_attributes_that_tools_read(lib: ModuleType, forking: Any) -> None:
     # dask, joblib, psutil-based monitors and the standard library's own tests do.
     pool = lib.ProcessPoolExecutor(2, mp_context=forking)
     assert pool._max_workers == 2

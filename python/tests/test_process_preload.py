@@ -1,4 +1,4 @@
-"""What the fork server loads before it forks workers."""
+"""Tests of the modules that the fork server loads before it forks workers."""
 
 import concurrent.futures
 import shutil
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import concurrent_futures
-from concurrent_futures import _preload
+from concurrent_futures import _forkserver_preload
 from support import LIMIT
 from test_process_programs import ended, start
 
@@ -78,7 +78,7 @@ def test_workers_find_the_package_loaded(tmp_path: Path) -> None:
     assert outcome(tmp_path) == "True __mp_main__\n"
 
 
-def test_what_the_user_has_set_is_loaded_first_and_stays(tmp_path: Path) -> None:
+def test_preloaded_modules_of_the_user_come_first_and_stay(tmp_path: Path) -> None:
     (tmp_path / "of_the_user.py").write_text(
         f"import sys\nwas_first = {PRELOADED!r} not in sys.modules\n"
         "def get():\n    return was_first\n"
@@ -133,7 +133,7 @@ def test_a_package_that_the_server_would_not_find_is_not_looked_for(tmp_path: Pa
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The fork server as it is before anything was set, in a directory with nothing in it."""
+    """Returns the fork server before any setting, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
     server: Any = vars(forkserver)["_forkserver"]
     monkeypatch.setattr(server, "_preload_modules", ["__main__"])
@@ -141,8 +141,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_it_is_told_once(server: Any) -> None:
-    _preload.preload()
-    _preload.preload()
+    _forkserver_preload.preload()
+    _forkserver_preload.preload()
     assert server._preload_modules == ["__main__", PRELOADED]
 
 
@@ -152,19 +152,19 @@ def test_it_is_told_nothing_if_the_program_has_a_module_of_its_own_for_the_libra
     module = ModuleType("queue")
     module.__spec__ = ModuleSpec("queue", None, origin="/of/the/program/queue.py")
     monkeypatch.setitem(sys.modules, "queue", module)
-    _preload.preload()
+    _forkserver_preload.preload()
     assert server._preload_modules == ["__main__"]
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("_preload_on_error", "fail"), ("_preload_modules", None)]
 )
-def test_what_it_does_not_know_it_leaves_alone(
+def test_an_unknown_fork_server_is_left_alone(
     server: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
     monkeypatch.setattr(server, name, value, raising=False)
     before = server._preload_modules
-    _preload.preload()
+    _forkserver_preload.preload()
     assert server._preload_modules is before
 
 
@@ -175,5 +175,5 @@ def test_a_working_directory_that_is_gone_does_no_harm(
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    _preload.preload()
+    _forkserver_preload.preload()
     assert server._preload_modules == ["__main__"]

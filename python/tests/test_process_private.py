@@ -1,4 +1,5 @@
-"""The private parts of process pools, as popular code reads, replaces and overrides them."""
+"""Tests of the private parts of process pools, as popular code reads, replaces and overrides
+them."""
 
 import importlib
 import multiprocessing
@@ -15,7 +16,7 @@ from tasks import Flag, hold
 
 
 def process_module(lib: ModuleType) -> Any:
-    """The module of the process pools."""
+    """Returns the module of the process pools."""
     return importlib.import_module(f"{lib.__name__}.process")
 
 
@@ -113,6 +114,16 @@ def test_other_overridden_methods_are_called(lib: ModuleType, name: str) -> None
     assert calls == [name] * 2
 
 
+def test_a_pool_has_the_attributes_of_this_versions_standard_library(package: ModuleType) -> None:
+    original = importlib.import_module("concurrent.futures").ProcessPoolExecutor(1)
+    with original, package.ProcessPoolExecutor(1) as pool:
+        assert [name for name in vars(original) if not hasattr(pool, name)] == []
+        if hasattr(original, "_force_shutting_down"):
+            assert pool._force_shutting_down is False
+            pool.terminate_workers()
+            assert pool._force_shutting_down is True
+
+
 def test_a_queue_of_ids_that_is_replaced_is_used(lib: ModuleType, forking: Any) -> None:
     ids = []
 
@@ -155,7 +166,7 @@ def test_a_pool_that_was_marked_as_broken_refuses(lib: ModuleType, forking: Any)
         assert pool.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_who_holds_the_lock_keeps_others_from_submitting(lib: ModuleType, forking: Any) -> None:
+def test_the_holder_of_the_lock_keeps_others_from_submitting(lib: ModuleType, forking: Any) -> None:
     with lib.ProcessPoolExecutor(1, mp_context=forking) as pool:
         assert pool.submit(abs, -1).result(LIMIT) == 1
         with pool._shutdown_lock:
@@ -168,7 +179,7 @@ def test_who_holds_the_lock_keeps_others_from_submitting(lib: ModuleType, forkin
         assert list(pool.map(abs, [-1, -2])) == [1, 2]
 
 
-def test_the_manager_is_known_with_what_wakes_it(lib: ModuleType, forking: Any) -> None:
+def test_the_manager_thread_is_registered_with_its_wakeup(lib: ModuleType, forking: Any) -> None:
     with lib.ProcessPoolExecutor(1, mp_context=forking) as pool:
         assert pool.submit(abs, -1).result(LIMIT) == 1
         wakeup = process_module(lib)._threads_wakeups[pool._executor_manager_thread]
@@ -209,10 +220,10 @@ def test_an_option_of_the_engine_on_a_class_that_overrides(
 
     class Pool(package.ProcessPoolExecutor):  # type: ignore[misc, name-defined]
         def _spawn_process(self) -> None:
-            """Starts nothing."""
+            """Start nothing."""
 
     (name,) = options
-    with pytest.raises(ValueError, match=f"{name} cannot be had, as .*Pool overrides private"):
+    with pytest.raises(ValueError, match=f"{name} is not available, as .*Pool overrides private"):
         Pool(1, **options)
 
 
@@ -228,5 +239,6 @@ def test_a_pool_that_works_as_the_standard_librarys_ends_by_force(
     pool.kill_workers()
     with pytest.raises(process_module(package).BrokenProcessPool):
         task.result(LIMIT)
+    assert getattr(pool, "_force_shutting_down", True)
     with pytest.raises(RuntimeError, match="options need the engine"):
         pool.options(timeout=1).submit(abs, -1)

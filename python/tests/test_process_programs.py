@@ -1,4 +1,4 @@
-"""Programs with process pools: how they are started, how they end, who sends them signals."""
+"""Tests of programs with process pools: their start, their end, and signals to them."""
 
 import contextlib
 import importlib
@@ -19,7 +19,7 @@ METHODS = ["fork", "forkserver", "spawn"]
 
 
 def is_gone(process: int) -> bool:
-    """Whether a process has ended (it may still be a zombie)."""
+    """Return whether a process has ended (it may still be a zombie)."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -48,7 +48,7 @@ def start(command: list[str], **settings: Any) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Waits until a program and all that hold its output have ended."""
+    """Wait until a program and all holders of its output have ended."""
     try:
         out, err = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
@@ -287,7 +287,7 @@ def started(lib: ModuleType, tmp_path: Path, method: str, then: str) -> Any:
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """Leaves nothing of a program."""
+    """Kills all processes of a program."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -407,7 +407,7 @@ def test_forking_while_other_threads_use_a_pool(lib: ModuleType) -> None:
     assert out == "{5} 4\n"
 
 
-def test_what_workers_inherit_does_not_keep_a_pipe_open(lib: ModuleType) -> None:
+def test_descriptors_that_workers_inherit_do_not_keep_a_pipe_open(lib: ModuleType) -> None:
     # The one who reads what the program writes gets the end when the program is over.
     out = prints(
         lib,

@@ -1,5 +1,5 @@
-"""When and by whom results are unpickled: on arrival, by a thread of the pool, unless that can be
-noticed by nobody."""
+"""Tests of the time and the thread of unpickling: on arrival, by a thread of the pool, unless that
+makes no difference."""
 
 import asyncio
 import multiprocessing
@@ -17,7 +17,7 @@ from support import LIMIT, Background, eventually, prints
 
 @pytest.fixture
 def pool(lib: ModuleType, forking: Any) -> Iterator[Any]:
-    """A pool of one process."""
+    """Make a pool of one process."""
     with lib.ProcessPoolExecutor(1, mp_context=forking) as made:
         yield made
 

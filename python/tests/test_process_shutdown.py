@@ -1,4 +1,5 @@
-"""How process pools end: by shutdown, by `with`, by being forgotten; and what they leave."""
+"""Tests of the end of process pools: by shutdown, by `with`, by being dropped; and of their
+remains."""
 
 import gc
 import multiprocessing
@@ -16,14 +17,14 @@ from typing import Any
 import pytest
 
 import tasks
-from support import LIMIT, Background, eventually, until_asleep
+from support import LIMIT, Background, eventually, exit_code, until_asleep
 from tasks import Flag
 
 REFUSED = "^cannot schedule new futures after shutdown$"
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
+    """Return whether a process runs (a zombie does not)."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -184,7 +185,8 @@ def test_results_and_arguments_are_not_kept(lib: ModuleType, forking: Any) -> No
 
 @pytest.fixture
 def left_over() -> Iterator[None]:
-    """What a test opens must be gone after it: descriptors, shared memory, children, threads."""
+    """Check that everything a test opens is gone after it: descriptors, shared memory, children,
+    threads."""
     if not Path("/proc/self/fd").exists():
         pytest.skip("cannot be seen here")
     gc.collect()
@@ -203,7 +205,7 @@ def left_over() -> Iterator[None]:
     assert tasks.descriptors() == before[0]
     assert multiprocessing.active_children() == []
     with pytest.raises(ChildProcessError):
-        # Whatever is not reaped: a zombie, or a worker that still runs. A fork server and a
+        # A child that was not reaped: a zombie, or a worker that still runs. A fork server and a
         # resource tracker are children that stay.
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             raise AssertionError("a zombie")
@@ -286,8 +288,7 @@ def test_workers_can_be_ended_by_force(
     getattr(pool, how)()
     with pytest.raises(lib.BrokenExecutor):
         future.result(LIMIT)
-    process.join(LIMIT)
-    assert process.exitcode < 0
+    assert exit_code(process) < 0
 
 
 @pytest.mark.parametrize("shut_down", [False, True])

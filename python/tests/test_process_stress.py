@@ -1,4 +1,5 @@
-"""Process pools with everything at once, for some seconds; see `test_stress` for the settings."""
+"""Tests of process pools with all calls at once, for some seconds; see `test_stress` for the
+settings."""
 
 import contextlib
 import gc
@@ -21,7 +22,7 @@ from test_stress import SEED
 
 
 def mixed(seed: int, deadly: bool) -> int:
-    """Returns, fails, sleeps, or dies."""
+    """Returns, fails, sleeps, or ends its worker."""
     choice = random.Random(seed)
     kind = choice.random()
     if kind < 0.05:
@@ -34,7 +35,7 @@ def mixed(seed: int, deadly: bool) -> int:
 
 
 def check(future: Any, seed: int) -> str:
-    """What became of a future, which must be what its task does."""
+    """Return the kind of a future's outcome, which must be the outcome of its task."""
     kind = random.Random(seed).random()
     try:
         result = future.result(LIMIT)
@@ -52,7 +53,7 @@ def check(future: Any, seed: int) -> str:
 
 
 def use(pool: Any, seed: int, until: float, deadly: bool) -> Counter[str]:
-    """Does everything that one can do with a pool, in one thread."""
+    """Use all methods of a pool at random, in one thread."""
     choice = random.Random(seed)
     seen: Counter[str] = Counter()
     while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""The package imported more than once, reloaded, and in a second interpreter."""
+"""Tests of the package imported more than once, reloaded, and in a second interpreter."""
 
 import sys
 from types import ModuleType
@@ -157,7 +157,7 @@ INTERPRETERS = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterp
 
 
 def in_another(code: str, kind: str) -> str:
-    """Statements that run `code` in another interpreter."""
+    """Returns statements that run `code` in another interpreter."""
     if sys.version_info >= (3, 13):
         return f"""
     number = interpreters.create({kind!r})
@@ -203,6 +203,10 @@ def test_the_names_of_the_package_in_another_interpreter(package: ModuleType) ->
         "concurrent_futures.install()\n"
         "import concurrent.futures\n"
         "assert concurrent_futures.Future is concurrent.futures.Future\n"
+        "try:\n"
+        "    concurrent_futures.recording()\n"
+        "except RuntimeError as error:\n"
+        "    assert 'first interpreter' in str(error)\n"
         "try:\n"
         "    raise concurrent_futures.DeadlockError\n"
         "except RuntimeError:\n"

@@ -1,4 +1,4 @@
-"""Programs that are run by `python -m concurrent_futures` under another runner."""
+"""Tests of programs that are run by `python -m concurrent_futures` under another runner."""
 
 import runpy
 import subprocess
@@ -85,7 +85,7 @@ def test_trace_counts_the_lines_of_the_program(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("alter_sys", [False, True])
 def test_a_program_that_runs_the_package(tmp_path: Path, alter_sys: bool) -> None:
-    """It goes on afterwards, with its own `__main__`."""
+    """The program goes on afterwards, with its own `__main__`."""
     code = f"""
 import runpy, sys
 def own(): pass
@@ -99,7 +99,7 @@ if __name__ == "__main__":
     assert output(tmp_path, ["outer.py"]) == [*EXPECTED, "and on"]
 
 
-def test_what_a_program_raises_reaches_its_runner(
+def test_the_exception_of_a_program_reaches_its_runner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "prog.py").write_text("raise LookupError('from the program')")

@@ -1,4 +1,4 @@
-"""Shutting executors down, and dropping them."""
+"""Tests of shutting executors down, and of dropping them."""
 
 import gc
 import threading
@@ -163,7 +163,7 @@ def test_a_task_that_is_cancelled_just_before(lib: ModuleType) -> None:
 
 
 def test_submitting_races_with_shutting_down(lib: ModuleType) -> None:
-    """Each task is refused or done."""
+    """Checks that each task is refused or done."""
     for cancel in [False, True] * 30:
         pool = lib.ThreadPoolExecutor(2)
         barrier = threading.Barrier(3)
@@ -246,7 +246,7 @@ def test_shutting_down_in_a_cycle_of_pools(lib: ModuleType) -> None:
     one.shutdown()
 
 
-def test_waiting_for_the_end_of_a_pool_from_its_own_task_finishes_what_is_pending() -> None:
+def test_waiting_for_the_end_of_a_pool_from_its_own_task_finishes_pending_tasks() -> None:
     ran: list[int] = []
     pool = concurrent_futures.ThreadPoolExecutor(1)
 

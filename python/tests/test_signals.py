@@ -1,7 +1,9 @@
-"""Signals to a program whose main thread waits: Ctrl-C ends the wait at once, and handlers run.
+"""Tests of signals to a program whose main thread waits: Ctrl-C ends the wait at once, and handlers
+run.
 
-Each program says "blocked" when its main thread is, and gets a real signal then. What it waits
-for cannot come before the signal did its work: if the wait went on, the program would hang."""
+Each program says "blocked" when its main thread is, and gets a real signal then. The event that the
+program waits for cannot come before the signal did its work: if the wait went on, the program would
+hang."""
 
 import signal
 import subprocess
@@ -73,7 +75,7 @@ WAITS = [
 def run_with_signals(
     lib: ModuleType, code: str, block: str, signals: list[int], *, bounded: bool = False
 ) -> tuple[int, str, str]:
-    """Runs a program in the setting, which gets a signal each time that it says "blocked".
+    """Runs a program in the setting, and sends it a signal each time that it prints "blocked".
     Returns the exit code, what else it printed, and its errors."""
     setting = SETTING.format(block=block, bounded=bounded)
     with subprocess.Popen(
@@ -275,7 +277,7 @@ def test_a_handler_that_raises_while_a_thread_is_started(
     owner: type, name: str, moment: str, there: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class InterruptedByHandlerError(Exception):
-        """What the handler raises."""
+        """The exception that the signal handler raises."""
 
     def raise_it(*_args: object) -> None:
         raise InterruptedByHandlerError
@@ -308,7 +310,7 @@ def test_a_handler_that_raises_while_a_thread_is_started(
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_what_always_fails_while_a_thread_is_started_is_told(
+def test_a_permanent_error_of_a_thread_start_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(threads: WorkQueue, thread: Any) -> None:

@@ -1,4 +1,5 @@
-"""A pool whose workers all wait for its own tasks gets another worker, and no other pool does."""
+"""Tests of spare workers: a pool whose workers all wait for its own tasks gets one, and no other
+pool does."""
 
 import asyncio
 import contextlib
@@ -38,12 +39,12 @@ WAYS: dict[str, Callable[[Any, Any], Any]] = {
 
 @pytest.fixture(params=WAYS)
 def wait_for(request: pytest.FixtureRequest) -> Callable[[Any, Any], Any]:
-    """A way to wait for a future."""
+    """Returns a way to wait for a future."""
     return WAYS[request.param]
 
 
 def warm(pool: Any, workers: int) -> None:
-    """Gives the pool as many workers."""
+    """Starts as many workers of the pool."""
     barrier = threading.Barrier(workers)
     for future in [pool.submit(barrier.wait, LIMIT) for _ in range(workers)]:
         future.result(LIMIT)
@@ -99,8 +100,8 @@ def test_the_only_worker_may_wait_for_its_pool(wait_for: Callable[[Any, Any], An
             assert one != other
 
 
-def test_what_a_thread_has_is_not_shared(wait_for: Callable[[Any, Any], Any]) -> None:
-    """Locks, thread-locals, contexts and running loops of the task that waits."""
+def test_the_waiting_tasks_thread_state_is_not_shared(wait_for: Callable[[Any, Any], Any]) -> None:
+    """Checks locks, thread-locals, contexts and running loops of the task that waits."""
     lock, local = threading.RLock(), threading.local()
     variable = contextvars.ContextVar("variable", default=0)
 
@@ -200,7 +201,8 @@ def test_an_initializer_that_fails_in_a_spare_thread_breaks_the_pool() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_no_more_tasks_run_than_the_pool_allows(workers: int) -> None:
-    """Those that wait do not count, nor those that go on while others run already."""
+    """Checks that waiting workers do not count, nor those that go on while other tasks run
+    already."""
     lock = threading.Lock()
     running, most = 0, 0
 
@@ -365,7 +367,7 @@ def test_a_wait_that_needs_a_thread_which_cannot_be_started_is_an_error(
 
 
 def test_fewer_workers_than_allowed_may_all_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second of two threads could not be started."""
+    """Lets the start of the second of two threads fail."""
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -381,7 +383,7 @@ def test_fewer_workers_than_allowed_may_all_wait(monkeypatch: pytest.MonkeyPatch
 
 
 def test_cycles_through_spare_workers_are_errors() -> None:
-    """A subtask waits for the task that waits for it."""
+    """Lets a subtask wait for the task that waits for it."""
 
     def inner() -> Any:
         return outer_future[0].result()
@@ -462,8 +464,8 @@ def test_a_child_of_a_fork_knows_no_blocked_workers(package: ModuleType) -> None
     assert out == "[1, 1]\n[1, 1]\n"
 
 
-def test_what_an_outsider_cancels_is_no_deadlock() -> None:
-    """A pending task gets a worker rather than an error, or is cancelled before."""
+def test_a_wait_that_an_outsider_cancels_is_no_deadlock() -> None:
+    """Checks that a pending task gets a worker rather than an error, or is cancelled before."""
 
     def outer(other: Any) -> Any:
         both_run.wait(LIMIT)

@@ -1,5 +1,5 @@
-"""Everything at once, for some seconds; `CONCURRENT_FUTURES_STRESS=120` makes it two minutes,
-`CONCURRENT_FUTURES_SEED` another mix."""
+"""Tests with all calls at once, for some seconds; `CONCURRENT_FUTURES_STRESS=120` makes it two
+minutes."""
 
 import concurrent.futures
 import contextlib
@@ -22,24 +22,24 @@ MODES = ["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
 
 
 class FailedError(Exception):
-    """What some tasks raise."""
+    """The exception that some tasks raise."""
 
 
 class Tally:
-    """Counts, in all threads."""
+    """Counts of outcomes, which all threads share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.counts: dict[str, int] = {}
 
     def add(self, what: str, number: int = 1) -> None:
-        """Counts some more."""
+        """Counts some more outcomes."""
         with self._lock:
             self.counts[what] = self.counts.get(what, 0) + number
 
 
 def task(tally: Tally, pool: Any, seed: int, depth: int) -> int:
-    """Computes, fails, sleeps, or has other tasks do some of it."""
+    """Compute, fail, sleep, or let other tasks do some of the work."""
     tally.add("run")
     choice = random.Random(seed)
     kind = choice.random()
@@ -56,7 +56,7 @@ def task(tally: Tally, pool: Any, seed: int, depth: int) -> int:
 
 
 def check(future: Any, tally: Tally) -> None:
-    """Counts what became of a future, which must be done."""
+    """Count the outcome of a future, which must be done."""
     assert future.done()
     try:
         future.result(0)
@@ -72,7 +72,7 @@ def check(future: Any, tally: Tally) -> None:
 
 
 def take(futures: list[Any], choice: random.Random) -> None:
-    """Waits for all, in one of the ways that there are."""
+    """Takes all results, in one of the ways to wait."""
     library: Any = choice.choice([concurrent_futures, concurrent_futures, concurrent.futures])
     way = choice.randrange(5)
     if way == 0:
@@ -101,7 +101,7 @@ def take(futures: list[Any], choice: random.Random) -> None:
 
 
 def user(seed: int, end: float, tally: Tally, pools: list[Any]) -> None:
-    """Submits to pools and takes the results, until it is time."""
+    """Submits to pools and takes the results, until the time is over."""
     choice = random.Random(seed)
     while time.monotonic() < end:
         pool = choice.choice(pools)

@@ -1,4 +1,4 @@
-"""ThreadPoolExecutor: submitting, and the threads that do the work."""
+"""Tests of ThreadPoolExecutor: submitting, and the threads that do the work."""
 
 import concurrent.futures
 import math
@@ -16,7 +16,7 @@ from support import LIMIT, Background, eventually, held, until_asleep
 
 
 def capture(*args: Any, **kwargs: Any) -> Any:
-    """What it was called with."""
+    """Return the arguments of the call."""
     return args, kwargs
 
 
@@ -45,7 +45,7 @@ def test_a_task_gets_and_gives_the_very_objects(lib: ModuleType) -> None:
 
 def test_callables_of_all_kinds(lib: ModuleType) -> None:
     class Callable:
-        """Has four ways to be called."""
+        """A class whose methods can be called in four ways."""
 
         def __call__(self) -> str:
             return "object"
@@ -291,7 +291,7 @@ def test_the_fields_are_readable(lib: ModuleType) -> None:
 
 def test_executors_can_be_subclassed(lib: ModuleType) -> None:
     class Counting(lib.ThreadPoolExecutor):  # type: ignore[name-defined, misc]
-        """Counts what it is given."""
+        """An executor that counts its submissions."""
 
         def __init__(self, label: str, **settings: Any) -> None:
             super().__init__(max_workers=2, **settings)
@@ -314,7 +314,7 @@ def test_executors_can_be_subclassed(lib: ModuleType) -> None:
 
 def test_a_subclass_may_wrap_the_futures(lib: ModuleType) -> None:
     class Tagging(lib.ThreadPoolExecutor):  # type: ignore[name-defined, misc]
-        """Notes on each future what it is for."""
+        """An executor that tags each future with its function."""
 
         def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
             future = super().submit(fn, *args, **kwargs)
@@ -399,8 +399,8 @@ def test_pools_within_tasks(lib: ModuleType) -> None:
 def test_an_exception_of_native_code_has_a_traceback(lib: ModuleType) -> None:
     with lib.ThreadPoolExecutor(1) as pool:
         error = pool.submit(int, "no number").exception(LIMIT)
-        # A frame of the worker, whatever its name is.
-        assert len(traceback.extract_tb(error.__traceback__)) == 1
+        # A frame of the worker, whatever its name is. The standard library has two from 3.14 on.
+        assert len(traceback.extract_tb(error.__traceback__)) in (1, 2)
         with pytest.raises(ValueError, match="no number") as info:
             next(pool.map(int, ["no number"]))
         own = traceback.extract_stack()[-1].name

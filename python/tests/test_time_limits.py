@@ -1,4 +1,5 @@
-"""Time limits of all kinds: what the running version takes, and what it says of the rest."""
+"""Tests of time limits of all kinds: which ones the running version takes, and its errors for the
+rest."""
 
 import concurrent.futures
 import decimal
@@ -26,7 +27,7 @@ class Index:
 
 
 class Float:
-    """An object that can be made a float, and nothing else."""
+    """An object that can be converted to a float, and has no other number's methods."""
 
     def __float__(self) -> float:
         return 0.001
@@ -36,14 +37,14 @@ class Float:
 
 
 class Sum:
-    """An object that can be added to a number, and gives a float."""
+    """An object whose sum with a number is a float."""
 
     def __add__(self, other: Any) -> Any:
         return 0.001 + other
 
 
 class OddSum:
-    """An object that gives, when added to a number, an object that knows what is left."""
+    """An object whose sum with a number is an object that knows the time that is left."""
 
     def __add__(self, other: Any) -> Any:
         return self
@@ -151,6 +152,8 @@ def outcomes(lib: ModuleType, call: str, limit: Any, is_done: bool) -> str:
         if (call, is_done) != ("map", True)
         # The sum with the clock is rounded, into the past perhaps.
         if (limit not in ("float16", "float32") or call not in ("as_completed", "map"))
+        # Whether that one is refused or has passed depends on how fast the machine is.
+        if (limit, call, is_done) != ("longdouble", "as_completed", False)
         # That one never ends.
         if (limit, call, is_done) != ("an odd sum", "as_completed", False)
     ],
@@ -162,7 +165,7 @@ def test_a_limit_is_taken_as_by_the_standard_library(limit: str, call: str, is_d
 
 
 @pytest.mark.parametrize("call", ["result", "exception", "wait"])
-def test_what_is_no_number_has_passed(lib: ModuleType, call: str) -> None:
+def test_a_limit_of_nan_has_passed(lib: ModuleType, call: str) -> None:
     told = outcomes(lib, call, math.nan, is_done=False)
     assert told in {"TimeoutError: ", "0", "ValueError: Invalid value NaN (not a number)"}
     expected = outcomes(concurrent.futures, call, math.nan, is_done=False)

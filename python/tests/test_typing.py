@@ -1,4 +1,5 @@
-"""What a type checker makes of the package. Checked by mypy, and true when it runs."""
+"""Tests of the types that a type checker sees in the package. Checked by mypy, and true when it
+runs."""
 
 import asyncio
 import concurrent.futures
@@ -62,7 +63,7 @@ def test_a_future_is_one_of_the_standard_library() -> None:
     assert not future.done()
 
 
-def test_wait_and_as_completed_give_back_what_they_got() -> None:
+def test_wait_and_as_completed_return_the_same_futures() -> None:
     with ThreadPoolExecutor(1) as pool:
         pending = {pool.submit(text, number) for number in range(3)}
         of_number = {future: number for number, future in enumerate(pending)}

@@ -1,4 +1,4 @@
-"""wait: what it waits for, and what it returns."""
+"""Tests of wait: its conditions, and its result."""
 
 import threading
 from types import ModuleType
@@ -29,7 +29,7 @@ def test_nothing_to_wait_for(lib: ModuleType, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_is_done_is_not_waited_for(lib: ModuleType, mode: str) -> None:
+def test_done_futures_are_not_waited_for(lib: ModuleType, mode: str) -> None:
     futures = {future_in(lib, state) for state in ["CANCELLED_AND_NOTIFIED", "FINISHED"]}
     assert lib.wait(futures, return_when=mode) == (futures, set())
 

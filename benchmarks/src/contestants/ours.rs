@@ -9,7 +9,7 @@ use crate::pool::{Awaitable, Pool};
 pub(crate) struct Ours(ThreadPoolExecutor);
 
 impl Ours {
-    /// The executor itself, for what only it can do.
+    /// Returns the executor, for workloads that only it can do.
     pub(crate) fn executor(&self) -> &ThreadPoolExecutor {
         &self.0
     }

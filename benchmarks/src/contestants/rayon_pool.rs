@@ -6,7 +6,7 @@ use crate::pool::Pool;
 pub(crate) struct Rayon(rayon::ThreadPool);
 
 impl Rayon {
-    /// The pool itself, for `install` and for tasks that send their result elsewhere.
+    /// Returns the pool itself, for `install` and for tasks that send their result elsewhere.
     pub(crate) fn inner(&self) -> &rayon::ThreadPool {
         &self.0
     }

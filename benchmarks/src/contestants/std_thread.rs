@@ -4,7 +4,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::pool::Pool;
 
-/// `std::thread::spawn`. The number of workers means nothing to it.
+/// `std::thread::spawn`, which has no number of workers.
 pub(crate) struct StdThread;
 
 impl Pool for StdThread {

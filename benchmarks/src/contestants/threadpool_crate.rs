@@ -6,7 +6,7 @@ use crate::pool::Pool;
 pub(crate) struct Threadpool(threadpool::ThreadPool);
 
 impl Threadpool {
-    /// The pool itself, for tasks that send their result elsewhere.
+    /// Returns the pool itself, for tasks that send their result elsewhere.
     pub(crate) fn inner(&self) -> &threadpool::ThreadPool {
         &self.0
     }

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 
 use crate::pool::{Awaitable, Pool};
 
-/// A runtime of that many workers for tasks, and as many for blocking work.
+/// Makes a runtime of that many workers for tasks, and as many for blocking work.
 fn runtime(workers: usize) -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(workers)
@@ -14,8 +14,8 @@ fn runtime(workers: usize) -> Runtime {
         .expect("the runtime builds")
 }
 
-/// A runtime whose threads, of both kinds, have run some tasks: what [`Pool::warm`] does, for workloads that need the
-/// runtime itself.
+/// Makes a runtime whose threads of both kinds have run some tasks, as [`Pool::warm`] does, for workloads
+/// that need the runtime itself.
 pub(crate) fn warm_runtime(workers: usize) -> Runtime {
     let runtime = runtime(workers);
     let tasks = (0..1_000).map(|_| runtime.spawn(async {})).collect();
@@ -25,10 +25,10 @@ pub(crate) fn warm_runtime(workers: usize) -> Runtime {
     runtime
 }
 
-/// `Runtime::spawn` of a future that runs the closure: what an async program does with work that never blocks.
+/// `Runtime::spawn` of a future that runs the closure, as an async program does with work that never blocks.
 pub(crate) struct TokioTasks(Runtime);
 
-/// `Runtime::spawn_blocking`: what an async program does with work that may block, as a thread pool's task may.
+/// `Runtime::spawn_blocking`, as an async program does with work that may block like a thread pool's task.
 pub(crate) struct TokioBlocking(Runtime);
 
 impl Pool for TokioTasks {

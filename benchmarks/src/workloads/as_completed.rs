@@ -57,10 +57,10 @@ pub(crate) fn run(settings: &Settings) -> Section {
     let table = Table::new(&["ns per task"], measure(settings.rounds, contestants));
     Section::compared(
         format!("as_completed over {} no-ops", figure(tasks as f64)),
-        "One thread submits all tasks, then takes the results in the order in which they finish; each result tells which \
-         task it is from. Ours, `FuturesUnordered` and `JoinSet` work on handles that exist already. With a channel there \
-         is no handle: the task was written to send its own result, so nothing can be cancelled, asked for its state or \
-         waited for on its own; it is what users of these pools write, so it counts as a peer.",
+        "One thread submits all tasks, then takes the results in the order in which they finish; each result names \
+         its task. Ours, `FuturesUnordered` and `JoinSet` work on handles that exist already. With a channel there \
+         is no handle. The task was written to send its own result, so it cannot be cancelled, asked for its state \
+         or waited for on its own. Users of these pools write such tasks, so the channel counts as a peer.",
         "ns",
         table,
     )
@@ -118,7 +118,7 @@ fn rayon_channel(tasks: usize) -> Duration {
     })
 }
 
-/// What such a task does: its result is `()`.
+/// Sends the result of a task, which is `()`.
 fn send(sender: &mpsc::Sender<(usize, ())>, index: usize) {
     sender
         .send((index, ()))
@@ -171,8 +171,8 @@ fn joined(tasks: usize, submit: impl Fn(&mut JoinSet<usize>, usize, &Handle)) ->
     elapsed
 }
 
-/// Not on the runtime's own `block_on`: that one interrupts a future after every 128 results, which costs
-/// `FuturesUnordered` time.
+/// Takes results from a `FuturesUnordered`, outside the runtime's `block_on`, which interrupts a future after
+/// every 128 results.
 fn unordered<P: Pool>(tasks: usize) -> Duration
 where
     P::Handle<usize>: Awaitable<usize>,

@@ -46,9 +46,9 @@ pub(crate) fn run(settings: &Settings) -> Section {
     Section::compared(
         format!("{} no-ops, each with a callback", figure(tasks as f64)),
         "Each callback counts; then all results are taken, and all callbacks have run. Ours adds the callback to a future \
-         that may be running or finished already. tokio's equivalent is a second task that awaits the handle. No other \
-         peer can add anything to a task once it is submitted: there, the task was written to call the callback itself \
-         before it returns, which costs next to nothing; these rows count as peers all the same.",
+         that may be running or finished already. tokio's equivalent is a second task that awaits the handle. No \
+         other peer can add anything to a task once it is submitted. There, the task was written to call the \
+         callback itself before it returns, which costs next to nothing. These rows count as peers all the same.",
         "ns",
         table,
     )
@@ -58,7 +58,7 @@ fn inside<P: Pool>() -> String {
     format!("{}, the task itself calls", P::NAME)
 }
 
-/// How many callbacks have run.
+/// Counts callbacks that have run.
 #[derive(Clone, Default)]
 struct Counter(Arc<AtomicUsize>);
 
@@ -67,7 +67,7 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A result can be there a moment before its callbacks have run.
+    /// Waits for all callbacks. A result can be there a moment before its callbacks have run.
     fn wait_for(&self, tasks: usize) {
         while self.0.load(Ordering::Relaxed) < tasks {
             thread::yield_now();

@@ -20,7 +20,7 @@ use crate::pool::{Awaitable, Pool};
 use crate::report::figure;
 use crate::section::{Section, Table, Target};
 
-/// How many tasks may have finished, at a measured pace, without their futures having been taken.
+/// The number of tasks that may have finished, at a measured pace, before their futures were taken.
 const AHEAD: usize = 16;
 const COLUMNS: [&str; 4] = [
     "2,000 at full speed, ms",
@@ -60,12 +60,13 @@ pub(crate) fn run(settings: &Settings) -> Section {
         "Draining pending futures",
         format!(
             "A gate holds the tasks of a pool back, so that all futures are pending when the draining (and the time) \
-             begins. At full speed, the gate opens for all at once, and the pool runs ahead of whoever drains. Paced, it \
-             opens bit by bit, so that at most {AHEAD} tasks are done and not taken yet: the calls find little done, and \
-             many futures pending. `FuturesUnordered` and `select_all` are polled outside tokio's runtime, whose limit of \
-             128 results in a row makes them slower. A `JoinSet` has its registration from the time of spawning. Where the registration is kept, the paced columns mostly \
-             show whether the scheduler has the draining thread and a worker on one processor or on two, which differs \
-             several times over from round to round: they can tell linear growth from quadratic, and no more."
+             begins. At full speed, the gate opens for all at once, and the pool runs ahead of the draining \
+             thread. Paced, the gate opens bit by bit, so that at most {AHEAD} tasks are done and not taken yet. The \
+             calls find few futures done, and many pending. `FuturesUnordered` and `select_all` are polled outside \
+             tokio's runtime, whose limit of 128 results in a row makes them slower. A `JoinSet` registers when it \
+             spawns. Where the registration is kept, the paced columns mostly show whether the draining thread and a \
+             worker run on one processor or on two. That changes the time several times over from round to round. \
+             They distinguish linear growth from quadratic, and no more."
         ),
         vec![again, kept, calls],
     );
@@ -129,7 +130,7 @@ fn linear(table: &Table, column: usize, pace: &str) -> Target {
     )
 }
 
-/// A draining: it is given the number of futures and the pace.
+/// Measures a way to drain, at a pace of this number of futures.
 fn sample(drain: fn(Pace) -> Duration) -> Sample {
     let paces = [
         Pace::full_speed(SMALL),
@@ -144,7 +145,7 @@ fn sample(drain: fn(Pace) -> Duration) -> Sample {
 struct Pace {
     futures: usize,
     gate: Arc<Gate>,
-    /// How many tasks the gate is open for.
+    /// The number of tasks that the gate is open for.
     open_for: usize,
     ahead: usize,
 }
@@ -168,8 +169,8 @@ impl Pace {
         }
     }
 
-    /// So many futures have been taken: opens the gate further once half of those who were let through are used up, as
-    /// opening costs time.
+    /// Counts `taken` futures. Opens the gate further once half of the tasks that were let through are used
+    /// up, as opening costs time.
     fn taken(&mut self, taken: usize) {
         if self.open_for < self.futures && self.open_for - taken <= self.ahead / 2 {
             self.open_for = taken + self.ahead;

@@ -14,7 +14,7 @@ use crate::report::figure;
 use crate::section::{Section, Table, Target};
 
 const LIMIT: f64 = 160.0;
-/// What the second kind of closure captures.
+/// The captures of the second kind of closure.
 type Captured = [u64; 3];
 
 pub(crate) fn run(settings: &Settings) -> Section {
@@ -50,11 +50,10 @@ pub(crate) fn run(settings: &Settings) -> Section {
     let section = Section::shown(
         "Bytes of a pending future, beyond its closure",
         format!(
-            "The only worker of a pool is held up; then {} tasks are submitted, and what the process has allocated by \
-             then is compared with before, in a process of its own with an allocator that counts. The size of the handle \
-             is added, and that of the closure taken off. Requested is what the program asked for; usable is what the \
-             allocator set aside for it, and what the targets look at. Queues that grow by doubling are counted as they \
-             stand in the end.",
+            "The only worker of a pool is held up; then {} tasks are submitted. The growth of the allocated memory is \
+             measured, in a process of its own with a counting allocator. The size of the handle is added, and that of \
+             the closure subtracted. Requested: the bytes that the program asked for. Usable: the bytes that the \
+             allocator set aside, which the targets are for. Queues that grow by doubling count with their final size.",
             figure(tasks as f64)
         ),
         vec![table],
@@ -65,7 +64,7 @@ pub(crate) fn run(settings: &Settings) -> Section {
     }
 }
 
-/// The child's part.
+/// Measures in the child process.
 pub(crate) fn child<P: Pool>(tasks: usize) -> Sample {
     allocator::start_counting();
     let handle = size_of::<P::Handle<()>>() as f64;
@@ -84,7 +83,7 @@ pub(crate) fn child<P: Pool>(tasks: usize) -> Sample {
     [&nothing[..], &something[..], &[handle]].concat()
 }
 
-/// What is allocated for the pending tasks, without the `Vec` that holds the handles.
+/// Returns the memory of the pending tasks, without the `Vec` that holds the handles.
 fn growth<P: Pool, F: Fn() + Copy + Send + 'static>(tasks: usize, task: F) -> Live {
     let pool = P::warm(1);
     let gate = Arc::new(Gate::default());

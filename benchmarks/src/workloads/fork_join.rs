@@ -53,9 +53,11 @@ pub(crate) fn run(settings: &Settings) -> Section {
             format!("{}: {:.1} and {:.1}", row.name, ratio(0), ratio(1))
         });
     let text = format!(
-        "`fib` by its definition: each call spawns its first branch, computes the second itself and then waits for the \
-         first, until the leaves are small; {tasks} tasks in both trees, with leaves of about 0.1 µs and 1 µs. The other \
-         pools deadlock here, as tasks that wait take up their workers. No target. Times the sequential time: {}.",
+        "`fib` by its definition. Each call spawns its first branch, computes the second itself and then waits for \
+         the first, until the leaves are small. Both trees have {tasks} tasks, with leaves of about 0.1 µs and 1 µs. \
+         The other pools deadlock here, as tasks that wait take up their workers. Ours never runs a task in place: a \
+         task that waits costs a spare worker, some 10 µs. So fork-join belongs to `scope`, callbacks or rayon. No \
+         target. Times the sequential time: {}.",
         speed.collect::<Vec<_>>().join("; ")
     );
     Section::shown("Fork and join of uneven tasks", text, vec![table])
@@ -71,7 +73,7 @@ fn sequential_fib(n: u32) -> u64 {
     }
 }
 
-/// How many tasks a tree spawns.
+/// Returns how many tasks a tree spawns.
 fn spawned(tree: Tree) -> usize {
     if tree.n < tree.leaf {
         return 0;

@@ -1,4 +1,4 @@
-//! (j) What an idle pool costs.
+//! (j) The cost of an idle pool.
 
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::process::{context_switches, processor_seconds};
 use crate::report::figure;
 use crate::section::{Section, Table, Target};
 
-/// The time between the last task and the beginning of what is measured: a worker may look for more work for a while.
+/// The time between the last task and the beginning of the measurement, as a worker may look for more work
+/// for a while.
 const REST: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(settings: &Settings) -> Section {
@@ -40,15 +41,15 @@ pub(crate) fn run(settings: &Settings) -> Section {
     )];
     let section = Section::shown(
         format!("A pool that idles for {milliseconds} ms"),
-        "In a process of its own, a pool runs a thousand tasks and rests for 200 ms; then the context switches of all \
-         threads but the main one, voluntary and involuntary, are counted, and the CPU time of the process (the main \
-         thread sleeps).",
+        "In a process of its own, a pool runs a thousand tasks and rests for 200 ms. Then the context switches of \
+         all threads but the main one are counted, voluntary and involuntary. The CPU time is that of the process, \
+         whose main thread sleeps.",
         vec![table],
     );
     Section { targets, ..section }
 }
 
-/// The child's part.
+/// Measures in the child process.
 pub(crate) fn child<P: Pool>(milliseconds: u64) -> Sample {
     let pool = P::warm(WORKERS);
     thread::sleep(REST);

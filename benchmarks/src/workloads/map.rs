@@ -26,8 +26,9 @@ pub(crate) fn run(settings: &Settings) -> Section {
     Section::compared(
         format!("Map over {} items, results in order", figure(items as f64)),
         "The function returns its argument; the results are collected into a `Vec`. Ours is `map`, one task for each \
-         item; the peers have no such call, so they submit all and collect in order. rayon's parallel iterator does \
-         something else: it splits the range into a few large pieces, and has neither a task nor a handle for an item.",
+         item. The peers have no such call, so they submit all and collect in order. The parallel iterator of rayon \
+         does something else. It splits the range into a few large pieces, and has neither a task nor a handle for \
+         an item.",
         "ns",
         table,
     )

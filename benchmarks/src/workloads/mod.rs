@@ -1,4 +1,4 @@
-//! What is measured, one module a workload.
+//! The workloads, one module each.
 
 mod as_completed;
 mod callbacks;

@@ -7,5 +7,5 @@ pub(crate) fn run(_: &Settings) -> Section {
     Section::shown("Worker processes", "They need Linux.", Vec::new())
 }
 
-/// The child's part of a floor: there is no child.
+/// Does nothing: without worker processes, a floor has no child.
 pub(crate) fn floor(_: &str) {}

@@ -442,7 +442,7 @@ fn submitters(settings: &Settings) -> Part {
     (table, Vec::new())
 }
 
-/// This program, as the other side of a floor.
+/// Starts this program as the other side of a floor.
 fn floor_child(what: &str, size: usize, stdin: Stdio, stdout: Stdio) -> Ended {
     let program = env::current_exe().expect("a program knows its file");
     let child = Command::new(program)

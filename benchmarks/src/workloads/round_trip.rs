@@ -20,8 +20,8 @@ pub(crate) fn run(settings: &Settings) -> Section {
     let table = Table::new(&columns, measure(settings.rounds, contestants));
     Section::compared(
         "Round trip, one at a time",
-        "One thread submits a no-op and waits for its result before it submits the next. The CPU time, of all threads of \
-         the process, tells who waits by spinning: on a machine with nothing else to do, that is fast.",
+        "One thread submits a no-op and waits for its result before it submits the next. The CPU time, of all threads \
+         of the process, shows which pools wait by spinning. Spinning is fast on a machine with nothing else to do.",
         "ns",
         table,
     )

@@ -48,9 +48,9 @@ pub(crate) fn run(settings: &Settings) -> Section {
     });
     let section = Section::shown(
         "1,000 sleeps of 10 ms on 100 workers",
-        "Ideal: 100 ms. Warm: every worker has already run a task. Cold: the time includes building the pool, with its \
-         threads. A task of `tokio spawn` must not block. A thread for each task is no pool of 100 workers: it needs one \
-         sleep, not ten. The floor has no pool and no queue: it tells what sleeps and threads alone cost.",
+        "Ideal: 100 ms. Warm: every worker has already run a task. Cold: the time includes building the pool, with \
+         its threads. A task of `tokio spawn` must not block. A thread for each task is no pool of 100 workers: it \
+         needs one sleep, not ten. The floor has no pool and no queue: it shows the cost of sleeps and threads alone.",
         vec![table],
     );
     Section {
@@ -61,7 +61,7 @@ pub(crate) fn run(settings: &Settings) -> Section {
 
 fn warm<P: Pool>() -> f64 {
     let pool = P::new(WORKERS);
-    // Nobody passes before all workers are there.
+    // No task passes before all workers are there.
     let barrier = Arc::new(Barrier::new(WORKERS));
     let handles = (0..WORKERS)
         .map(|_| {
@@ -102,7 +102,7 @@ fn warm_floor() -> f64 {
     milliseconds(ends.max().map_or(Duration::ZERO, |end| end - start))
 }
 
-/// The same with the threads' start and end.
+/// Measures the floor together with the threads' start and end.
 fn cold_floor() -> f64 {
     let start = Instant::now();
     let threads: Vec<_> = (0..WORKERS).map(|_| thread::spawn(ten_sleeps)).collect();

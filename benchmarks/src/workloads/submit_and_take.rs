@@ -32,7 +32,7 @@ pub(crate) fn run(settings: &Settings) -> Section {
             figure(tasks as f64)
         ),
         "One thread submits all tasks and keeps their handles in a `Vec`; then it takes the results in that order. \
-         `std::thread::spawn` cannot have so many threads.",
+         `std::thread::spawn` cannot start that many threads.",
         "ns",
         table,
     );

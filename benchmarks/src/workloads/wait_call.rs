@@ -1,4 +1,4 @@
-//! (f) What one call of `wait` costs that finds something done.
+//! (f) The cost of one call of `wait` that finds some future done.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::pool::Pool;
 use crate::report::figure;
 use crate::section::{Table, Target};
 
-/// What is done among the futures that a call is given.
+/// The futures that are done among those given to a call.
 #[derive(Clone, Copy)]
 enum Done {
     /// The last one only.
@@ -35,7 +35,7 @@ const COLUMNS: [&str; 4] = [
     "one done of 20,000, µs",
     "half done of 20,000, µs",
 ];
-/// The machine's noise that a comparison of two equals is granted.
+/// Factor by which two equal figures may differ, as the machine is noisy.
 const NOISE: f64 = 1.05;
 
 /// Splits futures into those that are done, and the rest.
@@ -89,7 +89,7 @@ fn by_wait(futures: Vec<Future<()>>) -> DoneAndNotDone<Future<()>> {
 }
 
 fn by_partition(futures: Vec<Future<()>>) -> DoneAndNotDone<Future<()>> {
-    let (done, not_done) = futures.into_iter().partition(Future::done);
+    let (done, not_done) = futures.into_iter().partition(Future::is_done);
     DoneAndNotDone { done, not_done }
 }
 
@@ -109,7 +109,7 @@ fn microseconds_a_call(split: Split, count: usize, done: Done, calls: usize) -> 
             })
             .collect(),
     };
-    while !futures.done.iter().all(Future::done) {
+    while !futures.done.iter().all(Future::is_done) {
         std::thread::yield_now();
     }
 
@@ -125,8 +125,8 @@ fn microseconds_a_call(split: Split, count: usize, done: Done, calls: usize) -> 
     elapsed.as_secs_f64() * 1e6 / calls as f64
 }
 
-/// Puts the futures into the order of the case again: done and not done by turns, as long as there are both, and if only
-/// one is done, it comes last.
+/// Puts the futures into the order of the case again: done and not done by turns, as long as there are both.
+/// If only one future is done, it comes last.
 fn arrange(futures: DoneAndNotDone<Future<()>>) -> Vec<Future<()>> {
     let DoneAndNotDone { done, not_done } = futures;
     let mut all = Vec::with_capacity(done.len() + not_done.len());

@@ -1,30 +1,50 @@
-//! The engine, for other faces of it, which is what the Python package is.
+//! The engine's interface for other frontends, such as the Python package.
 //!
-//! It is there with the feature `unstable-engine`, which says what to expect: it changes as those
-//! faces need it, in any version. Nothing of it can be reached without the feature. With the
-//! feature, what could break the safety of memory is `unsafe`, and says what it asks for.
+//! The interface exists only with the feature `unstable-engine`. It is unstable: any version may change it, as
+//! those frontends need. Functions that could break the safety of memory are `unsafe`, and name their
+//! conditions.
 
-pub use crate::current::is_worker_of;
 pub use crate::deadlock::{ForkGuard, Futures};
+pub use crate::error::MAX_WORKERS;
 pub use crate::future::blocking::{Stop, wait_until_done};
 pub use crate::future::places::Places;
 pub use crate::future::ready::Watched;
-pub use crate::future::state::{Advance, Cancel, Phase, State};
-pub use crate::future::task::{ForeignTask, Header, TaskRef, VTable};
 pub use crate::future::wait::{
     HasTask, Seal, has_failed, next_ready, wait_for_all, wait_for_first,
 };
-#[cfg(target_os = "linux")]
-pub use crate::process::host::{
-    Answer, Argument, Attachment, CallOrder, CallSpan, Called, Caller, Definition, Items, Kept,
-    PoolSettings, ProcessPool, Progress, Received, RemoteAnswer, RemoteCall, RemoteTask, Segments,
-    StartedWorker, WorkerHost, refuse, serve,
+pub use crate::id::PoolId;
+pub use crate::limit::{Permit, WhenFull};
+pub use crate::page::write as write_page;
+pub use crate::runtime::os::clock::now as recording_clock;
+/// The recorder, for frontends that name tasks.
+pub mod recorder {
+    pub use crate::recording::record::RunOutcome;
+    pub use crate::recording::recorder::{
+        Name, argument_length, cancelled, epoch, is_on, name, note_error, note_name, pickled,
+        rejected, submitted_with, text,
+    };
+}
+#[cfg(all(feature = "process", unix))]
+pub use crate::process::contract::{
+    Answer, Argument, Attachment, CallOrder, CallSpan, Called, Caller, Definition, EndedWorker,
+    Items, Kept, MappedSegment, PoolSettings, Progress, RemoteAnswer, RemoteCall, RemoteTask,
+    Segments, StartedWorker, WorkerRequests, WorkerSpawner,
 };
-#[cfg(target_os = "linux")]
-pub use crate::process::os::guard_forks;
-pub use crate::signal::glancing;
-pub use crate::sync::{deadline_after, spin_limit};
-pub use crate::thread::MAX_WORKERS;
-pub use crate::thread::host::{Host, WorkerThread};
-pub use crate::thread::limit::{PendingLimit, Permit, WhenFull};
+#[cfg(all(feature = "process", unix))]
+pub use crate::process::forks::guard_forks;
+#[cfg(all(feature = "process", unix))]
+pub use crate::process::frontend::{ProcessPool, refuse, serve};
+pub use crate::runtime::os::signal::glancing;
+#[cfg(all(feature = "process", unix))]
+pub use crate::runtime::os::{
+    descriptors::{identity, pipe},
+    fork::around as around_forks,
+    parent_death::end_with_pipe,
+};
+pub use crate::runtime::spin::spin_limit;
+pub use crate::runtime::sync::deadline_after;
+pub use crate::task::current::is_worker_of;
+pub use crate::task::header::{ForeignTask, Header, TaskRef, VTable};
+pub use crate::task::state::{Advance, Cancel, Phase, State};
 pub use crate::thread::pool::Pool;
+pub use crate::thread::spawner::{ThreadSpawner, WorkerThread};

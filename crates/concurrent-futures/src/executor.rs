@@ -1,16 +1,17 @@
-//! The interface that all executors share.
+//! The `Executor` trait, the interface that all executors share.
 
 #![forbid(unsafe_code)]
 
 use crate::error::SubmitError;
 use crate::future::Future;
 use crate::map::{BufferedMap, Map, MapOptions};
+use crate::shutdown::Shutdown;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::error::Error;
 
-/// What can be an argument or a result in any executor: it can go to another thread
-/// and, by serde, to another process.
+/// An argument or a result that any executor takes: it can be sent to another thread and, by serde, to
+/// another process.
 ///
 /// Implemented for every type that can.
 pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
@@ -19,16 +20,15 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Value for T {}
 
 /// A function that can run anywhere: a function, or a closure that captures nothing.
 ///
-/// Implemented for all that are `Copy`, which leaves room for a closure that captures
-/// a number: executors of processes refuse that one at compile time. They cannot refuse one that
-/// captures values without size, which must not be tokens of what was done in this process; see
+/// Implemented for all functions and closures that are `Copy`. A closure that captures a number is one of
+/// these, but executors of processes refuse it at compile time. They cannot refuse a closure that captures
+/// values without size. Such values must not be tokens that prove something about this process; see
 /// [`Executor::submit`].
 pub trait Function: Copy + Send + Sync + 'static {}
 
 impl<F: Copy + Send + Sync + 'static> Function for F {}
 
-/// Runs tasks, and gives out their futures: the interface to write generic code
-/// against.
+/// Runs tasks, and returns their futures: the interface for generic code.
 ///
 /// The methods have the names and the semantics of Python's
 /// [`concurrent.futures.Executor`][python]. Executors have methods of their own
@@ -56,9 +56,9 @@ pub trait Executor {
     /// Submits the call `f(argument)`, and returns its future at once.
     ///
     /// # Safety
-    /// The executor may make `f` anew in another process, with what it captures, which has no size
-    /// then. None of that may be a token whose existence proves that something was done in this
-    /// process, if `unsafe` code relies on it. An example is at `ProcessPoolExecutor`.
+    /// The executor may make `f` anew in another process, together with its captures, which then have no size.
+    /// No capture may be a token whose existence proves that something was done in this process, if `unsafe`
+    /// code relies on it. `ProcessPoolExecutor` has an example.
     ///
     /// # Errors
     /// [`SubmitError`], when the executor was shut down, is broken, or cannot start
@@ -95,7 +95,7 @@ pub trait Executor {
         self.map_with(MapOptions::new(), f, items)
     }
 
-    /// [`map`](Self::map) with a time limit or several items a task.
+    /// Submits calls as [`map`](Self::map) does, with a time limit or several items a task.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit); nothing is left pending then.
@@ -105,17 +105,17 @@ pub trait Executor {
         I: IntoIterator<Item: Value>,
         T: Value;
 
-    /// [`map`](Self::map) with at most `buffersize` tasks ahead of the result that is
-    /// yielded, so that a long or endless iterator costs bounded memory.
+    /// Submits calls as [`map`](Self::map) does, at most `buffersize` tasks ahead of the yielded result: an
+    /// endless iterator costs bounded memory.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
     /// item of the iterator, [`TaskError::Rejected`](crate::TaskError::Rejected).
     fn map_buffered<F, I, T>(
         &self,
+        buffersize: usize,
         f: F,
         items: I,
-        buffersize: usize,
     ) -> Result<BufferedMap<'_, I::IntoIter, T>, SubmitError>
     where
         F: Fn(I::Item) -> T + Function,
@@ -127,10 +127,64 @@ pub trait Executor {
         })
     }
 
-    /// Accepts nothing more. With `cancel_futures`, cancels what is pending; with `wait`,
-    /// returns when all tasks are done and all workers have ended.
+    /// Refuses tasks from now on, and ends the workers; `how` decides whether pending tasks run,
+    /// and whether the call waits.
     ///
-    /// Called by one of the executor's own tasks, it does not wait: the task would wait
-    /// for itself.
-    fn shutdown(&self, wait: bool, cancel_futures: bool);
+    /// A second call may cancel the tasks that the first left pending. A call by an executor's own task does not
+    /// wait, as the task would wait for itself.
+    #[doc(alias = "cancel_futures")]
+    fn shutdown(&self, how: Shutdown);
 }
+
+/// Implements [`Executor`] by the type's own methods of the same names, whose bounds are not stricter.
+macro_rules! executor_by_own_methods {
+    ($executor:ty) => {
+        impl $crate::executor::Executor for $executor {
+            fn submit<F, A, T>(
+                &self,
+                f: F,
+                argument: A,
+            ) -> Result<$crate::Future<T>, $crate::SubmitError>
+            where
+                F: Fn(A) -> T + $crate::executor::Function,
+                A: $crate::executor::Value,
+                T: $crate::executor::Value,
+            {
+                self.submit(f, argument)
+            }
+
+            fn submit_fallible<F, A, T, E>(
+                &self,
+                f: F,
+                argument: A,
+            ) -> Result<$crate::Future<T>, $crate::SubmitError>
+            where
+                F: Fn(A) -> Result<T, E> + $crate::executor::Function,
+                A: $crate::executor::Value,
+                T: $crate::executor::Value,
+                E: Into<Box<dyn std::error::Error + Send + Sync>>,
+            {
+                self.submit_fallible(f, argument)
+            }
+
+            fn map_with<F, I, T>(
+                &self,
+                options: $crate::MapOptions,
+                f: F,
+                items: I,
+            ) -> Result<$crate::Map<T>, $crate::SubmitError>
+            where
+                F: Fn(I::Item) -> T + $crate::executor::Function,
+                I: IntoIterator<Item: $crate::executor::Value>,
+                T: $crate::executor::Value,
+            {
+                self.map_with(options, f, items)
+            }
+
+            fn shutdown(&self, how: $crate::Shutdown) {
+                self.shutdown(how);
+            }
+        }
+    };
+}
+pub(crate) use executor_by_own_methods;

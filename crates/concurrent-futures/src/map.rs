@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 use std::vec;
 
-/// How `map` submits.
+/// The options of `map`.
 ///
 /// # Examples
 /// ```
@@ -30,8 +30,8 @@ pub struct MapOptions {
 }
 
 impl MapOptions {
-    /// One item a task on threads, a number chosen by the executor on processes; no
-    /// time limit.
+    /// The default options: one item a task on threads, a number chosen by the executor on processes; no time
+    /// limit.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -56,7 +56,22 @@ impl MapOptions {
 /// The results of `map`, in the order of the items.
 ///
 /// An item is the error of a task whose turn it is; the others are not affected.
-/// Dropping the iterator cancels what has not started.
+/// Dropping the iterator cancels tasks that have not started.
+///
+/// # Examples
+/// With [indicatif](https://docs.rs/indicatif), a progress bar is one call:
+/// ```
+/// use concurrent_futures::ThreadPoolExecutor;
+/// use indicatif::ProgressIterator;
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let mut sum = 0;
+/// for square in pool.map(|n: u64| n * n, 0..10)?.progress() {
+///     sum += square?;
+/// }
+/// assert_eq!(sum, 285);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "the results are lost unless they are asked for"]
 pub struct Map<T> {
     futures: Futures<T>,
@@ -71,12 +86,12 @@ enum Futures<T> {
 
 struct Chunks<T> {
     futures: vec::IntoIter<Future<Chunk<T>>>,
-    /// The chunk being yielded.
+    /// The results of the current chunk.
     current: vec::IntoIter<Result<T, TaskError>>,
-    /// Why the chunk being yielded has no results, and for how many items more.
+    /// The error of the current chunk, if it has no results, and for how many more items the error stands.
     failed: Option<(TaskError, usize)>,
     chunksize: usize,
-    /// Items that are not yielded yet.
+    /// The number of items whose results were not yielded yet.
     left: usize,
 }
 
@@ -108,7 +123,7 @@ impl<T> Map<T> {
         ))
     }
 
-    /// The same with several items a task.
+    /// Submits all items, several to a task; if one is refused, cancels the others.
     pub(crate) fn submit_chunks<A>(
         timeout: Option<Duration>,
         chunksize: NonZeroUsize,
@@ -150,9 +165,8 @@ impl<T> Map<T> {
         }
     }
 
-    /// Limits the time for all results, counted from the call of `map`. When it
-    /// passes, the item whose turn it is is [`TaskError::Timeout`], and the last; what
-    /// has not started is cancelled.
+    /// Limits the time for all results, counted from the call of `map`. When the time passes, the item whose
+    /// turn it is yields [`TaskError::Timeout`] and is the last; tasks that have not started are cancelled.
     ///
     /// # Examples
     /// ```
@@ -175,7 +189,7 @@ impl<T> Map<T> {
         self
     }
 
-    /// Cancels what has not started, and forgets the rest.
+    /// Cancels the tasks that have not started, and forgets the rest.
     fn stop(&mut self) {
         match &mut self.futures {
             Futures::Single(futures) => {
@@ -191,8 +205,8 @@ impl<T> Map<T> {
     }
 }
 
-/// Cancels the futures from the last to the first, so that no worker comes for
-/// one that would be cancelled a moment later.
+/// Cancels the futures from the last to the first, so that no worker takes a task that would be cancelled a
+/// moment later.
 fn cancel_all<'a, T: 'a>(
     futures: impl IntoIterator<Item = &'a Future<T>, IntoIter: DoubleEndedIterator>,
 ) {
@@ -280,13 +294,13 @@ impl<T> fmt::Debug for Map<T> {
 /// The results of `map_buffered`, in the order of the items; takes a further item
 /// and submits it for each result that it yields.
 ///
-/// Dropping the iterator cancels what has not started.
+/// Dropping the iterator cancels tasks that have not started.
 #[must_use = "the results are lost unless they are asked for"]
 pub struct BufferedMap<'a, I: Iterator, T> {
     items: I,
     submit: Box<Submit<'a, I::Item, T>>,
     futures: VecDeque<Future<T>>,
-    /// The error of a submit that failed; the last item.
+    /// The error of a submission that failed; the iterator ends with it.
     refused: Option<SubmitError>,
     started: Instant,
     deadline: Option<Instant>,

@@ -1,12 +1,11 @@
-//! The seam for whoever wants to see what an executor is doing.
+//! The `Observer` trait, for programs that record the events of an executor.
 
 #![forbid(unsafe_code)]
 
-use crate::future::FutureId;
+use crate::id::FutureId;
 use std::sync::Arc;
 
-/// Is told what becomes of each task of an executor; for time lines, counters
-/// and progress reports.
+/// Receives the events of each task of an executor; for timelines, counters and progress reports.
 ///
 /// The calls come on the thread that submits or runs the task, so they should
 /// be quick. A task that never runs (cancelled, or failed by a broken executor)
@@ -40,17 +39,17 @@ use std::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Observer: Send + Sync {
-    /// A task was submitted.
+    /// Receives the event that a task was submitted.
     fn submitted(&self, future: FutureId) {
         let _ = future;
     }
 
-    /// A worker started the task.
+    /// Receives the event that a worker started the task.
     fn started(&self, future: FutureId) {
         let _ = future;
     }
 
-    /// The task has finished, its callbacks have run.
+    /// Receives the event that the task has finished, and that its callbacks have run.
     fn finished(&self, future: FutureId) {
         let _ = future;
     }

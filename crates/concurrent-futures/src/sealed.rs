@@ -1,5 +1,5 @@
-//! Code that a program must not be able to write, as tests: each example that does not compile has a twin
-//! that does, and that differs in the forbidden line only.
+//! Tests of code that must not compile. Each example that does not compile has a twin that does, and that
+//! differs in the forbidden line only.
 //!
 //! The names that it can write are listed in `tests/public_api.txt`.
 
@@ -43,7 +43,7 @@
 /// ```
 struct TasksAreTheEngines;
 
-/// A type of a program is `Waitable` only by what is.
+/// A type of a program becomes `Waitable` only by parts that are `Waitable`.
 ///
 /// ```
 /// use concurrent_futures::{Future, Waitable, promise};
@@ -85,7 +85,7 @@ struct WaitableIsSealed;
 #[cfg(not(feature = "unstable-engine"))]
 struct TheEngineHasNoName;
 
-/// With it, what could break the safety of memory is unsafe.
+/// With the feature, functions that could break the safety of memory are unsafe.
 ///
 /// ```
 /// use concurrent_futures::engine::{Header, State};

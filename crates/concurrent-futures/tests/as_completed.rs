@@ -1,9 +1,9 @@
-//! `as_completed`.
+//! Tests of `as_completed`.
 
 mod common;
 
 use common::{Counter, Hold, LONG, SHORT, pool, within_limit};
-use concurrent_futures::{Future, Promise, Waitable, as_completed, promise};
+use concurrent_futures::{Future, Promise, Shutdown, Waitable, as_completed, promise};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread;
@@ -64,14 +64,14 @@ fn it_waits_for_the_next() {
 }
 
 #[test]
-fn every_future_comes_exactly_once_while_all_finish() {
+fn every_future_is_yielded_once_while_all_finish() {
     let pool = pool(2);
     for _ in 0..200 {
         let futures: Vec<_> = (0..30).map(|n| pool.spawn(move || n).unwrap()).collect();
         let ids: HashSet<_> = futures.iter().map(Future::id).collect();
         let mut seen = HashSet::new();
         for future in as_completed(futures) {
-            assert!(future.done());
+            assert!(future.is_done());
             assert!(seen.insert(future.id()));
         }
         assert_eq!(seen, ids);
@@ -154,7 +154,7 @@ fn a_cancelled_future_is_completed() {
     let (_promise, future) = promise::<u8>();
     let mut completed = as_completed([&future]);
     future.cancel();
-    assert!(completed.next().unwrap().cancelled());
+    assert!(completed.next().unwrap().is_cancelled());
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_time_limit_that_passes_is_one_error_and_the_end() {
 }
 
 #[test]
-fn a_time_limit_of_zero_yields_what_is_done() {
+fn a_time_limit_of_zero_yields_the_done_futures() {
     let (promises, futures) = promises(2);
     promises[1].set_result(1).unwrap();
     let mut completed = as_completed(&futures).timeout(Duration::ZERO);
@@ -221,7 +221,7 @@ fn time_limits_that_race_with_the_futures_lose_none() {
 }
 
 #[test]
-fn dropping_it_early_while_the_futures_finish_hurts_nobody() {
+fn dropping_the_iterator_while_futures_finish_is_safe() {
     let pool = pool(2);
     let runs = Counter::new();
     for round in 0..500 {
@@ -237,12 +237,12 @@ fn dropping_it_early_while_the_futures_finish_hurts_nobody() {
         }
         drop(completed);
     }
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 5_000);
 }
 
 #[test]
-fn giving_up_early_gives_the_rest_back_in_order() {
+fn giving_up_early_returns_the_rest_in_order() {
     let (promises, futures) = promises(4);
     let ids: Vec<_> = futures.iter().map(Future::id).collect();
     let mut completed = as_completed(futures);

@@ -1,9 +1,11 @@
-//! A future under asynchronous runtimes.
+//! Tests of futures under asynchronous runtimes.
 
 mod common;
 
 use common::{Counted, Counter, Hold, LONG, SHORT, pool, within_limit};
-use concurrent_futures::{Future, ReturnWhen, TaskError, ThreadPoolExecutor, promise, wait};
+use concurrent_futures::{
+    Future, ReturnWhen, Shutdown, TaskError, ThreadPoolExecutor, promise, wait,
+};
 use futures_lite::future::{block_on, or, poll_once};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-/// Counts its wake-ups.
+/// Counts the wake-ups of a waker.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -33,7 +35,7 @@ fn poll_with<T>(future: &mut Future<T>, waker: &Arc<Wakes>) -> Poll<Result<T, Ta
     Future::poll_pinned(Pin::new(future), &mut Context::from_waker(&waker))
 }
 
-/// `poll`, which the type's own methods do not hide.
+/// Calls the `poll` of the trait `Future`, which the type's own methods hide otherwise.
 trait PollPinned: std::future::Future {
     fn poll_pinned(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll(context)
@@ -118,7 +120,7 @@ async fn a_limit_that_passes_drops_the_future_and_the_task_goes_on() {
         .unwrap();
     assert!(tokio::time::timeout(SHORT, future).await.is_err());
     hold.release();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 1);
 }
 
@@ -234,7 +236,7 @@ fn the_first_of_two_wins_and_the_other_is_left_alone() {
     first.set_result(1).unwrap();
     let winner = block_on(or(future, pin!(&mut never)));
     assert_eq!(winner.unwrap(), 1);
-    assert!(!never.done());
+    assert!(!never.is_done());
 }
 
 #[test]
@@ -275,7 +277,7 @@ fn polling_with_ever_other_wakers_while_the_task_finishes_misses_no_wake_up() {
     }
 }
 
-/// A waker is foreign code: what it does must not cost a worker.
+/// A waker that panics. It is foreign code, which must not cost a worker.
 struct PanickingWaker;
 
 impl Wake for PanickingWaker {

@@ -1,4 +1,4 @@
-//! `add_done_callback`.
+//! Tests of `add_done_callback`.
 
 mod common;
 
@@ -118,8 +118,8 @@ fn a_future_is_not_done_while_its_callbacks_run() {
     });
     let setter = thread::spawn(move || promise.set_result(1));
     inside.wait();
-    assert!(!future.done());
-    assert!(future.running());
+    assert!(!future.is_done());
+    assert!(future.is_running());
     assert!(future.peek().is_none());
     assert!(!future.cancel());
     go.open();
@@ -237,7 +237,7 @@ fn a_callback_that_is_never_called_is_dropped_with_a_promise_that_is_abandoned()
     assert_eq!(alive.get(), 0);
 }
 
-/// `T` need not be `Sync`, so that no two threads may look at the value at once.
+/// Shows that a callback needs no `Sync`: no two threads look at the value at once.
 #[test]
 fn a_callback_that_is_added_while_others_run_does_not_overtake_them() {
     let (promise, future) = promise::<std::cell::Cell<u32>>();

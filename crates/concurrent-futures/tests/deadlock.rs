@@ -1,16 +1,19 @@
-//! Tasks that wait for tasks: what can finish does, and a cycle is an error.
+//! Tests of tasks that wait for tasks: every task that can finish does, and a cycle is an error.
 
 mod common;
 
 use common::{Counter, Gate, Hold, SHORT, eventually, pool, within_limit};
-use concurrent_futures::ReturnWhen::{AllCompleted, FirstCompleted, FirstException};
 use concurrent_futures::{
     Deadlock, Future, TaskError, ThreadPoolExecutor, Waitable, as_completed, promise, wait,
+};
+use concurrent_futures::{
+    ReturnWhen::{AllCompleted, FirstCompleted, FirstException},
+    Shutdown,
 };
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 
-/// What a task that waits for another got.
+/// The error that a task got by waiting for another task.
 type Waited = Option<TaskError>;
 
 /// A future for other tasks to wait for, once it is there.
@@ -24,9 +27,8 @@ fn deadlock(waited: &Waited) -> Option<&Deadlock> {
     }
 }
 
-/// Submits tasks of which each does `wait_for` the next, the last the first, and
-/// returns what they got, once it has checked that it names them. The pools have
-/// a worker for each, or get spare ones.
+/// Submits tasks that wait for each other in a cycle by `wait_for`, and returns their results. Checks that
+/// each result names the tasks. The pools have a worker for each, or get spare ones.
 fn cycle(
     pools: &[&ThreadPoolExecutor],
     length: usize,
@@ -82,7 +84,7 @@ fn of_two_tasks_that_wait_for_each_other_one_gets_a_deadlock_error() {
     });
 }
 
-/// The second one.
+/// The second example of Python's documentation.
 #[test]
 fn a_task_can_submit_another_to_its_pool_of_one_worker_and_wait_for_it() {
     within_limit(|| {
@@ -97,7 +99,7 @@ fn a_task_can_submit_another_to_its_pool_of_one_worker_and_wait_for_it() {
 }
 
 #[test]
-fn the_message_tells_who_waits_for_whom() {
+fn the_message_names_the_waiting_tasks_and_their_targets() {
     within_limit(|| {
         let results = cycle(&[&pool(3)], 3, Future::exception);
         let text = results.iter().find_map(deadlock).unwrap().to_string();
@@ -280,8 +282,8 @@ fn a_chain_of_forty_nested_tasks_finishes() {
     }
 }
 
-/// A task waits for another task of its pool of one worker. The other task runs in a thread of its
-/// own, and further tasks stay pending.
+/// Checks that a task can wait for another task of its pool of one worker. The other task runs in a thread of
+/// its own, and further tasks stay pending.
 #[test]
 fn a_spare_worker_runs_the_task_that_is_waited_for_and_no_other() {
     within_limit(|| {
@@ -305,10 +307,10 @@ fn a_spare_worker_runs_the_task_that_is_waited_for_and_no_other() {
             assert!(!spares.contains(&thread::current().id()));
             assert_eq!(spares, [spares[0]; 3], "spare workers are kept");
             assert_eq!(in_tasks.get(), 0);
-            assert!(others.iter().all(|other| !other.done()));
+            assert!(others.iter().all(|other| !other.is_done()));
         });
         outer.unwrap().result().unwrap();
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert_eq!(runs.get(), 5);
     });
 }
@@ -366,8 +368,7 @@ fn tasks_of_several_pools_that_wait_for_each_others_tasks_are_no_deadlock() {
     });
 }
 
-/// The last task to wait is the one that a scope cannot leave, so that another one
-/// of the cycle has to be told.
+/// Checks that a scope which ends last in a cycle makes another wait of the cycle fail.
 #[test]
 fn a_scope_in_a_cycle_ends() {
     within_limit(|| {
@@ -409,7 +410,7 @@ fn a_scope_in_a_cycle_ends() {
     });
 }
 
-/// A future that is done already does not help a wait for the first exception.
+/// Checks that a future that is done already does not help a wait for the first exception.
 #[test]
 fn waiting_for_the_first_exception_finds_a_cycle_that_comes_to_be_meanwhile() {
     within_limit(|| {

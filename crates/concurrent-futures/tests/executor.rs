@@ -1,9 +1,11 @@
-//! The `Executor` trait, and how an executor is shut down.
+//! Tests of the `Executor` trait, and of the ways to shut an executor down.
+
+#![cfg(feature = "process")]
 
 mod common;
 
 use common::{Counter, Gate, Hold, LONG, pool, within_limit};
-use concurrent_futures::{Executor, Future, MapOptions, SubmitError, TaskError};
+use concurrent_futures::{Executor, Future, MapOptions, Shutdown, SubmitError, TaskError};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::thread;
@@ -27,7 +29,7 @@ fn load(url: String) -> Page {
     Page { url, length }
 }
 
-/// What can be written against the interface.
+/// Uses all methods of the interface.
 fn use_all(executor: &impl Executor) {
     let page = executor.submit(load, String::from("http://a/")).unwrap();
     assert_eq!(page.result().unwrap().length, 9);
@@ -40,14 +42,14 @@ fn use_all(executor: &impl Executor) {
     let options = MapOptions::new().chunksize(2).timeout(LONG);
     let chunks = executor.map_with(options, |n: u32| n + 1, 0..5).unwrap();
     assert_eq!(chunks.map(Result::unwrap).sum::<u32>(), 15);
-    let endless = executor.map_buffered(|n: u64| n, 0.., 3).unwrap();
+    let endless = executor.map_buffered(3, |n: u64| n, 0..).unwrap();
     assert_eq!(endless.take(4).map(Result::unwrap).sum::<u64>(), 6);
-    executor.shutdown(true, false);
+    executor.shutdown(Shutdown::Wait);
     let refused = executor.submit(load, String::new());
     assert!(matches!(refused, Err(SubmitError::Shutdown)));
     let refused = executor.map(|n: u32| n, [1]);
     assert!(matches!(refused, Err(SubmitError::Shutdown)));
-    let refused = executor.map_buffered(|n: u32| n, [1], 1);
+    let refused = executor.map_buffered(1, |n: u32| n, [1]);
     assert!(matches!(refused, Err(SubmitError::Shutdown)));
 }
 
@@ -81,7 +83,7 @@ fn dropping_a_pool_that_never_ran_anything_is_fine() {
 #[test]
 fn submitting_after_shutdown_is_an_error_value() {
     let pool = pool(1);
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     let errors = [
         pool.spawn(|| 1).map(drop),
         pool.submit(|n: u8| n, 1).map(drop),
@@ -90,7 +92,7 @@ fn submitting_after_shutdown_is_an_error_value() {
         pool.map(|n: u8| n, [1]).map(drop),
         pool.map_with(MapOptions::new().chunksize(2), |n: u8| n, [1])
             .map(drop),
-        pool.map_buffered(|n: u8| n, [1], 1).map(drop),
+        pool.map_buffered(1, |n: u8| n, [1]).map(drop),
     ];
     for error in errors {
         let error = error.unwrap_err();
@@ -112,16 +114,16 @@ fn shutdown_without_waiting_returns_while_tasks_run_and_pending_ones_still_run()
     let pool = pool(1);
     let hold = Hold::worker_of(&pool);
     let pending = pool.spawn(|| 5).unwrap();
-    pool.shutdown(false, false);
-    assert!(hold.future().running());
-    assert!(!pending.done());
+    pool.shutdown(Shutdown::NoWait);
+    assert!(hold.future().is_running());
+    assert!(!pending.is_done());
     assert!(matches!(pool.spawn(|| 1), Err(SubmitError::Shutdown)));
     hold.release();
     assert_eq!(pending.result().unwrap(), 5);
 }
 
 #[test]
-fn shutdown_with_cancellation_cancels_what_is_pending() {
+fn shutdown_with_cancellation_cancels_pending_tasks() {
     for wait in [false, true] {
         let pool = pool(1);
         let hold = Hold::worker_of(&pool);
@@ -133,11 +135,11 @@ fn shutdown_with_cancellation_cancels_what_is_pending() {
             })
             .collect();
         thread::scope(|scope| {
-            let shutdown = scope.spawn(|| pool.shutdown(wait, true));
+            let shutdown = scope.spawn(|| pool.shutdown(common::shutdown(wait, true)));
             for future in &pending {
                 assert!(matches!(future.exception(), Some(TaskError::Cancelled)));
             }
-            assert!(hold.future().running());
+            assert!(hold.future().is_running());
             if wait {
                 assert!(!shutdown.is_finished());
                 hold.open();
@@ -145,7 +147,7 @@ fn shutdown_with_cancellation_cancels_what_is_pending() {
             shutdown.join().unwrap();
         });
         hold.release();
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert_eq!(runs.get(), 0);
     }
 }
@@ -162,8 +164,8 @@ fn shutdown_with_waiting_returns_when_all_are_done_and_the_threads_have_ended() 
             .unwrap()
         })
         .collect();
-    pool.shutdown(true, false);
-    assert!(futures.iter().all(Future::done));
+    pool.shutdown(Shutdown::Wait);
+    assert!(futures.iter().all(Future::is_done));
     assert_eq!(pool.workers(), 0);
 }
 
@@ -172,15 +174,15 @@ fn shutting_down_again_is_fine_and_can_wait_and_cancel_later() {
     let pool = pool(1);
     let hold = Hold::worker_of(&pool);
     let pending = pool.spawn(|| 1).unwrap();
-    pool.shutdown(false, false);
-    pool.shutdown(false, false);
-    assert!(!pending.done());
-    pool.shutdown(false, true);
-    assert!(pending.cancelled());
+    pool.shutdown(Shutdown::NoWait);
+    pool.shutdown(Shutdown::NoWait);
+    assert!(!pending.is_done());
+    pool.shutdown(Shutdown::CancelPendingNoWait);
+    assert!(pending.is_cancelled());
     hold.open();
-    pool.shutdown(true, false);
-    pool.shutdown(true, true);
-    assert!(hold.future().done());
+    pool.shutdown(Shutdown::Wait);
+    pool.shutdown(Shutdown::CancelPending);
+    assert!(hold.future().is_done());
     assert_eq!(pool.workers(), 0);
 }
 
@@ -192,8 +194,8 @@ fn several_threads_may_shut_down_at_the_same_time() {
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    pool.shutdown(true, false);
-                    assert!(futures.iter().all(Future::done));
+                    pool.shutdown(Shutdown::Wait);
+                    assert!(futures.iter().all(Future::is_done));
                 });
             }
         });
@@ -226,7 +228,7 @@ fn shutdown_during_submission(wait: bool, cancel_futures: bool) {
                 })
                 .collect();
             begun.wait();
-            pool.shutdown(wait, cancel_futures);
+            pool.shutdown(common::shutdown(wait, cancel_futures));
             let accepted = submitters.into_iter().map(|thread| thread.join().unwrap());
             accepted.collect()
         });
@@ -238,9 +240,12 @@ fn shutdown_during_submission(wait: bool, cancel_futures: bool) {
                 "an accepted future is never done: {future:?}, round {round}"
             );
         }
-        pool.shutdown(true, false);
-        assert!(accepted.iter().all(Future::done));
-        let cancelled = accepted.iter().filter(|future| future.cancelled()).count();
+        pool.shutdown(Shutdown::Wait);
+        assert!(accepted.iter().all(Future::is_done));
+        let cancelled = accepted
+            .iter()
+            .filter(|future| future.is_cancelled())
+            .count();
         assert!(cancel_futures || cancelled == 0);
         assert_eq!(runs.get() + cancelled, accepted.len());
     }
@@ -262,12 +267,12 @@ fn after_shutdown_with_cancellation_all_accepted_futures_are_done_in_the_end() {
     within_limit(|| shutdown_during_submission(true, true));
 }
 
-/// The worker looks for work, finds none, and sees the pool closed: what was accepted
-/// between its two looks must not be left behind.
+/// Checks that a task is run that was accepted between the worker's look at the queue and its look at the
+/// flag.
 #[test]
 fn a_task_accepted_in_the_moment_of_shutdown_is_done_without_further_calls() {
     for round in 0..5_000_usize {
-        // Forgotten if it fails, since its drop would do what nobody has done.
+        // Forgotten if it fails, since its drop would finish what the worker has left.
         let pool = pool(1);
         drop(pool.spawn(|| ()).unwrap().result());
         let go = std::sync::atomic::AtomicBool::new(false);
@@ -282,7 +287,7 @@ fn a_task_accepted_in_the_moment_of_shutdown_is_done_without_further_calls() {
                 pool.spawn(|| 1)
             });
             go.store(true, std::sync::atomic::Ordering::Release);
-            pool.shutdown(false, false);
+            pool.shutdown(Shutdown::NoWait);
             submitter.join().unwrap()
         });
         if let Ok(mut future) = accepted {

@@ -1,13 +1,13 @@
-//! Bad input and faults: each has a defined outcome and loses no task.
+//! Tests of bad input and faults: each has a defined outcome and loses no task.
 
 mod common;
 
 use common::{Counter, Gate, Hold, LONG, owned, pool, receive, within_limit};
-use concurrent_futures::{Future, SubmitError, TaskError, ThreadPoolExecutor, promise};
+use concurrent_futures::{Future, Shutdown, SubmitError, TaskError, ThreadPoolExecutor, promise};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-/// Panics when it is dropped.
+/// A value that panics when it is dropped.
 struct PanicsOnDrop;
 
 impl Drop for PanicsOnDrop {
@@ -114,7 +114,7 @@ fn a_task_that_submits_after_shutdown_is_refused() {
             weak.upgrade().unwrap().spawn(|| 1).map(drop)
         })
         .unwrap();
-    pool.shutdown(false, false);
+    pool.shutdown(Shutdown::NoWait);
     go.open();
     assert!(matches!(
         refused.result().unwrap(),
@@ -133,7 +133,7 @@ fn a_callback_may_submit_after_shutdown_and_is_refused() {
             .send(weak.upgrade().unwrap().spawn(|| 1).map(drop))
             .unwrap();
     });
-    pool.shutdown(false, false);
+    pool.shutdown(Shutdown::NoWait);
     hold.release();
     assert!(matches!(receive(&refused), Err(SubmitError::Shutdown)));
 }
@@ -195,13 +195,15 @@ fn a_task_that_shuts_its_own_pool_down_does_not_wait_for_itself() {
             let in_task = go.clone();
             let shutting = pool.spawn(move || {
                 in_task.wait();
-                weak.upgrade().unwrap().shutdown(true, cancel);
+                weak.upgrade()
+                    .unwrap()
+                    .shutdown(common::shutdown(true, cancel));
             });
             let pending = pool.spawn(|| 1).unwrap();
             go.open();
             shutting.unwrap().result().unwrap();
             assert_eq!(pending.result().is_err(), cancel);
-            pool.shutdown(true, false);
+            pool.shutdown(Shutdown::Wait);
             assert_eq!(pool.workers(), 0);
         }
     });
@@ -213,7 +215,7 @@ fn a_task_may_drop_its_own_handle_and_cancel_others() {
     let (sender, receiver) = mpsc::channel::<Future<u8>>();
     let own = pool.spawn(move || {
         let own = receiver.recv().unwrap();
-        assert!(own.running() && !own.cancel());
+        assert!(own.is_running() && !own.cancel());
         drop(own);
         let other = receiver.recv().unwrap();
         assert!(other.cancel());
@@ -267,7 +269,7 @@ fn a_destructor_of_a_thread_local_value_of_a_worker_may_use_the_pool() {
         let in_task = Arc::clone(&pool);
         let task = pool.spawn(move || LOCAL.set(Some(Submits(in_task, sender))));
         task.unwrap().result().unwrap();
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert!(receive(&refused));
     });
 }

@@ -1,9 +1,9 @@
-//! The handle of one task: asking, waiting, cancelling, looking.
+//! Tests of the handle of one task: asking, waiting, cancelling, looking.
 
 mod common;
 
 use common::{Counter, Gate, Hold, LONG, SHORT, eventually, pool};
-use concurrent_futures::{Future, TaskError, promise};
+use concurrent_futures::{Future, Shutdown, TaskError, promise};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ fn a_submitted_task_is_pending_then_running_then_finished() {
             }
         })
         .unwrap();
-    let states = |future: &Future<i32>| (future.running(), future.done(), future.cancelled());
+    let states =
+        |future: &Future<i32>| (future.is_running(), future.is_done(), future.is_cancelled());
     assert_eq!(states(&future), (false, false, false));
     assert!(future.peek().is_none());
 
@@ -53,12 +54,12 @@ fn a_cancelled_future_never_runs() {
         .collect();
     for future in futures.iter().step_by(2) {
         assert!(future.cancel());
-        assert!(future.cancelled());
-        assert!(future.done());
-        assert!(!future.running());
+        assert!(future.is_cancelled());
+        assert!(future.is_done());
+        assert!(!future.is_running());
     }
     hold.release();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 5);
     for (index, future) in futures.into_iter().enumerate() {
         let result = future.result();
@@ -71,11 +72,11 @@ fn cancel_is_refused_while_the_task_runs_and_when_it_has_finished() {
     let pool = pool(1);
     let hold = Hold::worker_of(&pool);
     assert!(!hold.future().cancel());
-    assert!(!hold.future().cancelled());
+    assert!(!hold.future().is_cancelled());
     hold.open();
     assert!(hold.future().exception().is_none());
     assert!(!hold.future().cancel());
-    assert!(!hold.future().cancelled());
+    assert!(!hold.future().is_cancelled());
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn a_cancelled_future_says_so_in_every_way() {
 }
 
 #[test]
-fn cancelling_wakes_who_waits() {
+fn cancelling_wakes_the_waiting_thread() {
     let (_promise, future) = promise::<()>();
     let future = Arc::new(future);
     let waiting = thread::spawn({
@@ -164,7 +165,7 @@ fn a_time_limit_that_passes_loses_nothing() {
             future.result_timeout(limit),
             Err(TaskError::Timeout)
         ));
-        assert!(!future.done());
+        assert!(!future.is_done());
     }
     promise.set_result(String::from("late")).unwrap();
     assert_eq!(future.result_timeout(Duration::ZERO).unwrap(), "late");
@@ -210,7 +211,7 @@ fn a_result_is_given_once() {
     assert!(matches!(future.result_timeout(LONG), Err(TaskError::Taken)));
     assert!(matches!(future.peek(), Some(Err(TaskError::Taken))));
     assert!(matches!(future.exception(), Some(TaskError::Taken)));
-    assert!(future.done());
+    assert!(future.is_done());
     assert!(matches!(future.result(), Err(TaskError::Taken)));
 }
 
@@ -244,7 +245,7 @@ fn exception_with_a_time_limit_that_passes_is_a_timeout() {
 fn peek_looks_without_taking() {
     let pool = pool(1);
     let future = pool.spawn(|| vec![1, 2]).unwrap();
-    eventually("done", || future.done());
+    eventually("done", || future.is_done());
     assert_eq!(*future.peek().unwrap().unwrap(), [1, 2]);
     assert_eq!(*future.peek().unwrap().unwrap(), [1, 2]);
     assert_eq!(future.result().unwrap(), [1, 2]);
@@ -269,7 +270,7 @@ fn many_threads_can_wait_for_one_future() {
 }
 
 #[test]
-fn waiting_with_limits_and_cancelling_at_the_same_time_hurts_nobody() {
+fn waiting_with_limits_and_cancelling_at_the_same_time_is_safe() {
     for _ in 0..200 {
         let (promise, future) = promise();
         thread::scope(|scope| {
@@ -287,7 +288,7 @@ fn waiting_with_limits_and_cancelling_at_the_same_time_hurts_nobody() {
             });
             future.cancel();
         });
-        assert!(future.done());
+        assert!(future.is_done());
     }
 }
 
@@ -301,7 +302,7 @@ fn dropping_the_handle_does_not_cancel() {
         move || runs.add()
     }));
     hold.release();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 1);
 }
 

@@ -1,9 +1,11 @@
-//! The initializer of a thread pool's workers.
+//! Tests of the initializer of a thread pool's workers.
 
 mod common;
 
 use common::{Counter, Gate, Hold, LONG, within_limit};
-use concurrent_futures::{BrokenExecutor, SubmitError, TaskError, TaskPanic, ThreadPoolExecutor};
+use concurrent_futures::{
+    BrokenExecutor, Shutdown, SubmitError, TaskError, TaskPanic, ThreadPoolExecutor,
+};
 use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Barrier};
@@ -16,7 +18,7 @@ fn initialize() {
     INITIALIZED.set(INITIALIZED.get() + 1);
 }
 
-/// A pool whose initializer fails once it may.
+/// Makes a pool whose initializer fails once a gate is open.
 fn broken_pool<E>(max_workers: usize, error: fn() -> E) -> (ThreadPoolExecutor, Gate)
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
@@ -92,7 +94,7 @@ fn it_does_not_run_before_there_is_a_task() {
         })
         .build()
         .unwrap();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(calls.get(), 0);
 }
 
@@ -118,7 +120,7 @@ fn an_error_fails_all_pending_futures_with_that_cause_and_none_of_them_runs() {
         assert_eq!(broken.cause().to_string(), "no database");
     }
     assert!(matches!(cancelled.result(), Err(TaskError::Cancelled)));
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 0);
 }
 
@@ -143,7 +145,7 @@ fn submitting_to_a_broken_pool_is_an_error_with_the_cause() {
     let rejected = pool.try_spawn(|| 3).unwrap_err();
     assert!(matches!(rejected.error(), SubmitError::Broken(_)));
     assert_eq!(rejected.into_task()(), 3);
-    pool.shutdown(true, true);
+    pool.shutdown(Shutdown::CancelPending);
     assert!(matches!(pool.spawn(|| 2), Err(SubmitError::Broken(_))));
 }
 
@@ -205,10 +207,10 @@ fn one_worker_that_fails_breaks_the_pool_though_others_work() {
     for future in futures {
         broken(future.result().unwrap_err());
     }
-    assert!(!hold.future().done());
-    // What ran when the pool broke goes on to its end.
+    assert!(!hold.future().is_done());
+    // A task that ran when the pool broke goes on to its end.
     hold.release();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(pool.workers(), 0);
 }
 
@@ -252,7 +254,7 @@ fn submitting_while_the_pool_breaks_is_refused_or_fails_but_never_hangs() {
 }
 
 #[test]
-fn who_waits_for_room_when_the_pool_breaks_is_refused() {
+fn a_submitter_that_waits_for_room_is_refused_when_the_pool_breaks() {
     within_limit(|| {
         let gate = Gate::new();
         let may_fail = gate.clone();

@@ -1,9 +1,9 @@
-//! Threads that end when they have nothing to do.
+//! Tests of threads that end when they have nothing to do.
 
 mod common;
 
 use common::{Counter, Hold, LONG, eventually, pool};
-use concurrent_futures::ThreadPoolExecutor;
+use concurrent_futures::{Shutdown, ThreadPoolExecutor};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,6 @@ fn without_keep_alive_threads_stay() {
         .into_iter()
         .for_each(Hold::release);
     assert_eq!(pool.workers(), 2);
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(pool.workers(), 0);
 }

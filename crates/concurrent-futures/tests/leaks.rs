@@ -1,9 +1,9 @@
-//! Every value is dropped exactly once, wherever its task ends.
+//! Tests that every value is dropped exactly once, wherever its task ends.
 
 mod common;
 
 use common::{Counted, Counter, Gate, Hold, pool, within_limit};
-use concurrent_futures::{Future, ThreadPoolExecutor, as_completed, promise};
+use concurrent_futures::{Future, Shutdown, ThreadPoolExecutor, as_completed, promise};
 use futures_lite::future::{block_on, poll_once};
 use std::fmt;
 use std::thread;
@@ -40,7 +40,7 @@ impl fmt::Display for CountedError {
 
 impl std::error::Error for CountedError {}
 
-/// A task that captures one value, and gives out another.
+/// Submits a task that captures one value, and returns another value.
 fn submit(pool: &ThreadPoolExecutor, alive: &Counter, random: &mut Random) -> Future<Counted> {
     let captured = Counted::new(alive);
     let ending = random.below(6);
@@ -62,7 +62,7 @@ fn submit(pool: &ThreadPoolExecutor, alive: &Counter, random: &mut Random) -> Fu
     future
 }
 
-/// One of the ways to end a handle.
+/// Ends a handle in one of several ways.
 fn end(mut future: Future<Counted>, alive: &Counter, random: &mut Random) {
     match random.below(8) {
         0 => drop(future),
@@ -114,7 +114,7 @@ fn random_program(seed: u64, alive: &Counter) {
         }
     }
     if random.below(2) == 0 {
-        pool.shutdown(random.below(2) == 0, random.below(2) == 0);
+        pool.shutdown(common::shutdown(random.below(2) == 0, random.below(2) == 0));
     }
     if random.below(2) == 0 {
         drop(pool);
@@ -178,7 +178,7 @@ fn map_drops_every_item_and_every_result() {
 }
 
 #[test]
-fn what_a_cancelled_task_captured_is_dropped_at_once() {
+fn the_captures_of_a_cancelled_task_are_dropped_at_once() {
     let pool = pool(1);
     let _hold = Hold::worker_of(&pool);
     let alive = Counter::new();
@@ -190,7 +190,7 @@ fn what_a_cancelled_task_captured_is_dropped_at_once() {
 }
 
 #[test]
-fn what_a_task_captured_is_dropped_before_it_is_done() {
+fn the_captures_of_a_task_are_dropped_before_it_is_done() {
     let pool = pool(1);
     let alive = Counter::new();
     for _ in 0..200 {
@@ -205,7 +205,7 @@ fn what_a_task_captured_is_dropped_before_it_is_done() {
 #[test]
 fn a_rejected_task_is_given_back_or_dropped() {
     let pool = pool(1);
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     let alive = Counter::new();
     let captured = Counted::new(&alive);
     assert!(pool.spawn(move || drop(captured)).is_err());

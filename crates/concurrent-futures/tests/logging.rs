@@ -1,5 +1,5 @@
-//! What goes to the program's log; alone in its file, since `tracing` remembers who
-//! listened to an event first, in whichever thread.
+//! Tests of the messages in the program's log. They are alone in this file, since `tracing` remembers the
+//! subscriber that listened to an event first, in whichever thread.
 
 use concurrent_futures::promise;
 use std::io::Write;

@@ -1,9 +1,9 @@
-//! `map`, its options, and `map_buffered`.
+//! Tests of `map`, its options, and `map_buffered`.
 
 mod common;
 
 use common::{Counter, Gate, Hold, LONG, SHORT, pool, within_limit};
-use concurrent_futures::{Executor, MapOptions, SubmitError, TaskError};
+use concurrent_futures::{MapOptions, Shutdown, SubmitError, TaskError};
 use std::cell::Cell;
 use std::iter::zip;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ fn all_items_are_submitted_at_once() {
     let runs = Counter::new();
     let in_tasks = runs.clone();
     let results = pool.map(move |_: u32| in_tasks.add(), 0..20).unwrap();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 20);
     assert_eq!(results.map(Result::unwrap).sum::<usize>(), 210);
 }
@@ -92,12 +92,12 @@ fn an_error_is_in_its_place_and_the_others_are_not_affected() {
 }
 
 #[test]
-fn nothing_maps_to_nothing() {
+fn map_over_no_items_yields_nothing() {
     let pool = pool(1);
     assert_eq!(pool.map(|n: u8| n, []).unwrap().len(), 0);
     let options = MapOptions::new().chunksize(3);
     assert_eq!(pool.map_with(options, |n: u8| n, []).unwrap().count(), 0);
-    assert_eq!(pool.map_buffered(|n: u8| n, [], 3).unwrap().count(), 0);
+    assert_eq!(pool.map_buffered(3, |n: u8| n, []).unwrap().count(), 0);
     assert_eq!(pool.workers(), 0);
 }
 
@@ -117,7 +117,7 @@ fn a_time_limit_that_passes_is_the_last_item_and_cancels_the_rest() {
         assert_eq!(results.len(), 0);
         hold.release();
         drop(results);
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert_eq!(
             runs.get(),
             0,
@@ -127,7 +127,7 @@ fn a_time_limit_that_passes_is_the_last_item_and_cancels_the_rest() {
 }
 
 #[test]
-fn what_is_there_in_time_is_yielded_before_the_timeout() {
+fn futures_done_in_time_are_yielded_before_the_timeout() {
     for chunksize in [1, 2] {
         let pool = pool(1);
         let gate = Gate::new();
@@ -182,12 +182,12 @@ fn a_huge_time_limit_is_none() {
         pool.map_with(options, |n: u8| n, [1, 2]).unwrap().count(),
         2
     );
-    let results = pool.map_buffered(|n: u8| n, [1, 2], 1).unwrap();
+    let results = pool.map_buffered(1, |n: u8| n, [1, 2]).unwrap();
     assert_eq!(results.timeout(Duration::MAX).count(), 2);
 }
 
 #[test]
-fn dropping_the_iterator_cancels_what_has_not_started() {
+fn dropping_the_iterator_cancels_tasks_that_have_not_started() {
     for chunksize in [1, 4] {
         let pool = pool(1);
         let hold = Hold::worker_of(&pool);
@@ -199,7 +199,7 @@ fn dropping_the_iterator_cancels_what_has_not_started() {
             .unwrap();
         drop(results);
         hold.release();
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert_eq!(runs.get(), 0);
     }
 }
@@ -224,7 +224,7 @@ fn stopping_halfway_cancels_the_rest() {
         .unwrap();
     assert_eq!(results.take(5).map(Result::unwrap).sum::<u32>(), 10);
     gate.open();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     // The five, and perhaps the one that had started.
     assert!(runs.get() <= 6);
 }
@@ -243,14 +243,14 @@ fn the_iterators_know_their_lengths() {
         assert!(results.next().is_none());
         assert!(results.next().is_none());
     }
-    let mut results = pool.map_buffered(|n: usize| n, vec![0; 10], 3).unwrap();
+    let mut results = pool.map_buffered(3, |n: usize| n, vec![0; 10]).unwrap();
     assert_eq!(results.len(), 10);
     for left in (0..10).rev() {
         results.next().unwrap().unwrap();
         assert_eq!(results.len(), left);
     }
     assert!(results.next().is_none());
-    let endless = pool.map_buffered(|n: usize| n, 0.., 3).unwrap();
+    let endless = pool.map_buffered(3, |n: usize| n, 0..).unwrap();
     assert_eq!(endless.size_hint().1, None);
 }
 
@@ -273,7 +273,7 @@ fn a_chunk_that_is_never_run_fails_all_its_items() {
     let hold = Hold::worker_of(&pool);
     let options = MapOptions::new().chunksize(4);
     let results = pool.map_with(options, |n: u32| n, 0..10).unwrap();
-    pool.shutdown(false, true);
+    pool.shutdown(Shutdown::CancelPendingNoWait);
     assert_eq!(results.len(), 10);
     let results: Vec<_> = results.collect();
     assert_eq!(results.len(), 10);
@@ -294,14 +294,14 @@ fn a_submission_that_fails_midway_leaves_nothing_pending() {
         let in_tasks = runs.clone();
         let items = (0..10_u32).inspect(|n| {
             if *n == 6 {
-                pool.shutdown(false, false);
+                pool.shutdown(Shutdown::NoWait);
             }
         });
         let options = MapOptions::new().chunksize(chunksize);
         let refused = pool.map_with(options, move |_| in_tasks.add(), items);
         assert!(matches!(refused, Err(SubmitError::Shutdown)));
         hold.release();
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert_eq!(runs.get(), 0);
     }
 }
@@ -311,7 +311,7 @@ fn map_buffered_stays_within_its_buffer() {
     let pool = pool(2);
     let consumed = Cell::new(0_usize);
     let items = (0_u64..).inspect(|_| consumed.set(consumed.get() + 1));
-    let mut squares = pool.map_buffered(|n: u64| n * n, items, 5).unwrap();
+    let mut squares = pool.map_buffered(5, |n: u64| n * n, items).unwrap();
     assert_eq!(consumed.get(), 5);
     for n in 0..1_000_usize {
         assert_eq!(squares.next().unwrap().unwrap(), (n * n) as u64);
@@ -329,24 +329,24 @@ fn map_buffered_stays_within_its_buffer() {
 fn a_buffer_of_zero_or_one_works_and_a_huge_one_too() {
     let pool = pool(2);
     for buffersize in [0, 1, 7, 1_000, usize::MAX] {
-        let results = pool.map_buffered(|n: u32| n, 0..100, buffersize).unwrap();
+        let results = pool.map_buffered(buffersize, |n: u32| n, 0..100).unwrap();
         let results: Result<Vec<_>, _> = results.collect();
         assert_eq!(results.unwrap(), (0..100).collect::<Vec<_>>());
     }
 }
 
 #[test]
-fn dropping_map_buffered_cancels_what_has_not_started() {
+fn dropping_map_buffered_cancels_tasks_that_have_not_started() {
     let pool = pool(1);
     let hold = Hold::worker_of(&pool);
     let runs = Counter::new();
     let in_tasks = runs.clone();
     drop(
-        pool.map_buffered(move |_: u32| in_tasks.add(), 0.., 10)
+        pool.map_buffered(10, move |_: u32| in_tasks.add(), 0..)
             .unwrap(),
     );
     hold.release();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 0);
 }
 
@@ -357,23 +357,23 @@ fn map_buffered_ends_at_its_time_limit_and_cancels() {
     let runs = Counter::new();
     let in_tasks = runs.clone();
     let results = pool
-        .map_buffered(move |_: u32| in_tasks.add(), 0.., 10)
+        .map_buffered(10, move |_: u32| in_tasks.add(), 0..)
         .unwrap();
     let mut results = results.timeout(SHORT);
     assert!(matches!(results.next(), Some(Err(TaskError::Timeout))));
     assert!(results.next().is_none());
     assert!(results.next().is_none());
     hold.release();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 0);
 }
 
 #[test]
-fn map_buffered_yields_what_it_has_when_the_pool_is_shut_down_then_says_so() {
+fn map_buffered_yields_submitted_results_after_shutdown_and_then_the_error() {
     let pool = pool(1);
-    let mut results = pool.map_buffered(|n: u32| n, 0..10, 3).unwrap();
+    let mut results = pool.map_buffered(3, |n: u32| n, 0..10).unwrap();
     assert_eq!(results.next().unwrap().unwrap(), 0);
-    pool.shutdown(false, false);
+    pool.shutdown(Shutdown::NoWait);
     for n in 1..4 {
         assert_eq!(results.next().unwrap().unwrap(), n);
     }
@@ -388,8 +388,8 @@ fn map_buffered_yields_what_it_has_when_the_pool_is_shut_down_then_says_so() {
 #[test]
 fn map_buffered_on_a_pool_that_was_shut_down_is_an_error() {
     let pool = pool(1);
-    pool.shutdown(true, false);
-    let refused = pool.map_buffered(|n: u32| n, 0..10, 3);
+    pool.shutdown(Shutdown::Wait);
+    let refused = pool.map_buffered(3, |n: u32| n, 0..10);
     assert!(matches!(refused, Err(SubmitError::Shutdown)));
 }
 
@@ -397,12 +397,12 @@ fn map_buffered_on_a_pool_that_was_shut_down_is_an_error() {
 fn errors_of_map_buffered_are_in_their_places() {
     let pool = pool(2);
     let results = pool.map_buffered(
+        2,
         |n: u32| {
             assert!(!n.is_multiple_of(3), "a third");
             n
         },
         0..10,
-        2,
     );
     for (n, result) in (0..).zip(results.unwrap()) {
         assert_eq!(result.ok(), (n % 3 != 0).then_some(n));
@@ -421,15 +421,18 @@ fn map_inside_a_task_of_a_pool_with_one_worker_finishes() {
             let options = MapOptions::new().chunksize(7);
             let chunks = pool.map_with(options, |n: u32| n, 0..50).unwrap();
             let chunks: u32 = chunks.map(Result::unwrap).sum();
-            let buffered = pool.map_buffered(|n: u32| n, 0..50, 4).unwrap();
+            let buffered = pool.map_buffered(4, |n: u32| n, 0..50).unwrap();
             plain + chunks + buffered.map(Result::unwrap).sum::<u32>()
         });
         assert_eq!(sum.unwrap().result().unwrap(), 3 * 1_225);
     });
 }
 
+#[cfg(feature = "process")]
 #[test]
 fn the_generic_interface_has_the_same_map() {
+    use concurrent_futures::Executor;
+
     fn all(executor: &impl Executor) -> u32 {
         let options = MapOptions::new().chunksize(3);
         let chunks = executor.map_with(options, |n: u32| n, 0..10).unwrap();

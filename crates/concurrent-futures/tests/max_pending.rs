@@ -1,9 +1,11 @@
-//! The bound on pending tasks.
+//! Tests of the bound on pending tasks.
+
+#![cfg(feature = "process")]
 
 mod common;
 
 use common::{Counter, Gate, Hold, LONG, receive, within_limit};
-use concurrent_futures::{Executor, Future, SubmitError, TaskError, ThreadPoolExecutor};
+use concurrent_futures::{Executor, Future, Shutdown, SubmitError, TaskError, ThreadPoolExecutor};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -29,7 +31,7 @@ fn is_full(pool: &ThreadPoolExecutor) -> bool {
 }
 
 #[test]
-fn what_runs_does_not_count_and_what_is_pending_does() {
+fn running_tasks_hold_no_permit_and_pending_tasks_do() {
     let pool = bounded(1, 2);
     let _hold = Hold::worker_of(&pool);
     assert!(!is_full(&pool));
@@ -50,7 +52,7 @@ fn try_spawn_gives_the_closure_back() {
     let rejected = pool.try_spawn(move || text).unwrap_err();
     assert_eq!(
         rejected.to_string(),
-        "as many tasks are pending as the executor may hold"
+        "the executor has as many pending tasks as `max_pending` allows; submit again when one has started"
     );
     assert!(format!("{rejected:?}").contains("Full"));
     let task = rejected.into_task();
@@ -59,7 +61,7 @@ fn try_spawn_gives_the_closure_back() {
     assert_eq!(pool.spawn(task).unwrap().result().unwrap(), "moved in");
 }
 
-/// Submits in a thread, and tells when that is done.
+/// Submits in a thread, and reports when the submission is over.
 fn submit_in_thread(
     pool: &Arc<ThreadPoolExecutor>,
 ) -> (
@@ -104,19 +106,19 @@ fn cancelling_a_pending_task_makes_room() {
     assert!(pending.cancel());
     let future = receive(&submitted).unwrap();
     thread.join().unwrap();
-    assert!(!future.done());
+    assert!(!future.is_done());
     hold.release();
     assert_eq!(future.result().unwrap(), 7);
 }
 
 #[test]
-fn shutting_down_refuses_who_waits_for_room() {
+fn shutdown_refuses_submitters_that_wait_for_room() {
     let pool = Arc::new(bounded(1, 1));
     let hold = Hold::worker_of(&pool);
     let pending = pool.spawn(|| 5).unwrap();
     let (submitted, thread) = submit_in_thread(&pool);
     assert!(submitted.recv_timeout(common::SHORT).is_err());
-    pool.shutdown(false, false);
+    pool.shutdown(Shutdown::NoWait);
     assert!(matches!(receive(&submitted), Err(SubmitError::Shutdown)));
     thread.join().unwrap();
     hold.release();
@@ -160,7 +162,7 @@ fn a_bounded_pool_loses_nothing_with_many_submitters() {
             });
         }
     });
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get() + cancelled.get(), 1_200);
 }
 
@@ -192,7 +194,7 @@ fn map_and_the_generic_interface_wait_for_room_as_well() {
     }
     let pool = bounded(1, 1);
     assert_eq!(doubled(&pool), (0..50).map(|n| n * 2).collect::<Vec<_>>());
-    let buffered = pool.map_buffered(|n: u32| n, 0..50, 5).unwrap();
+    let buffered = pool.map_buffered(5, |n: u32| n, 0..50).unwrap();
     assert_eq!(buffered.map(Result::unwrap).sum::<u32>(), 1_225);
 }
 

@@ -1,21 +1,23 @@
-//! Random programs against a simple model: what a program may observe of each task.
+//! Tests of random programs against a simple model of what a program may observe of each task.
 
 mod common;
 
 use common::{Counted, Counter, Hold, LONG, eventually, owned, within_limit};
-use concurrent_futures::{Future, ReturnWhen, TaskError, ThreadPoolExecutor, as_completed, wait};
+use concurrent_futures::{
+    Future, ReturnWhen, Shutdown, TaskError, ThreadPoolExecutor, as_completed, wait,
+};
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How a task ends if it runs.
+/// The end of a task, if it runs.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
     Value,
     Error,
     Panic,
-    /// With a value, after a task that it has submitted and waited for.
+    /// The task returns a value, after waiting for a task that it has submitted.
     Nested,
 }
 
@@ -74,7 +76,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 type Value = (usize, Counted);
 
-/// What callbacks got: their numbers, and the outcome in short.
+/// The calls of callbacks: their numbers, and the outcome in short.
 type Called = Arc<Mutex<Vec<(usize, String)>>>;
 
 struct Task {
@@ -83,7 +85,7 @@ struct Task {
     /// The only handle, until it is used up.
     future: Option<Future<Value>>,
     runs: Counter,
-    /// What `cancel` said last.
+    /// The last result of `cancel`.
     cancel_answer: Option<bool>,
     taken: bool,
     callbacks: usize,
@@ -112,7 +114,7 @@ fn in_short(result: &Result<Value, TaskError>) -> String {
 }
 
 impl Task {
-    /// What the task came to, in short, if it has run or been cancelled.
+    /// Returns the outcome of the task in short, if it has run or was cancelled.
     fn expected(&self) -> String {
         if self.runs.get() == 0 {
             return String::from("cancelled");
@@ -142,7 +144,7 @@ impl Task {
         if matches!(result, Err(TaskError::Timeout)) {
             return;
         }
-        assert!(future.done());
+        assert!(future.is_done());
         self.check(&result);
         // A cancelled future has nothing that could be taken.
         self.taken |= self.runs.get() == 1;
@@ -260,7 +262,7 @@ impl Program {
                 let Some(task) = self.task(task) else { return };
                 let Some(future) = &task.future else { return };
                 if let Some(result) = future.peek() {
-                    assert!(future.done() && !future.running());
+                    assert!(future.is_done() && !future.is_running());
                     task.check(&owned(result));
                 }
             }
@@ -276,7 +278,9 @@ impl Program {
                 let expected = futures.len().min(count);
                 let completed = as_completed(futures).take(count);
                 assert_eq!(
-                    completed.inspect(|future| assert!(future.done())).count(),
+                    completed
+                        .inspect(|future| assert!(future.is_done()))
+                        .count(),
                     expected
                 );
             }
@@ -297,14 +301,14 @@ impl Program {
         let paused = !self.holds.is_empty();
         let Some(task) = self.task(task) else { return };
         let Some(future) = &task.future else { return };
-        let was_pending = !future.running() && !future.done();
+        let was_pending = !future.is_running() && !future.is_done();
         let answer = future.cancel();
         assert!(!answer || task.runs.get() == 0);
         assert!(
             answer || !(was_pending && paused),
             "pending, but not cancelled"
         );
-        assert_eq!(answer, future.cancelled());
+        assert_eq!(answer, future.is_cancelled());
         assert!(task.cancel_answer.is_none_or(|before| before == answer));
         task.cancel_answer = Some(answer);
     }
@@ -316,13 +320,13 @@ impl Program {
         let futures = self.choose(tasks);
         let divided = wait(futures.clone(), limit.map(Duration::from_micros), mode);
         assert_eq!(divided.done.len() + divided.not_done.len(), futures.len());
-        assert!(divided.done.iter().all(|future| future.done()));
+        assert!(divided.done.iter().all(|future| future.is_done()));
         let enough = match mode {
             ReturnWhen::FirstCompleted => !divided.done.is_empty(),
             ReturnWhen::FirstException => divided
                 .done
                 .iter()
-                .any(|future| !future.cancelled() && future.exception().is_some()),
+                .any(|future| !future.is_cancelled() && future.exception().is_some()),
             ReturnWhen::AllCompleted => false,
         };
         assert!(limit.is_some() || enough || divided.not_done.is_empty());
@@ -333,10 +337,10 @@ impl Program {
             self.resume();
         }
         self.shut_down = true;
-        self.pool.shutdown(wait, cancel_futures);
+        self.pool.shutdown(common::shutdown(wait, cancel_futures));
         let futures = self.tasks.iter().filter_map(|task| task.future.as_ref());
         for future in futures {
-            assert!(!wait || future.done());
+            assert!(!wait || future.is_done());
         }
     }
 
@@ -346,14 +350,14 @@ impl Program {
 
     fn finish(mut self) {
         self.resume();
-        self.pool.shutdown(true, false);
+        self.pool.shutdown(Shutdown::Wait);
         for task in &mut self.tasks {
             assert!(task.cancel_answer != Some(true) || task.runs.get() == 0);
             if task.cancel_answer == Some(false) {
                 assert_eq!(task.runs.get(), 1);
             }
             assert!(
-                task.future.as_ref().is_none_or(Future::done),
+                task.future.as_ref().is_none_or(Future::is_done),
                 "lost: {:?}",
                 task.future
             );
@@ -376,7 +380,7 @@ impl Program {
 }
 
 impl Task {
-    /// Without a cancellation, by handle or shutdown, a task has run.
+    /// Checks that a task has run, unless its handle or a shutdown cancelled it.
     fn shut_down_or_ran(&self, shut_down: bool) -> bool {
         shut_down || self.cancel_answer == Some(true) || self.runs.get() == 1
     }

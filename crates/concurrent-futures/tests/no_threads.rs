@@ -1,15 +1,17 @@
-//! The system refuses to start a thread.
+//! Tests of pools on a system that refuses to start a thread. Linux only: the limits of other systems differ.
+
+#![cfg(target_os = "linux")]
 
 mod common;
 
 use common::{Counter, Hold, LONG, eventually, within_limit};
-use concurrent_futures::{MapOptions, SubmitError, TaskError, ThreadPoolExecutor};
+use concurrent_futures::{MapOptions, Shutdown, SubmitError, TaskError, ThreadPoolExecutor};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::{env, fs, thread};
 
-/// A pool whose threads cannot be started: no system has so much address space.
+/// Makes a pool whose threads cannot be started, as no system has so much address space.
 fn pool_without_threads() -> ThreadPoolExecutor {
     ThreadPoolExecutor::builder()
         .max_workers(2)
@@ -54,7 +56,7 @@ fn without_any_worker_map_and_scope_are_errors() {
     ));
     let chunks = pool.map_with(MapOptions::new().chunksize(2), |n: u8| n, [1, 2]);
     assert!(matches!(chunks, Err(SubmitError::NoWorker(_))));
-    let buffered = pool.map_buffered(|n: u8| n, [1, 2], 1);
+    let buffered = pool.map_buffered(1, |n: u8| n, [1, 2]);
     assert!(matches!(buffered, Err(SubmitError::NoWorker(_))));
     let borrowed = 5;
     pool.scope(|scope| {
@@ -68,7 +70,7 @@ fn without_any_worker_shutting_down_and_dropping_return() {
     within_limit(|| {
         let pool = pool_without_threads();
         assert!(pool.spawn(|| 1).is_err());
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert!(matches!(pool.spawn(|| 1), Err(SubmitError::Shutdown)));
         drop(pool);
         drop(pool_without_threads());
@@ -151,7 +153,7 @@ fn when_a_further_worker_cannot_start_the_others_do_its_work() {
         (0..100).map(submit).collect()
     });
     assert_eq!(pool.workers(), 1);
-    assert!(futures.iter().all(|future| !future.done()));
+    assert!(futures.iter().all(|future| !future.is_done()));
     hold.release();
     for future in futures {
         future.result().unwrap();
@@ -165,5 +167,5 @@ fn when_a_further_worker_cannot_start_the_others_do_its_work() {
         drop(pool.spawn(move || barrier.wait().is_leader()).unwrap());
     }
     eventually("the second worker", || pool.workers() == 2);
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
 }

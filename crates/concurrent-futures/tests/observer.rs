@@ -1,9 +1,9 @@
-//! What an observer of a pool is told.
+//! Tests of the events that an observer of a pool receives.
 
 mod common;
 
 use common::Hold;
-use concurrent_futures::{Future, FutureId, Observer, ThreadPoolExecutor};
+use concurrent_futures::{Future, FutureId, Observer, Shutdown, ThreadPoolExecutor};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
@@ -36,7 +36,7 @@ fn an_observer_sees_each_task_submitted_started_and_finished() {
     let not_run = pool.spawn(|| ()).unwrap();
     assert!(not_run.cancel());
     held.release();
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     let expected = [
         ("submitted", id),
         ("started", id),
@@ -60,7 +60,7 @@ fn an_observer_sees_each_task_submitted_started_and_finished() {
 }
 
 #[test]
-fn a_panicking_observer_hurts_nobody() {
+fn a_panicking_observer_affects_no_task() {
     struct Panics;
     impl Observer for Panics {
         fn submitted(&self, _: FutureId) {

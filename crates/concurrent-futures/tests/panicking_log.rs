@@ -1,16 +1,17 @@
-//! A program's log whose subscriber panics at each event, also in worker processes.
+//! Tests under a subscriber of `tracing` that panics at each event, also in worker processes.
 
 mod common;
 
-use common::{Counter, Hold, LONG, eventually};
-use concurrent_futures::{Observer, ThreadPoolExecutor, promise};
+use common::{Counter, Hold, LONG};
+use concurrent_futures::{Observer, Shutdown, ThreadPoolExecutor, promise};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
+#[cfg(target_os = "linux")]
 use std::{env, fs, process::Command};
 use tracing::span;
 
-/// How often an event has made the subscriber panic.
+/// The number of events that have made the subscriber panic.
 static EVENTS: AtomicUsize = AtomicUsize::new(0);
 
 /// A panic whose value panics when it is dropped.
@@ -136,16 +137,17 @@ fn observers_and_destructors_that_panic_stop_no_task() {
         let bomb = Bomb;
         let cancelled = pool.spawn(move || drop(bomb)).unwrap();
         assert!(cancelled.cancel());
-        // Nobody takes its outcome.
+        // No code takes its outcome.
         drop(pool.spawn(|| Bomb).unwrap());
         let value = pool.spawn(|| 3).unwrap();
         hold.release();
         assert_eq!(value.result().unwrap(), 3);
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
     });
 }
 
 /// Calls `f` while the process has no address space for another `bytes`.
+#[cfg(target_os = "linux")]
 fn with_little_memory<R>(bytes: u64, f: impl FnOnce() -> R) -> R {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
@@ -160,6 +162,7 @@ fn with_little_memory<R>(bytes: u64, f: impl FnOnce() -> R) -> R {
 }
 
 /// Runs in a process of its own, as the limit is one of the whole process.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_scope_waits_for_a_task_whose_worker_could_not_start() {
     const STACK: u64 = 256 << 20;
@@ -186,19 +189,20 @@ fn a_scope_waits_for_a_task_whose_worker_could_not_start() {
         pool.scope(|scope| {
             let spawn = || scope.spawn(|| text.len());
             let future = with_little_memory(STACK / 2, spawn).unwrap();
-            assert_eq!((pool.workers(), future.done()), (1, false));
+            assert_eq!((pool.workers(), future.is_done()), (1, false));
             hold.take().unwrap().release();
             future.result().unwrap()
         })
     });
     assert_eq!(length, text.len());
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "process", target_os = "linux"))]
 mod processes {
+    use super::common::eventually;
     use super::common::process::{death, pid, pool, start_methods};
-    use super::{eventually, logging};
+    use super::logging;
 
     concurrent_futures::init_before_main!();
 
@@ -217,7 +221,7 @@ mod processes {
                 let first = pid(&pool);
                 eventually("the workers are replaced", || pid(&pool) > 0);
                 assert!(first > 0);
-                pool.shutdown(true, false);
+                pool.shutdown(concurrent_futures::Shutdown::Wait);
                 assert!(pool.worker_pids().is_empty());
             });
         }

@@ -1,15 +1,14 @@
-//! What a program sees of tasks on their way to worker processes, and how it holds them back:
-//! running and cancelled, bounds, observers, callbacks.
+//! Tests of tasks on their way to workers: running and cancelled tasks, bounds, observers, callbacks.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "process", target_os = "linux"))]
 
 mod common;
 
 use common::process::{Gate, hold, pool};
 use common::{LONG, eventually, within_limit};
 use concurrent_futures::{
-    BuildError, FutureId, Observer, ProcessPoolExecutor, StartMethod, SubmitError, TaskError,
-    TaskOptions,
+    BuildError, FutureId, Observer, ProcessPoolExecutor, Shutdown, StartMethod, SubmitError,
+    TaskError, TaskOptions,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,13 +45,13 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        // SAFETY: as above.
+        // SAFETY: the process is a worker of ours, which is there as long as the pool is.
         unsafe { libc::kill(self.0, libc::SIGCONT) };
     }
 }
 
 #[test]
-fn a_task_that_was_handed_over_but_not_begun_is_not_running_and_can_be_cancelled() {
+fn a_dispatched_task_that_has_not_begun_is_not_running_and_can_be_cancelled() {
     let pool = pool(1, StartMethod::Spawn);
     // So that tasks are known to be short, and are handed ahead.
     pool.map(square, 0..100).unwrap().for_each(drop);
@@ -60,9 +59,9 @@ fn a_task_that_was_handed_over_but_not_begun_is_not_running_and_can_be_cancelled
         let stopped = Stopped::worker_of(&pool);
         let futures: Vec<_> = (0..50).map(|n| pool.submit(square, n).unwrap()).collect();
         for future in futures.iter().step_by(2) {
-            assert!(!future.running() && !future.done());
+            assert!(!future.is_running() && !future.is_done());
             assert!(future.cancel());
-            assert!(future.cancelled() && future.done());
+            assert!(future.is_cancelled() && future.is_done());
         }
         drop(stopped);
         for (n, future) in (0..).zip(futures) {
@@ -116,7 +115,7 @@ fn cancelling_races_with_beginning_and_one_of_them_wins() {
         let futures: Vec<_> = (0..20).map(|n| pool.submit(square, n).unwrap()).collect();
         for future in futures.iter().skip(round % 7) {
             if future.cancel() {
-                assert!(future.cancelled());
+                assert!(future.is_cancelled());
             }
         }
         for (n, future) in (0..).zip(futures) {
@@ -149,7 +148,7 @@ fn a_slow_callback_delays_neither_deaths_nor_time_limits() {
         let endless = pool.submit_with(options, hold, gate.path()).unwrap();
         assert!(matches!(endless.result(), Err(TaskError::TimeLimit(_))));
         assert_eq!(pool.submit(square, 5).unwrap().result().unwrap(), 25);
-        assert!(!slow.done());
+        assert!(!slow.is_done());
         drop(go);
         assert_eq!(slow.result().unwrap(), 1);
     });
@@ -180,7 +179,7 @@ fn shutdown_waits_for_callbacks() {
         let future = pool.submit(square, n).unwrap();
         future.add_done_callback(move |_| called.lock().unwrap().push(n));
     }
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     let mut called = called.lock().unwrap().clone();
     called.sort_unstable();
     assert_eq!(called, (0..100).collect::<Vec<_>>());
@@ -229,13 +228,13 @@ fn a_bound_on_pending_tasks_makes_submit_wait_for_room() {
                 pool.submit(square, 4)
             }
         });
-        // What is cancelled takes no place any more.
+        // A cancelled task holds no permit any more.
         let early = receiver.recv_timeout(common::SHORT);
         assert!(early.is_err(), "it has waited");
         assert!(pending[1].cancel());
         let third = receiver.recv_timeout(LONG).unwrap();
-        // Who still waits is refused when nothing is accepted any more.
-        pool.shutdown(false, false);
+        // A submitter that still waits is refused when nothing is accepted any more.
+        pool.shutdown(Shutdown::NoWait);
         let refused = submitter.join().unwrap();
         assert!(matches!(refused, Err(SubmitError::Shutdown)), "{refused:?}");
         gate.open();
@@ -264,7 +263,7 @@ fn no_room_at_all_is_refused() {
     assert!(matches!(error, Err(BuildError::ZeroPending)));
 }
 
-/// Keeps what it is told.
+/// Keeps the events of each task.
 #[derive(Default)]
 struct Log(Mutex<HashMap<FutureId, Vec<&'static str>>>);
 
@@ -332,7 +331,7 @@ fn an_observer_is_told_of_each_task_in_order() {
     assert!(cancelled.cancel());
     let never_run = cancelled.id();
     gates.iter().for_each(Gate::open);
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     drop((held, cancelled));
     let told = log.0.lock().unwrap();
     for future in run {
@@ -397,6 +396,6 @@ fn workers_that_ignore_the_request_to_end_are_killed() {
     let worker = gate.wait_until_reached();
     pool.terminate_workers();
     assert!(matches!(deaf.result(), Err(TaskError::Terminated)));
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert!(!common::process::exists(worker));
 }

@@ -1,14 +1,14 @@
-//! Values that take long to make, to drop or to announce: they delay neither their pool nor its
-//! time limits, and a shutdown waits for them.
+//! Values that take long to make, to drop or to announce. They delay neither their pool nor its time limits,
+//! and a shutdown waits for them.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "process", target_os = "linux"))]
 
 mod common;
 
 use common::eventually;
 use common::process::{Gate, hold, pool, start_methods};
 use concurrent_futures::{
-    FutureId, Observer, ProcessPoolExecutor, StartMethod, TaskError, TaskOptions,
+    FutureId, Observer, ProcessPoolExecutor, Shutdown, StartMethod, TaskError, TaskOptions,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::pin::pin;
@@ -77,7 +77,7 @@ macro_rules! slow {
     };
 }
 
-/// Both workers are there.
+/// Starts both workers.
 fn warm(pool: &ProcessPoolExecutor) {
     let gates = [Gate::new(), Gate::new()];
     let held = gates
@@ -92,7 +92,7 @@ fn warm(pool: &ProcessPoolExecutor) {
     }
 }
 
-/// A limit holds, and another task is done, while foreign code runs.
+/// Checks that a time limit holds, and that another task is done, while foreign code runs.
 fn assert_goes_on(pool: &ProcessPoolExecutor) {
     let quick = pool.submit(|n: u32| n + 1, 1).unwrap();
     let (done, is_done) = mpsc::channel();
@@ -112,7 +112,7 @@ fn while_a_value_is_made_that_nobody_waits_for_the_pool_goes_on() {
     let slow = pool.submit(|()| Slow, ()).unwrap();
     DOOR.wait_until_held(1);
     assert_goes_on(&pool);
-    assert!(!slow.done());
+    assert!(!slow.is_done());
     DOOR.open();
     slow.result().unwrap();
 }
@@ -141,7 +141,7 @@ fn a_value_that_takes_long_does_not_delay_others_of_its_kind() {
     DOOR.wait_until_held(1);
     for n in 0..10 {
         let quick = pool.submit(|n: u32| Quick(n), n).unwrap();
-        eventually("a value of another thread", || quick.done());
+        eventually("a value of another thread", || quick.is_done());
         assert_eq!(quick.result().unwrap().0, n);
     }
     DOOR.open();
@@ -165,14 +165,14 @@ fn a_shutdown_waits_for_values_that_are_being_made() {
             scope.spawn(|| one.exception().is_none());
             DOOR.wait_until_held(made_before + 1);
             scope.spawn(|| {
-                pool.shutdown(true, false);
+                pool.shutdown(Shutdown::Wait);
                 has_ended.store(true, Ordering::SeqCst);
             });
             eventually("the workers have ended", || pool.worker_pids().is_empty());
             assert!(!has_ended.load(Ordering::SeqCst));
             DOOR.open();
         });
-        assert!(one.done() && other.done());
+        assert!(one.is_done() && other.is_done());
         other.result().unwrap();
     }
 }
@@ -191,7 +191,7 @@ fn a_value_may_shut_its_pool_down_while_it_is_made() {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             u8::deserialize(deserializer)?;
             let pool = POOL.lock().unwrap().take().unwrap();
-            pool.shutdown(true, false);
+            pool.shutdown(Shutdown::Wait);
             Ok(Self)
         }
     }
@@ -200,10 +200,10 @@ fn a_value_may_shut_its_pool_down_while_it_is_made() {
         *POOL.lock().unwrap() = Some(Arc::clone(&pool));
         let ends = pool.submit(|()| Ends, ()).unwrap();
         if !waits {
-            eventually("the value is there", || ends.done());
+            eventually("the value is there", || ends.is_done());
         }
         ends.result().unwrap();
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert!(pool.worker_pids().is_empty());
     }
 }
@@ -257,7 +257,7 @@ fn while_a_waker_runs_the_pool_goes_on() {
     gate.open();
     slow.0.wait_until_held(1);
     let quick = pool.submit(|n: u32| n + 1, 1).unwrap();
-    eventually("another task is done", || quick.done());
+    eventually("another task is done", || quick.is_done());
     assert_eq!(quick.result().unwrap(), 2);
     assert!(matches!(
         future.as_mut().poll(&mut context),
@@ -283,11 +283,11 @@ fn while_an_observer_is_told_the_pool_goes_on() {
     pool.submit(|n: u32| n, 1).unwrap().result().unwrap();
     door.wait_until_held(1);
     let quick = pool.submit(|n: u32| n + 1, 1).unwrap();
-    eventually("another task is done", || quick.done());
+    eventually("another task is done", || quick.is_done());
     let options = TaskOptions::new().time_limit(Duration::from_millis(50));
     let gate = Gate::new();
     let endless = pool.submit_with(options, hold, gate.path()).unwrap();
-    eventually("a limit holds", || endless.done());
+    eventually("a limit holds", || endless.is_done());
     door.open();
     drop(quick);
     assert!(matches!(endless.result(), Err(TaskError::TimeLimit(_))));

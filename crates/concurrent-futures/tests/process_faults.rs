@@ -1,6 +1,6 @@
-//! Worker processes that die, hang, and are killed: by real signals.
+//! Tests of worker processes that die, hang, and are killed by real signals.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "process", target_os = "linux"))]
 
 mod common;
 
@@ -10,7 +10,8 @@ use common::process::{
     start_methods,
 };
 use concurrent_futures::{
-    ProcessPoolExecutor, StartMethod, SubmitError, TaskError, TaskOptions, WorkerExit,
+    OnWorkerDeath, ProcessPoolExecutor, StartMethod, SubmitError, TaskError, TaskOptions,
+    WorkerExit,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
@@ -54,7 +55,7 @@ fn every_way_to_die_fails_one_task_and_is_named() {
         let die = |signal| {
             let me = rustix::process::getpid();
             kill_process(me, Signal::from_named_raw(signal).unwrap()).unwrap();
-            thread::sleep(Duration::from_mins(1));
+            thread::sleep(Duration::from_secs(60));
         };
         for signal in [9, 11, 15] {
             let future = pool.submit(die, signal).unwrap();
@@ -173,7 +174,7 @@ fn a_worker_killed_while_reading_a_long_argument_costs_no_task_it_has_not_begun(
         .submit(|bytes: Vec<u8>| bytes.len(), vec![1; 10_000_000])
         .unwrap();
     // The worker was idle, so that the argument is on its way, and fills the stream.
-    assert!(!future.running() && !future.cancel());
+    assert!(!future.is_running() && !future.cancel());
     send(stopped, Signal::KILL);
     assert_eq!(future.result().unwrap(), 10_000_000);
 }
@@ -254,14 +255,14 @@ fn a_finished_task_cannot_be_terminated() {
     let pool = pool(1, StartMethod::Spawn);
     let pid = pid(&pool);
     let future = pool.submit(|n: u32| n, 1).unwrap();
-    eventually("the task is done", || future.done());
+    eventually("the task is done", || future.is_done());
     assert!(!future.terminate());
     assert!(is_alive(pid));
 }
 
 #[test]
-fn a_task_that_may_be_repeated_is() {
-    /// Dies the first two times.
+fn a_task_with_retries_runs_again_after_its_worker_dies() {
+    /// Ends its worker the first two times, and returns the third time.
     #[expect(clippy::needless_pass_by_value, reason = "a task has its argument")]
     fn third_time_lucky(folder: PathBuf) -> u32 {
         let times = std::fs::read_dir(&folder).unwrap().count();
@@ -314,7 +315,7 @@ fn kill_workers_ends_everything_at_once() {
 fn a_strict_pool_breaks_when_a_worker_dies() {
     let pool = ProcessPoolExecutor::builder()
         .max_workers(1)
-        .strict(true)
+        .on_worker_death(OnWorkerDeath::Break)
         .build()
         .unwrap();
     let gate = Gate::new();
@@ -332,7 +333,7 @@ fn a_strict_pool_breaks_when_a_worker_dies() {
 }
 
 #[test]
-fn workers_are_replaced_after_so_many_tasks() {
+fn workers_are_replaced_after_max_tasks_per_child() {
     for method in start_methods() {
         let pool = ProcessPoolExecutor::builder()
             .max_workers(1)
@@ -389,7 +390,7 @@ fn standard_input_is_empty() {
 }
 
 #[test]
-fn a_task_may_do_with_its_process_what_it_likes() {
+fn a_task_may_change_its_folder_and_close_its_descriptors() {
     let pool = pool(1, StartMethod::Spawn);
     let change = |()| std::env::set_current_dir("/").unwrap();
     pool.submit(change, ()).unwrap().result().unwrap();
@@ -400,7 +401,8 @@ fn a_task_may_do_with_its_process_what_it_likes() {
     pool.submit(write, ()).unwrap().result().unwrap();
     // Closes everything, the channel's socket too.
     let close = |n: u32| {
-        // SAFETY: whoever owns the descriptors has to live with it: that is the test.
+        // SAFETY: `close_range` touches no memory. The owners of the descriptors find them closed: that is
+        // the test.
         unsafe { libc::close_range(0, u32::MAX, 0) };
         n
     };

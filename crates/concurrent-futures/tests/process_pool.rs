@@ -1,14 +1,14 @@
-//! The pool of processes: the calls that all executors have, values, errors, shutdown.
+//! Tests of process pools: the calls that all executors have, values, errors, shutdown.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "process", target_os = "linux"))]
 
 mod common;
 
 use common::process::{pids_of, pool, start_methods};
 use common::{Gate, LONG, eventually, within_limit};
 use concurrent_futures::{
-    Executor, Future, MapOptions, ProcessPoolExecutor, RemoteError, StartMethod, SubmitError,
-    TaskError, ThreadPoolExecutor, TransferStep, as_completed, wait,
+    Executor, Future, MapOptions, ProcessPoolExecutor, RemoteError, Shutdown, StartMethod,
+    SubmitError, TaskError, ThreadPoolExecutor, TransferStep, as_completed, wait,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -248,7 +248,7 @@ fn an_error_arrives_with_its_sources() {
     assert!(source.source().is_none());
 }
 
-/// Travels in one direction only.
+/// A value that can be serialised in one direction only.
 #[derive(Debug)]
 struct OneWay(bool);
 
@@ -269,7 +269,7 @@ impl<'de> Deserialize<'de> for OneWay {
 }
 
 #[test]
-fn what_does_not_travel_fails_one_future_and_names_the_type() {
+fn a_value_that_cannot_be_sent_fails_one_future_and_names_the_type() {
     fn step<T: fmt::Debug>(result: Result<T, TaskError>) -> TransferStep {
         let error = result.unwrap_err();
         let TaskError::Transfer(error) = error else {
@@ -337,7 +337,7 @@ fn a_pending_task_can_be_cancelled_and_a_running_one_not() {
     gate.wait_until_reached();
     let pending = pool.submit(square, 2).unwrap();
     assert!(!running.cancel());
-    assert!(running.running());
+    assert!(running.is_running());
     assert!(pending.cancel());
     assert!(matches!(pending.result(), Err(TaskError::Cancelled)));
     gate.open();
@@ -382,8 +382,8 @@ fn shutdown_waits_for_all_tasks() {
         let pool = pool(2, method);
         let futures: Vec<_> = (0..100).map(|n| pool.submit(square, n).unwrap()).collect();
         let pids = pids_of(&pool);
-        pool.shutdown(true, false);
-        assert!(futures.iter().all(Future::done));
+        pool.shutdown(Shutdown::Wait);
+        assert!(futures.iter().all(Future::is_done));
         assert!(pool.worker_pids().is_empty());
         assert!(matches!(pool.submit(square, 1), Err(SubmitError::Shutdown)));
         common::process::assert_gone(&pids);
@@ -391,13 +391,13 @@ fn shutdown_waits_for_all_tasks() {
 }
 
 #[test]
-fn shutdown_can_cancel_what_no_worker_has_begun() {
+fn shutdown_can_cancel_tasks_that_no_worker_has_begun() {
     let pool = pool(1, StartMethod::Spawn);
     let gate = common::process::Gate::new();
     let running = pool.submit(common::process::hold, gate.path()).unwrap();
     gate.wait_until_reached();
     let pending: Vec<_> = (0..10).map(|n| pool.submit(square, n).unwrap()).collect();
-    pool.shutdown(false, true);
+    pool.shutdown(Shutdown::CancelPendingNoWait);
     for future in pending {
         assert!(matches!(future.result(), Err(TaskError::Cancelled)));
     }
@@ -407,7 +407,7 @@ fn shutdown_can_cancel_what_no_worker_has_begun() {
 }
 
 #[test]
-fn tasks_handed_ahead_of_a_long_one_are_taken_back() {
+fn tasks_dispatched_behind_a_long_one_are_recalled() {
     let pool = pool(2, StartMethod::Spawn);
     // So that tasks are known to be short, and are handed ahead.
     pool.map(square, 0..2000).unwrap().for_each(drop);
@@ -418,7 +418,7 @@ fn tasks_handed_ahead_of_a_long_one_are_taken_back() {
         future.result().unwrap();
     }
     gate.wait_until_reached();
-    assert!(!long.done());
+    assert!(!long.is_done());
     gate.open();
     long.result().unwrap();
 }
@@ -429,7 +429,7 @@ fn dropping_a_pool_waits_and_its_futures_live_on() {
         let pool = pool(1, StartMethod::Spawn);
         pool.submit(square, 5).unwrap()
     };
-    assert!(future.done());
+    assert!(future.is_done());
     assert_eq!(future.result().unwrap(), 25);
 }
 
@@ -442,13 +442,13 @@ fn a_callback_may_shut_its_own_pool_down() {
         future.add_done_callback({
             let (pool, called) = (pool.clone(), called.clone());
             move |_| {
-                pool.shutdown(true, false);
+                pool.shutdown(Shutdown::Wait);
                 called.open();
             }
         });
         called.wait();
         drop(future);
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
     });
 }
 
@@ -478,7 +478,7 @@ fn a_time_limit_of_result_loses_nothing() {
 #[test]
 fn map_can_be_bounded_and_limited_in_time() {
     let pool = pool(2, StartMethod::Spawn);
-    let firsts = pool.map_buffered(square, 0.., 8).unwrap().take(100);
+    let firsts = pool.map_buffered(8, square, 0..).unwrap().take(100);
     let expected: Vec<u64> = (0..100).map(square).collect();
     assert_eq!(firsts.collect::<Result<Vec<_>, _>>().unwrap(), expected);
     let gate = common::process::Gate::new();
@@ -582,7 +582,7 @@ fn an_idle_pool_makes_no_system_call() {
             .filter(|line| line.contains("voluntary_ctxt_switches"));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
-    // Soon nothing happens any more. Whoever looked for work now and then would not rest.
+    // Soon nothing happens any more. A worker that looked for work now and then would not rest.
     eventually("the worker rests", || {
         let before = switches();
         thread::sleep(Duration::from_millis(200));

@@ -1,7 +1,7 @@
 //! The start of worker processes: what they are given, and what becomes of the pool when they
 //! do not come to work.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "process", target_os = "linux"))]
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::process::{
 };
 use common::{SHORT, eventually};
 use concurrent_futures::{
-    Function, ProcessPoolExecutor, StartMethod, TaskError, Value, WorkerExit,
+    Function, ProcessPoolExecutor, Shutdown, StartMethod, TaskError, Value, WorkerExit,
 };
 use rustix::process::Signal;
 use std::fs::OpenOptions;
@@ -37,7 +37,7 @@ fn exit(code: i32) {
     std::process::exit(code)
 }
 
-/// Ends its worker while the file is there, and leaves a word.
+/// Ends its worker while the file is there, and writes to the file.
 fn die_while_told(told: PathBuf) {
     if let Ok(mut file) = OpenOptions::new().append(true).open(told) {
         file.write_all(b".").unwrap();
@@ -55,7 +55,7 @@ fn workers_that_die_at_start_break_the_pool_with_the_cause() {
 }
 
 #[test]
-fn while_a_worker_works_the_pool_outlives_those_that_die_at_start() {
+fn a_pool_with_a_working_worker_outlives_workers_that_die_at_start() {
     for method in start_methods() {
         let folder = Gate::new();
         let told = folder.path().join("told");
@@ -93,7 +93,7 @@ fn while_a_worker_works_the_pool_outlives_those_that_die_at_start() {
 }
 
 #[test]
-fn when_the_last_worker_dies_those_that_die_at_start_break_the_pool() {
+fn workers_that_die_at_start_break_the_pool_after_the_last_worker_dies() {
     for method in start_methods() {
         let folder = Gate::new();
         let told = folder.path().join("told");
@@ -202,7 +202,7 @@ fn the_fork_server_is_replaced_when_it_dies() {
     });
 }
 
-/// The children of this process that have ended and were not reaped.
+/// Returns the children of this process that have ended and were not reaped.
 fn zombies() -> usize {
     let ours = std::process::id();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -251,8 +251,8 @@ fn a_shutdown_does_not_wait_for_a_fork_server_that_does_not_come() {
         .build()
         .unwrap();
     let lost = pool.submit(|n: u32| n, 1).unwrap();
-    pool.shutdown(true, true);
-    assert!(lost.cancelled());
+    pool.shutdown(Shutdown::CancelPending);
+    assert!(lost.is_cancelled());
 }
 
 #[test]

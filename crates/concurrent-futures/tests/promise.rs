@@ -1,4 +1,4 @@
-//! The side of those who write executors.
+//! Tests of promises, for code that implements executors.
 
 mod common;
 
@@ -10,12 +10,12 @@ use std::thread;
 #[test]
 fn a_promise_goes_through_the_states() {
     let (promise, future) = promise();
-    assert!(!future.running());
+    assert!(!future.is_running());
     assert!(promise.set_running_or_notify_cancel());
-    assert!(future.running());
+    assert!(future.is_running());
     assert!(!future.cancel());
     promise.set_result(1).unwrap();
-    assert!(future.done());
+    assert!(future.is_done());
     assert_eq!(future.result().unwrap(), 1);
 }
 
@@ -82,7 +82,7 @@ fn an_abandoned_promise_fails_its_future() {
 }
 
 #[test]
-fn a_promise_that_a_panic_drops_releases_who_waits() {
+fn a_promise_that_a_panic_drops_wakes_the_waiting_thread() {
     let (promise, future) = promise::<()>();
     let thread = thread::spawn(move || {
         let _promise = promise;
@@ -156,7 +156,7 @@ fn a_value_that_nobody_takes_is_dropped_by_the_last_side() {
 }
 
 #[test]
-fn a_handle_that_goes_while_the_value_comes_loses_and_doubles_nothing() {
+fn dropping_the_handle_during_completion_drops_the_value_once() {
     let alive = Counter::new();
     for _ in 0..1_000 {
         let (promise, future) = promise();

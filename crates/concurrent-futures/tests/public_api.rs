@@ -3,7 +3,7 @@
 //! After a change that is meant: `CONCURRENT_FUTURES_BLESS=1 cargo test --test public_api`. Items that
 //! cannot be reached although they have a public type are tested in `src/sealed.rs`.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "process", target_os = "linux"))]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

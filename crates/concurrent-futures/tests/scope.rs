@@ -1,15 +1,15 @@
-//! Tasks that borrow.
+//! Tests of scopes, whose tasks borrow.
 
 mod common;
 
 use common::{Counted, Counter, Gate, Hold, pool, within_limit};
-use concurrent_futures::{SubmitError, TaskError, ThreadPoolExecutor};
+use concurrent_futures::{Shutdown, SubmitError, TaskError, ThreadPoolExecutor};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
-fn tasks_may_borrow_and_change_what_the_caller_owns() {
+fn tasks_may_borrow_and_change_values_of_the_caller() {
     let pool = pool(2);
     let mut numbers = vec![1, 2, 3];
     let factor = 10;
@@ -145,7 +145,7 @@ fn a_panicking_scope_still_waits_for_its_tasks() {
     assert_eq!(*message, "the closure of the scope panics");
 }
 
-/// Uses what it borrows when it is dropped.
+/// A value that uses its borrow when it is dropped.
 struct Touches<'a>(&'a Mutex<Vec<&'static str>>, &'static str);
 
 impl Drop for Touches<'_> {
@@ -211,7 +211,7 @@ fn values_that_the_scope_gives_out_live_on() {
     let pool = pool(1);
     let alive = Counter::new();
     let future = pool.scope(|scope| scope.spawn(|| Counted::new(&alive)).unwrap());
-    assert!(future.done());
+    assert!(future.is_done());
     assert_eq!(alive.get(), 1);
     drop(future.result().unwrap());
     assert_eq!(alive.get(), 0);
@@ -236,7 +236,7 @@ fn shutting_down_with_cancellation_ends_a_scope() {
             for _ in 0..10 {
                 drop(scope.spawn(|| ran.fetch_add(1, Ordering::Relaxed)).unwrap());
             }
-            pool.shutdown(false, true);
+            pool.shutdown(Shutdown::CancelPendingNoWait);
             gate.open();
             running.unwrap().result().unwrap();
         });
@@ -247,7 +247,7 @@ fn shutting_down_with_cancellation_ends_a_scope() {
 #[test]
 fn a_scope_of_a_pool_that_was_shut_down_refuses() {
     let pool = pool(1);
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     let borrowed = 5;
     pool.scope(|scope| {
         let refused = scope.spawn(|| borrowed + 1);

@@ -1,11 +1,14 @@
-//! A pool whose workers all wait for its own tasks gets another worker, and no other pool does.
+//! Tests of spare workers: a pool whose workers all wait for its own tasks gets one, and no other pool does.
 
 mod common;
 
 use common::{Counter, Gate, Hold, LONG, SHORT, eventually, pool, within_limit};
-use concurrent_futures::ReturnWhen::{AllCompleted, FirstCompleted};
 use concurrent_futures::{
     Future, TaskError, ThreadPoolExecutor, Waitable, as_completed, promise, wait,
+};
+use concurrent_futures::{
+    ReturnWhen::{AllCompleted, FirstCompleted},
+    Shutdown,
 };
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Barrier, Mutex, Weak, mpsc};
@@ -13,7 +16,7 @@ use std::task::{Context, Wake};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-/// Each waits for a future of the calling task's pool.
+/// A way to wait for a future of the calling task's pool.
 type WaitFor = fn(Future<ThreadId>) -> ThreadId;
 
 const WAYS: [WaitFor; 6] = [
@@ -162,7 +165,7 @@ fn descend(pool: &ThreadPoolExecutor, depth: u32) -> Result<u32, TaskError> {
     Ok(deepest? + 1)
 }
 
-/// The scope itself waits for the tasks for which nothing inside waits.
+/// Submits tasks that nothing inside waits for, so that the scope itself waits for them.
 fn descend_without_asking(pool: &ThreadPoolExecutor, depth: u32, deepest: &Counter) {
     if depth > 0 {
         pool.scope(|scope| {
@@ -197,7 +200,7 @@ fn spare_workers_end_after_their_time_and_with_the_pool() {
             assert_eq!(outer.unwrap().result().unwrap(), 1);
             eventually("the workers end", || pool.workers() == 0);
         }
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
     });
 }
 
@@ -226,7 +229,7 @@ fn a_spare_worker_may_become_a_regular_one() {
         for (n, future) in futures.into_iter().enumerate() {
             assert_eq!(future.result().unwrap(), n);
         }
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert_eq!(pool.workers(), 0);
     });
 }
@@ -258,7 +261,7 @@ fn of_two_tasks_that_shut_each_others_pools_down_one_does_not_wait() {
                 let task = move || {
                     both_run.wait();
                     let other = upgraded(&other);
-                    other.shutdown(true, false);
+                    other.shutdown(Shutdown::Wait);
                 };
                 own.spawn(task).unwrap()
             };
@@ -280,7 +283,7 @@ fn a_task_that_waits_for_one_that_shuts_its_pool_down_gets_the_error() {
             let ends = b
                 .spawn(move || {
                     opened.wait();
-                    upgraded(&weak).shutdown(true, false);
+                    upgraded(&weak).shutdown(Shutdown::Wait);
                 })
                 .unwrap();
             let waits = a.spawn(move || ends.exception()).unwrap();
@@ -317,7 +320,7 @@ fn two_bounded_pools_whose_tasks_submit_to_each_other() {
     });
 }
 
-/// The last handle is dropped when the thread ends, which cannot wait for itself.
+/// Checks that the last handle may be dropped when a thread ends, which cannot wait for itself.
 #[test]
 fn a_thread_local_of_a_worker_may_hold_the_last_handle_of_its_pool() {
     thread_local! {
@@ -341,13 +344,13 @@ fn a_thread_local_of_a_worker_may_hold_the_last_handle_of_its_pool() {
             POOL.set(Some(theirs));
         });
         keeps.unwrap().result().unwrap();
-        pool.shutdown(false, false);
+        pool.shutdown(Shutdown::NoWait);
         drop(pool);
         receiver.recv_timeout(LONG).unwrap();
     });
 }
 
-/// A waker that blocks comes after the threads that wait for the same future.
+/// Checks that a waker that blocks comes after the threads that wait for the same future.
 #[test]
 fn dropping_an_iterator_does_not_wait_for_a_waker_that_waits_for_the_dropping_thread() {
     struct Locks {
@@ -382,7 +385,7 @@ fn dropping_an_iterator_does_not_wait_for_a_waker_that_waits_for_the_dropping_th
     });
 }
 
-/// It would take minutes if each were looked for among all the others.
+/// Searching each future among all the others would take minutes.
 #[test]
 fn the_same_future_many_times_is_let_go_quickly() {
     within_limit(|| {

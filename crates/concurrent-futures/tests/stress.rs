@@ -1,4 +1,4 @@
-//! A random mix of everything from several threads.
+//! A test that mixes all calls at random, from several threads.
 //!
 //! `CONCURRENT_FUTURES_STRESS` is how long to go on, in seconds; by default short enough
 //! for every day. `CONCURRENT_FUTURES_SEED` makes another mix.
@@ -7,7 +7,8 @@ mod common;
 
 use common::{Counted, Counter, LONG};
 use concurrent_futures::{
-    Future, MapOptions, ReturnWhen, TaskError, ThreadPoolExecutor, as_completed, promise, wait,
+    Future, MapOptions, ReturnWhen, Shutdown, TaskError, ThreadPoolExecutor, as_completed, promise,
+    wait,
 };
 use futures_lite::future::{block_on, poll_once};
 use std::env;
@@ -17,10 +18,10 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many seconds a run takes by default.
+/// The default seconds of a run.
 const SECONDS: usize = 2;
 
-/// How many threads mix.
+/// The number of threads that submit.
 const THREADS: u64 = 4;
 
 fn setting(name: &str, default: usize) -> usize {
@@ -46,11 +47,11 @@ impl Random {
     }
 }
 
-/// What all threads share.
+/// The state that all threads share.
 #[derive(Clone)]
 struct Shared {
     pools: Arc<[Arc<ThreadPoolExecutor>]>,
-    /// Accepted, run, and cancelled tasks of `submit`.
+    /// Number of accepted tasks of `submit`, of which each is run or cancelled.
     accepted: Counter,
     run: Counter,
     cancelled: Counter,
@@ -83,7 +84,7 @@ impl Shared {
         &self.pools[random.below(self.pools.len())]
     }
 
-    /// A counted task that gives its number back.
+    /// Submits a counted task that returns its number.
     fn submit(&self, pool: &ThreadPoolExecutor, number: usize) -> Option<Future<Value>> {
         let (run, value) = (self.run.clone(), Counted::new(&self.alive));
         let future = pool.spawn(move || {
@@ -99,16 +100,16 @@ impl Shared {
         (0..count).filter_map(|n| self.submit(pool, n)).collect()
     }
 
-    /// Cancels, and counts it if that worked.
+    /// Cancels a future, and counts the cancellation if it succeeded.
     fn cancel(&self, future: &Future<Value>) {
-        let was_cancelled = future.cancelled();
+        let was_cancelled = future.is_cancelled();
         if future.cancel() && !was_cancelled {
             self.cancelled.add();
         }
     }
 
     fn check(future: Future<Value>, number: usize) {
-        let cancelled = future.cancelled();
+        let cancelled = future.is_cancelled();
         match future.result() {
             Ok((value, _)) => assert_eq!(value, number),
             Err(TaskError::Cancelled) => assert!(cancelled),
@@ -193,7 +194,7 @@ impl Shared {
         let mut completed = as_completed(futures);
         let wanted = random.below(count + 1);
         for (number, future) in completed.by_ref().take(wanted) {
-            assert!(future.done());
+            assert!(future.is_done());
             Self::check(future, number);
         }
         if random.below(3) == 0 {
@@ -256,7 +257,7 @@ impl Shared {
         assert_eq!(results.len(), count);
         let results: Result<Vec<_>, _> = results.take(taken).collect();
         assert_eq!(results.unwrap(), expected);
-        let results = pool.map_buffered(square, 0.., 1 + random.below(8)).unwrap();
+        let results = pool.map_buffered(1 + random.below(8), square, 0..).unwrap();
         let results: Result<Vec<_>, _> = results.take(taken).collect();
         assert_eq!(results.unwrap(), expected);
         let limited = pool.map(square, 0..count).unwrap().timeout(random.limit());
@@ -288,7 +289,7 @@ impl Shared {
         assert_eq!(calls.get(), 3 * count);
     }
 
-    /// A pool that is shut down while others submit to it.
+    /// Shuts a pool down while other threads submit to it.
     fn short_life(&self, random: &mut Random) {
         let pool = common::pool(1 + random.below(3));
         let count = 1 + random.below(30);
@@ -298,12 +299,12 @@ impl Shared {
             for _ in 0..random.below(200) {
                 std::hint::spin_loop();
             }
-            pool.shutdown(wait_for, cancel);
+            pool.shutdown(common::shutdown(wait_for, cancel));
             submitting.join().unwrap()
         });
         if random.below(2) == 0 {
             drop(pool);
-            assert!(futures.iter().all(Future::done));
+            assert!(futures.iter().all(Future::is_done));
         }
         for mut future in futures {
             match future.result_timeout(LONG) {
@@ -336,7 +337,7 @@ impl Shared {
     }
 }
 
-/// The leaves of a tree of tasks that wait for their children.
+/// Returns the number of leaves of a tree of tasks that wait for their children.
 fn tree(pool: &Weak<ThreadPoolExecutor>, depth: usize) -> usize {
     let Some(below) = depth.checked_sub(1) else {
         return 1;
@@ -377,7 +378,7 @@ fn a_random_mix_from_several_threads_loses_nothing() {
         alive,
     } = shared;
     for pool in pools.iter() {
-        pool.shutdown(true, false);
+        pool.shutdown(Shutdown::Wait);
         assert_eq!(pool.workers(), 0);
     }
     assert_eq!(

@@ -1,9 +1,9 @@
-//! `ThreadPoolExecutor`: its workers and what they run.
+//! Tests of `ThreadPoolExecutor`: its workers and their tasks.
 
 mod common;
 
 use common::{Counter, Gate, Hold, LONG, pool, receive};
-use concurrent_futures::{BuildError, Future, TaskError, ThreadPoolExecutor, promise};
+use concurrent_futures::{BuildError, Future, Shutdown, TaskError, ThreadPoolExecutor, promise};
 use std::backtrace::BacktraceStatus;
 
 use std::sync::{Arc, Barrier, mpsc};
@@ -114,7 +114,7 @@ fn threads_start_on_demand_up_to_the_maximum() {
     assert_eq!(pool.workers(), 3);
     assert!(
         more.iter()
-            .all(|future| !future.running() && !future.done())
+            .all(|future| !future.is_running() && !future.is_done())
     );
     holds.into_iter().for_each(Hold::release);
     for future in more {
@@ -125,8 +125,8 @@ fn threads_start_on_demand_up_to_the_maximum() {
 
 #[test]
 fn idle_workers_are_reused_before_further_ones_start() {
-    // A round trip may find the worker between two tasks, and start another; all of
-    // them in that state at once is as good as impossible.
+    // A round trip may find the worker between two tasks, and start another worker. All workers in that state
+    // at once are as good as impossible.
     let pool = pool(64);
     for _ in 0..500 {
         pool.spawn(|| ()).unwrap().result().unwrap();
@@ -352,7 +352,7 @@ fn many_threads_can_submit_to_one_pool() {
             });
         }
     });
-    pool.shutdown(true, false);
+    pool.shutdown(Shutdown::Wait);
     assert_eq!(runs.get(), 2_000);
 }
 

@@ -1,4 +1,4 @@
-//! `wait`.
+//! Tests of `wait`.
 
 mod common;
 
@@ -88,7 +88,7 @@ fn first_exception_without_one_waits_for_all() {
     let futures: Vec<_> = (0..50).map(|n| pool.spawn(move || n).unwrap()).collect();
     let divided = wait(&futures, None, FirstException);
     assert_eq!(divided.done.len(), 50);
-    assert!(futures.iter().all(Future::done));
+    assert!(futures.iter().all(Future::is_done));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_panic_is_an_exception() {
 }
 
 #[test]
-fn a_time_limit_divides_what_there_is() {
+fn a_time_limit_divides_the_futures_into_done_and_not_done() {
     for mode in MODES {
         let (_a, a) = promise::<u8>();
         let (_b, b) = promise::<u8>();
@@ -198,7 +198,7 @@ fn futures_of_different_types_can_be_waited_for_together() {
 }
 
 #[test]
-fn what_is_given_by_value_comes_back_in_order() {
+fn futures_given_by_value_come_back_in_order() {
     let (set, mut futures): (Vec<_>, Vec<_>) = (0..6).map(|_| promise::<usize>()).unzip();
     for (n, promise) in set.iter().enumerate().step_by(2) {
         promise.set_result(n).unwrap();
@@ -238,9 +238,9 @@ fn waiting_while_all_finish_finds_the_mode_fulfilled() {
         match mode {
             AllCompleted => assert_eq!(done.len(), 8),
             FirstCompleted => assert!(!done.is_empty()),
-            FirstException => assert!(done.len() == 8 || futures[5].done()),
+            FirstException => assert!(done.len() == 8 || futures[5].is_done()),
         }
-        assert!(done.iter().all(|future| future.done()));
+        assert!(done.iter().all(|future| future.is_done()));
     }
 }
 

@@ -25,7 +25,7 @@ const SETTINGS: Settings = Settings {
     backoff: Duration::from_millis(20),
 };
 
-/// Why there is nothing to compare.
+/// The reason why there is nothing to compare.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DemoError {
@@ -46,13 +46,13 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether Ctrl-C has ended it.
+    /// Returns whether Ctrl-C has ended the comparison.
     #[must_use]
     pub fn interrupted(&self) -> bool {
         self.one_after_another.interrupted + self.with_pool.interrupted > 0
     }
 
-    /// Whether precisely those downloads failed that should, and all files are as they should.
+    /// Returns whether exactly the expected downloads failed, and all files are as expected.
     #[must_use]
     pub fn is_as_expected(&self) -> bool {
         self.unexpected.is_empty()
@@ -111,7 +111,7 @@ fn check(report: &Report, jobs: &[Job], folder: &Path, unexpected: &mut Vec<Stri
     }
 }
 
-/// A table, the failures, and what they should have been.
+/// Writes a table, the failures, and the expected failures.
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pool = format!("pool of {} workers", SETTINGS.workers);

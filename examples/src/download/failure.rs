@@ -1,10 +1,10 @@
-//! Why a URL could not be downloaded.
+//! The reasons why a URL could not be downloaded.
 
 use concurrent_futures::TaskError;
 use std::io;
 use ureq::http::StatusCode;
 
-/// Why a URL could not be downloaded.
+/// The reason why a URL could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -14,7 +14,7 @@ pub enum Failure {
     /// The line is no URL.
     #[error("not a URL: {0}")]
     InvalidUrl(#[from] url::ParseError),
-    /// The URL is one, but not of a web page.
+    /// The URL is not the address of a web page.
     #[error("neither http nor https, but {0}")]
     Scheme(String),
     /// The server answered with an error.
@@ -23,12 +23,12 @@ pub enum Failure {
     /// The body was shorter than the server had announced.
     #[error("broke off after {received} of {expected} bytes")]
     BrokeOff {
-        /// How many bytes came.
+        /// Number of bytes that came.
         received: u64,
         /// The `Content-Length`.
         expected: u64,
     },
-    /// There was no answer, or it was no HTTP.
+    /// No answer, or an answer that is no HTTP.
     #[error(transparent)]
     Request(#[from] ureq::Error),
     /// The file could not be written.
@@ -37,13 +37,13 @@ pub enum Failure {
     /// Ctrl-C was pressed meanwhile.
     #[error("interrupted")]
     Interrupted,
-    /// The task did not even get that far.
+    /// The task itself failed.
     #[error(transparent)]
     Task(#[from] TaskError),
 }
 
 impl Failure {
-    /// Whether it may go better the next time.
+    /// Returns whether another attempt may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

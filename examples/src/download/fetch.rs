@@ -12,25 +12,25 @@ use std::time::Duration;
 use ureq::{Agent, Body};
 use url::{Host, Url};
 
-/// How to download.
+/// The settings of all downloads.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How many downloads run at the same time: as many connections are kept.
+    /// Number of downloads that run at the same time, and of connections that are kept.
     pub workers: usize,
-    /// How long the server may be silent: while connecting, and before any part of an answer.
+    /// Time that the server may be silent: while connecting, and before any part of an answer.
     pub timeout: Duration,
-    /// How often to try again after a failure that may be transient.
+    /// Number of further attempts after a failure that may be transient.
     pub retries: u32,
-    /// The pause before the first such try; each next one is twice as long.
+    /// Pause before the first further attempt; each next pause is twice as long.
     pub backoff: Duration,
 }
 
 /// A complete file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Saved {
-    /// Its name in the folder.
+    /// Name of the file in the folder.
     pub name: String,
-    /// Its length.
+    /// Length of the file in bytes.
     pub bytes: u64,
 }
 
@@ -45,7 +45,7 @@ pub struct Downloader {
 }
 
 impl Downloader {
-    /// The folder has to outlive the downloads, but not the downloader.
+    /// Makes a downloader into a folder, which has to outlive the downloads, but not the downloader.
     #[must_use]
     pub fn new(folder: &Folder, settings: Settings, interrupt: &Interrupt) -> Self {
         let timeout = Some(settings.timeout);
@@ -155,7 +155,7 @@ impl Downloader {
     }
 }
 
-/// No proxy can reach this machine's own servers, whatever the environment says.
+/// Returns whether a URL leads to this machine, whose servers no proxy can reach.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),

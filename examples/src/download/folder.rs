@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A folder for downloaded files. What is not complete yet lies in a hidden folder in it, so
-/// that a file of the final name is always whole; dropping this removes the hidden folder.
+/// A folder for downloaded files. Incomplete files lie in a hidden folder in it, so that a file of the final
+/// name is always whole. Dropping this removes the hidden folder.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -28,13 +28,13 @@ impl Folder {
         Ok(Self { path, unfinished })
     }
 
-    /// Where the complete files are.
+    /// Returns the path of the folder for complete files.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the others are.
+    /// Returns the path of the hidden folder for incomplete files.
     #[must_use]
     pub fn unfinished(&self) -> &Path {
         self.unfinished.path()

@@ -7,23 +7,23 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What happens to those who ask for a picture.
+/// The answer to a request for a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// They get it.
+    /// The picture.
     None,
-    /// It is not there.
+    /// An error: there is no such picture.
     Missing,
-    /// The server failed every other time, the first time too.
+    /// An error and the picture in turn, first the error.
     EveryOther,
-    /// The connection breaks off half way, always.
+    /// Half of the picture; then the connection breaks off.
     BreaksOff,
 }
 
-/// How many pictures there are, as in the tutorial.
+/// Number of pictures.
 pub const COUNT: usize = 80;
 
-/// The fault of a picture.
+/// Returns the fault of a picture.
 #[must_use]
 pub fn fault(number: usize) -> Fault {
     match number {
@@ -34,10 +34,10 @@ pub fn fault(number: usize) -> Fault {
     }
 }
 
-/// The name of a picture.
+/// Returns the name of a picture.
 #[must_use]
 pub fn name(number: usize) -> String {
-    format!("zzpic{}_s.bmp", 23100 + number)
+    format!("picture-{number:02}.bmp")
 }
 
 /// Starts a server that has pictures 0 to 79 and sends each after `latency`.
@@ -65,13 +65,13 @@ fn reply(picture: &Bytes) -> Reply {
     Reply::ok("image/bmp", picture.clone())
 }
 
-/// Where the server has a picture.
+/// Returns the path of a picture on the server.
 #[must_use]
 pub fn path(number: usize) -> String {
-    format!("/Files/pic/pic9/{}", name(number))
+    format!("/pictures/{}", name(number))
 }
 
-/// A picture: a BMP file, of a size and with a pattern of its own.
+/// Returns the bytes of a picture: a BMP file, of a size and with a pattern of its own.
 #[must_use]
 pub fn picture(number: usize) -> Bytes {
     const HEADERS: usize = 14 + 40;
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn pictures_differ_and_have_names_of_their_own() {
         assert_ne!(picture(1), picture(2));
-        assert_eq!(name(50), "zzpic23150_s.bmp");
+        assert_eq!(name(7), "picture-07.bmp");
         assert_eq!((0..COUNT).filter(|n| fault(*n) != Fault::None).count(), 5);
     }
 }

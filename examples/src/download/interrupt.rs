@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whether the user wants the program to stop. Clones are one and the same.
+/// A flag that the user raises to stop the program. Clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
     shared: Arc<Shared>,
@@ -20,7 +20,7 @@ struct Shared {
 }
 
 impl Interrupt {
-    /// An interrupt that Ctrl-C raises.
+    /// Makes an interrupt that Ctrl-C raises.
     ///
     /// # Errors
     /// If there is one already, for a process has one handler.
@@ -31,7 +31,7 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// Tells everybody to stop.
+    /// Tells all downloads to stop.
     pub fn raise(&self) {
         self.shared.raised.store(true, Ordering::SeqCst);
         for promise in mem::take(&mut *self.promises()) {
@@ -39,14 +39,14 @@ impl Interrupt {
         }
     }
 
-    /// Whether to stop.
+    /// Returns whether the program is to stop.
     #[must_use]
     pub fn raised(&self) -> bool {
         self.shared.raised.load(Ordering::SeqCst)
     }
 
-    /// A future among those of the downloads: it fails with [`Failure::Interrupted`] when
-    /// Ctrl-C is pressed, and is never done otherwise.
+    /// Returns a future that fails with [`Failure::Interrupted`] when Ctrl-C is pressed, and is never done
+    /// otherwise.
     pub fn future(&self) -> Future<Result<Saved, Failure>> {
         let (promise, future) = promise();
         let mut promises = self.promises();
@@ -65,7 +65,7 @@ impl Interrupt {
 }
 
 fn fulfil(promise: &Promise<Result<Saved, Failure>>) {
-    // Refused when somebody cancelled the future, who then doesn't wait for it.
+    // Refused when the waiting code has cancelled the future, and then doesn't wait for it.
     let _ = promise.set_result(Err(Failure::Interrupted));
 }
 
@@ -77,7 +77,7 @@ mod tests {
     fn raising_it_fails_its_futures_earlier_and_later_ones() {
         let interrupt = Interrupt::default();
         let earlier = interrupt.future();
-        assert!(!interrupt.raised() && !earlier.done());
+        assert!(!interrupt.raised() && !earlier.is_done());
         interrupt.clone().raise();
         assert!(interrupt.raised());
         for future in [earlier, interrupt.future()] {

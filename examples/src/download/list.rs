@@ -7,9 +7,9 @@ use url::Url;
 /// One file to download.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// From where.
+    /// Address of the file.
     pub url: Url,
-    /// Its name in the folder.
+    /// Name of the file in the folder.
     pub name: String,
 }
 
@@ -18,13 +18,13 @@ pub struct Job {
 pub struct InvalidLine {
     /// The line's number, from 1.
     pub number: usize,
-    /// What stands there.
+    /// The text of the line.
     pub text: String,
-    /// What is wrong with it.
+    /// The reason why the line is no URL to download.
     pub failure: Failure,
 }
 
-/// What the lines say.
+/// The jobs and the invalid lines of a list.
 #[derive(Debug, Default)]
 pub struct UrlList {
     /// The files to download, in the order of their lines.

@@ -1,5 +1,5 @@
-//! The download program, after the tutorials' 80 pictures: first one after another, then with
-//! a pool of 20 workers.
+//! The download program, and its demonstration with 80 pictures: first one after another, then
+//! with a pool of 20 workers.
 //!
 //! - [`list`] reads the URLs, [`names`] makes file names of them.
 //! - [`fetch`] downloads one URL, all of it or nothing.

@@ -5,22 +5,22 @@ use sanitize_filename::{Options, sanitize_with_options};
 use std::collections::HashSet;
 use url::Url;
 
-/// In bytes. File systems allow 255, some that encrypt names fewer; the rest is for the number
-/// that makes a name unique.
+/// Maximum length of a name in bytes. File systems allow 255, some that encrypt names fewer; the rest is for
+/// the number that makes a name unique.
 const MAX_LENGTH: usize = 120;
 
-/// Longer than any extension that means something.
+/// Maximum length of an extension in bytes, more than any real extension has.
 const MAX_EXTENSION: usize = 16;
 
-/// Gives each URL a file name that none has got before.
+/// Gives each URL a file name that no other URL has got before.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// In lower case, for some file systems don't distinguish.
+    /// The names in use, in lower case, as some file systems do not distinguish cases.
     taken: HashSet<String>,
 }
 
 impl Names {
-    /// The name for a URL's file: `picture.jpg`, and for the next of that name `picture-2.jpg`.
+    /// Returns the name for a URL's file: `picture.jpg`, and `picture-2.jpg` for the next file of that name.
     pub fn name(&mut self, url: &Url) -> String {
         let name = safe_name(url);
         let (stem, extension) = split(&name);
@@ -32,8 +32,8 @@ impl Names {
     }
 }
 
-/// The last part of the URL's path, and its query, as a name that is only a name: no folders,
-/// nothing that a system has reserved, not hidden, not too long.
+/// Returns the last part of the URL's path, and its query, as a name that is only a name. The name has no
+/// folders, nothing that a system has reserved, is not hidden, and is not too long.
 fn safe_name(url: &Url) -> String {
     let last = url.path_segments().and_then(|mut parts| parts.next_back());
     let mut name = percent_decode_str(last.unwrap_or_default())
@@ -73,7 +73,7 @@ fn shorten(name: &str) -> String {
     format!("{}{extension}", &stem[..end])
 }
 
-/// `picture.tar.gz` is `picture.tar` and `.gz`.
+/// Splits a name into stem and extension: `picture.tar.gz` is `picture.tar` and `.gz`.
 fn split(name: &str) -> (&str, &str) {
     match name.rfind('.') {
         Some(dot) if dot > 0 && name.len() - dot <= MAX_EXTENSION => name.split_at(dot),
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_plain_name_stays() {
-        assert_eq!(name("http://h/pic9/zzpic23150_s.jpg"), "zzpic23150_s.jpg");
+        assert_eq!(name("http://h/a/picture-07.jpg"), "picture-07.jpg");
         assert_eq!(name("http://h/caf%C3%A9.png#top"), "café.png");
     }
 

@@ -1,4 +1,4 @@
-//! What became of the downloads.
+//! The report on all downloads.
 
 use super::failure::Failure;
 use super::fetch::Saved;
@@ -7,16 +7,16 @@ use indicatif::{HumanBytes, HumanCount};
 use std::fmt;
 use std::time::Duration;
 
-/// What became of some downloads.
+/// The outcomes of some downloads.
 #[derive(Debug, Default)]
 pub struct Report {
     /// The complete files, in the order in which they were complete.
     pub saved: Vec<Saved>,
-    /// What could not be downloaded: its URL or line, and why.
+    /// Each failed download: its URL or line, and the reason.
     pub failures: Vec<(String, Failure)>,
-    /// How many downloads Ctrl-C has prevented.
+    /// Number of downloads that Ctrl-C has prevented.
     pub interrupted: usize,
-    /// How long all of it took.
+    /// Time that the whole run took.
     pub elapsed: Duration,
 }
 
@@ -35,13 +35,13 @@ impl Report {
         self.failures.push((what, line.failure));
     }
 
-    /// How many bytes the complete files have together.
+    /// Returns the number of bytes of all complete files together.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.saved.iter().map(|saved| saved.bytes).sum()
     }
 
-    /// The names of the columns of [`row`](Self::row).
+    /// Returns the names of the columns of [`row`](Self::row).
     #[must_use]
     pub fn header() -> String {
         format!(
@@ -50,7 +50,7 @@ impl Report {
         )
     }
 
-    /// A row of a table of reports.
+    /// Returns a row of a table of reports.
     #[must_use]
     pub fn row(&self, name: &str) -> String {
         format!(
@@ -62,14 +62,14 @@ impl Report {
         )
     }
 
-    /// A line for each failure.
+    /// Returns a line for each failure.
     pub fn failure_lines(&self) -> impl Iterator<Item = String> {
         let failures = self.failures.iter();
         failures.map(|(what, failure)| format!("failed: {what}: {failure}"))
     }
 }
 
-/// What the program says in the end.
+/// Writes the last lines that the program prints.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in self.failure_lines() {

@@ -5,16 +5,16 @@ use super::fetch::Downloader;
 use super::interrupt::Interrupt;
 use super::list::Job;
 use super::report::Report;
-use concurrent_futures::{BuildError, SubmitError, ThreadPoolExecutor, as_completed};
+use concurrent_futures::{BuildError, Shutdown, SubmitError, ThreadPoolExecutor, as_completed};
 use indicatif::{ProgressIterator, ProgressStyle};
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Why a pool could not download anything.
+/// The reason why a pool could not download anything.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// There is no pool.
+    /// No pool.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// The pool takes no tasks.
@@ -42,8 +42,8 @@ pub fn one_after_another(downloader: &Downloader, jobs: &[Job]) -> Report {
 
 /// Downloads as many files at the same time as the pool has workers.
 ///
-/// When the interrupt is raised this returns at once, and leaves running downloads to their
-/// fate: they stop at the next part of an answer, or with the program.
+/// When the interrupt is raised, this returns at once. Running downloads stop at the next part of an answer,
+/// or with the program.
 ///
 /// # Errors
 /// If no pool can be made, or it takes no tasks.
@@ -74,7 +74,7 @@ pub fn with_pool(
         match (job, outcome) {
             (None, _) | (_, Err(Failure::Interrupted)) => {
                 report.interrupted = jobs.len() - index;
-                pool.shutdown(false, true);
+                pool.shutdown(Shutdown::CancelPendingNoWait);
                 // Dropping it would wait for the downloads that are running.
                 mem::forget(pool);
                 break;
@@ -86,7 +86,7 @@ pub fn with_pool(
     Ok(report)
 }
 
-/// A bar that is drawn on a terminal, and nowhere else.
+/// Returns the style of a bar that is drawn on a terminal, and nowhere else.
 fn style() -> ProgressStyle {
     ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed}, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar())

@@ -1,11 +1,11 @@
-//! How the tests run a program.
+//! Runs a program for a test, and returns its outcome.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// What a program has left.
+/// The outcome of a program.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -29,13 +29,13 @@ impl From<Output> for Ended {
     }
 }
 
-/// Runs a program that may end as it likes.
+/// Runs a program, which may end in any way.
 pub(crate) fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Ended {
     let output = Command::new(program).args(arguments).output();
     Ended::from(output.unwrap())
 }
 
-/// Runs a program that has to succeed, and say nothing on the standard error.
+/// Runs a program, and checks that it succeeds and writes nothing to the standard error.
 pub(crate) fn succeed<A: AsRef<OsStr>>(
     program: &str,
     arguments: impl IntoIterator<Item = A>,
@@ -45,7 +45,7 @@ pub(crate) fn succeed<A: AsRef<OsStr>>(
     ended
 }
 
-/// The names of all that is in a folder, hidden or not.
+/// Returns the names of all files in a folder, hidden or not.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());

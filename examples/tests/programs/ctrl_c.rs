@@ -1,4 +1,4 @@
-//! The download program stops promptly at Ctrl-C, and leaves nothing half done.
+//! Tests that the download program stops promptly at Ctrl-C, and leaves no file half done.
 
 use crate::command::{Ended, names};
 use crate::download::Place;
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Far more than it takes, and less than the program's time limits.
+/// Time limit of a prompt end, far above the usual time, and below the program's own limits.
 const PROMPTLY: Duration = Duration::from_secs(30);
 
 /// Starts the program, for a list of ten URLs and with four workers.
@@ -85,7 +85,7 @@ fn while_files_are_half_written() {
     assert!(names(&place.folder()).is_empty());
 }
 
-/// How many files are begun and not complete.
+/// Returns the number of files that are begun and not complete.
 fn unfinished(place: &Place) -> usize {
     let folders = fs::read_dir(place.folder()).unwrap();
     folders

@@ -1,4 +1,4 @@
-//! The download program, with real files and real failures.
+//! Tests of the download program, with real files and real failures.
 
 use crate::command::{Ended, names, run};
 use examples::download::gallery;
@@ -47,7 +47,7 @@ fn text(text: &str) -> Reply {
     Reply::ok("text/plain", text.to_owned())
 }
 
-/// A server that tells what it was asked for.
+/// Starts a server that reports the requests that it receives.
 fn observed(site: impl Fn(&str) -> Reply + Send + Sync + 'static) -> (Server, Receiver<String>) {
     let (asked, paths) = channel();
     let server = Server::start(move |path| {
@@ -92,7 +92,7 @@ fn replaces_a_file_only_when_the_new_one_is_complete() {
 
 #[test]
 fn failures_leave_no_half_file_and_stop_nobody() {
-    // A port that nobody listens on, and that the system gives nobody by chance.
+    // A port that no program listens on, and that the system gives to no program by chance.
     let refused = String::from("http://127.0.0.1:1/refused");
     let server = Server::start(|path| match path {
         "/missing" => Reply::status(StatusCode::NOT_FOUND),

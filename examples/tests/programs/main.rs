@@ -1,7 +1,7 @@
 //! Runs the programs, and checks what they print, write and end with.
 //!
-//! Where the order of lines depends on how long somebody sleeps, only that is checked which
-//! holds whatever the scheduler does.
+//! Where the order of lines depends on the length of a sleep, the tests check only the parts that hold for
+//! every order.
 
 mod command;
 #[cfg(unix)]

@@ -1,10 +1,10 @@
-"""What all programs here share: they print how long their pools took."""
+"""A stopwatch for all programs here: it prints how long their pools took."""
 
 import sys
 import time
 from collections.abc import Callable
 
-#: How many workers each pool has.
+#: The number of workers of each pool.
 WORKERS = 2
 
 

@@ -1,4 +1,4 @@
-"""The standard library's futures, under this package's name."""
+"""Stand-ins for futures, which are the standard library's here."""
 
 from concurrent.futures import _base
 from concurrent.futures._base import (
@@ -34,7 +34,7 @@ TimeoutError = TimeoutError
 
 
 class DeadlockError(RuntimeError):
-    """Nothing raises it here; it is there to be caught."""
+    """Never raised here; defined for code that catches it."""
 
 
 def __getattr__(name: str) -> Any:

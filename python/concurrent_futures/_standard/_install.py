@@ -1,4 +1,4 @@
-"""There is nothing to install: this package's names stand for the standard library's."""
+"""Stand-ins for `install`: this package's names stand for the standard library's here."""
 
 
 def install() -> None:

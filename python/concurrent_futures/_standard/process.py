@@ -1,4 +1,4 @@
-"""The standard library's pool of processes, under this package's name."""
+"""Stand-in for the pool of processes, which is the standard library's here."""
 
 from concurrent.futures import process
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
@@ -14,15 +14,15 @@ __all__ = [
 
 
 class WorkerDiedError(BrokenProcessPool):
-    """Nothing raises it here; it is there to be caught."""
+    """Never raised here; defined for code that catches it."""
 
 
 class TaskTerminatedError(WorkerDiedError):
-    """Nothing raises it here; it is there to be caught."""
+    """Never raised here; defined for code that catches it."""
 
 
 class TaskTimeoutError(TimeoutError):
-    """Nothing raises it here; it is there to be caught."""
+    """Never raised here; defined for code that catches it."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The standard library's pool of threads, under this package's name."""
+"""Stand-in for the pool of threads, which is the standard library's here."""
 
 from concurrent.futures import thread
 from concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor

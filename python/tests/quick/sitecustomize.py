@@ -1,4 +1,4 @@
-"""Makes the tutorials' programs, unmodified, fit for tests.
+"""Makes the examples and the tutorials' programs, unmodified, quick enough for tests.
 
 Python runs this file at its start if its folder is on `PYTHONPATH`; worker processes do too.
 

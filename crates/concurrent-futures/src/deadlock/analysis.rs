@@ -1,50 +1,52 @@
-//! Which of the blocked workers will go on, and what keeps the others.
+//! Decides which blocked workers will go on, and which waits never end.
 
-use super::{Blocked, BlockedPool, Home, Need, Order, Registry, crew};
-use crate::future::{FutureId, Phase, TaskRef};
-use crate::sync::Arc;
+use crate::deadlock::{Blocked, BlockedPool, Need, Order, Registry};
+use crate::id::{FutureId, PoolId};
+use crate::runtime::crew;
+use crate::runtime::crew::Crew;
+use crate::runtime::sync::Arc;
+use crate::task::{Phase, TaskRef};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 /// The question that a fixed point answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
-    /// Which waits would never end, whatever workers their pools get.
+    /// Finds waits that would never end, whatever workers their pools get.
     Cycle,
-    /// Which waits do not end without another worker.
+    /// Finds waits that do not end without another worker.
     StandsStill,
 }
 
 /// A task of a cycle.
 type Step = (FutureId, Cow<'static, str>);
 
-/// Tasks that wait for each other, and the workers they are on.
+/// Tasks that wait for each other, and the workers that run them.
 #[derive(Default)]
 pub(super) struct Cycle {
     pub(super) tasks: Vec<Step>,
     pub(super) workers: Vec<u64>,
 }
 
-/// A thing that a blocked worker waits for in vain.
+/// The obstacle that keeps a blocked worker from going on.
 enum Obstacle {
-    /// This future, which is pending in this pool or running.
-    Future(Step, *const ()),
+    /// A future that is pending in this pool, or running.
+    Future(Step, Option<PoolId>),
     /// A worker of this pool.
-    Pool(*const ()),
+    Pool(PoolId),
 }
 
 impl Registry {
-    /// Answers a question, for a pool of which one more worker than are blocked is not awake,
-    /// if `without` identifies it. The answer is in `goes_on`; it is incomplete if `is_known`
-    /// has said that no more is needed.
+    /// Answers a question. `without` is a pool whose asking worker counts as blocked although it is
+    /// awake. The answer is in `goes_on`; it is incomplete if `is_known` has said that no more is needed.
     pub(super) fn ask(
         &self,
         question: Question,
-        without: Option<*const ()>,
+        without: Option<PoolId>,
         is_known: impl Fn() -> bool,
     ) {
-        for (home, pool) in &self.pools {
-            let is_short = without.is_some_and(|without| Home::from(without) == *home);
+        for (id, pool) in &self.pools {
+            let is_short = without == Some(*id);
             let awake = crew::awake(&*pool.crew);
             pool.goes_on.set(awake > usize::from(is_short));
         }
@@ -72,12 +74,12 @@ impl Registry {
         }
     }
 
-    /// Whether what a worker needs comes from workers that are awake, or from elsewhere.
+    /// Returns whether a worker that is awake, or a thread outside, satisfies a blocked worker's need.
     pub(super) fn goes_on_at_once(&self, number: u64) -> bool {
         let comes = |future: &TaskRef| match future.state().phase() {
             Phase::Finished | Phase::Cancelled | Phase::Notified => true,
             Phase::Pending => self
-                .pool(future.home())
+                .pool(future.pool_id())
                 .is_none_or(|pool| crew::awake(&*pool.crew) > 0),
             _ => !self.runs_on.contains_key(&future.id()),
         };
@@ -85,19 +87,19 @@ impl Registry {
         match blocked.need {
             Need::All => !blocked.any_future(|future| !comes(future)),
             Need::Any => blocked.any_future(comes),
-            Need::Room(home) => self
-                .pool(home)
+            Need::Room(id) => self
+                .pool(id)
                 .is_none_or(|pool| crew::awake(&*pool.crew) > 0),
-            Need::End(home) => self.pool(home).is_none(),
+            Need::End(id) => self.pool(id).is_none(),
         }
     }
 
-    fn pool(&self, home: *const ()) -> Option<&BlockedPool> {
-        self.pools.get(&Home::from(home))
+    fn pool(&self, id: impl Into<Option<PoolId>>) -> Option<&BlockedPool> {
+        self.pools.get(&id.into()?)
     }
 
     fn pool_goes_on(&self, blocked: &Blocked) {
-        if let Some(pool) = self.pool(blocked.home) {
+        if let Some(pool) = self.pool(blocked.pool_id) {
             pool.goes_on.set(true);
         }
     }
@@ -106,21 +108,21 @@ impl Registry {
         match blocked.need {
             Need::All => !blocked.any_future(|future| !self.will_finish(future, question)),
             Need::Any => blocked.any_future(|future| self.will_finish(future, question)),
-            Need::Room(home) => self.takes_tasks(home, question),
-            Need::End(home) => {
+            Need::Room(id) => self.takes_tasks(id, question),
+            Need::End(id) => {
                 let mut all = self.blocked.values();
-                all.all(|other| other.home != home || other.goes_on.get())
-                    && self.pool(home).is_none_or(|pool| {
-                        !pool.crew.has_pending() || self.takes_tasks(home, question)
+                all.all(|other| other.pool_id != id || other.goes_on.get())
+                    && self.pool(id).is_none_or(|pool| {
+                        !pool.crew.has_pending() || self.takes_tasks(id, question)
                     })
             }
         }
     }
 
-    /// Whether a worker will take what is pending in a pool.
-    fn takes_tasks(&self, home: *const (), question: Question) -> bool {
+    /// Returns whether a worker will take a pool's pending tasks.
+    fn takes_tasks(&self, id: impl Into<Option<PoolId>>, question: Question) -> bool {
         // A pool of which no worker is blocked has awake ones.
-        self.pool(home).is_none_or(|pool| {
+        self.pool(id).is_none_or(|pool| {
             let may_grow = question == Question::Cycle && !pool.is_refused.get();
             may_grow || pool.goes_on.get()
         })
@@ -128,7 +130,7 @@ impl Registry {
 
     fn will_finish(&self, future: &TaskRef, question: Question) -> bool {
         match future.state().phase() {
-            Phase::Pending => self.takes_tasks(future.home(), question),
+            Phase::Pending => self.takes_tasks(future.pool_id(), question),
             Phase::Finished | Phase::Cancelled | Phase::Notified => true,
             Phase::Running | Phase::Setting | Phase::Finishing | Phase::Cancelling => self
                 .runs_on
@@ -137,10 +139,10 @@ impl Registry {
         }
     }
 
-    /// Gives orders to pools that stand still, and counts the spare workers for them. Returns
-    /// the pool of each that is to be called. A spare worker that asks for its own pool is
-    /// not counted once more.
-    pub(super) fn give_orders(&mut self, asking: Option<*const ()>) -> Vec<Arc<dyn super::Crew>> {
+    /// Gives orders to pools that stand still, and counts the spare workers for them. Returns the pools that
+    /// are to be called, once for each spare worker. A spare worker that asks for its own pool is not counted
+    /// again.
+    pub(super) fn give_orders(&mut self, asking: Option<PoolId>) -> Vec<Arc<dyn Crew>> {
         // While the pool of the one that asks goes on without it, nothing else has changed.
         let goes_on =
             || asking.is_some_and(|asking| self.takes_tasks(asking, Question::StandsStill));
@@ -148,9 +150,8 @@ impl Registry {
         if goes_on() {
             return Vec::new();
         }
-        let asking = asking.map(Home::from);
-        let is_standing = |home: &&Home| !self.pools[home].goes_on.get();
-        let mut standing: Vec<Home> = self.pools.keys().filter(is_standing).copied().collect();
+        let is_standing = |id: &&PoolId| !self.pools[*id].goes_on.get();
+        let mut standing: Vec<PoolId> = self.pools.keys().filter(is_standing).copied().collect();
         // If there is something to do for the one that asks, it is awake.
         if let Some(asking) = asking
             && standing.contains(&asking)
@@ -159,10 +160,10 @@ impl Registry {
             standing = vec![asking];
         }
         let mut calls = Vec::new();
-        for home in standing {
-            let orders = self.orders_for(home);
-            if let Some(pool) = self.pools.get_mut(&home) {
-                let is_own = asking == Some(home) && !orders.is_empty();
+        for id in standing {
+            let orders = self.orders_for(id);
+            if let Some(pool) = self.pools.get_mut(&id) {
+                let is_own = asking == Some(id) && !orders.is_empty();
                 let new = orders.len() - usize::from(is_own);
                 pool.crew.tally().spares_come(new);
                 calls.extend((0..new).map(|_| Arc::clone(&pool.crew)));
@@ -172,10 +173,11 @@ impl Registry {
         calls
     }
 
-    /// Returns the orders that help the workers that do not go on without this pool: at most as many
-    /// as may run at once, something for each of them first, the newest first.
-    fn orders_for(&self, home: Home) -> Vec<Order> {
-        let room = self.pools[&home].crew.max_workers();
+    /// Returns the orders that help the workers that do not go on without this pool. There are at most as
+    /// many orders as tasks may run at once. Each of these workers gets one order first, the newest worker
+    /// before the others.
+    fn orders_for(&self, id: PoolId) -> Vec<Order> {
+        let room = self.pools[&id].crew.max_workers();
         let mut seen = HashSet::new();
         let mut orders = Vec::new();
         let mut others = Vec::new();
@@ -188,11 +190,11 @@ impl Registry {
             }
             let mut is_first = true;
             match blocked.need {
-                Need::Room(pool) if Home::from(pool) == home => orders.push(Order::Oldest),
+                Need::Room(pool) if pool == id => orders.push(Order::Oldest),
                 Need::Room(_) | Need::End(_) => {}
                 Need::All | Need::Any => {
                     blocked.any_future(|future| {
-                        let is_wanted = Home::from(future.home()) == home
+                        let is_wanted = future.pool_id() == Some(id)
                             && future.state().phase() == Phase::Pending
                             && seen.insert(future.id());
                         if is_wanted {
@@ -213,7 +215,7 @@ impl Registry {
         orders
     }
 
-    /// Follows what a worker waits for until it comes around, by the last answer.
+    /// Follows the waits from a worker on until they come around, by the last answer.
     pub(super) fn cycle(&self, start: u64) -> Cycle {
         let mut cycle = Cycle::default();
         // The place in the cycle of each worker's task.
@@ -234,14 +236,14 @@ impl Registry {
                 cycle.tasks.push((id, unsafe { (*task).name() }));
             }
             let next = match self.obstacle(blocked) {
-                Some(Obstacle::Future(step, home)) => {
+                Some(Obstacle::Future(step, id)) => {
                     self.runs_on.get(&step.0).copied().or_else(|| {
                         // Pending: it waits for a worker, and that for something else.
                         cycle.tasks.push(step);
-                        self.stuck_worker(home)
+                        self.stuck_worker(id)
                     })
                 }
-                Some(Obstacle::Pool(home)) => self.stuck_worker(home),
+                Some(Obstacle::Pool(id)) => self.stuck_worker(id),
                 None => None,
             };
             let Some(next) = next else {
@@ -253,19 +255,19 @@ impl Registry {
 
     fn obstacle(&self, blocked: &Blocked) -> Option<Obstacle> {
         match blocked.need {
-            Need::Room(home) | Need::End(home) => Some(Obstacle::Pool(home)),
+            Need::Room(id) | Need::End(id) => Some(Obstacle::Pool(id)),
             Need::All | Need::Any => {
                 let mut obstacle = None;
                 blocked.any_future(|future| {
                     let is_stuck = match future.state().phase() {
                         Phase::Pending => self
-                            .pool(future.home())
+                            .pool(future.pool_id())
                             .is_some_and(|pool| !pool.goes_on.get()),
                         _ => !self.will_finish(future, Question::StandsStill),
                     };
                     if is_stuck {
                         let step = (future.id(), future.name());
-                        obstacle = Some(Obstacle::Future(step, future.home()));
+                        obstacle = Some(Obstacle::Future(step, future.pool_id()));
                     }
                     is_stuck
                 });
@@ -274,10 +276,11 @@ impl Registry {
         }
     }
 
-    /// The first of a pool's workers that do not go on.
-    fn stuck_worker(&self, home: *const ()) -> Option<u64> {
+    /// Returns the first of a pool's workers that do not go on.
+    fn stuck_worker(&self, id: impl Into<Option<PoolId>>) -> Option<u64> {
+        let id = id.into()?;
         let mut blocked = self.blocked.iter();
-        let found = blocked.find(|(_, blocked)| blocked.home == home && !blocked.goes_on.get());
+        let found = blocked.find(|(_, blocked)| blocked.pool_id == id && !blocked.goes_on.get());
         found.map(|(number, _)| *number)
     }
 }

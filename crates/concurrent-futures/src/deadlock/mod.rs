@@ -1,5 +1,4 @@
-//! Tasks that wait for tasks: gives a pool spare workers, and finds waits that would
-//! never end.
+//! The detector of deadlocks: gives a pool spare workers, and finds waits that would never end.
 //!
 //! # Contract
 //! A pool runs at most `max_workers` tasks at once, and a task that waits counts as one of
@@ -23,32 +22,32 @@
 //!   will not go on. A pending task will finish. A wait with a time limit will end. A
 //!   blocked worker will go on if what it needs (all of it, or any) will come. If the new
 //!   wait is left over, it ends with the error.
-//! - *Does a pool stand still?* As before, but a pending task will finish only if a worker
-//!   of its pool is awake or will go on, and time limits do not count. Each pool that is
-//!   left over, and in which a blocked worker needs a pending task, gets an *order* for
-//!   that task and a spare worker; up to `max_workers` at once, for the newest waits first.
+//! - *Does a pool stand still?* The question is the same, with two exceptions. A pending task will finish
+//!   only if a worker of its pool is awake or will go on. Time limits do not count. A pool needs help if it
+//!   is left over and a blocked worker in it needs a pending task. Such a pool gets an *order* for that task
+//!   and a spare worker. A pool gets up to `max_workers` orders at once, for the newest waits first.
 //!
-//! A spare worker claims the task of an order under the lock, while the worker that waits
-//! for the task is blocked, and runs it ([`next_duty`]). Afterwards the spare worker asks
-//! whether its pool would stand still without it. If so, it gets the next order. If not,
-//! it parks before the lock is released.
+//! A spare worker claims the task of an order under the lock, while the worker that waits for the task is
+//! blocked. Then the spare worker runs the task ([`next_duty`]). Afterwards the spare worker asks whether its
+//! pool would stand still without it. If so, it gets the next order. If not, it parks before the lock is
+//! released.
 //!
 //! A worker that goes on while spare workers run may bring the pool above `max_workers`. A
 //! regular worker takes no task then ([`hold_back`]), until a spare worker parks or blocks.
 //! A spare worker parks then, whatever its orders are.
 //!
 //! # Invariants
-//! 1. While a worker of a pool is blocked and needs a pending task of that pool, a worker of
-//!    that pool is awake or will go on, or a spare worker is on its way to an order, or
-//!    a thread that could start no other is about to end a wait with an error. Because: a worker that
-//!    stops being awake asks both questions, or knows from the count that another is awake,
-//!    in the same critical section.
+//! 1. While a worker of a pool is blocked and needs a pending task of that pool, one of three things holds. A
+//!    worker of that pool is awake or will go on. Or a spare worker is on its way to an order. Or a thread
+//!    that could start no other thread is about to end a wait with an error. Because: a worker that stops
+//!    being awake asks both questions, or knows from the count that another is awake, in the same critical
+//!    section.
 //! 2. A task is *taken* only while at most `max_workers` workers are awake and not held back,
 //!    the taker among them. Of the tasks that run and are not blocked, all but `max_workers`
 //!    were running before, and were blocked when another one was taken. So there are
 //!    at most as many more than `max_workers` as there are spare workers.
-//! 3. A wait that is left over by the first question would stand still in any pool. Nobody
-//!    outside can end it, as running tasks cannot be cancelled.
+//! 3. A wait that is left over by the first question would stand still in any pool. No thread outside the
+//!    cycle can end the wait, as running tasks cannot be cancelled.
 //! 4. An entry's pointers are followed under the lock only, while its worker is blocked.
 //!
 //! The end of a scope cannot be refused: a worker that waits for one blocks, and another
@@ -57,21 +56,20 @@
 //! task of one of them fails with the error.
 
 mod analysis;
-mod crew;
 mod spares;
 
-#[cfg(target_os = "linux")]
-pub(crate) use crew::Single;
-pub(crate) use crew::{Crew, Tally};
 pub(crate) use spares::{
     Duty, hold_back, is_last_awake, may_be_crowded, next_duty, spare_ends, worker_was_refused,
 };
 
-use crate::current::Worker;
 use crate::error::Deadlock;
-use crate::future::{FutureId, TaskRef};
-use crate::signal::Signal;
-use crate::sync::{Arc, Mutex, MutexGuard, lock};
+use crate::id::{FutureId, PoolId};
+use crate::recording::recorder::{self, Waiting};
+use crate::runtime::crew::Crew;
+use crate::runtime::os::signal::Signal;
+use crate::runtime::sync::{Arc, Mutex, MutexGuard, lock};
+use crate::task::TaskRef;
+use crate::task::current::Worker;
 use analysis::Question;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -83,31 +81,31 @@ use std::mem;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// The need of a blocked worker, without which it does not go on.
+/// The event that a blocked worker needs before it can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// All of its futures.
+    /// All futures of the wait.
     All,
-    /// Any of its futures.
+    /// Any future of the wait.
     Any,
     /// A worker that takes a task out of this pool's queue.
-    Room(*const ()),
+    Room(PoolId),
     /// The end of this pool.
-    End(*const ()),
+    End(PoolId),
 }
 
-/// The futures a worker needs: calls its argument with each of them until that
-/// returns true, and returns whether it did.
+/// The futures that a worker needs, as a function. The function calls its argument with each future until the
+/// argument returns true, and returns whether the argument did.
 pub type Futures<'a> = dyn Fn(&mut dyn FnMut(&TaskRef) -> bool) -> bool + 'a;
 
-/// For waits that need no future.
+/// No futures, for waits that need none.
 pub(crate) const NO_FUTURES: &Futures<'static> = &|_| false;
 
-/// The way out of a wait that would never end.
+/// The action that ends a wait that would never end by itself.
 pub(crate) enum Escape {
-    /// It ends with the error, for which this signal is used.
+    /// The wait ends with the error, by this signal.
     Error(Arc<Signal>),
-    /// The same, but any other wait of the cycle is ended rather than this one.
+    /// The wait can end with the error, by this signal; but only if no other wait of the cycle can end.
     LastResort(Arc<Signal>),
     /// Another wait must end.
     None,
@@ -124,22 +122,22 @@ pub(crate) struct Wait<'a> {
 
 /// A worker that is blocked.
 struct Blocked {
-    /// The task that runs on it. An initializer is none.
+    /// The task that the worker runs; none for an initializer.
     task: Option<(FutureId, *const TaskRef)>,
-    home: *const (),
+    pool_id: PoolId,
     need: Need,
-    /// On the blocked worker's stack, which stays as it is while this is noted.
+    /// The futures, on the blocked worker's stack, which stays as it is while the wait is registered.
     futures: *const Futures<'static>,
     is_timed: bool,
     /// Ends the worker's wait; none for a wait that cannot fail.
     interrupt: Option<Arc<Interrupt>>,
-    /// Whether the worker goes on, by the last question.
+    /// Whether the worker goes on, by the last answer.
     goes_on: Cell<bool>,
 }
 
-// SAFETY: `home` and the pools in `need` are compared, never followed; `futures` is called,
-// and the pointer to the task is followed, under the registry's lock only, while the worker
-// that they belong to is blocked; both look at nothing but states, numbers and names.
+// SAFETY: `futures` is called, and the pointer
+// to the task is followed, under the registry's lock only, while the worker that they belong to is blocked.
+// Both look at nothing but states, numbers and names.
 unsafe impl Send for Blocked {}
 
 impl Blocked {
@@ -155,40 +153,30 @@ impl Blocked {
     }
 }
 
-/// A pool of which a worker is blocked.
+/// A pool with a blocked worker.
 struct BlockedPool {
     crew: Arc<dyn Crew>,
     blocked: usize,
-    /// The orders for its spare workers.
+    /// The orders for the pool's spare workers.
     orders: VecDeque<Order>,
-    /// Whether it cannot have another worker.
+    /// Whether the pool cannot have another worker.
     is_refused: Cell<bool>,
-    /// Whether a worker is awake or goes on, by the last question.
+    /// Whether a worker of the pool is awake or goes on, by the last answer.
     goes_on: Cell<bool>,
 }
 
 /// A step that a spare worker is to take.
 enum Order {
-    /// Run the task that this blocked worker needs.
+    /// Runs the task that this blocked worker needs.
     Task { waiter: u64, future: FutureId },
-    /// Take the oldest task from the queue, in which others wait for room.
+    /// Takes the oldest task from a full queue, in which other workers wait for room.
     Oldest,
 }
 
-/// Identifies a pool; never followed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Home(usize);
-
-impl From<*const ()> for Home {
-    fn from(home: *const ()) -> Self {
-        Self(home.addr())
-    }
-}
-
-/// A map by numbers, that can be made at compile time.
+/// A map with numbers as keys, which can be made at compile time.
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
-/// A hash for numbers that nobody chooses to harm us: of pools and futures.
+/// A hash for the numbers of pools and futures, which no adversary chooses.
 #[derive(Default)]
 struct NumberHasher(u64);
 
@@ -216,11 +204,11 @@ impl Hasher for NumberHasher {
 }
 
 struct Registry {
-    /// In the order in which they blocked.
+    /// The blocked workers, in the order in which they blocked.
     blocked: BTreeMap<u64, Blocked>,
     next_number: u64,
-    pools: Map<Home, BlockedPool>,
-    /// On which blocked worker each task runs.
+    pools: Map<PoolId, BlockedPool>,
+    /// The blocked worker that each task runs on.
     runs_on: Map<FutureId, u64>,
 }
 
@@ -235,17 +223,17 @@ fn registry() -> MutexGuard<'static, Registry> {
     lock(&REGISTRY)
 }
 
-/// Keeps other threads from holding the registry's lock, while this process forks.
+/// Keeps other threads from holding the registry's lock while this process forks.
 pub struct ForkGuard(MutexGuard<'static, Registry>);
 
 impl ForkGuard {
-    /// Waits for the lock.
+    /// Waits for the registry's lock.
     #[must_use]
     pub fn hold() -> Self {
         Self(registry())
     }
 
-    /// Forgets all blocked workers: called in the child, which has none of their threads.
+    /// Forgets all blocked workers. To be called in the child, which has none of their threads.
     pub fn forget_all(mut self) {
         // Not dropped: a pool of the parent must not end here.
         mem::forget(mem::replace(&mut *self.0, Registry::new()));
@@ -287,12 +275,14 @@ impl Interrupt {
     }
 }
 
-/// Keeps a worker noted as blocked.
+/// Keeps a worker registered as blocked.
 pub(crate) struct Blocking<'a> {
     number: u64,
     interrupt: Option<Arc<Interrupt>>,
-    /// Whether spare workers were called for it.
+    /// Whether spare workers were called for this wait.
     pub(crate) has_help: bool,
+    /// Records the wait when it ends.
+    _recorded: Option<Waiting>,
     futures: PhantomData<&'a ()>,
 }
 
@@ -309,18 +299,31 @@ impl Drop for Blocking<'_> {
     }
 }
 
-/// Notes that `worker` is about to block. It must look at [`Blocking::interrupted`]
-/// whenever it wakes up.
+/// Registers `worker` as about to block. The worker must look at [`Blocking::interrupted`] whenever it wakes
+/// up.
 ///
 /// # Errors
 /// `Deadlock` if it would never go on; nothing is noted then.
 pub(crate) fn block<'a>(worker: &Worker<'_>, wait: Wait<'a>) -> Result<Blocking<'a>, Deadlock> {
     let interrupt = Interrupt::new(wait.escape);
+    let recorded = match worker.task() {
+        Some(task) if recorder::is_on() => {
+            let mut awaited = None;
+            (wait.futures)(&mut |future| {
+                if !future.state().is_done() {
+                    awaited = Some(future.id());
+                }
+                awaited.is_some()
+            });
+            Waiting::begin(task.id(), awaited)
+        }
+        _ => None,
+    };
     let mut registry = registry();
     let number = registry.add(
         Blocked {
             task: worker.task().map(|task| (task.id(), ptr::from_ref(task))),
-            home: worker.home,
+            pool_id: worker.pool_id,
             need: wait.need,
             // SAFETY: `Blocking`, which removes this entry, keeps the lifetime.
             futures: unsafe { forget_lifetime(wait.futures) },
@@ -343,6 +346,7 @@ pub(crate) fn block<'a>(worker: &Worker<'_>, wait: Wait<'a>) -> Result<Blocking<
         number,
         interrupt,
         has_help: !calls.is_empty(),
+        _recorded: recorded,
         futures: PhantomData,
     };
     spares::call(calls);
@@ -359,7 +363,7 @@ impl Registry {
         }
     }
 
-    /// Notes a worker, and returns its number.
+    /// Registers a worker, and returns its number.
     fn add(&mut self, blocked: Blocked, crew: &Arc<dyn Crew>) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -368,7 +372,7 @@ impl Registry {
         }
         let pool = self
             .pools
-            .entry(blocked.home.into())
+            .entry(blocked.pool_id)
             .or_insert_with(|| BlockedPool {
                 crew: Arc::clone(crew),
                 blocked: 0,
@@ -389,18 +393,17 @@ impl Registry {
         if let Some((id, _)) = blocked.task {
             self.runs_on.remove(&id);
         }
-        let home = Home::from(blocked.home);
-        if let Some(pool) = self.pools.get_mut(&home) {
+        if let Some(pool) = self.pools.get_mut(&blocked.pool_id) {
             pool.crew.tally().goes_on();
             pool.blocked -= 1;
             if pool.blocked == 0 {
-                self.pools.remove(&home);
+                self.pools.remove(&blocked.pool_id);
             }
         }
     }
 
-    /// If the worker that has just blocked would never go on, ends one of the waits. Returns
-    /// the error if that is to be its own.
+    /// Ends one of the waits, if the worker that has just blocked would never go on. Returns the error if the
+    /// worker's own wait must end.
     fn break_cycle(&self, number: u64) -> Option<Deadlock> {
         let goes_on = || self.blocked[&number].goes_on.get();
         self.ask(Question::Cycle, None, goes_on);
@@ -414,7 +417,7 @@ impl Registry {
         };
         let workers: Vec<u64> = iter::once(number).chain(cycle.workers).collect();
         let victim = self.victim(&workers);
-        // Without one, all of the cycle are ends of scopes: nobody can be told.
+        // Without one, all waits of the cycle are ends of scopes, and no wait can return the error.
         let victim = victim?;
         if victim == number {
             return Some(deadlock);
@@ -423,7 +426,7 @@ impl Registry {
         None
     }
 
-    /// The first of the workers whose wait can end with an error.
+    /// Returns the first of the workers whose wait can end with an error.
     fn victim(&self, workers: &[u64]) -> Option<u64> {
         let find = |last_resort| {
             let mut workers = workers.iter().copied();

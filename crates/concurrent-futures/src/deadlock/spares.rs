@@ -1,30 +1,30 @@
-//! The next steps of spare workers, and the way out if no thread can be started.
+//! The next steps of spare workers, and the errors if no thread can be started.
 
-use super::analysis::Question;
-use super::{BlockedPool, Crew, Home, Order, Registry, crew, registry};
-use crate::current::Worker;
+use crate::deadlock::analysis::Question;
+use crate::deadlock::{BlockedPool, Order, Registry, registry};
 use crate::error::{Deadlock, TaskError};
-use crate::future::{FutureId, Phase, TaskRef};
-use crate::log;
-use crate::signal::Signal;
-use crate::sync::Arc;
+use crate::id::FutureId;
+use crate::runtime::crew::{self, Crew};
+use crate::runtime::os::signal::Signal;
+use crate::runtime::sync::Arc;
+use crate::task::current::Worker;
+use crate::task::{Phase, TaskRef, log};
 use std::io;
 use std::ptr;
 
 /// The next step of a spare worker.
 pub(crate) enum Duty {
-    /// Run this task, which was started.
+    /// Runs this task, which was started.
     Run(TaskRef),
-    /// Take the oldest task from the queue.
+    /// Takes the oldest task from the queue.
     TakeOldest,
-    /// Nothing: it is parked now.
+    /// Does nothing: the worker is parked now.
     Park,
 }
 
 /// Returns the next step of the calling spare worker, which is awake and runs no task. `park` is
 /// called under the lock if the worker is to park.
 pub(crate) fn next_duty(worker: &Worker<'_>, park: impl FnOnce()) -> Duty {
-    let home = Home::from(worker.home);
     let mut registry = registry();
     let mut calls = Vec::new();
     let mut dropped = Vec::new();
@@ -34,7 +34,7 @@ pub(crate) fn next_duty(worker: &Worker<'_>, park: impl FnOnce()) -> Duty {
         }
         let order = registry
             .pools
-            .get_mut(&home)
+            .get_mut(&worker.pool_id)
             .and_then(|pool| pool.orders.pop_front());
         match order {
             Some(Order::Oldest) => break Duty::TakeOldest,
@@ -44,8 +44,8 @@ pub(crate) fn next_duty(worker: &Worker<'_>, park: impl FnOnce()) -> Duty {
                 }
             }
             None => {
-                calls.extend(registry.give_orders(Some(worker.home)));
-                let pool = registry.pools.get(&home);
+                calls.extend(registry.give_orders(Some(worker.pool_id)));
+                let pool = registry.pools.get(&worker.pool_id);
                 if pool.is_none_or(|pool| pool.orders.is_empty()) {
                     break Duty::Park;
                 }
@@ -53,7 +53,7 @@ pub(crate) fn next_duty(worker: &Worker<'_>, park: impl FnOnce()) -> Duty {
         }
     };
     if matches!(duty, Duty::Park) {
-        if let Some(pool) = registry.pools.get_mut(&home)
+        if let Some(pool) = registry.pools.get_mut(&worker.pool_id)
             && worker.crew.tally().spares() == 1
         {
             // They were made for a pool that stood still, and it does not.
@@ -69,13 +69,13 @@ pub(crate) fn next_duty(worker: &Worker<'_>, park: impl FnOnce()) -> Duty {
     duty
 }
 
-/// Tells that a spare worker, which is awake, ends instead of parking.
+/// Notes that a spare worker, which is awake, ends instead of parking.
 pub(crate) fn spare_ends(crew: &dyn Crew) {
     let _registry = registry();
     crew.tally().spare_leaves();
 }
 
-/// Makes a regular worker wait while its pool runs as many tasks as it may without it.
+/// Makes a regular worker wait while its pool runs as many tasks as it may without this worker.
 pub(crate) fn hold_back(crew: &dyn Crew) {
     let signal = Arc::new(Signal::new());
     loop {
@@ -89,21 +89,21 @@ pub(crate) fn hold_back(crew: &dyn Crew) {
     }
 }
 
-/// Whether a regular worker may have to be [held back](hold_back) before it takes a task.
-/// A worker that was taken for awake a moment ago is as good as one that takes a task now.
+/// Returns whether a regular worker may have to be [held back](hold_back) before it takes a task. A worker
+/// that was counted as awake a moment ago is as good as a worker that takes a task now.
 pub(crate) fn may_be_crowded(crew: &dyn Crew) -> bool {
     crew.tally().spares() > 0 && crew::is_crowded(crew)
 }
 
-/// Whether the calling worker is the only one that could run `task`, so that waiting awake
-/// for the task is in vain.
+/// Returns whether the calling worker is the only one that could run `task`, so that spinning for the task is
+/// in vain.
 pub(crate) fn is_last_awake(worker: &Worker<'_>, task: &TaskRef) -> bool {
-    task.home() == worker.home
+    task.pool_id() == Some(worker.pool_id)
         && task.state().phase() == Phase::Pending
         && crew::awake(&**worker.crew) <= 1
 }
 
-/// Calls a spare worker of each of these pools; they are counted already.
+/// Calls a spare worker of each of these pools. The spare workers are counted already.
 pub(super) fn call(crews: Vec<Arc<dyn Crew>>) {
     for crew in crews {
         if let Err(error) = Arc::clone(&crew).call_spare() {
@@ -113,13 +113,12 @@ pub(super) fn call(crews: Vec<Arc<dyn Crew>>) {
     }
 }
 
-/// A regular worker's thread could not be started, on which the workers of the pool that
-/// `home` identifies may have relied.
+/// Ends a wait of the pool, if the thread of a regular worker could not be started and the pool stands still.
 pub(crate) fn worker_was_refused(crew: &Arc<dyn Crew>, error: Arc<io::Error>) {
     crew_stays_short(crew, error, false);
 }
 
-/// No thread could be started for a pool. If it stands still, ends one of its waits.
+/// Ends one of a pool's waits, if no thread could be started for the pool and the pool stands still.
 fn crew_stays_short(crew: &Arc<dyn Crew>, error: Arc<io::Error>, was_spare: bool) {
     let mut dropped = Vec::new();
     let failing = {

@@ -1,11 +1,11 @@
 //! `as_completed`: futures in the order in which they are done.
 
-use super::blocking::NEVER;
-use super::places::Places;
-use super::ready::Watched;
-use super::wait::{Waitable, next_ready, task_of};
 use crate::deadlock::Futures;
 use crate::error::TimeoutError;
+use crate::future::blocking::NEVER;
+use crate::future::places::Places;
+use crate::future::ready::Watched;
+use crate::future::wait::{Waitable, next_ready, task_of};
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -66,16 +66,16 @@ pub struct AsCompleted<F: Waitable> {
     // Before the futures: its entries refer to them.
     watched: Watched,
     futures: Vec<Option<F>>,
-    /// Those of the futures that were not yielded.
+    /// The places of the futures that were not yielded.
     places: Places,
-    /// Done when they were added, and not yet yielded.
+    /// The futures that were done when they were added, and not yet yielded.
     done: VecDeque<usize>,
     left: usize,
     started: Instant,
 }
 
 impl<F: Waitable> AsCompleted<F> {
-    /// Adds a future to those that are waited for.
+    /// Adds a future to the set.
     ///
     /// # Examples
     /// ```
@@ -137,7 +137,7 @@ impl<F: Waitable> AsCompleted<F> {
         }
     }
 
-    /// The next future that is done; `None` when the deadline passed.
+    /// Returns the next future that is done; `None` when the deadline passed.
     fn next_until(&mut self, deadline: Option<Instant>) -> Option<F> {
         loop {
             let index = match self.done.pop_front() {
@@ -153,7 +153,7 @@ impl<F: Waitable> AsCompleted<F> {
         }
     }
 
-    /// Waits for the next.
+    /// Waits for the next future. Returns its place.
     fn wait(&mut self, deadline: Option<Instant>) -> Option<usize> {
         let (futures, places) = (&self.futures, &self.places);
         let needed: &Futures<'_> = &|f| {
@@ -176,9 +176,9 @@ impl<F: Waitable> Iterator for AsCompleted<F> {
 
     /// Waits for the next future.
     ///
-    /// On a worker thread, if all that are left wait for the calling task, they are
-    /// yielded although they are not done, and tell the cycle when asked for their
-    /// results.
+    /// The calling thread may be a worker whose task all remaining futures wait for. Then the iterator yields
+    /// these futures although they are not done. Asked for its result, each of them returns an error that
+    /// names the cycle.
     fn next(&mut self) -> Option<F> {
         if self.left == 0 {
             return None;

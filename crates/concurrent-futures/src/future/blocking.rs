@@ -1,32 +1,31 @@
 //! A thread that waits for one future.
 
-use super::driver;
-use super::state::{Action, Node, State};
-use super::task::TaskRef;
-use crate::current::{self, Worker};
 use crate::deadlock::{self, Escape, Futures, Need, Wait};
 use crate::error::Deadlock;
-use crate::signal::{Signal, Woken};
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, UnsafeCell, deadline_after, spin_until, time_left};
+use crate::future::driver;
+use crate::runtime::os::signal::{Signal, Woken};
+use crate::runtime::spin::Spin;
+use crate::runtime::sync::atomic::{AtomicBool, Ordering};
+use crate::runtime::sync::{Arc, UnsafeCell, deadline_after, time_left};
+use crate::task::current::{self, Worker};
+use crate::task::header::TaskRef;
+use crate::task::state::{Action, Node, State};
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-/// Asked whenever a signal of the operating system may have ended a sleep: whether to
-/// stop waiting.
+/// Decides whether to stop waiting. Called whenever a signal of the operating system may have ended a sleep.
 pub type Stop<'a> = &'a dyn Fn() -> bool;
 
 /// Goes on waiting whatever signals come.
 pub(crate) const NEVER: Stop<'static> = &|| false;
 
-/// How long a wait with a time limit in a worker counts as one that will end of its own
-/// accord. A program that looks at a future now and then is none that stands still.
+/// The time after which a wait with a time limit, in a worker, counts as a wait that does not end by itself.
+/// A program that polls a future now and then does not stand still.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Waits until the future is done. Returns false when the deadline passed first, or
-/// `stop` said so.
+/// Waits until the future is done. Returns false when the deadline passed first, or `stop` returned true.
 ///
 /// A pool of threads whose workers all wait for its pending tasks gets another worker.
 /// A wait with a time limit of less than a tenth of a second does not count for that.
@@ -77,7 +76,7 @@ fn wait_in_worker(
         escape: Escape::Error(Signal::of_this_thread()),
     };
     let blocking = deadlock::block(worker, wait)?;
-    if blocking.has_help && spin_until(|| task.state().is_done()) {
+    if blocking.has_help && Spin::Thread.until(|| task.state().is_done()) {
         return Ok(true);
     }
     let is_interrupted = || blocking.interrupted().is_some();
@@ -89,9 +88,9 @@ fn wait_in_worker(
         .map_or(Ok(false), |deadlock| Err(deadlock.clone()))
 }
 
-/// For a wait with a deadline: has `wait` wait for the first moments, which returns none
-/// when it was ended. Breaks with what the whole wait comes to, if it is over; continues
-/// if it goes on after these moments, or has no deadline.
+/// Lets `wait`, which returns none when it was ended, wait for the first moments of a wait with a deadline.
+/// Breaks with the result of the whole wait, if it is over. Continues if the wait goes on after these
+/// moments, or has no deadline.
 pub(crate) fn wait_in_grace<R>(
     deadline: Option<Instant>,
     stop: Stop<'_>,
@@ -114,8 +113,8 @@ pub(crate) fn wait_in_grace<R>(
     }
 }
 
-/// Waits until the future is done, whatever happens. Should the calling task be what it
-/// waits for, another task gets the error.
+/// Waits until the future is done, whatever happens. If the wait closes a cycle, another task of the cycle
+/// gets the error.
 pub(crate) fn wait_always(task: &TaskRef) {
     current::with_worker(|worker| {
         let is_vain = worker.is_some_and(|worker| deadlock::is_last_awake(worker, task));
@@ -136,11 +135,12 @@ pub(crate) fn wait_always(task: &TaskRef) {
     });
 }
 
-/// Whether the future is done before a sleep and a wake-up would be over.
+/// Spins for the future, no longer than a sleep and a wake-up would take. Returns whether it is done.
 fn is_done_soon(task: &TaskRef, deadline: Option<Instant>) -> bool {
     let is_done = || task.state().is_done();
     // A thread that has worked for the pool need not spin.
-    driver::drive(task.home(), task.id(), &is_done, deadline).unwrap_or_else(|| spin_until(is_done))
+    driver::drive(task.pool_id(), task.id(), &is_done, deadline)
+        .unwrap_or_else(|| Spin::Thread.until(is_done))
 }
 
 /// A thread's entry in the list of the future it waits for.
@@ -190,8 +190,8 @@ impl Waiter {
     }
 }
 
-/// Makes the calling thread sleep until the future is done. Returns false when the
-/// deadline passed first, `is_interrupted` when its signal was notified, or `stop` said so.
+/// Makes the calling thread sleep until the future is done. Returns false when the deadline passed first,
+/// `is_interrupted` returned true after its signal was notified, or `stop` returned true.
 pub(crate) fn wait_parked(
     state: &State,
     deadline: Option<Instant>,

@@ -1,12 +1,13 @@
 //! Callbacks in a future's list.
 
-use super::state::{Action, Node};
-use super::{CANCELLED, Future, Outcome};
 use crate::error::TaskError;
-use crate::panic::log_panic;
+use crate::future::{CANCELLED, Future};
+use crate::task::Outcome;
+use crate::task::panic::log_panic;
+use crate::task::state::{Action, Node};
 use std::ptr::NonNull;
 
-/// A callback's entry in the list; freed when it is run.
+/// A callback's entry in the list; freed when the callback is run.
 #[repr(C)]
 struct Callback<F> {
     node: Node,
@@ -21,7 +22,8 @@ impl<F> Callback<F> {
     where
         F: FnOnce(Result<&T, &TaskError>),
     {
-        // SAFETY: promised by the caller.
+        // SAFETY: `node` is the first field of a leaked box of this type, given back here; `outcome` is null
+        // or points to an `Outcome<T>`.
         let (callback, outcome) = unsafe {
             (
                 Box::from_raw(node.cast::<Self>().as_ptr()),

@@ -1,11 +1,12 @@
-//! Pools that live from other threads' waiting.
+//! The list of pools that waiting threads do work for.
 //!
-//! The results of worker processes have to be received by somebody. While a thread waits for
-//! a future of such a pool, it may as well do that itself: it saves waking another thread,
-//! and being woken by that.
+//! A thread must receive the results of worker processes. A thread that waits for a future of such a pool may
+//! as well receive the results itself. That saves two wake-ups: of the receiving thread, and of the waiting
+//! thread.
 
 #![forbid(unsafe_code)]
 
+use crate::id::{FutureId, PoolId};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard, Weak};
@@ -19,67 +20,66 @@ pub(crate) trait Driver: Send + Sync {
     /// The thread waits for `future`, and may make its value while there is no deadline.
     fn drive(
         &self,
-        future: super::FutureId,
+        future: FutureId,
         is_done: &dyn Fn() -> bool,
         deadline: Option<Instant>,
     ) -> bool;
 
-    /// Takes back a task that was handed to a worker, if that has not begun, and cancels it.
-    /// Returns whether it did.
-    fn cancel(&self, future: super::FutureId) -> bool;
+    /// Recalls a task that was dispatched to a worker and has not begun, and cancels it. Returns whether it
+    /// was cancelled.
+    fn cancel(&self, future: FutureId) -> bool;
 
     /// Forgets a task that was cancelled while it was pending.
-    fn forget(&self, future: super::FutureId);
+    fn forget(&self, future: FutureId);
 
-    /// Whether a worker has begun with a task that was handed to one.
-    fn has_begun(&self, future: super::FutureId) -> bool;
+    /// Returns whether a worker has begun a task that was dispatched to it.
+    fn has_begun(&self, future: FutureId) -> bool;
 
-    /// Ends the task of a future that is running, together with its worker. Returns
-    /// whether it will be.
-    fn terminate(&self, future: super::FutureId) -> bool;
+    /// Ends the task of a running future, together with its worker. Returns whether the task will end.
+    fn terminate(&self, future: FutureId) -> bool;
 }
 
-/// The pools there are, each by the address that identifies it in its tasks.
-static DRIVERS: RwLock<Vec<(usize, Weak<dyn Driver>)>> = RwLock::new(Vec::new());
-/// How many they are, so that programs without any need not look.
+/// The list of pools, each with its identity in its tasks.
+static DRIVERS: RwLock<Drivers> = RwLock::new(Vec::new());
+/// The number of pools, so that programs without pools need not take the lock.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes a pool known.
-#[cfg(target_os = "linux")]
-pub(crate) fn add(home: *const (), driver: Weak<dyn Driver>) {
+/// Adds a pool to the list.
+#[cfg(all(feature = "process", unix))]
+pub(crate) fn add(pool: PoolId, driver: Weak<dyn Driver>) {
     let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
     drivers.retain(|(_, known)| known.strong_count() > 0);
-    drivers.push((home.addr(), driver));
-    // ORDERING: Relaxed: who has a future of the pool has learnt of it later than this.
+    drivers.push((pool, driver));
+    // ORDERING: Relaxed: a thread that has a future of the pool got it after this store.
     COUNT.store(drivers.len(), Ordering::Relaxed);
 }
 
-/// Forgets a pool.
-#[cfg(target_os = "linux")]
-pub(crate) fn remove(home: *const ()) {
+/// Removes a pool from the list.
+#[cfg(all(feature = "process", unix))]
+pub(crate) fn remove(pool: PoolId) {
     let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
-    drivers.retain(|(known, _)| *known != home.addr());
+    drivers.retain(|(known, _)| *known != pool);
     COUNT.store(drivers.len(), Ordering::Relaxed);
 }
 
-type Drivers = Vec<(usize, Weak<dyn Driver>)>;
+type Drivers = Vec<(PoolId, Weak<dyn Driver>)>;
 
 thread_local! {
     /// The list, while this thread forks.
     static HELD: RefCell<Option<RwLockWriteGuard<'static, Drivers>>> = const { RefCell::new(None) };
 }
 
-/// Called right before a fork: no other thread shall hold the lock meanwhile. Who holds it waits
-/// for nothing.
-#[cfg(target_os = "linux")]
+/// Takes the lock before a fork, so that no other thread holds the lock meanwhile. The holder of the lock
+/// waits for nothing.
+#[cfg(all(feature = "process", unix))]
 pub(crate) fn before_fork() {
     HELD.set(Some(
         DRIVERS.write().unwrap_or_else(PoisonError::into_inner),
     ));
 }
 
-/// Called right after a fork, on both sides: the pools are the parent's.
-#[cfg(target_os = "linux")]
+/// Releases the lock after a fork, on both sides. In the child, forgets the pools, which are the parent's.
+#[cfg(all(feature = "process", unix))]
 pub(crate) fn after_fork(in_child: bool) {
     if let (Some(mut drivers), true) = (HELD.take(), in_child) {
         std::mem::forget(std::mem::take(&mut *drivers));
@@ -88,44 +88,45 @@ pub(crate) fn after_fork(in_child: bool) {
     }
 }
 
-fn find(home: *const ()) -> Option<std::sync::Arc<dyn Driver>> {
-    if home.is_null() || COUNT.load(Ordering::Relaxed) == 0 {
+fn find(pool: Option<PoolId>) -> Option<std::sync::Arc<dyn Driver>> {
+    let pool = pool?;
+    if COUNT.load(Ordering::Relaxed) == 0 {
         return None;
     }
     let drivers = DRIVERS.read().unwrap_or_else(PoisonError::into_inner);
-    let mut known = drivers.iter().filter(|(known, _)| *known == home.addr());
+    let mut known = drivers.iter().filter(|(known, _)| *known == pool);
     known.find_map(|(_, driver)| driver.upgrade())
 }
 
-/// Works for the pool of a future, as long as that helps. Returns whether `is_done`; none if
-/// the pool is not one of these.
+/// Works for the pool of a future, as long as that helps. Returns whether `is_done`; none if the pool is not
+/// in the list.
 pub(crate) fn drive(
-    home: *const (),
-    future: super::FutureId,
+    pool: Option<PoolId>,
+    future: FutureId,
     is_done: &dyn Fn() -> bool,
     deadline: Option<Instant>,
 ) -> Option<bool> {
-    find(home).map(|driver| driver.drive(future, is_done, deadline))
+    find(pool).map(|driver| driver.drive(future, is_done, deadline))
 }
 
-/// Cancels the task of a future that is not pending, if its pool can.
-pub(crate) fn cancel(home: *const (), future: super::FutureId) -> bool {
-    find(home).is_some_and(|driver| driver.cancel(future))
+/// Cancels the dispatched task of a future, if the pool of the future can recall it.
+pub(crate) fn cancel(pool: Option<PoolId>, future: FutureId) -> bool {
+    find(pool).is_some_and(|driver| driver.cancel(future))
 }
 
 /// Tells the pool of a future that it was cancelled.
-pub(crate) fn forget(home: *const (), future: super::FutureId) {
-    if let Some(driver) = find(home) {
+pub(crate) fn forget(pool: Option<PoolId>, future: FutureId) {
+    if let Some(driver) = find(pool) {
         driver.forget(future);
     }
 }
 
-/// Whether the task of a future that is not pending was begun, as far as its pool knows.
-pub(crate) fn has_begun(home: *const (), future: super::FutureId) -> bool {
-    find(home).is_none_or(|driver| driver.has_begun(future))
+/// Returns whether the dispatched task of a future was begun, as far as its pool knows.
+pub(crate) fn has_begun(pool: Option<PoolId>, future: FutureId) -> bool {
+    find(pool).is_none_or(|driver| driver.has_begun(future))
 }
 
-/// Ends the task of a running future, if its pool can.
-pub(crate) fn terminate(home: *const (), future: super::FutureId) -> bool {
-    find(home).is_some_and(|driver| driver.terminate(future))
+/// Ends the task of a running future, if the pool of the future can.
+pub(crate) fn terminate(pool: Option<PoolId>, future: FutureId) -> bool {
+    find(pool).is_some_and(|driver| driver.terminate(future))
 }

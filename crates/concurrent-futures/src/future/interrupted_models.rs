@@ -1,11 +1,11 @@
-//! Models of waits that a signal of the operating system ends, checked by loom. Such a wait
-//! leaves a notification behind, which the next wait of its thread finds.
+//! Loom models of waits that a signal of the operating system ends. Such a wait leaves a notification behind,
+//! which the next wait of its thread finds.
 
-use super::blocking::{NEVER, wait_parked};
-use super::promise;
-use super::ready::Watched;
-use crate::signal::Signal;
-use crate::sync::thread;
+use crate::future::blocking::{NEVER, wait_parked};
+use crate::future::promise;
+use crate::future::ready::Watched;
+use crate::runtime::os::signal::Signal;
+use crate::runtime::sync::thread;
 use std::cell::Cell;
 
 fn check(model: impl Fn() + Send + Sync + 'static) {
@@ -14,13 +14,13 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-/// Says once, and only once, that the wait is to stop.
+/// Returns true once, and only once: then the wait is to stop.
 fn once() -> impl Fn() -> bool {
     let has_said = Cell::new(false);
     move || !has_said.replace(true)
 }
 
-/// Ends a sleep of the calling thread from another one.
+/// Ends a sleep of the calling thread from another thread.
 fn interrupt_this_thread() -> thread::JoinHandle<()> {
     let signal = Signal::of_this_thread();
     thread::spawn(move || signal.interrupt())
@@ -39,7 +39,7 @@ fn a_wait_that_was_ended_takes_nothing_from_the_next() {
         wait_parked(first.task().state(), None, || false, &once());
         assert!(wait_parked(second.task().state(), None, || false, NEVER));
         assert_eq!(second.result().unwrap(), 2);
-        assert!(first.done());
+        assert!(first.is_done());
         system.join().unwrap();
         worker.join().unwrap();
     });

@@ -1,10 +1,9 @@
-//! The state machine, the handle, and the functions over many futures.
+//! `Future`, the handle of a task.
 
 mod as_completed;
 pub(crate) mod blocking;
 mod callback;
 pub(crate) mod driver;
-mod id;
 #[cfg(all(test, loom_models))]
 mod interrupted_models;
 #[cfg(all(test, loom_models))]
@@ -12,23 +11,19 @@ mod models;
 pub(crate) mod places;
 mod promise;
 pub(crate) mod ready;
-pub(crate) mod state;
-pub(crate) mod task;
 pub(crate) mod wait;
 mod waker;
 
 pub use as_completed::{AsCompleted, AsCompletedTimeout, as_completed};
-pub use id::FutureId;
 pub use promise::{Promise, promise};
 pub use wait::{DoneAndNotDone, ReturnWhen, Waitable};
 
-pub(crate) use state::Phase;
-pub(crate) use task::{Call, Outcome, TaskRef};
-
 use crate::error::{TaskError, TimeoutError};
-use crate::sync::deadline_after;
+use crate::id::FutureId;
+use crate::runtime::sync::deadline_after;
+use crate::task::state::Cancel;
+use crate::task::{Outcome, Phase, TaskRef};
 use blocking::{NEVER, wait_until_done};
-use state::Cancel;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
@@ -41,12 +36,12 @@ use waker::Awaiting;
 /// The result of a task that may not have run yet.
 ///
 /// Made by an executor's `submit` and `spawn`, or by [`promise`]. A future is
-/// *pending* until a worker starts its task, then *running*, then *finished*; one
-/// that is pending can be *cancelled*. It belongs to one handle, which gives the
-/// value away; [`peek`](Self::peek) looks at it. Dropping the handle does not
+/// *pending* until a worker starts its task, then *running*, then *finished*. A
+/// pending future can be *cancelled*. The future is a handle that gives the value
+/// away; [`peek`](Self::peek) looks at the value. Dropping the handle does not
 /// cancel the task.
 ///
-/// It is also a [`std::future::Future`], for any runtime.
+/// A future is also a [`std::future::Future`], for any runtime.
 ///
 /// Source of the semantics: [`concurrent.futures.Future`][python]. In Rust, a
 /// future counts as done only after its callbacks have run.
@@ -77,7 +72,7 @@ unsafe impl<T: Send + Sync> Sync for Future<T> {}
 
 impl<T> Unpin for Future<T> {}
 
-/// What a cancelled future has for an outcome.
+/// The outcome of a cancelled future.
 static CANCELLED: TaskError = TaskError::Cancelled;
 static TAKEN: TaskError = TaskError::Taken;
 static UNFINISHED: TaskError = TaskError::Timeout;
@@ -97,14 +92,14 @@ impl<T> Future<T> {
         &self.task
     }
 
-    /// The number of this future.
+    /// Returns the number of this future.
     #[must_use]
     pub fn id(&self) -> FutureId {
         self.task.id()
     }
 
-    /// Tries to cancel the task: works while it is pending, and while it is on its way to a
-    /// worker process that has not begun with it.
+    /// Tries to cancel the task. Succeeds while the task is pending, and while it is on its way to a worker
+    /// process that has not begun it.
     ///
     /// Returns whether the future is cancelled now; false means that the task runs
     /// or has run. Callbacks run in the calling thread.
@@ -121,17 +116,16 @@ impl<T> Future<T> {
     pub fn cancel(&self) -> bool {
         match self.task.cancel() {
             Cancel::Now => {
-                driver::forget(self.task.home(), self.id());
+                driver::forget(self.task.pool_id(), self.id());
                 true
             }
             Cancel::Before => true,
-            Cancel::TooLate => !self.done() && driver::cancel(self.task.home(), self.id()),
+            Cancel::TooLate => !self.is_done() && driver::cancel(self.task.pool_id(), self.id()),
         }
     }
 
-    /// Ends the task, whatever it is doing: cancels it if it is pending; if it is running
-    /// in a worker process, kills that, and the future fails with
-    /// [`TaskError::Terminated`]. The pool replaces the worker.
+    /// Ends the task, whatever it is doing. Cancels a pending task. Kills the worker process of a running
+    /// task; the future then fails with [`TaskError::Terminated`], and the pool replaces the worker.
     ///
     /// Returns whether the task was or will be ended by this; false if it has finished,
     /// or runs on a thread, which cannot be ended.
@@ -147,7 +141,7 @@ impl<T> Future<T> {
     ///     while on {}
     /// }
     /// let endless = pool.submit(spin, true)?;
-    /// while !endless.running() {
+    /// while !endless.is_running() {
     ///     std::thread::yield_now();
     /// }
     /// assert!(!endless.cancel());
@@ -157,51 +151,54 @@ impl<T> Future<T> {
     /// # }
     /// ```
     pub fn terminate(&self) -> bool {
-        self.cancel() || driver::terminate(self.task.home(), self.id())
+        self.cancel() || driver::terminate(self.task.pool_id(), self.id())
     }
 
-    /// Whether the future was cancelled.
+    /// Returns whether the future was cancelled.
     #[must_use]
-    pub fn cancelled(&self) -> bool {
+    #[doc(alias = "cancelled")]
+    pub fn is_cancelled(&self) -> bool {
         matches!(
             self.task.state().phase(),
             Phase::Cancelling | Phase::Cancelled
         )
     }
 
-    /// Whether the task is being run.
+    /// Returns whether the task is running.
     #[must_use]
-    pub fn running(&self) -> bool {
+    #[doc(alias = "running")]
+    pub fn is_running(&self) -> bool {
         match self.task.state().phase() {
             // It may be on its way to a worker process.
-            Phase::Running => driver::has_begun(self.task.home(), self.id()),
+            Phase::Running => driver::has_begun(self.task.pool_id(), self.id()),
             Phase::Setting | Phase::Finishing => true,
             _ => false,
         }
     }
 
-    /// Whether the future is finished or cancelled, and its callbacks have run.
+    /// Returns whether the future is finished or cancelled, and its callbacks have run.
     ///
     /// # Examples
     /// ```
     /// let (promise, future) = concurrent_futures::promise();
-    /// assert!(!future.done());
+    /// assert!(!future.is_done());
     /// promise.set_result(())?;
-    /// assert!(future.done() && !future.running() && !future.cancelled());
+    /// assert!(future.is_done() && !future.is_running() && !future.is_cancelled());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn done(&self) -> bool {
+    #[doc(alias = "done")]
+    pub fn is_done(&self) -> bool {
         self.task.state().is_done()
     }
 
-    /// Waits for the task, and returns what it returned.
+    /// Waits for the task, and returns its value.
     ///
-    /// A pool of threads cannot block itself by waiting: if all of its workers wait for
-    /// tasks that are pending in the pool, it gets another one for as long.
+    /// A thread pool cannot block itself by waiting. If all of its workers wait for tasks that are pending in
+    /// the pool, it gets a spare worker for as long as they wait.
     ///
     /// # Errors
-    /// What kept the task from returning a value; [`TaskError::Deadlock`] if the
+    /// The error that kept the task from returning a value; [`TaskError::Deadlock`] if the
     /// calling task and the one it waits for wait for each other.
     ///
     /// # Examples
@@ -218,7 +215,7 @@ impl<T> Future<T> {
         self.take()
     }
 
-    /// Waits for the task up to `timeout`, and returns what it returned.
+    /// Waits for the task up to `timeout`, and returns its value.
     ///
     /// # Errors
     /// [`TaskError::Timeout`] when the time has passed: the future is as it was,
@@ -249,8 +246,7 @@ impl<T> Future<T> {
         }
     }
 
-    /// Waits for the task, and tells what kept it from returning a value, if
-    /// anything did.
+    /// Waits for the task, and returns the error that kept it from returning a value, if there is one.
     ///
     /// # Examples
     /// ```
@@ -268,8 +264,8 @@ impl<T> Future<T> {
         }
     }
 
-    /// Waits for the task up to `timeout`, and tells what kept it from returning a
-    /// value, if anything did.
+    /// Waits for the task up to `timeout`, and returns the error that kept it from returning a value, if
+    /// there is one.
     ///
     /// # Errors
     /// [`TimeoutError`] when the time has passed.
@@ -312,16 +308,16 @@ impl<T> Future<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn peek(&self) -> Option<Result<&T, &TaskError>> {
-        self.done().then(|| self.look())
+        self.is_done().then(|| self.look())
     }
 
-    /// Has `callback` called with the outcome when the task has finished or was
-    /// cancelled, or now if it has.
+    /// Calls `callback` with the outcome when the task has finished or was cancelled, or now if that has
+    /// happened.
     ///
     /// Callbacks run in the order in which they were added, in the thread that
-    /// completes the future, and before anyone who waits for it goes on; one that
+    /// completes the future, and before any waiting thread goes on. A callback that
     /// panics is logged (by `tracing`) and does not stop the next. A callback that
-    /// waits for what happens after this future is done waits forever.
+    /// waits for an event after this future is done waits forever.
     ///
     /// # Examples
     /// ```
@@ -342,7 +338,7 @@ impl<T> Future<T> {
         callback::add(self, callback);
     }
 
-    /// The outcome of a future that is done.
+    /// Returns the outcome of a future that is done.
     fn look(&self) -> Result<&T, &TaskError> {
         match self.task.state().phase() {
             Phase::Finished if self.task.taken() => Err(&TAKEN),
@@ -350,7 +346,7 @@ impl<T> Future<T> {
             // for which it must not be borrowed.
             Phase::Finished => unsafe { (*self.task.outcome::<T>()).as_ref() },
             Phase::Cancelling | Phase::Cancelled | Phase::Notified => Err(&CANCELLED),
-            // Nobody asks then; but memory must not depend on it.
+            // No caller asks then; but memory safety must not depend on that.
             _ => Err(&UNFINISHED),
         }
     }
@@ -388,7 +384,8 @@ impl<T> Drop for Future<T> {
 impl<T> std::future::Future for Future<T> {
     type Output = Result<T, TaskError>;
 
-    /// As [`result`](Future::result), but a pool whose workers poll gets no other worker.
+    /// Polls for the value of the task, with the errors of [`result`](Future::result). A pool whose workers
+    /// poll gets no spare worker for that.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if this.awaiting.poll(this.task.state(), context.waker()) {

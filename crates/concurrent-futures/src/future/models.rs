@@ -1,18 +1,18 @@
-//! Models of the state machine and of the ready list, checked by loom: every
-//! interleaving of a few threads, with the weak memory of the language.
+//! Loom models of the state machine and of the ready list: every interleaving of a few threads, under the
+//! language's weak memory.
 
-use super::blocking::{NEVER, wait_parked};
-use super::ready::Watched;
-use super::state::{Action, Advance, Cancel, Node, Phase, State};
-use super::task::TaskRef;
-use super::{Future, promise};
 use crate::error::TaskError;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, UnsafeCell, thread};
+use crate::future::blocking::{NEVER, wait_parked};
+use crate::future::ready::Watched;
+use crate::future::{Future, promise};
+use crate::runtime::sync::atomic::{AtomicUsize, Ordering};
+use crate::runtime::sync::{Arc, UnsafeCell, thread};
+use crate::task::header::TaskRef;
+use crate::task::state::{Action, Advance, Cancel, Node, Phase, State};
 use std::ptr::NonNull;
 
-/// For models with more steps than can be tried in all orders: those with at most
-/// two preemptions, which is where faults have been found to show.
+/// Checks a model that has too many steps for all of its orders. The check tries the orders with at most two
+/// preemptions, as faults usually show in these.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
     check_bounded_by(2, model);
 }
@@ -23,8 +23,7 @@ fn check_bounded_by(preemptions: usize, model: impl Fn() + Send + Sync + 'static
     builder.check(model);
 }
 
-/// A state with an outcome beside it, as a task has it. Loom reports unordered
-/// accesses to the outcome.
+/// A state with an outcome beside it, as in a task. Loom reports unordered accesses to the outcome.
 struct Cell {
     state: State,
     outcome: UnsafeCell<u32>,
@@ -32,9 +31,9 @@ struct Cell {
     dropped: AtomicUsize,
 }
 
-// SAFETY: what the models check.
+// SAFETY: the state machine decides which thread may touch the cell; loom checks that in these models.
 unsafe impl Send for Cell {}
-// SAFETY: what the models check.
+// SAFETY: as for `Send`: the state machine decides which thread may touch the cell.
 unsafe impl Sync for Cell {}
 
 impl Cell {
@@ -47,7 +46,7 @@ impl Cell {
         })
     }
 
-    /// What a worker does.
+    /// Starts the task, stores its outcome and finishes it, as a worker does.
     fn run(&self) -> bool {
         // SAFETY: the model is the only one that uses this state.
         let started = unsafe { self.state.start() };
@@ -63,7 +62,7 @@ impl Cell {
             self.take();
             self.dropped.fetch_add(1, Ordering::Relaxed);
         };
-        // SAFETY: started or claimed; nobody else writes.
+        // SAFETY: started or claimed; no other thread writes.
         unsafe {
             self.outcome.with_mut(|outcome| *outcome = 42);
             let outcome = self.outcome.with(|outcome| outcome);
@@ -71,10 +70,10 @@ impl Cell {
         }
     }
 
-    /// What a handle does with a future that is done.
+    /// Takes the outcome of a future that is done, as a handle does.
     fn take(&self) -> u32 {
         self.outcome.with_mut(|outcome| {
-            // SAFETY: what the models check.
+            // SAFETY: the future is done, so the handle alone has the outcome; loom checks that.
             unsafe { std::mem::take(&mut *outcome) }
         })
     }
@@ -147,7 +146,7 @@ fn finish_against_two_waiters() {
     });
 }
 
-/// In the models, every deadline has passed: the waiter gives up at once.
+/// Waits with a deadline that has passed, as every deadline in the models: the waiter gives up at once.
 fn wait_in_vain(state: &State) -> bool {
     wait_parked(state, Some(std::time::Instant::now()), || false, NEVER)
 }
@@ -245,7 +244,7 @@ fn callbacks_added_while_finishing_run_once_in_order_before_done() {
 }
 
 #[test]
-fn who_finishes_without_callbacks_wakes_waiters_and_leaves_callbacks_alone() {
+fn finishing_without_callbacks_wakes_waiters_and_keeps_callbacks() {
     loom::model(|| {
         let cell = Cell::new();
         let calls = Arc::new(AtomicUsize::new(0));
@@ -255,7 +254,7 @@ fn who_finishes_without_callbacks_wakes_waiters_and_leaves_callbacks_alone() {
             let cell = Arc::clone(&cell);
             let calls = Arc::clone(&calls);
             move || {
-                // SAFETY: started; nobody else writes.
+                // SAFETY: started; no other thread writes.
                 let finished = unsafe {
                     cell.outcome.with_mut(|outcome| *outcome = 42);
                     cell.state.finish_uncalled()
@@ -283,7 +282,7 @@ fn finishing_without_callbacks_against_a_waiter_that_gives_up() {
         assert!(unsafe { cell.state.start() });
         let worker = thread::spawn({
             let cell = Arc::clone(&cell);
-            // SAFETY: started; nobody else writes.
+            // SAFETY: started; no other thread writes.
             move || unsafe {
                 cell.outcome.with_mut(|outcome| *outcome = 42);
                 assert!(cell.state.finish_uncalled());
@@ -432,19 +431,18 @@ fn a_watch_is_dropped_while_its_futures_finish() {
         drop(watched);
         thread.join().unwrap();
         other.join().unwrap();
-        assert!(one.done() && two.done());
+        assert!(one.is_done() && two.is_done());
     });
 }
 
-// Faces with an order of their own: done first, then whoever is to be told.
+// Frontends with an order of their own: done first, then notifications.
 
 impl Cell {
-    /// Writes the outcome and makes the future done; if it is flagged, despite that.
-    /// Returns whether it was flagged.
+    /// Writes the outcome and makes the future done, also if it is flagged. Returns whether it was flagged.
     fn advance_to_finished(&self) -> bool {
         // SAFETY: the model is the only one that uses this state.
         unsafe { self.state.claim() }.unwrap();
-        // SAFETY: claimed; nobody else writes.
+        // SAFETY: claimed; no other thread writes.
         unsafe {
             self.outcome.with_mut(|outcome| *outcome = 42);
             let from = [Phase::Setting];
@@ -462,7 +460,7 @@ impl Cell {
 }
 
 #[test]
-fn who_flags_before_a_future_is_finished_is_noticed() {
+fn a_flag_set_before_the_finish_is_noticed() {
     loom::model(|| {
         let cell = Cell::new();
         let worker = thread::spawn({
@@ -483,7 +481,7 @@ fn advancing_wakes_a_waiter_and_has_one_winner_against_cancelling() {
         let cell = Cell::new();
         let other = thread::spawn({
             let cell = Arc::clone(&cell);
-            // SAFETY: a pending future may be cancelled by anyone.
+            // SAFETY: any thread may cancel a pending future.
             move || unsafe {
                 cell.state
                     .advance(&[Phase::Pending], Phase::Cancelled, true)
@@ -501,7 +499,7 @@ fn advancing_wakes_a_waiter_and_has_one_winner_against_cancelling() {
 }
 
 #[test]
-fn a_cancelled_future_is_noticed_once_and_by_who_flagged_it() {
+fn a_cancellation_is_noticed_once_by_the_thread_that_flagged_it() {
     loom::model(|| {
         let cell = Cell::new();
         assert_eq!(cell.state.cancel(|| {}), Cancel::Now);

@@ -1,19 +1,20 @@
-//! The places of a list from which things are taken away, in any order.
+//! A list of indices from which any index can be removed.
 
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The places of a list that are not empty. Going through them again and again costs
-/// no more for those that have become empty.
+/// The places of a list that are not empty. Walking them again and again costs no more for places that have
+/// become empty.
 #[derive(Debug)]
 pub struct Places {
-    /// For each place, itself, or a later one before which all are empty; and the end.
+    /// For each place, the place itself or a later place, with only empty places between; the last entry is
+    /// the end.
     next: Vec<AtomicUsize>,
 }
 
 impl Places {
-    /// The places of a list of this length.
+    /// Makes a list of this length, with no place empty.
     #[must_use]
     pub fn new(length: usize) -> Self {
         Self {
@@ -33,7 +34,7 @@ impl Places {
         }
     }
 
-    /// The first place from `place` on that is not empty, or the end.
+    /// Returns the first place from `place` on that is not empty, or the end.
     fn find(&self, mut place: usize) -> usize {
         // ORDERING: Relaxed, here and below: all values that a place has are right, and
         // removing is exclusive.
@@ -49,7 +50,7 @@ impl Places {
         }
     }
 
-    /// The places that are not empty, in their order.
+    /// Returns the places that are not empty, in their order.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         let end = self.next.len() - 1;
         let mut from = 0;
@@ -66,7 +67,7 @@ mod tests {
     use super::Places;
 
     #[test]
-    fn what_is_removed_is_left_out_and_what_is_added_is_not() {
+    fn removed_places_are_left_out_and_added_places_are_not() {
         let mut places = Places::new(5);
         for (removed, left) in [(2, vec![0, 1, 3, 4]), (1, vec![0, 3, 4]), (4, vec![0, 3])] {
             places.remove(removed);

@@ -1,13 +1,12 @@
-//! The other side of a future, for those who write executors.
+//! `Promise`, the side of a future that sets its outcome, for code that implements executors.
 
-use super::Future;
-use super::state::Phase;
-use super::task::{Call, Outcome, TaskRef};
 use crate::error::{InvalidStateError, TaskError};
+use crate::future::Future;
+use crate::task::header::{Call, Outcome, TaskRef};
+use crate::task::state::Phase;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ptr;
 
 /// Makes a pending future, and the promise that sets its outcome.
 ///
@@ -19,7 +18,7 @@ use std::ptr;
 /// # Ok::<(), concurrent_futures::TaskError>(())
 /// ```
 pub fn promise<T>() -> (Promise<T>, Future<T>) {
-    let (ours, handle) = TaskRef::pair(Promised(PhantomData::<T>), ptr::null());
+    let (ours, handle) = TaskRef::pair(Promised(PhantomData::<T>), None);
     let promise = Promise {
         task: ours,
         output: PhantomData,
@@ -28,7 +27,7 @@ pub fn promise<T>() -> (Promise<T>, Future<T>) {
     (promise, unsafe { Future::new(handle) })
 }
 
-/// Stands for the call of a task that someone else carries out.
+/// Takes the place of a call, in a task that other code completes.
 struct Promised<T>(PhantomData<T>);
 
 impl<T> Call for Promised<T> {
@@ -43,7 +42,7 @@ impl<T> Call for Promised<T> {
     }
 }
 
-/// Sets the outcome of the [`Future`] it was made with, once.
+/// Sets the outcome of the [`Future`] that it was made with, once.
 ///
 /// Its methods are those that Python's `Future` has for executors. A promise that
 /// is dropped without an outcome fails the future with [`TaskError::Abandoned`].
@@ -54,7 +53,7 @@ pub struct Promise<T> {
     output: PhantomData<fn(T) -> T>,
 }
 
-/// Does not compile:
+/// The compiler refuses a promise of a value that lives too short:
 /// ```compile_fail
 /// use concurrent_futures::{Promise, promise};
 ///
@@ -72,11 +71,12 @@ struct TakesLongLivedValuesOnly;
 // SAFETY: the promise moves a `T` to the thread that takes it, and with `&self`
 // from any thread: one setter wins.
 unsafe impl<T: Send> Send for Promise<T> {}
-// SAFETY: as above; it never gives out a reference to the value.
+// SAFETY: with `&self`, one setter wins and moves a `T`; the promise never gives out a reference to the
+// value.
 unsafe impl<T: Send> Sync for Promise<T> {}
 
 impl<T> Promise<T> {
-    /// Says that the work begins, so that it cannot be cancelled any more.
+    /// Begins the work, so that the future cannot be cancelled any more.
     ///
     /// Returns false when the future was cancelled, and there is nothing to do;
     /// also when it was running or finished before.
@@ -85,7 +85,7 @@ impl<T> Promise<T> {
     /// ```
     /// let (promise, future) = concurrent_futures::promise::<u32>();
     /// assert!(promise.set_running_or_notify_cancel());
-    /// assert!(future.running());
+    /// assert!(future.is_running());
     /// assert!(!future.cancel());
     /// ```
     #[must_use = "work that was cancelled should not be done"]
@@ -131,7 +131,7 @@ impl<T> Promise<T> {
     }
 
     pub(crate) fn set_outcome(&self, outcome: Outcome<T>) -> Result<(), InvalidStateError> {
-        // SAFETY: as above; its call needs no drop.
+        // SAFETY: a promise completes its own task, whose call needs no drop.
         let claimed = unsafe { self.task.state().claim() };
         claimed.map_err(|phase| InvalidStateError {
             state: match phase {

@@ -1,40 +1,39 @@
 //! One thread that waits for many futures, and learns which of them are done.
 //!
-//! Each future that is waited for holds an [`Entry`] in its list. When it is
-//! done, the entry is pushed onto the ready list of its [`Watch`], from which the
-//! waiting thread takes it: a future costs one registration, however often the
-//! thread waits, and nobody looks at the others again.
+//! Each awaited future holds an [`Entry`] in its list. When the future is done, the entry is pushed onto the ready
+//! list of its [`Watch`], from which the waiting thread takes it. So a future costs one registration, however
+//! often the thread waits, and the thread does not look at the other futures again.
 //!
 //! # Protocol
-//! `head` is the newest ready entry, null when there is none, or `PARKED` when
-//! there is none and the watching thread sleeps.
+//! `head` is the newest ready entry, null when there is none, or `PARKED` when there is none and the watching
+//! thread sleeps.
 //!
-//! 1. Pushing is the last access of a finishing thread to the entry and to the
-//!    watch. If the push replaces `PARKED`, it also notifies the signal, of which
-//!    it has taken a share before.
-//! 2. The watching thread keeps watch and entries until each entry was taken from
-//!    the ready list or unregistered.
+//! 1. Pushing is the last access of a finishing thread to the entry and to the watch. If the push replaces
+//!    `PARKED`, the thread also notifies the signal, of which it has taken a share before.
+//! 2. The watching thread keeps watch and entries until each entry was taken from the ready list or
+//!    unregistered.
 
-use super::blocking::{NEVER, Stop};
-use super::state::{Action, Node, State};
-use super::task::TaskRef;
-use crate::signal::{Signal, Woken};
-use crate::sync::atomic::{AtomicPtr, Ordering};
-use crate::sync::{Arc, spin_until};
+use crate::future::blocking::{NEVER, Stop};
+use crate::runtime::os::signal::{Signal, Woken};
+use crate::runtime::spin::Spin;
+use crate::runtime::sync::Arc;
+use crate::runtime::sync::atomic::{AtomicPtr, Ordering};
+use crate::task::header::TaskRef;
+use crate::task::state::{Action, Node, State};
 use std::cell::Cell;
 use std::fmt;
 use std::ptr::{self, NonNull};
 use std::time::Instant;
 
-/// A future's entry: in its list, then in the ready list, then taken.
+/// A future's entry: first in the future's list, then in the ready list, then taken.
 #[repr(C)]
 pub(super) struct Entry {
     node: Node,
     watch: NonNull<Watch>,
-    /// The future's, which is kept as long as this is there.
+    /// The state of the future, which is kept as long as this is there.
     state: Cell<Option<NonNull<State>>>,
     index: usize,
-    /// Whether the entry is or may come to be in the ready list.
+    /// Whether the entry is in the ready list, or may come to be there.
     registered: Cell<bool>,
 }
 
@@ -107,7 +106,7 @@ impl Watch {
         }
         let mut chain = ptr::null_mut();
         while let Some(node) = NonNull::new(newest) {
-            // SAFETY: what was taken from the ready list is ours.
+            // SAFETY: nodes that this thread has taken from the ready list belong to this thread.
             unsafe {
                 newest = node.as_ref().take_next();
                 node.as_ref().set_next(chain);
@@ -117,8 +116,8 @@ impl Watch {
         chain
     }
 
-    /// Sleeps until there is a ready entry. False when the deadline passed first, or
-    /// `is_interrupted` when the signal came, or `stop` said so.
+    /// Sleeps until there is a ready entry. Returns false when the deadline passed first, `is_interrupted`
+    /// returned true after the signal, or `stop` returned true.
     fn sleep(
         &self,
         deadline: Option<Instant>,
@@ -126,7 +125,7 @@ impl Watch {
         stop: Stop<'_>,
     ) -> bool {
         let is_empty = || self.head.load(Ordering::Relaxed).is_null();
-        if spin_until(|| !is_empty()) {
+        if Spin::Thread.until(|| !is_empty()) {
             return true;
         }
         // ORDERING: Release, and Acquire on failure as in `take`.
@@ -143,7 +142,7 @@ impl Watch {
                 // A notification from before may hide that a signal of the system came.
                 || is_parked() && stop();
             if ends {
-                // Unless an entry comes at this very moment, nobody has come.
+                // Unless an entry comes at this very moment, the list is empty.
                 return self
                     .head
                     .compare_exchange(
@@ -164,9 +163,9 @@ impl Watch {
 /// Watch and entries are held by raw pointers, as other threads access them too.
 pub struct Watched {
     watch: NonNull<Watch>,
-    /// In blocks, so that entries stay where they are when others come.
+    /// The entries, in blocks, so that they stay where they are when others come.
     blocks: Vec<NonNull<[Entry]>>,
-    /// Taken from the ready list, and not yet handed out.
+    /// The entries that were taken from the ready list, and not yet handed out.
     ready: *mut Node,
 }
 
@@ -177,7 +176,7 @@ unsafe impl Send for Watched {}
 unsafe impl Sync for Watched {}
 
 impl Watched {
-    /// Watches nothing yet.
+    /// Makes a set that watches no future yet.
     #[allow(
         clippy::new_without_default,
         reason = "made in two places, for no generic code"
@@ -195,8 +194,8 @@ impl Watched {
         unsafe { self.watch.as_ref() }
     }
 
-    /// Watches futures, under consecutive numbers from `first`. Those that are
-    /// done already are told to `done` at once.
+    /// Watches futures, under consecutive numbers from `first`. Calls `done` at once for the futures that are
+    /// done already.
     ///
     /// # Safety
     /// Each task is kept until it was reported, or [`forget`](Self::forget) was
@@ -241,8 +240,8 @@ impl Watched {
         }
     }
 
-    /// Stops watching the future with this number. Its number may still be
-    /// reported, if it is done at this moment.
+    /// Stops watching the future with this number. The number may still be reported, if the future is done at
+    /// this moment.
     pub fn forget(&mut self, index: usize) {
         // Numbers rise, within blocks and from block to block.
         for block in self.blocks.iter().rev() {
@@ -256,16 +255,16 @@ impl Watched {
         }
     }
 
-    /// All entries, with the pointers under which they are registered.
+    /// Returns all entries, with the pointers under which they are registered.
     fn entries(&self) -> impl DoubleEndedIterator<Item = (NonNull<Entry>, &Entry)> {
         let pointers = self.blocks.iter().copied().flat_map(entries);
         // SAFETY: freed when this is dropped.
         pointers.map(|entry| (entry, unsafe { entry.as_ref() }))
     }
 
-    /// Waits for the next watched future that is done, and returns its number; `None`
-    /// when the deadline passed first, `is_interrupted` when its [signal](Self::signal) was
-    /// notified, or `stop` said so.
+    /// Waits for the next watched future that is done, and returns its number. Returns `None` when the
+    /// deadline passed first, `is_interrupted` returned true after the [signal](Self::signal), or `stop`
+    /// returned true.
     pub fn next(
         &mut self,
         deadline: Option<Instant>,
@@ -288,17 +287,17 @@ impl Watched {
         }
     }
 
-    /// Wakes the thread that waits in `next`.
+    /// Returns the signal that wakes the thread that waits in `next`.
     pub(super) fn signal(&self) -> Arc<Signal> {
         Arc::clone(&self.watch().signal)
     }
 
-    /// The number of a watched future that is done, if one is known to be.
+    /// Returns the number of a watched future that is done, if one is known to be.
     pub fn next_without_waiting(&mut self) -> Option<usize> {
         self.has_ready().then(|| self.next(None, || true, NEVER))?
     }
 
-    /// Whether a future is known to be done without waiting.
+    /// Returns whether a future is known to be done without waiting.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_null() || !self.watch().head.load(Ordering::Relaxed).is_null()
     }
@@ -347,7 +346,7 @@ impl Drop for Watched {
         for _ in 0..coming {
             self.next(None, || false, NEVER);
         }
-        // SAFETY: allocated in `add` and `new`; nobody refers to them any more.
+        // SAFETY: allocated in `add` and `new`; no pointer to them is left.
         unsafe {
             for block in self.blocks.drain(..) {
                 drop(Box::from_raw(block.as_ptr()));

@@ -1,18 +1,19 @@
 //! `wait`: blocks until some or all of many futures are done.
 
-use super::Future;
-use super::blocking::{NEVER, Stop, wait_in_grace, wait_until_done};
-use super::ready::Watched;
-use super::state::Phase;
-use super::task::TaskRef;
-use crate::current;
 use crate::deadlock::{self, Escape, Futures, Need, Wait};
-use crate::sync::{deadline_after, spin_turns};
+use crate::future::Future;
+use crate::future::blocking::{NEVER, Stop, wait_in_grace, wait_until_done};
+use crate::future::ready::Watched;
+use crate::runtime::spin::Spin;
+use crate::runtime::sync::deadline_after;
+use crate::task::current;
+use crate::task::header::TaskRef;
+use crate::task::state::Phase;
 use std::iter::zip;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// What [`wait`] waits for.
+/// The condition on which [`wait`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReturnWhen {
     /// All futures are done.
@@ -23,28 +24,28 @@ pub enum ReturnWhen {
     FirstException,
 }
 
-/// What [`wait`] was given, divided.
+/// The futures that were given to [`wait`], divided into done and not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoneAndNotDone<F> {
-    /// Finished or cancelled, in the order in which they were given.
+    /// The futures that are finished or cancelled, in the order in which they were given.
     pub done: Vec<F>,
-    /// The others, in the order in which they were given.
+    /// The other futures, in the order in which they were given.
     pub not_done: Vec<F>,
 }
 
 mod sealed {
-    use crate::future::TaskRef;
+    use crate::task::TaskRef;
 
-    /// What has a task behind it.
+    /// The engine's part of [`Waitable`](super::Waitable): access to the task behind a future.
     ///
-    /// Its method can be called by all who know that a type is [`Waitable`](super::Waitable),
-    /// which programs do. The task is not for them, and so the method asks for a [`Seal`].
+    /// Programs know types that are [`Waitable`](super::Waitable), and could call a method of this trait.
+    /// The task is not for them, and so the method asks for a [`Seal`].
     ///
     /// # Safety
     /// It is the same task at each call, also after the value was moved, and the task stays as long
     /// as the value does.
     pub unsafe trait HasTask {
-        /// That task.
+        /// Returns the task behind the future.
         fn task(&self, seal: Seal) -> &TaskRef;
     }
 
@@ -58,16 +59,15 @@ mod sealed {
 }
 pub use sealed::{HasTask, Seal};
 
-/// The task behind a future.
+/// Returns the task behind a future.
 pub(crate) fn task_of<F: HasTask + ?Sized>(future: &F) -> &TaskRef {
     future.task(Seal::ENGINE)
 }
 
-/// What [`wait`] and [`as_completed`](super::as_completed) accept: a [`Future`], a
-/// reference to one, a pair of anything and one of these, or a box of any.
+/// A future that [`wait`] and [`as_completed`](super::as_completed) accept. It is a [`Future`], a reference
+/// to a future, a pair of anything and a future, or a box of any of these.
 ///
-/// Futures of different types can be waited for together as
-/// `Box<dyn Waitable>` or `&dyn Waitable`.
+/// Futures of different types can be waited for together as `Box<dyn Waitable>` or `&dyn Waitable`.
 pub trait Waitable: HasTask {}
 
 impl<F: HasTask + ?Sized> Waitable for F {}
@@ -79,28 +79,28 @@ unsafe impl<T> HasTask for Future<T> {
     }
 }
 
-// SAFETY: as for what it refers to.
+// SAFETY: the task is that of the inner type, whose implementation keeps the contract.
 unsafe impl<F: HasTask + ?Sized> HasTask for &F {
     fn task(&self, seal: Seal) -> &TaskRef {
         (**self).task(seal)
     }
 }
 
-// SAFETY: as for what it refers to.
+// SAFETY: the task is that of the inner type, whose implementation keeps the contract.
 unsafe impl<F: HasTask + ?Sized> HasTask for &mut F {
     fn task(&self, seal: Seal) -> &TaskRef {
         (**self).task(seal)
     }
 }
 
-// SAFETY: as for what it refers to.
+// SAFETY: the task is that of the inner type, whose implementation keeps the contract.
 unsafe impl<F: HasTask + ?Sized> HasTask for Box<F> {
     fn task(&self, seal: Seal) -> &TaskRef {
         (**self).task(seal)
     }
 }
 
-// SAFETY: as for its second part.
+// SAFETY: the task is that of the second part, whose implementation keeps the contract.
 unsafe impl<K, F: HasTask> HasTask for (K, F) {
     fn task(&self, seal: Seal) -> &TaskRef {
         self.1.task(seal)
@@ -113,9 +113,8 @@ unsafe impl<K, F: HasTask> HasTask for (K, F) {
 /// A call that finds what it waits for does nothing but divide. The futures may
 /// be given by value or by reference, alone or as pairs with a key.
 ///
-/// On a worker thread, if the futures can never be done because they wait for the
-/// calling task, the call returns at once, and asking such a future for its result
-/// tells the cycle.
+/// On a worker thread, the futures may wait for the calling task, so that they can never be done. Then the
+/// call returns at once. Asked for its result, such a future returns an error that names the cycle.
 ///
 /// Source of the semantics: [`concurrent.futures.wait`][python].
 ///
@@ -159,8 +158,8 @@ where
     }
 }
 
-/// Blocks until all futures are done, the deadline passes, one of them can never be
-/// done, or `stop` says so.
+/// Blocks until all futures are done, the deadline passes, one of the futures can never be done, or `stop`
+/// returns true.
 pub fn wait_for_all<F: HasTask>(futures: &[F], deadline: Option<Instant>, stop: Stop<'_>) {
     // One after the other: each is registered with only if it is reached before it is
     // done.
@@ -190,16 +189,17 @@ where
     DoneAndNotDone { done, not_done }
 }
 
-/// Whether a future that is done has an error; cancelled is none.
+/// Returns whether a future that is done has an error. Being cancelled is none.
 ///
 /// # Safety
-/// Nobody takes the outcome meanwhile: the caller borrows the handle, or the face's outcomes stay.
+/// No thread takes the outcome meanwhile: the caller borrows the handle, or the frontend's outcomes stay.
 pub unsafe fn has_failed(task: &TaskRef) -> bool {
-    // SAFETY: finished; the rest is promised by the caller.
+    // SAFETY: the future is finished and its outcome not taken, and the caller makes sure that no thread
+    // takes the outcome meanwhile.
     task.state().phase() == Phase::Finished && !task.taken() && unsafe { task.failed() }
 }
 
-/// Waits until one of the futures is done for which `enough` holds, or all are.
+/// Waits until one of the futures is done and satisfies `enough`, or all are done.
 fn wait_first<F: Waitable>(
     divided: DoneAndNotDone<F>,
     deadline: Option<Instant>,
@@ -212,19 +212,22 @@ fn wait_first<F: Waitable>(
     divide_further(divided)
 }
 
-/// Blocks until one of these futures is done for which `enough` holds, all are done,
-/// the deadline passes, none of them can ever be done, or `stop` says so.
+/// Blocks until one of these futures is done and satisfies `enough`, or all are done. The wait also ends when
+/// the deadline passes, when none of the futures can ever be done, or when `stop` returns true.
 pub fn wait_for_first<F: HasTask>(
     pending: &[F],
     deadline: Option<Instant>,
     enough: impl Fn(&TaskRef) -> bool,
     stop: Stop<'_>,
 ) {
-    // To register with many takes longer than what is waited for, often: that is why we look
-    // at all of them a few times, and register with some at a time.
+    // Registering with many futures often takes longer than the awaited event. So the thread looks at all of
+    // them a few times first, and then registers with some at a time.
     let looks = LOOKS / pending.len().max(1);
     let is_enough = |future: &F| task_of(future).state().is_done() && enough(task_of(future));
-    if looks < LOOKS && spin_turns(looks, || pending.iter().any(is_enough)) {
+    if looks < LOOKS
+        && Spin::Looks(u32::try_from(looks).unwrap_or(u32::MAX))
+            .until(|| pending.iter().any(is_enough))
+    {
         return;
     }
     let mut blocks = pending.chunks(BLOCK).zip((0..).step_by(BLOCK));
@@ -258,15 +261,14 @@ pub fn wait_for_first<F: HasTask>(
     }
 }
 
-/// With how many futures to register before looking whether one is done.
+/// The number of futures to register with before looking whether one is done.
 const BLOCK: usize = 64;
 
-/// How many looks at futures take about as long as a thread needs to hand over to another.
+/// The number of looks at futures that take about as long as a hand-over to another thread.
 const LOOKS: usize = 8192;
 
-/// The next watched future that is done; `None` when the deadline passed, or
-/// when a worker could wait forever, for none of `needed` will finish, or when `stop`
-/// said so.
+/// Waits for the next watched future that is done. Returns `None` when the deadline passed, when a worker
+/// could wait forever because none of `needed` will finish, or when `stop` returned true.
 pub fn next_ready(
     watched: &mut Watched,
     deadline: Option<Instant>,
@@ -286,7 +288,7 @@ pub fn next_ready(
                 is_timed: deadline.is_some(),
                 escape: Escape::Error(watched.signal()),
             };
-            // A deadlock ends the wait; whoever asks one of the futures learns the cycle.
+            // A deadlock ends the wait; each of the futures reports the cycle when asked.
             let blocking = deadlock::block(worker, wait).ok()?;
             watched.next(deadline, || blocking.interrupted().is_some(), stop)
         }
@@ -294,8 +296,8 @@ pub fn next_ready(
     })
 }
 
-/// Moves what has become done, keeping the order in which futures were given
-/// among those that were found together.
+/// Moves the futures that have become done, keeping the order in which futures were given among those that
+/// were found together.
 fn divide_further<F: Waitable>(divided: DoneAndNotDone<F>) -> DoneAndNotDone<F> {
     let DoneAndNotDone { mut done, not_done } = divided;
     let more = divide(not_done);

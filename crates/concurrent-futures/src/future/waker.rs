@@ -1,22 +1,22 @@
 //! An asynchronous task that waits for a future.
 
-use super::state::{Action, Node, State};
-use crate::panic::{drop_quietly, log_panic};
-use crate::sync::{Arc, Mutex, lock};
+use crate::runtime::sync::{Arc, Mutex, lock};
+use crate::task::panic::{drop_quietly, log_panic};
+use crate::task::state::{Action, Node, State};
 use std::ptr::NonNull;
 use std::task::Waker;
 
-/// A waker's entry in the list. Two own it: the handle, and the list until the
-/// node is notified or unregistered.
+/// A waker's entry in the list. It has two owners: the handle, and the list until the node is notified or
+/// unregistered.
 #[repr(C)]
 pub(super) struct WakerNode {
     node: Node,
     waker: Mutex<Option<Waker>>,
 }
 
-// SAFETY: the node is changed under the rules of the list only.
+// SAFETY: the node is changed under the rules of the list only, and the waker under its mutex.
 unsafe impl Send for WakerNode {}
-// SAFETY: as above.
+// SAFETY: the node is changed under the rules of the list only, and the waker under its mutex.
 unsafe impl Sync for WakerNode {}
 
 impl WakerNode {
@@ -34,8 +34,8 @@ impl WakerNode {
     }
 }
 
-/// A handle's share of its entry, which is made when the handle is first polled;
-/// given back by `stop`.
+/// A handle's share of the waker's entry. The share is made when the handle is first polled, and given back by
+/// `stop`.
 ///
 /// A pointer instead of an `Arc`, as lints would take a future for a key whose hash can
 /// change otherwise.
@@ -43,8 +43,8 @@ impl WakerNode {
 pub(super) struct Awaiting(Option<NonNull<WakerNode>>);
 
 impl Awaiting {
-    /// Returns whether the future is done; otherwise sees to it that `waker` is
-    /// woken when it is.
+    /// Returns whether the future is done. Otherwise registers `waker`, which is woken when the future is
+    /// done.
     pub(super) fn poll(&mut self, state: &State, waker: &Waker) -> bool {
         if state.is_done() {
             return true;
@@ -107,6 +107,6 @@ fn into_pointer(share: Arc<WakerNode>) -> NonNull<WakerNode> {
 /// # Safety
 /// The pointer stands for a share, which is given back once.
 unsafe fn give_back(share: NonNull<WakerNode>) {
-    // SAFETY: promised by the caller.
+    // SAFETY: the pointer stands for a share, which is given back once: here.
     drop(unsafe { Arc::from_raw(share.as_ptr().cast_const()) });
 }

@@ -1,26 +1,25 @@
-//! How a pool of processes is made.
+//! The builder of a process pool.
 
 #![forbid(unsafe_code)]
 
-use super::codec::{self, Bytes};
-use super::error::{TransferError, TransferStep};
-use super::executor::ProcessPoolExecutor;
-use super::failure::Failure;
-use super::function::{self, Invoke};
-use super::host::{PoolSettings, WorkerHost};
-use super::image::image;
-use super::init::is_initialized;
-use super::observed::Observed;
-use super::options::{StartMethod, TaskOptions};
-use super::pool::Pool;
-use super::supervisor;
-use crate::error::BuildError;
+use crate::error::process::{TransferError, TransferStep};
+use crate::error::{BuildError, MAX_WORKERS};
 use crate::executor::{Function, Value};
-use crate::future::Outcome;
+use crate::limit::PendingLimit;
 use crate::observer::Observer;
-use crate::panic;
-use crate::thread::limit::PendingLimit;
-use crate::thread::{InitializerOutcome, MAX_WORKERS};
+use crate::process::codec::{self, Bytes};
+use crate::process::executor::ProcessPoolExecutor;
+use crate::process::failure::Failure;
+use crate::process::function::{self, Invoke};
+use crate::process::options::{OnWorkerDeath, StartMethod, TaskOptions};
+use crate::process::pool::observed::Observed;
+use crate::process::pool::settings::Settings;
+use crate::process::pool::{Pool, supervisor};
+use crate::process::spawner::Program;
+use crate::process::worker::init::is_initialized;
+use crate::runtime::os::image::image;
+use crate::task::{Outcome, panic};
+use crate::thread::InitializerOutcome;
 use std::any::type_name;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -28,127 +27,42 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
-
-/// What a pool was made with.
-pub(super) struct Settings {
-    pub(super) max_workers: usize,
-    pub(super) max_tasks_per_child: Option<usize>,
-    pub(super) start_method: StartMethod,
-    pub(super) start_timeout: Duration,
-    /// Its place, and its argument.
-    pub(super) initializer: Option<(u64, Arc<[u8]>)>,
-    pub(super) memory_limit: Option<u64>,
-    pub(super) clear_environment: bool,
-    pub(super) environment: Vec<(OsString, Option<OsString>)>,
-    pub(super) current_dir: Option<PathBuf>,
-    pub(super) program: Option<OsString>,
-    pub(super) strict: bool,
-    pub(super) options: TaskOptions,
-    /// The bound on pending tasks.
-    pub(super) limit: Option<Arc<PendingLimit>>,
-    pub(super) observed: Option<Arc<Observed>>,
-    /// What starts the workers, if they are not this program, started anew.
-    pub(super) host: Option<Arc<dyn WorkerHost>>,
-    /// Whether the host's workers are to cost as few descriptors as can be.
-    pub(super) is_lean: bool,
-}
-
-impl Settings {
-    /// Those of a pool of another face.
-    pub(super) fn of_host(settings: &PoolSettings, host: Arc<dyn WorkerHost>) -> Self {
-        Self {
-            max_workers: settings.max_workers,
-            max_tasks_per_child: settings.max_tasks_per_child,
-            start_timeout: Duration::MAX,
-            memory_limit: settings.memory_limit,
-            strict: settings.strict,
-            host: Some(host),
-            is_lean: is_lean(settings.max_workers),
-            ..Self::default()
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_workers: thread::available_parallelism().map_or(1, usize::from),
-            max_tasks_per_child: None,
-            start_method: StartMethod::default(),
-            start_timeout: Duration::from_mins(1),
-            initializer: None,
-            memory_limit: None,
-            clear_environment: false,
-            environment: Vec::new(),
-            current_dir: None,
-            program: None,
-            strict: false,
-            options: TaskOptions::new(),
-            limit: None,
-            observed: None,
-            host: None,
-            is_lean: false,
-        }
-    }
-}
-
-/// Returns whether this many workers of a host would take more than half of the descriptors that this
-/// process may have.
-fn is_lean(max_workers: usize) -> bool {
-    /// Socket, lane and pidfd, and two that the host has for itself.
-    const EACH: u64 = 5;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.is_some_and(|limit| EACH.saturating_mul(max_workers as u64) > limit / 2)
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("max_workers", &self.max_workers)
-            .field("max_tasks_per_child", &self.max_tasks_per_child)
-            .field("start_method", &self.start_method)
-            .field("memory_limit", &self.memory_limit)
-            .field("strict", &self.strict)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Makes a [`ProcessPoolExecutor`]; see [`ProcessPoolExecutor::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
 #[derive(Default)]
 pub struct ProcessPoolExecutorBuilder {
     settings: Settings,
-    /// Why the initializer does not travel.
+    program: Program,
+    start_method: StartMethod,
+    /// The reason why the initializer cannot be sent to workers.
     initializer_error: Option<TransferError>,
     max_pending: Option<usize>,
 }
 
 impl ProcessPoolExecutorBuilder {
-    /// The number of worker processes that the pool may have; by default the number of
-    /// CPUs that the process may use.
+    /// Sets the number of worker processes that the pool may have. The default is the number of CPUs that the
+    /// process may use.
     pub fn max_workers(mut self, max_workers: usize) -> Self {
         self.settings.max_workers = max_workers;
         self
     }
 
-    /// How workers are started; by default [`StartMethod::Spawn`].
+    /// Sets the start method of workers. The default is [`StartMethod::Spawn`].
     pub fn start_method(mut self, method: StartMethod) -> Self {
-        self.settings.start_method = method;
+        self.start_method = method;
         self
     }
 
-    /// How long a worker may take from its start until it can work, with its initializer;
-    /// by default a minute. One that takes longer is killed.
+    /// Sets how long a worker may take from its start until it can work, with its initializer. The default is
+    /// a minute. A worker that takes longer is killed.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.settings.start_timeout = timeout;
         self
     }
 
-    /// Ends a worker after so many tasks, and starts another; by default workers live as
-    /// long as the pool.
+    /// Ends a worker after this many tasks, and starts another. By default workers live as long as the pool.
     ///
     /// # Examples
     /// ```
@@ -168,7 +82,7 @@ impl ProcessPoolExecutorBuilder {
         self
     }
 
-    /// Has each worker call `initializer(argument)` before its first task.
+    /// Makes each worker call `initializer(argument)` before its first task.
     ///
     /// If it returns an error or panics, the pool is broken: pending futures fail with
     /// [`TaskError::Broken`](crate::TaskError::Broken), and so does `submit`.
@@ -217,69 +131,79 @@ impl ProcessPoolExecutorBuilder {
         self
     }
 
-    /// Limits the memory that each worker may take for data, in bytes (`RLIMIT_DATA`);
-    /// by default there is no limit. A worker that asks for more is refused, which ends
-    /// most programs: the task fails as when a worker dies.
+    /// Limits the memory that each worker may take for data, in bytes (`RLIMIT_DATA`). By default there is no
+    /// limit. A worker that asks for more is refused, which ends most programs: the task fails as when a
+    /// worker dies.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = Some(bytes);
         self
     }
 
-    /// Sets a variable in the environment of workers, which is otherwise that of this
-    /// process at the moment when they start.
+    /// Sets a variable in the environment of workers. Apart from such variables, the environment is that of
+    /// this process at the moment when a worker starts.
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         let (key, value) = (key.as_ref().to_owned(), value.as_ref().to_owned());
-        self.settings.environment.push((key, Some(value)));
+        self.program.environment.push((key, Some(value)));
         self
     }
 
     /// Removes a variable from the environment of workers.
     pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
         let key = key.as_ref().to_owned();
-        self.settings.environment.push((key, None));
+        self.program.environment.push((key, None));
         self
     }
 
-    /// Has workers begin with an empty environment, but for what
-    /// [`env`](Self::env) sets.
+    /// Starts workers with an empty environment, except for the variables that [`env`](Self::env) sets.
     pub fn env_clear(mut self) -> Self {
-        self.settings.environment.clear();
-        self.settings.clear_environment = true;
+        self.program.environment.clear();
+        self.program.clear_environment = true;
         self
     }
 
-    /// The folder that workers work in, by default that of this process at the moment
-    /// when they start.
+    /// Sets the working folder of workers. The default is that of this process at the moment when a worker
+    /// starts.
     pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.settings.current_dir = Some(folder.into());
+        self.program.current_dir = Some(folder.into());
         self
     }
 
-    /// The program that workers are, by default the executable that this process runs,
-    /// even if its file was deleted or replaced since. It must be of the same build: for
-    /// programs that were started by something else than themselves, as under an emulator.
+    /// Sets the program that workers run. The default is the executable of this process, even if its file was
+    /// deleted or replaced since. The program must be of the same build. For processes that were not started
+    /// by their own executable, as under an emulator.
     pub fn program(mut self, path: impl Into<OsString>) -> Self {
-        self.settings.program = Some(path.into());
+        self.program.path = Some(path.into());
         self
     }
 
-    /// Whether the death of a worker breaks the pool, as it does in `CPython`: all
-    /// pending futures fail, and nothing more is accepted. By default only the task
-    /// fails that the worker was running.
-    pub fn strict(mut self, strict: bool) -> Self {
-        self.settings.strict = strict;
+    /// Sets the effect of a worker's death. By default, only the task fails that the worker was running.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{OnWorkerDeath, ProcessPoolExecutor};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder()
+    ///     .on_worker_death(OnWorkerDeath::Break)
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_worker_death(mut self, effect: OnWorkerDeath) -> Self {
+        self.settings.on_worker_death = effect;
         self
     }
 
-    /// How tasks are run that [`submit`](ProcessPoolExecutor::submit) and
-    /// [`map`](ProcessPoolExecutor::map) make; by default without time limit and retries.
+    /// Sets the options of tasks that [`submit`](ProcessPoolExecutor::submit) and
+    /// [`map`](ProcessPoolExecutor::map) make. By default there is no time limit and no retry.
     pub fn task_options(mut self, options: TaskOptions) -> Self {
         self.settings.options = options;
         self
     }
 
-    /// Bounds the number of pending tasks: `submit` and `map` wait for room. Those that were
-    /// handed to a worker do not count, as do those that run. By default there is no bound.
+    /// Bounds the number of pending tasks: `submit` and `map` wait for room. Dispatched and running tasks do
+    /// not count. By default there is no bound.
     ///
     /// # Examples
     /// ```
@@ -298,14 +222,13 @@ impl ProcessPoolExecutorBuilder {
         self
     }
 
-    /// Has `observer` told what becomes of each task. It is called by whoever has to do with
-    /// the task at that moment: the thread that submits, one that waits, or one of the
-    /// pool's. A task is started when it is the next that its worker runs; one that is
-    /// repeated is reported as started once.
+    /// Reports the events of each task to `observer`, in the thread that causes the event. That is a thread
+    /// that submits, a thread that waits, or a thread of the pool. A task is started when it is the next that
+    /// its worker runs. A repeated task is reported as started once.
     ///
     /// # Examples
     /// ```
-    /// use concurrent_futures::{FutureId, Observer, ProcessPoolExecutor};
+    /// use concurrent_futures::{Shutdown, FutureId, Observer, ProcessPoolExecutor};
     /// use std::sync::Arc;
     /// use std::sync::atomic::{AtomicUsize, Ordering};
     ///
@@ -323,13 +246,21 @@ impl ProcessPoolExecutorBuilder {
     /// let finished = Arc::new(Finished::default());
     /// let pool = ProcessPoolExecutor::builder().observer(Arc::clone(&finished)).build()?;
     /// pool.map(f64::sqrt, [1.0, 4.0, 9.0])?.for_each(drop);
-    /// pool.shutdown(true, false);
+    /// pool.shutdown(Shutdown::Wait);
     /// assert_eq!(finished.0.load(Ordering::Relaxed), 3);
     /// # Ok(())
     /// # }
     /// ```
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
         self.settings.observed = Some(Arc::new(Observed::new(Box::new(observer))));
+        self
+    }
+
+    /// Counts the pool among those of a recording that was started with
+    /// [`only_named_pools`](crate::RecordingOptions::only_named_pools). Other recordings have all pools.
+    #[cfg(feature = "recording")]
+    pub fn recording(self, recording: &crate::Recording) -> Self {
+        recording.add_pool(self.settings.recorded.number());
         self
     }
 
@@ -361,28 +292,28 @@ impl ProcessPoolExecutorBuilder {
             (_, Some(0)) => return Err(BuildError::ZeroTasks),
             _ => {}
         }
-        if self.max_pending == Some(0) {
-            return Err(BuildError::ZeroPending);
-        }
-        self.settings.limit = self.max_pending.map(PendingLimit::new);
+        self.settings.limit = PendingLimit::bound(self.max_pending)?;
         if let Some(error) = self.initializer_error {
             return Err(BuildError::Transfer(error));
         }
         image()?;
         panic::install_hook();
-        let pool = Pool::new(self.settings)?;
+        let spawner = self
+            .program
+            .spawner(self.start_method, self.settings.start_timeout);
+        let pool = Pool::new(self.settings, spawner)?;
         supervisor::start(&pool)?;
         Ok(ProcessPoolExecutor::from_pool(pool))
     }
 }
 
-/// The error of a function that lies in a shared library.
-pub(super) fn not_ours<F>() -> TransferError {
+/// Returns the error of a function that lies in a shared library.
+pub(crate) fn not_ours<F>() -> TransferError {
     let why = "it is not in the executable, but in a shared library";
     TransferError::new::<F>(TransferStep::Function, why.to_owned())
 }
 
-/// Calls an initializer.
+/// The call of an initializer.
 struct Initialize<F, A, R>(PhantomData<fn(F, A) -> R>);
 
 impl<F, A, R> Invoke for Initialize<F, A, R>

@@ -1,20 +1,21 @@
-//! Values as bytes: by serde and postcard; what is bytes already, as it is.
+//! Values as bytes: by serde and postcard, except for values that are bytes already.
 
 #![forbid(unsafe_code)]
 
 use crate::executor::Value;
 use std::any::Any;
+use std::any::TypeId;
 use std::borrow::Cow;
+use std::time::Duration;
 
-/// Values up to this length are copied, so that a buffer can be used again; longer ones
-/// are moved.
+/// The length up to which values are copied, so that a buffer can be used again. Longer values are moved.
 const COPIED: usize = 1024;
 
 /// Appends a value to `bytes`, which is empty.
 ///
 /// # Errors
-/// What serde says.
-pub(super) fn encode<T: Value>(value: T, bytes: &mut Vec<u8>) -> Result<(), String> {
+/// The error of serde.
+pub(crate) fn encode<T: Value>(value: T, bytes: &mut Vec<u8>) -> Result<(), String> {
     let mut value = Some(value);
     if let Some(own) = take_bytes(&mut value) {
         if own.len() <= COPIED {
@@ -33,11 +34,11 @@ pub(super) fn encode<T: Value>(value: T, bytes: &mut Vec<u8>) -> Result<(), Stri
     }
 }
 
-/// Makes a value of bytes.
+/// Makes a value from bytes.
 ///
 /// # Errors
-/// What serde says.
-pub(super) fn decode<T: Value>(bytes: Bytes<'_>) -> Result<T, String> {
+/// The error of serde.
+pub(crate) fn decode<T: Value>(bytes: Bytes<'_>) -> Result<T, String> {
     let mut value = None::<T>;
     match put_bytes(&mut value, bytes)? {
         None => value.ok_or_else(String::new),
@@ -49,22 +50,31 @@ pub(super) fn decode<T: Value>(bytes: Bytes<'_>) -> Result<T, String> {
     }
 }
 
-/// Bytes that may be taken.
+/// Bytes that may be moved out.
 #[derive(Debug)]
-pub(super) enum Bytes<'a> {
+pub(crate) enum Bytes<'a> {
     Borrowed(&'a [u8]),
     Owned(Vec<u8>),
 }
 
+impl<'a> From<Cow<'a, [u8]>> for Bytes<'a> {
+    fn from(bytes: Cow<'a, [u8]>) -> Self {
+        match bytes {
+            Cow::Borrowed(bytes) => Self::Borrowed(bytes),
+            Cow::Owned(bytes) => Self::Owned(bytes),
+        }
+    }
+}
+
 impl<'a> Bytes<'a> {
-    pub(super) fn into_cow(self) -> Cow<'a, [u8]> {
+    pub(crate) fn into_cow(self) -> Cow<'a, [u8]> {
         match self {
             Self::Borrowed(bytes) => Cow::Borrowed(bytes),
             Self::Owned(bytes) => Cow::Owned(bytes),
         }
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,
             Self::Owned(bytes) => bytes,
@@ -79,7 +89,7 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Takes a value that is bytes already.
+/// Takes the bytes out of a value that is bytes already.
 fn take_bytes<T: 'static>(value: &mut Option<T>) -> Option<Vec<u8>> {
     let value: &mut dyn Any = value;
     if let Some(bytes) = value.downcast_mut::<Option<Vec<u8>>>() {
@@ -94,7 +104,7 @@ fn take_bytes<T: 'static>(value: &mut Option<T>) -> Option<Vec<u8>> {
     None
 }
 
-/// Makes a value that is bytes; gives the bytes back if it is none.
+/// Makes a value that consists of bytes. Gives the bytes back if the type is another.
 fn put_bytes<'a, T: 'static>(
     value: &mut Option<T>,
     bytes: Bytes<'a>,
@@ -110,6 +120,42 @@ fn put_bytes<'a, T: 'static>(
         return Ok(Some(bytes));
     }
     Ok(None)
+}
+
+/// Returns whether values of a type are made and dropped by code that is known to be short.
+pub(crate) fn is_plain<T: 'static>() -> bool {
+    let ours = TypeId::of::<T>();
+    macro_rules! is_one_of {
+        ($($plain:ty),* $(,)?) => {
+            false $(
+                || ours == TypeId::of::<$plain>()
+                || ours == TypeId::of::<Option<$plain>>()
+                || ours == TypeId::of::<Vec<$plain>>()
+            )*
+        };
+    }
+    is_one_of![
+        (),
+        bool,
+        char,
+        u8,
+        u16,
+        u32,
+        u64,
+        u128,
+        usize,
+        i8,
+        i16,
+        i32,
+        i64,
+        i128,
+        isize,
+        f32,
+        f64,
+        String,
+        Vec<u8>,
+        Duration,
+    ]
 }
 
 #[cfg(test)]
@@ -163,8 +209,15 @@ mod tests {
     }
 
     #[test]
-    fn left_over_bytes_are_an_error() {
+    fn trailing_bytes_are_an_error() {
         assert!(decode::<u8>(Bytes::Borrowed(&[1, 2])).is_err());
         assert!(decode::<()>(Bytes::Borrowed(&[0])).is_err());
+    }
+
+    #[test]
+    fn only_types_of_the_standard_library_without_type_parameters_of_others_are_plain() {
+        struct Own;
+        assert!(is_plain::<u64>() && is_plain::<Vec<u8>>() && is_plain::<Option<String>>());
+        assert!(!is_plain::<Own>() && !is_plain::<Vec<Own>>() && !is_plain::<Box<Own>>());
     }
 }

@@ -2,56 +2,54 @@
 
 #![forbid(unsafe_code)]
 
-use super::builder::{ProcessPoolExecutorBuilder, not_ours};
-use super::codec;
-use super::error::{TransferError, TransferStep};
-use super::function::{self, Chunk, Fallible, Invoke, Plain};
-use super::options::TaskOptions;
-use super::pool::Pool;
-use super::task::Task;
+use crate::error::process::{TransferError, TransferStep};
 use crate::error::{BuildError, SubmitError, TaskError};
-use crate::executor::{Executor, Function, Value};
+use crate::executor::{Executor, Function, Value, executor_by_own_methods};
 use crate::future::Future;
 use crate::future::blocking::NEVER;
+use crate::limit::WhenFull;
 use crate::map::{BufferedMap, Map, MapOptions};
-use crate::thread::limit::WhenFull;
-use rustix::process::Signal;
+use crate::process::builder::{ProcessPoolExecutorBuilder, not_ours};
+use crate::process::codec;
+use crate::process::function::{self, Chunk, Fallible, Invoke, Plain};
+use crate::process::options::TaskOptions;
+use crate::process::pool::Pool;
+use crate::process::pool::task::Task;
+use crate::runtime::os::process::Signal;
+use crate::shutdown::Shutdown;
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::ptr;
 use std::sync::Arc;
 
 /// An executor whose workers are processes: the same program, started anew.
 ///
-/// A task is a function, or a closure that captures nothing, and its argument; argument
-/// and result travel by [`serde`] (`Vec<u8>`, `String` and `Box<[u8]>` as they are). A
-/// task that crashes its worker, or is killed for its time limit, fails its own future;
-/// the others go on, and the pool replaces the worker. Tasks start in the order in which
-/// they were submitted. Dropping the executor waits for its tasks and ends its workers.
+/// A task is a function, or a closure that captures nothing, and its argument. Argument and result are sent by
+/// [`serde`] (`Vec<u8>`, `String` and `Box<[u8]>` unchanged). A task that crashes its worker, or is killed
+/// for its time limit, fails its own future. The other tasks go on, and the pool replaces the worker. Tasks
+/// start in the order in which they were submitted. Dropping the executor waits for its tasks and ends its
+/// workers.
 ///
 /// [`init`](crate::init) must be called first in `main`, as workers begin there.
 ///
 /// # Workers
-/// They are started when there are tasks for them, with the arguments of this process,
-/// and, unless the [builder](ProcessPoolExecutorBuilder) says otherwise, its environment
-/// and its folder at that moment. Standard output and error are those of this process;
-/// standard input is empty. What a task changes (the folder, statics, descriptors) is there
-/// for later tasks of the same worker. A worker may have pools of its own.
+/// Workers are started when there are tasks for them. They get the arguments of this process and, unless the
+/// [builder](ProcessPoolExecutorBuilder) says otherwise, its environment and its folder at that moment. Standard
+/// output and error are those of this process; standard input is empty. A task's changes of its process (the
+/// folder, statics, descriptors) stay for later tasks of the same worker. A worker may have pools of its own.
 ///
-/// Workers that die before they can work are replaced, too. While another works, the pool tries
-/// again with pauses that grow to 1.28 seconds; without any, three deaths in a row break it.
+/// The pool also replaces workers that die before they can work. While another worker works, the pool tries
+/// again after pauses that grow to 1.28 seconds; otherwise three consecutive deaths break the pool.
 ///
-/// When this process ends, however it does, its workers are killed. Ctrl-C in a terminal
+/// When this process ends, for whatever reason, its workers are killed. Workers ignore Ctrl-C in a terminal, which
 /// is left to this process.
 ///
 /// # Safety: values without size
 /// The compiler cannot tell a closure that captures nothing from one that captures values without
-/// size only: both have no size. The worker makes such a closure anew, and with it what it captures.
-/// For nearly all types that is no more than a copy. But some libraries use a value without size as
-/// a *token*: it exists only after something was done in this process (a library was set up, a
-/// privilege was checked), and `unsafe` code relies on that. In the worker nothing was done, and the
-/// token is a lie.
+/// size only: both have no size. The worker makes such a closure anew, together with its captures. For nearly all
+/// types that is just a copy. But some libraries use a value without size as a *token*. The token exists only
+/// after something was done in this process: a library was set up, or a privilege was checked. The library's
+/// `unsafe` code relies on that. In the worker this was not done, and the token proves something false.
 ///
 /// So no closure may capture a token, nor may an initializer. The task gets its token in the worker:
 /// ```
@@ -88,9 +86,9 @@ use std::sync::Arc;
 /// ```
 ///
 /// # Callbacks
-/// They run in a thread of the pool that does nothing else, one after the other: one that
-/// takes long delays the others, and nothing else. It may submit tasks and wait for them,
-/// but not for a future that has callbacks itself, which run after it.
+/// Callbacks run one after the other, in a thread of the pool that does nothing else. A callback that takes
+/// long delays other callbacks only. It may submit tasks and wait for them, but not for a future that has
+/// callbacks itself, which run after it.
 ///
 /// Source of the semantics:
 /// [`concurrent.futures.ProcessPoolExecutor`][python].
@@ -127,11 +125,11 @@ pub struct ProcessPoolExecutor {
 }
 
 impl ProcessPoolExecutor {
-    /// A pool with the default settings; see [`ProcessPoolExecutorBuilder`].
+    /// Makes a pool with the default settings; see [`ProcessPoolExecutorBuilder`].
     ///
     /// # Errors
     /// [`BuildError::NotInitialized`] when [`init`](crate::init) was not called;
-    /// [`BuildError::System`] when the system refuses what the pool needs.
+    /// [`BuildError::System`] when the system refuses a resource that the pool needs.
     pub fn new() -> Result<Self, BuildError> {
         Self::builder().build()
     }
@@ -158,17 +156,17 @@ impl ProcessPoolExecutor {
         ProcessPoolExecutorBuilder::default()
     }
 
-    pub(super) fn from_pool(pool: Arc<Pool>) -> Self {
+    pub(crate) fn from_pool(pool: Arc<Pool>) -> Self {
         Self { pool }
     }
 
-    /// The number of worker processes that the pool may have.
+    /// Returns the number of worker processes that the pool may have.
     #[must_use]
     pub fn max_workers(&self) -> usize {
         self.pool.settings.max_workers
     }
 
-    /// The process ids of the workers that there are.
+    /// Returns the process ids of the current workers.
     ///
     /// # Examples
     /// ```
@@ -194,8 +192,8 @@ impl ProcessPoolExecutor {
     /// [`TaskError::Transfer`].
     ///
     /// # Safety
-    /// A closure that captures is refused when the program is compiled, but for values without size:
-    /// none of them may be a token, see [values without size](Self#safety-values-without-size).
+    /// The compiler refuses a closure that captures values with a size. A captured value without size must
+    /// not be a token, see [values without size](Self#safety-values-without-size).
     ///
     /// # Errors
     /// [`SubmitError`], when the pool was shut down or is broken.
@@ -221,7 +219,7 @@ impl ProcessPoolExecutor {
         self.submit_with(self.pool.settings.options, f, argument)
     }
 
-    /// [`submit`](Self::submit) with a time limit or retries.
+    /// Submits a call as [`submit`](Self::submit) does, with a time limit or retries.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit).
@@ -270,7 +268,7 @@ impl ProcessPoolExecutor {
         self.submit_fallible_with(self.pool.settings.options, f, argument)
     }
 
-    /// [`submit_fallible`](Self::submit_fallible) with a time limit or retries.
+    /// Submits a call as [`submit_fallible`](Self::submit_fallible) does, with a time limit or retries.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit).
@@ -323,7 +321,7 @@ impl ProcessPoolExecutor {
         self.map_with(MapOptions::new(), f, items)
     }
 
-    /// [`map`](Self::map) with a time limit or a number of items a task.
+    /// Submits calls as [`map`](Self::map) does, with a time limit or a number of items a task.
     ///
     /// Each item has its own result, a panicking one too; but if the worker dies, all
     /// items of the chunk fail. Up to some thousands of items are a task each, unless a
@@ -371,8 +369,8 @@ impl ProcessPoolExecutor {
         })
     }
 
-    /// [`map`](Self::map) with at most `buffersize` tasks ahead of the result that is
-    /// yielded, so that a long or endless iterator costs bounded memory.
+    /// Submits calls as [`map`](Self::map) does, at most `buffersize` tasks ahead of the yielded result: an
+    /// endless iterator costs bounded memory.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
@@ -385,7 +383,7 @@ impl ProcessPoolExecutor {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// concurrent_futures::init();
     /// let pool = ProcessPoolExecutor::new()?;
-    /// let squares = pool.map_buffered(|n: u64| n * n, 0.., 16)?;
+    /// let squares = pool.map_buffered(16, |n: u64| n * n, 0..)?;
     /// let first: Result<Vec<_>, _> = squares.take(5).collect();
     /// assert_eq!(first?, [0, 1, 4, 9, 16]);
     /// # Ok(())
@@ -393,44 +391,44 @@ impl ProcessPoolExecutor {
     /// ```
     pub fn map_buffered<F, I, T>(
         &self,
+        buffersize: usize,
         f: F,
         items: I,
-        buffersize: usize,
     ) -> Result<BufferedMap<'_, I::IntoIter, T>, SubmitError>
     where
         F: Fn(I::Item) -> T + Function,
         I: IntoIterator<Item: Value>,
         T: Value,
     {
-        Executor::map_buffered(self, f, items, buffersize)
+        Executor::map_buffered(self, buffersize, f, items)
     }
 
-    /// Accepts nothing more. With `cancel_futures`, cancels what no worker has begun; with
-    /// `wait`, returns when all tasks are done and all workers have ended.
+    /// Refuses tasks from now on, and ends the workers; `how` decides whether pending tasks run,
+    /// and whether the call waits.
     ///
     /// Called by one of the pool's own callbacks, it does not wait: the callback would wait
     /// for itself.
     ///
     /// # Examples
     /// ```
-    /// use concurrent_futures::{ProcessPoolExecutor, SubmitError};
+    /// use concurrent_futures::{ProcessPoolExecutor, Shutdown, SubmitError};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// concurrent_futures::init();
     /// let pool = ProcessPoolExecutor::new()?;
     /// let answer = pool.submit(|n: u32| n, 42)?;
-    /// pool.shutdown(true, false);
-    /// assert!(answer.done() && pool.worker_pids().is_empty());
+    /// pool.shutdown(Shutdown::Wait);
+    /// assert!(answer.is_done() && pool.worker_pids().is_empty());
     /// assert!(matches!(pool.submit(|n: u32| n, 43), Err(SubmitError::Shutdown)));
     /// # Ok(())
     /// # }
     /// ```
-    pub fn shutdown(&self, wait: bool, cancel_futures: bool) {
-        self.pool.shutdown(wait, cancel_futures);
+    pub fn shutdown(&self, how: Shutdown) {
+        self.pool.shutdown(how.waits(), how.cancels_pending());
     }
 
-    /// Ends all workers at once with `SIGTERM`, and accepts nothing more. Tasks that run
-    /// fail with [`TaskError::Terminated`], all others are cancelled.
+    /// Ends all workers at once with `SIGTERM`, and accepts no more tasks. Running tasks fail with
+    /// [`TaskError::Terminated`]; all others are cancelled.
     ///
     /// # Examples
     /// ```
@@ -443,7 +441,7 @@ impl ProcessPoolExecutor {
     ///     while on {}
     /// }
     /// let endless = pool.submit(spin, true)?;
-    /// while !endless.running() {
+    /// while !endless.is_running() {
     ///     std::thread::yield_now();
     /// }
     /// pool.terminate_workers();
@@ -455,7 +453,7 @@ impl ProcessPoolExecutor {
         self.pool.end_workers(Signal::TERM);
     }
 
-    /// The same with `SIGKILL`, which no worker can ignore.
+    /// Ends all workers at once with `SIGKILL`, which no worker can ignore.
     pub fn kill_workers(&self) {
         self.pool.end_workers(Signal::KILL);
     }
@@ -467,16 +465,12 @@ impl ProcessPoolExecutor {
         argument: A,
     ) -> Result<Future<I::Output>, SubmitError> {
         let mut bytes = Vec::new();
-        let encoded = crate::panic::catch(|| codec::encode(argument, &mut bytes));
+        let encoded = crate::task::panic::catch(|| codec::encode(argument, &mut bytes));
         let place = function::place_of::<I>();
-        let (mut task, future) =
-            Task::new::<I>(self.pool.home(), place.unwrap_or(0), bytes, options);
+        let (mut task, future) = Task::new::<I>(self.pool.id, place.unwrap_or(0), bytes, options);
         let error = match (place, encoded) {
             (Some(_), Ok(Ok(()))) => {
-                if let Some(limit) = &self.pool.settings.limit {
-                    // None when the pool is closed, which it says itself.
-                    task.permit = limit.acquire(ptr::null(), WhenFull::Wait(NEVER))?;
-                }
+                task.permit = self.pool.admit(WhenFull::Wait(NEVER))?;
                 self.pool.submit(task)?;
                 return Ok(future);
             }
@@ -491,47 +485,15 @@ impl ProcessPoolExecutor {
     }
 }
 
-/// How many items make a task of so many: one, unless there are so many that the cost of a
-/// task counts.
+/// Returns how many of `items` items make a task: one, unless there are so many items that the cost of a task
+/// counts.
 fn chunksize_for(items: usize) -> NonZeroUsize {
     const SINGLE: usize = 4096;
     const MOST: usize = 256;
     NonZeroUsize::new((items / SINGLE).min(MOST)).unwrap_or(NonZeroUsize::MIN)
 }
 
-impl Executor for ProcessPoolExecutor {
-    fn submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
-    where
-        F: Fn(A) -> T + Function,
-        A: Value,
-        T: Value,
-    {
-        self.submit(f, argument)
-    }
-
-    fn submit_fallible<F, A, T, E>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
-    where
-        F: Fn(A) -> Result<T, E> + Function,
-        A: Value,
-        T: Value,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        self.submit_fallible(f, argument)
-    }
-
-    fn map_with<F, I, T>(&self, options: MapOptions, f: F, items: I) -> Result<Map<T>, SubmitError>
-    where
-        F: Fn(I::Item) -> T + Function,
-        I: IntoIterator<Item: Value>,
-        T: Value,
-    {
-        self.map_with(options, f, items)
-    }
-
-    fn shutdown(&self, wait: bool, cancel_futures: bool) {
-        self.shutdown(wait, cancel_futures);
-    }
-}
+executor_by_own_methods!(ProcessPoolExecutor);
 
 impl Drop for ProcessPoolExecutor {
     fn drop(&mut self) {

@@ -1,17 +1,17 @@
-//! Why a task has no value, as a worker tells it, and as its supervisor understands it.
+//! Failures of tasks as bytes, from the worker to the supervisor.
 
 #![forbid(unsafe_code)]
 
-use super::error::{RemoteError, TransferError, TransferStep};
+use crate::error::process::{RemoteError, TransferError, TransferStep};
 use crate::error::{PanicLocation, TaskError, TaskPanic};
 use serde::{Deserialize, Serialize};
 use std::backtrace::BacktraceStatus;
 use std::error::Error;
 use std::sync::Arc;
 
-/// What a worker tells.
+/// A failure, as a worker sends it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The task panicked.
     Panicked {
         message: String,
@@ -20,7 +20,7 @@ pub(super) enum Failure {
     },
     /// The task returned an error: its text, and that of each of its sources.
     Failed { texts: Vec<String> },
-    /// A value did not travel.
+    /// A value could not be sent.
     Transfer {
         is_result: bool,
         type_name: String,
@@ -29,7 +29,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn panicked(panic: &TaskPanic) -> Self {
+    pub(crate) fn panicked(panic: &TaskPanic) -> Self {
         let backtrace = panic.backtrace();
         let is_captured = backtrace.status() == BacktraceStatus::Captured;
         Self::Panicked {
@@ -41,8 +41,8 @@ impl Failure {
         }
     }
 
-    pub(super) fn failed(error: &(dyn Error + 'static)) -> Self {
-        /// An error that is its own source must not go on for ever.
+    pub(crate) fn failed(error: &(dyn Error + 'static)) -> Self {
+        /// The most sources of an error that are sent: an error may be its own source.
         const MOST: usize = 64;
         let mut texts = Vec::new();
         let mut next = Some(error);
@@ -53,11 +53,11 @@ impl Failure {
         Self::Failed { texts }
     }
 
-    pub(super) fn argument<T>(error: String) -> Self {
+    pub(crate) fn argument<T>(error: String) -> Self {
         Self::transfer::<T>(false, error)
     }
 
-    pub(super) fn result<T>(error: String) -> Self {
+    pub(crate) fn result<T>(error: String) -> Self {
         Self::transfer::<T>(true, error)
     }
 
@@ -69,8 +69,8 @@ impl Failure {
         }
     }
 
-    /// The failure as bytes.
-    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
+    /// Writes the failure as bytes.
+    pub(crate) fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
         // Texts and numbers always serialise.
         if let Ok(written) = postcard::to_extend(self, std::mem::take(bytes)) {
@@ -78,8 +78,8 @@ impl Failure {
         }
     }
 
-    /// The error that bytes stand for.
-    pub(super) fn decode(bytes: &[u8]) -> TaskError {
+    /// Returns the error that bytes stand for.
+    pub(crate) fn decode(bytes: &[u8]) -> TaskError {
         match postcard::from_bytes::<Self>(bytes) {
             Ok(failure) => failure.into_error(),
             Err(error) => {
@@ -88,7 +88,7 @@ impl Failure {
         }
     }
 
-    pub(super) fn into_error(self) -> TaskError {
+    pub(crate) fn into_error(self) -> TaskError {
         match self {
             Self::Panicked {
                 message,

@@ -1,35 +1,37 @@
-//! Functions that travel: by their place in the executable.
+//! Functions that travel to workers by their address in the executable.
 //!
-//! A function, or a closure that captures nothing, is a type without size: all there is to
-//! it is code. For each such type and its argument there is a *trampoline*, a plain function
-//! of one and the same signature, which turns bytes into the argument, calls, and turns
-//! the result into bytes. The place of the trampoline is what travels.
+//! A function, or a closure that captures nothing, is a type without size: it consists of code only. Each
+//! such type and its argument have a *trampoline*. A trampoline is a plain function with the same signature
+//! for all types. It turns bytes into the argument, calls the function, and turns the result into bytes. The
+//! place of the trampoline is sent to the worker.
 
-use super::codec::{self, Bytes};
-use super::deliver;
-use super::error::{TransferError, TransferStep};
-use super::failure::Failure;
-use super::image::image;
+use crate::error::process::{TransferError, TransferStep};
 use crate::executor::{Function, Value};
-use crate::future::Outcome;
 use crate::map;
-use crate::panic;
+use crate::process::channel::MappedSegment;
+use crate::process::codec::{self, Bytes};
+use crate::process::contract::{Answer, CallOrder, Called, Caller, Progress};
+use crate::process::failure::Failure;
+use crate::runtime::os::image::image;
+use crate::task::{Outcome, panic};
 use std::any::type_name;
+use std::borrow::Cow;
 use std::error::Error;
+use std::io;
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr::NonNull;
 
-/// Calls a function in a worker. What comes out is in the buffer: a value's bytes, if true
-/// is returned, or else those of a [`Failure`].
-pub(super) type Trampoline = fn(Bytes<'_>, &mut Vec<u8>) -> bool;
+/// Calls a function in a worker. Returns true and leaves the bytes of the value in the buffer, or returns
+/// false and leaves those of a [`Failure`].
+pub(crate) type Trampoline = fn(Bytes<'_>, &mut Vec<u8>) -> bool;
 
-/// Conjures a function.
+/// Makes a value of a function's type, which has no size.
 ///
-/// Refuses closures that capture, and pointers to functions, at compile time; but not what has no
-/// size among the captures, which no property of a type tells. The documentation of the executor asks
-/// programs not to capture tokens.
-pub(super) fn conjure<F: Function>() -> F {
+/// Refuses closures that capture values with a size, and pointers to functions, at compile time. Captured
+/// values without size get through, as no property of a type tells of them. The documentation of the executor
+/// asks programs not to capture tokens.
+pub(crate) fn conjure<F: Function>() -> F {
     const {
         assert!(
             size_of::<F>() == 0,
@@ -45,27 +47,27 @@ pub(super) fn conjure<F: Function>() -> F {
     unsafe { *NonNull::<F>::dangling().as_ref() }
 }
 
-/// A kind of call: how it is carried out, and how its outcome travels.
-pub(super) trait Invoke {
-    /// What the future gives.
+/// A kind of call: how it is carried out, and how its outcome is sent.
+pub(crate) trait Invoke {
+    /// The type of the future's value.
     type Output: Send + 'static;
 
-    /// The name of the function, for error messages.
+    /// Returns the name of the function, for error messages.
     fn name() -> &'static str;
 
-    /// Turns bytes into the argument, calls, and turns the result into bytes.
+    /// Turns bytes into the argument, calls the function, and turns the result into bytes.
     ///
     /// # Errors
     /// Why there is no value.
     fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure>;
 
-    /// Makes the future's outcome of the bytes of a result.
+    /// Makes the future's outcome from the bytes of a result.
     ///
     /// # Errors
     /// Why it cannot.
     fn receive(bytes: Bytes<'_>) -> Outcome<Self::Output>;
 
-    /// Whether [`receive`](Self::receive), and dropping what it returns, calls no foreign code.
+    /// Returns whether [`receive`](Self::receive), and dropping what it returns, calls no foreign code.
     fn is_plain() -> bool;
 }
 
@@ -75,7 +77,7 @@ fn receive<T: Value>(bytes: Bytes<'_>) -> Outcome<T> {
 }
 
 /// Calls a function.
-pub(super) struct Plain<F, A, T>(PhantomData<fn(F, A) -> T>);
+pub(crate) struct Plain<F, A, T>(PhantomData<fn(F, A) -> T>);
 
 impl<F, A, T> Invoke for Plain<F, A, T>
 where
@@ -94,7 +96,7 @@ where
     }
 
     fn is_plain() -> bool {
-        deliver::is_plain::<T>()
+        codec::is_plain::<T>()
     }
 
     fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure> {
@@ -104,7 +106,7 @@ where
 }
 
 /// Calls a function whose `Err` is the future's error.
-pub(super) struct Fallible<F, A, T, E>(PhantomData<fn(F, A, T, E)>);
+pub(crate) struct Fallible<F, A, T, E>(PhantomData<fn(F, A, T, E)>);
 
 impl<F, A, T, E> Invoke for Fallible<F, A, T, E>
 where
@@ -124,7 +126,7 @@ where
     }
 
     fn is_plain() -> bool {
-        deliver::is_plain::<T>()
+        codec::is_plain::<T>()
     }
 
     fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure> {
@@ -135,7 +137,7 @@ where
 }
 
 /// Calls a function for each item of a chunk, and keeps an outcome for each.
-pub(super) struct Chunk<F, A, T>(PhantomData<fn(F, A) -> T>);
+pub(crate) struct Chunk<F, A, T>(PhantomData<fn(F, A) -> T>);
 
 impl<F, A, T> Invoke for Chunk<F, A, T>
 where
@@ -158,7 +160,7 @@ where
     }
 
     fn is_plain() -> bool {
-        deliver::is_plain::<T>()
+        codec::is_plain::<T>()
     }
 
     fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure> {
@@ -181,18 +183,41 @@ fn trampoline<I: Invoke>(argument: Bytes<'_>, result: &mut Vec<u8>) -> bool {
     false
 }
 
-/// The place of a call's trampoline, if it is in the executable.
-pub(super) fn place_of<I: Invoke>() -> Option<u64> {
+/// Returns the place of a call's trampoline, if the trampoline is in the executable.
+pub(crate) fn place_of<I: Invoke>() -> Option<u64> {
     let trampoline: Trampoline = trampoline::<I>;
     image().ok()?.place_of(trampoline as usize)
 }
 
-/// The trampoline at a place that came from the supervisor, whose build is this one: the
+/// Returns the trampoline at a place that came from the supervisor. The supervisor's build is this one: the
 /// handshake has compared them.
-pub(super) fn at(place: u64) -> Option<Trampoline> {
+pub(crate) fn at(place: u64) -> Option<Trampoline> {
     let address = image().ok()?.address_at(place)?;
-    // SAFETY: all that `place_of` gives places of, in a process of the same build, are
-    // trampolines, and the address is in the executable's code. A worker trusts its
-    // supervisor, whose memory is what it was made of, with the rest.
+    // SAFETY: `place_of` returns places of trampolines only, in a process of the same build, and the address
+    // is in the executable's code. A worker trusts its supervisor, whose memory is what it was made of, with
+    // the rest.
     Some(unsafe { mem::transmute::<usize, Trampoline>(address) })
+}
+
+/// Carries out the calls of the Rust frontend.
+pub(crate) struct Trampolines;
+
+impl Caller for Trampolines {
+    fn call(
+        &mut self,
+        order: CallOrder,
+        argument: &mut Cow<'_, [u8]>,
+        _: Option<io::Result<MappedSegment>>,
+        answer: &mut Answer,
+        _: &mut dyn Progress,
+    ) -> Called {
+        let Some(function) = at(order.function) else {
+            return Called::Garbled;
+        };
+        if function(mem::take(argument).into(), &mut answer.bytes) {
+            Called::Returned
+        } else {
+            Called::Raised
+        }
+    }
 }

@@ -1,29 +1,35 @@
-//! Arbitrary bytes as frames: what either end of a channel makes of them.
+//! Fuzzing of the frames: feeds arbitrary bytes to either end of a channel.
 //!
-//! A worker can write anything, and what runs in a worker can write over the memory that it shares. So
-//! nothing panics, hangs, or leaves a future that is never done. The fuzzer of `fuzz/` calls this; the
-//! unit test below is a short run with bytes by chance.
+//! A worker can write anything, and its tasks can overwrite the shared memory. On arbitrary bytes, the pool
+//! must not panic or hang, nor leave a future that is never done. The fuzzer of `fuzz/` calls this; the unit
+//! test below is a short run with random bytes.
 
 #![forbid(unsafe_code)]
 
-use super::channel::{CAPACITY, Call, HEADER, Memory, Order, Reply, ReplyKind, Socket, Writer};
-use super::channel::{Lane, Reader, Received, Shared};
-use super::child::Child;
-use super::failure::Failure;
-use super::function::Plain;
-use super::handshake::{FACE, Refusal, Setup};
-use super::host::{Answer, CallOrder, Called, Caller, Progress};
-use super::member::Member;
-use super::options::TaskOptions;
-use super::task::Task;
-use super::worker;
+use crate::id::PoolId;
+use crate::process::channel::handshake::{FRONTEND, Refusal, Setup};
+use crate::process::channel::{
+    CAPACITY, Call, HEADER, MappedSegment, Memory, Order, Reader, Reply, ReplyKind, SegmentChannel,
+    Writer,
+};
+use crate::process::contract::{Answer, CallOrder, Called, Caller, Progress};
+use crate::process::failure::Failure;
+use crate::process::function::Plain;
+use crate::process::options::TaskOptions;
+use crate::process::pool::child::Child;
+use crate::process::pool::task::Task;
+use crate::process::pool::worker_handle::WorkerHandle;
+use crate::process::worker;
+use crate::recording::processes::RecordedPool;
+use crate::runtime::os::shared::Shared;
+use crate::runtime::os::socket::Socket;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::ptr;
 use std::sync::Arc;
 
-/// Runs all of it on some bytes.
+/// Runs both ends of a channel on these bytes.
 #[cfg_attr(not(fuzzing), allow(unreachable_pub, reason = "public for the fuzzer"))]
 pub fn frames(bytes: &[u8]) {
     decoders(bytes);
@@ -43,12 +49,13 @@ fn decoders(bytes: &[u8]) {
     if let Ok(call) = Call::decode(bytes) {
         assert_eq!(Call::decode(&call.encode()), Ok(call));
     }
-    let _ = Setup::decode(bytes, FACE);
+    // Most bytes are no settings: of interest is only that decoding returns.
+    let _ = Setup::decode(bytes, FRONTEND);
     let _ = Refusal::decode(bytes);
     let _ = Failure::decode(bytes);
 }
 
-/// Takes decisions out of bytes. When there are none left, all are 0.
+/// Takes decisions out of bytes. When there are none left, all decisions are 0.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -65,7 +72,7 @@ impl<'a> Input<'a> {
         bytes
     }
 
-    /// Mostly a small number, sometimes any.
+    /// Returns a small number in most cases, and any number in the rest.
     fn number(&mut self) -> u64 {
         match self.byte() {
             255 => (0..8).fold(0, |number, _| number << 8 | u64::from(self.byte())),
@@ -78,7 +85,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Writes what is like a frame: its payload may be shorter or longer than it says.
+/// Writes an imitation of a frame: its payload may be shorter or longer than the header says.
 fn write(writer: &mut Writer, header: &[u8; HEADER], payload: &[u8]) {
     let zeros = payload.len().next_multiple_of(8) - payload.len();
     for bytes in [&header[..], payload, &[0; 8][..zeros]] {
@@ -96,23 +103,24 @@ fn pool_reads(input: &mut Input<'_>) -> io::Result<()> {
     let child = Child::with_pidfd(i32::MAX.cast_unsigned(), Some(pidfd), ours)?;
     let child = Arc::new(child);
     let (to_worker, from_worker) = (Writer::to_worker(&memory), Reader::from_worker(&memory));
-    let mut member = Member::new(child, to_worker, from_worker, None);
+    let pool = Arc::new(RecordedPool::processes(1));
+    let mut handle = WorkerHandle::new(child, to_worker, from_worker, None, &pool);
     let mut worker = Writer::from_worker(&memory);
     let (mut arrivals, mut shared) = (Vec::new(), Vec::new());
     let mut futures = Vec::new();
-    let mut is_whole = member.initialize(0, Arc::default()).is_ok();
+    let mut is_whole = handle.initialize(0, Arc::default()).is_ok();
     while is_whole && !input.is_empty() {
         match input.byte() % 4 {
             0 => {
                 let (task, future) = Task::new::<Plain<fn(u64) -> u64, u64, u64>>(
-                    ptr::null(),
+                    PoolId::next(),
                     1,
                     input.bytes(64).to_vec(),
                     TaskOptions::default(),
                 );
                 futures.push(future);
-                if member.has_room_for_task(&task) {
-                    is_whole = member.hand(task).is_ok();
+                if handle.has_room_for_task(&task) {
+                    is_whole = handle.hand(task).is_ok();
                 }
             }
             1 => {
@@ -134,6 +142,7 @@ fn pool_reads(input: &mut Input<'_>) -> io::Result<()> {
                 let reply = Reply {
                     kind,
                     is_attached: payload_and_kind > 250,
+                    is_stamped: payload_and_kind % 2 == 1,
                     left: u32::try_from(input.number()).unwrap_or(u32::MAX),
                     length: match input.byte() {
                         255 => input.number(),
@@ -147,27 +156,25 @@ fn pool_reads(input: &mut Input<'_>) -> io::Result<()> {
                 };
                 write(&mut worker, &reply.encode(), payload);
             }
-            _ => is_whole = member.receive(&mut arrivals, &mut shared).is_ok(),
+            _ => is_whole = handle.receive(&mut arrivals, &mut shared).is_ok(),
         }
     }
-    let _ = member.receive(&mut arrivals, &mut shared);
-    let _ = member.take_draft();
-    drop((member, arrivals));
-    assert!(futures.iter().all(crate::Future::done));
+    let _ = handle.receive(&mut arrivals, &mut shared);
+    let _ = handle.take_draft();
+    drop((handle, arrivals));
+    assert!(futures.iter().all(crate::Future::is_done));
     Ok(())
 }
 
-/// Carries out every call in some way.
+/// Answers every call: returns the argument, and does what its bytes say.
 struct Anyhow;
 
 impl Caller for Anyhow {
-    fn define(&mut self, _: u16, _: &[u8]) {}
-
     fn call(
         &mut self,
         order: CallOrder,
-        argument: &[u8],
-        _: Option<io::Result<Received>>,
+        argument: &mut Cow<'_, [u8]>,
+        _: Option<io::Result<MappedSegment>>,
         answer: &mut Answer,
         progress: &mut dyn Progress,
     ) -> Called {
@@ -183,19 +190,13 @@ impl Caller for Anyhow {
             _ => Called::Ended,
         }
     }
-
-    fn send_no_attachments(&mut self) {}
-
-    fn idle(&mut self, wait: &mut dyn FnMut()) {
-        wait();
-    }
 }
 
 /// Reads the bytes of a pool, as its worker does. The pool is gone afterwards.
 fn worker_reads(input: &mut Input<'_>) -> io::Result<()> {
     let (shared, memory) = Memory::create(CAPACITY)?;
     let (ours, theirs) = Socket::pair()?;
-    let (_lane, its_lane) = Lane::pair()?;
+    let (_lane, its_lane) = SegmentChannel::pair()?;
     let setup = Setup {
         capacity: CAPACITY as u64,
         memory_limit: None,
@@ -204,7 +205,7 @@ fn worker_reads(input: &mut Input<'_>) -> io::Result<()> {
     let Shared::File(file) = shared else {
         return Err(io::ErrorKind::Unsupported.into());
     };
-    ours.send(&setup.encode(FACE), Some(file.as_fd()))?;
+    ours.send(&setup.encode(FRONTEND), Some(file.as_fd()))?;
     ours.send(b"lane", Some(its_lane.as_fd()))?;
     let mut pool = Writer::to_worker(&memory);
     while !input.is_empty() {
@@ -225,6 +226,7 @@ fn worker_reads(input: &mut Input<'_>) -> io::Result<()> {
         let call = Call {
             order: orders[usize::from(kind) % orders.len()],
             is_attached: kind > 250,
+            is_stamped: kind % 2 == 1,
             length: match input.byte() {
                 255 => input.number(),
                 _ => payload.len() as u64,
@@ -235,7 +237,8 @@ fn worker_reads(input: &mut Input<'_>) -> io::Result<()> {
         write(&mut pool, &call.encode(), payload);
     }
     drop(ours);
-    let _ = worker::serve_face(&theirs, &mut Anyhow);
+    // Most frames end the worker with an error: of interest is only that it ends.
+    let _ = worker::serve_frontend(&theirs, &mut Anyhow);
     Ok(())
 }
 

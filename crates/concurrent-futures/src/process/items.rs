@@ -1,8 +1,8 @@
 //! The items of a span, as bytes. Some are added while others are on their way.
 //!
 //! # Protocol
-//! The producer of the items pushes them. Tasks of the pool hand them to workers. Each item that was
-//! pushed belongs to one of three:
+//! The producer of the items pushes them. Tasks of the pool bring them to workers. Each pushed item belongs to
+//! one of three:
 //!
 //! | items | belong to |
 //! |---|---|
@@ -10,21 +10,21 @@
 //! | from `handed` on, while `has_tail` | the *tail*: one task, in the pool's queue or on its way there |
 //! | from `handed` on, without a tail | the producer, which submits a tail for them |
 //!
-//! A producer that has pushed asks for a tail in the same step, and submits one if there is none. So it
-//! touches the pool only when the pool has run out of items. The thread that takes a tail out of the queue
-//! cuts a part off, in one step with the look at how many items there are. If nothing is left, the tail is gone:
-//! the next push needs another.
+//! A push also tells the producer, in one step, whether there is a tail; if not, the producer submits one. So
+//! the producer touches the pool only when the pool has run out of items. The thread that takes a tail out of the
+//! queue cuts a part off, in one step with counting the items. If no item is left, the tail is gone: the next
+//! push needs another.
 //!
 //! # Invariants
 //! 1. There is at most one tail, and a tail in the queue has at least one item.
-//! 2. Each item is in one part, or in the tail. A tail that is dropped or fails becomes a part of all that it
-//!    has, and is ended as such.
+//! 2. Each item is in one part, or in the tail. A tail that is dropped or fails becomes a part with all of its
+//!    items, and ends as such.
 //! 3. The bytes of an item never change.
 
 #![forbid(unsafe_code)]
 
-use super::host::CallSpan;
-use crate::sync::{Arc, Mutex, MutexGuard, lock};
+use crate::process::contract::CallSpan;
+use crate::runtime::sync::{Arc, Mutex, MutexGuard, lock};
 use std::ops::Range;
 
 /// Items of a span, each with its own bytes.
@@ -34,9 +34,9 @@ pub struct Items(Mutex<Pushed>);
 #[derive(Debug, Default)]
 struct Pushed {
     bytes: Vec<u8>,
-    /// Where each item ends.
+    /// The end of each item.
     ends: Vec<u32>,
-    /// How many items were cut off.
+    /// The number of items that were cut off.
     handed: u32,
     has_tail: bool,
     /// Whether no more items come.
@@ -44,7 +44,7 @@ struct Pushed {
 }
 
 impl Items {
-    /// No items yet.
+    /// Makes an empty list of items.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(Pushed::default())))
@@ -54,8 +54,8 @@ impl Items {
         lock(&self.0)
     }
 
-    /// Adds items: their bytes, one behind the other, and where each ends. Takes both. Returns whether
-    /// the caller is to submit a task for them.
+    /// Adds items: their bytes, one behind the other, and the end of each. Takes both. Returns whether the
+    /// caller is to submit a task for them.
     ///
     /// All items together have less than 4 GiB, and there are less than 2^24.
     #[must_use]
@@ -70,29 +70,29 @@ impl Items {
         is_new
     }
 
-    /// No more items come.
+    /// Notes that no more items come.
     pub fn complete(&self) {
         self.lock().is_complete = true;
     }
 
-    /// The first item of a tail that is to be submitted.
+    /// Returns the first item of a tail that is to be submitted.
     fn first_of_tail(&self) -> u32 {
         self.lock().handed
     }
 
-    /// At least as many bytes as a part has.
-    pub(super) fn most_bytes(&self) -> usize {
+    /// Returns an upper bound of the bytes of a part.
+    pub(crate) fn most_bytes(&self) -> usize {
         self.lock().bytes.len()
     }
 
-    /// How many items the tail has, if more may come.
-    pub(super) fn growing(&self) -> Option<u32> {
+    /// Returns the number of items of the tail, if more may come.
+    pub(crate) fn growing(&self) -> Option<u32> {
         let pushed = self.lock();
         (!pushed.is_complete).then(|| pushed.number() - pushed.handed)
     }
 
-    /// Cuts a part of at most `most` items off the tail. Returns where it ends, and the end of what is
-    /// left of the tail, which is gone if nothing is.
+    /// Cuts a part of at most `most` items off the tail. Returns the end of the part, and the end of the rest
+    /// of the tail; none if the tail is empty then.
     fn cut(&self, most: u32) -> (u32, Option<u32>) {
         let mut pushed = self.lock();
         let number = pushed.number();
@@ -102,8 +102,8 @@ impl Items {
         (end, (end < number).then_some(number))
     }
 
-    /// The bytes of some items.
-    pub(super) fn bytes_of(&self, items: &Range<u32>) -> Vec<u8> {
+    /// Returns the bytes of some items.
+    pub(crate) fn bytes_of(&self, items: &Range<u32>) -> Vec<u8> {
         let pushed = self.lock();
         let place = |item: u32| match item {
             0 => Some(0),
@@ -122,22 +122,22 @@ impl Pushed {
     }
 }
 
-/// Calls for several items in one task, or what is left of them.
+/// The calls for several items in one task, or the calls that are left of them.
 #[derive(Clone, Debug)]
-pub(super) struct Span {
-    /// Those of a tail may be more meanwhile.
-    pub(super) items: Range<u32>,
-    /// Their bytes, if it may be divided, so that nothing waits behind what takes long. The task's
-    /// argument is that of a part then.
-    pub(super) source: Option<Arc<Items>>,
-    /// Whether it has all further items of the source.
-    pub(super) is_tail: bool,
+pub(crate) struct Span {
+    /// The items. A tail may get more meanwhile.
+    pub(crate) items: Range<u32>,
+    /// The bytes of the items, if the span may be divided, so that no item waits behind one that takes long.
+    /// Then the task's argument is that of a part.
+    pub(crate) source: Option<Arc<Items>>,
+    /// Whether the span has all further items of the source.
+    pub(crate) is_tail: bool,
     /// Whether the task was started, by this part or another.
-    pub(super) has_begun: bool,
+    pub(crate) has_begun: bool,
 }
 
 impl Span {
-    pub(super) fn of_call(span: CallSpan) -> Self {
+    pub(crate) fn of_call(span: CallSpan) -> Self {
         match span {
             CallSpan::Whole(items) => Self {
                 items: 0..items,
@@ -157,8 +157,8 @@ impl Span {
         }
     }
 
-    /// Cuts off all but the first `most` items. Returns them if there are some.
-    pub(super) fn cut(&mut self, most: u32) -> Option<Self> {
+    /// Cuts off all but the first `most` items. Returns the items that were cut off, if there are any.
+    pub(crate) fn cut(&mut self, most: u32) -> Option<Self> {
         let (middle, end) = match &self.source {
             Some(source) if self.is_tail => source.cut(most),
             _ => {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_complete_grows_no_more() {
+    fn a_complete_list_of_items_does_not_grow() {
         let items = Items::new();
         assert!(push(&items, &["a"]));
         items.complete();

@@ -1,23 +1,22 @@
-//! Settings of single tasks, and how workers start.
+//! The options of single tasks, and the start methods.
 
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
-/// How worker processes are started.
+/// The ways to start worker processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartMethod {
-    /// Each worker is the program, started anew.
+    /// Each worker is this program, started anew.
     #[default]
     Spawn,
-    /// One process is the program, started anew, and has nothing but one thread that
-    /// waits; workers are its forks. Starting many of them is faster, and they share
-    /// the memory that the start has touched.
+    /// Workers are forks of one process: this program, started anew, with a single thread that waits.
+    /// Starting many workers is faster, and they share the memory that the start has touched.
     ForkServer,
 }
 
-/// How a task is run.
+/// The options of a task.
 ///
 /// # Examples
 /// ```
@@ -38,18 +37,19 @@ pub enum StartMethod {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskOptions {
-    pub(super) time_limit: Option<Duration>,
-    pub(super) retries: u32,
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) retries: u32,
+    pub(crate) label: Option<&'static str>,
 }
 
 impl TaskOptions {
-    /// No time limit, no retries.
+    /// Makes options without a time limit and without retries.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Limits the time that the task may run, from when a worker gets it. When it
+    /// Limits the time that the task may run, from the moment when a worker gets the task. When the time
     /// passes, the worker is killed and replaced, and the future fails with
     /// [`TaskError::TimeLimit`](crate::TaskError::TimeLimit).
     #[must_use]
@@ -58,11 +58,32 @@ impl TaskOptions {
         self
     }
 
-    /// Declares that the task may safely be repeated, and has it run again, up to so many
-    /// times, when its worker dies.
+    /// Sets the label of the task in recordings; see [`Recording`](crate::Recording). For labels that are made
+    /// while the program runs, see [`with_label`](crate::with_label).
+    #[must_use]
+    pub fn label(mut self, label: &'static str) -> Self {
+        self.label = Some(label);
+        self
+    }
+
+    /// Declares that the task may safely be repeated. If its worker dies, the task runs again, up to
+    /// `retries` times.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
     }
+}
+
+/// The effect of a worker's death on a pool: see [`ProcessPoolExecutorBuilder::on_worker_death`].
+///
+/// [`ProcessPoolExecutorBuilder::on_worker_death`]: crate::ProcessPoolExecutorBuilder::on_worker_death
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnWorkerDeath {
+    /// The worker's task fails, and the pool replaces the worker.
+    #[default]
+    Isolate,
+    /// All tasks fail, and the pool accepts no more, as in Python's standard library.
+    Break,
 }

@@ -1,28 +1,29 @@
-//! How a thread pool is made.
+//! The builder of a thread pool.
 
 #![forbid(unsafe_code)]
 
-use super::ThreadPoolExecutor;
-use super::host::Threads;
-use super::idle::MAX_THREADS;
-use super::limit::PendingLimit;
-use super::pool::{Initializer, Pool};
 use crate::error::BuildError;
+use crate::limit::PendingLimit;
 use crate::observer::Observer;
-use crate::panic;
-use crate::sync::Arc;
+#[cfg(feature = "recording")]
+use crate::recording::Recording;
+use crate::runtime::sync::Arc;
+use crate::task::panic;
+use crate::thread::ThreadPoolExecutor;
+use crate::thread::pool::{self, Initializer, Pool};
+use crate::thread::std_threads::Threads;
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// What an initializer may return: `()`, or a `Result` whose `Err` breaks the pool.
+/// The result of an initializer: `()`, or a `Result` whose `Err` breaks the pool.
 pub trait InitializerOutcome {
-    /// The outcome as a `Result`.
+    /// Returns the outcome as a `Result`.
     ///
     /// # Errors
-    /// Whatever the initializer returned as one.
+    /// The error that the initializer returned.
     fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>>;
 }
 
@@ -49,11 +50,13 @@ pub struct ThreadPoolExecutorBuilder {
     keep_alive: Option<Duration>,
     max_pending: Option<usize>,
     observer: Option<Box<dyn Observer>>,
+    #[cfg(feature = "recording")]
+    recording: Option<Recording>,
 }
 
 impl ThreadPoolExecutorBuilder {
-    /// The number of tasks that run at once, and of threads that the pool may have; by
-    /// default 4 more than the CPUs that the process may use, and at most 32.
+    /// Sets the number of tasks that run at once, and of threads that the pool may have. The default is 4
+    /// more than the CPUs that the process may use, and at most 32.
     ///
     /// A pool whose workers all wait for its own pending tasks gets more threads. When
     /// tasks that waited go on, no other task starts before the number is kept again.
@@ -62,21 +65,20 @@ impl ThreadPoolExecutorBuilder {
         self
     }
 
-    /// What the threads' names begin with; an underscore and a number follow. By default
-    /// `ThreadPoolExecutor-` and the number of the pool. (Linux shows 15 bytes of it.)
+    /// Sets the prefix of the threads' names; an underscore and a number follow. The default is
+    /// `ThreadPoolExecutor-` and the number of the pool. (Linux shows the first 15 bytes of a name.)
     pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.thread_name_prefix = Some(prefix.into());
         self
     }
 
-    /// The size of each thread's stack in bytes; by default that of
-    /// [`std::thread`].
+    /// Sets the size of each thread's stack in bytes. The default is that of [`std::thread`].
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
     }
 
-    /// Has each worker call `initializer` before its first task.
+    /// Makes each worker call `initializer` before its first task.
     ///
     /// If it returns an error or panics, the pool is broken: pending futures fail with
     /// [`TaskError::Broken`](crate::TaskError::Broken), and so does `submit`.
@@ -105,7 +107,7 @@ impl ThreadPoolExecutorBuilder {
         self
     }
 
-    /// Ends threads that had nothing to do for this long; by default they stay.
+    /// Ends threads that had nothing to do for this long. By default threads stay.
     ///
     /// # Examples
     /// ```
@@ -126,9 +128,9 @@ impl ThreadPoolExecutorBuilder {
     }
 
     /// Bounds the number of pending tasks: `submit` and `spawn` wait for room, and
-    /// [`try_spawn`](ThreadPoolExecutor::try_spawn) gives the task back. Those that run do not
-    /// count. The pool's own tasks may exceed the bound, as they would wait for themselves. By
-    /// default there is no bound.
+    /// [`try_spawn`](ThreadPoolExecutor::try_spawn) gives the task back. Running tasks do not count. The
+    /// pool's own tasks may exceed the bound, as they would wait for themselves. By default there is no
+    /// bound.
     ///
     /// # Examples
     /// ```
@@ -147,7 +149,26 @@ impl ThreadPoolExecutorBuilder {
         self
     }
 
-    /// Has `observer` told what becomes of each task.
+    /// Counts the pool among those of a recording that was started with
+    /// [`only_named_pools`](crate::RecordingOptions::only_named_pools). Other recordings have all pools.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{RecordingOptions, ThreadPoolExecutor};
+    ///
+    /// let recording = RecordingOptions::new().only_named_pools().start();
+    /// let pool = ThreadPoolExecutor::builder().recording(&recording).build()?;
+    /// assert_eq!(pool.spawn(|| 42)?.result()?, 42);
+    /// recording.stop();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "recording")]
+    pub fn recording(mut self, recording: &Recording) -> Self {
+        self.recording = Some(recording.clone());
+        self
+    }
+
+    /// Reports the events of each task to `observer`.
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -167,7 +188,8 @@ impl ThreadPoolExecutorBuilder {
     /// ```
     pub fn build(self) -> Result<ThreadPoolExecutor, BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(default_max_workers);
-        check(max_workers, self.max_pending)?;
+        pool::check(max_workers)?;
+        let limit = PendingLimit::bound(self.max_pending)?;
         let thread_name_prefix = self.thread_name_prefix.unwrap_or_else(next_name);
         if thread_name_prefix.contains('\0') {
             return Err(BuildError::InvalidThreadName(thread_name_prefix));
@@ -178,22 +200,17 @@ impl ThreadPoolExecutorBuilder {
             stack_size: self.stack_size,
             initializer: self.initializer,
         };
-        Ok(ThreadPoolExecutor::from_pool(Arc::new(Pool {
+        let pool = Pool {
             keep_alive: self.keep_alive,
-            limit: self.max_pending.map(PendingLimit::new),
+            limit,
             observer: self.observer,
             ..Pool::new(max_workers, Box::new(threads))
-        })))
-    }
-}
-
-/// Checks the numbers that every pool has.
-pub(super) fn check(max_workers: usize, max_pending: Option<usize>) -> Result<(), BuildError> {
-    match (max_workers, max_pending) {
-        (0, _) => Err(BuildError::ZeroWorkers),
-        (too_many, _) if too_many > MAX_THREADS => Err(BuildError::TooManyWorkers(too_many)),
-        (_, Some(0)) => Err(BuildError::ZeroPending),
-        _ => Ok(()),
+        };
+        #[cfg(feature = "recording")]
+        if let Some(recording) = &self.recording {
+            recording.add_pool(pool.number);
+        }
+        Ok(ThreadPoolExecutor::from_pool(Arc::new(pool)))
     }
 }
 

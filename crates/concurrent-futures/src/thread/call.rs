@@ -1,10 +1,10 @@
-//! What the tasks of a thread pool do.
+//! The calls of a thread pool's tasks.
 
 #![forbid(unsafe_code)]
 
-use super::limit::Permit;
 use crate::error::TaskError;
-use crate::future::{Call, Outcome};
+use crate::limit::Permit;
+use crate::task::{Call, Outcome};
 use std::any::type_name;
 use std::error::Error;
 
@@ -57,7 +57,7 @@ impl<F: FnOnce(A) -> T, A, T> Call for Applied<F, A> {
     }
 }
 
-/// Calls a function whose `Err` is the future's error with its argument.
+/// Calls a function with its argument; its `Err` is the future's error.
 pub(crate) struct AppliedFallible<F, A>(pub(crate) F, pub(crate) A);
 
 impl<F, A, T, E> Call for AppliedFallible<F, A>
@@ -76,7 +76,7 @@ where
     }
 }
 
-/// Gives a pending task's place back as soon as it is called, or dropped.
+/// Releases a pending task's permit as soon as the call is called or dropped.
 pub(crate) struct Limited<C> {
     pub(crate) permit: Permit,
     pub(crate) call: C,

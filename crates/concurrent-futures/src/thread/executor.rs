@@ -1,17 +1,18 @@
 //! The handle of a thread pool.
 
-use super::builder::ThreadPoolExecutorBuilder;
-use super::call::{Applied, AppliedFallible, Fallible, Limited, Plain};
-use super::limit::WhenFull;
-use super::pool::Pool;
-use super::scope::{self, Scope};
-use crate::current;
 use crate::error::{BuildError, Rejected, SubmitError, TaskError};
-use crate::executor::{Executor, Function, Value};
+#[cfg(feature = "process")]
+use crate::executor::executor_by_own_methods;
+use crate::future::Future;
 use crate::future::blocking::NEVER;
-use crate::future::{Call, Future};
+use crate::limit::WhenFull;
 use crate::map::{BufferedMap, Map, MapOptions};
-use crate::panic;
+use crate::shutdown::Shutdown;
+use crate::task::{Call, panic};
+use crate::thread::builder::ThreadPoolExecutorBuilder;
+use crate::thread::call::{Applied, AppliedFallible, Fallible, Limited, Plain};
+use crate::thread::pool::Pool;
+use crate::thread::scope::{self, Scope};
 use std::error::Error;
 use std::fmt;
 use std::mem;
@@ -20,12 +21,12 @@ use std::sync::Arc;
 
 /// An executor whose workers are threads of this process.
 ///
-/// Tasks start in the order in which they were submitted. Threads are started when
-/// there are tasks for them; idle ones are used first. Dropping the executor waits
-/// for its tasks and ends its threads; dropped by one of its own tasks, it does not
-/// wait.
+/// Tasks start in the order in which they were submitted. The pool starts threads when
+/// there are tasks for them, and uses idle threads first. Dropping the executor waits
+/// for its tasks and ends its threads. An executor that is dropped by one of its own
+/// tasks does not wait.
 ///
-/// Its methods have looser bounds than those of the [`Executor`] trait of the same
+/// The methods have looser bounds than the methods of the [`Executor`](crate::Executor) trait with the same
 /// names: values need not be serialisable, and closures may capture.
 ///
 /// Source of the semantics:
@@ -47,7 +48,7 @@ pub struct ThreadPoolExecutor {
 }
 
 impl ThreadPoolExecutor {
-    /// A pool with the default settings; see [`ThreadPoolExecutorBuilder`].
+    /// Makes a pool with the default settings; see [`ThreadPoolExecutorBuilder`].
     ///
     /// # Errors
     /// None with the settings of today.
@@ -77,7 +78,7 @@ impl ThreadPoolExecutor {
         Self { pool }
     }
 
-    /// The number of threads that the pool may have.
+    /// Returns the number of threads that the pool may have.
     ///
     /// # Examples
     /// ```
@@ -94,7 +95,7 @@ impl ThreadPoolExecutor {
         self.pool.max_workers
     }
 
-    /// The number of threads that the pool has.
+    /// Returns the number of threads that the pool has.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.pool.threads_alive()
@@ -255,7 +256,7 @@ impl ThreadPoolExecutor {
         self.map_with(MapOptions::new(), f, items)
     }
 
-    /// [`map`](Self::map) with a time limit or several items a task.
+    /// Like [`map`](Self::map), with a time limit or several items a task.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit); nothing is left pending then.
@@ -301,8 +302,8 @@ impl ThreadPoolExecutor {
         }
     }
 
-    /// [`map`](Self::map) with at most `buffersize` tasks ahead of the result that is
-    /// yielded, so that a long or endless iterator costs bounded memory.
+    /// Like [`map`](Self::map), with at most `buffersize` tasks ahead of the result that is yielded, so that
+    /// a long or endless iterator costs bounded memory.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
@@ -313,16 +314,16 @@ impl ThreadPoolExecutor {
     /// use concurrent_futures::ThreadPoolExecutor;
     ///
     /// let pool = ThreadPoolExecutor::new()?;
-    /// let squares = pool.map_buffered(|n: u64| n * n, 0.., 16)?;
+    /// let squares = pool.map_buffered(16, |n: u64| n * n, 0..)?;
     /// let first: Result<Vec<_>, _> = squares.take(5).collect();
     /// assert_eq!(first?, [0, 1, 4, 9, 16]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn map_buffered<F, I, T>(
         &self,
+        buffersize: usize,
         f: F,
         items: I,
-        buffersize: usize,
     ) -> Result<BufferedMap<'_, I::IntoIter, T>, SubmitError>
     where
         F: Fn(I::Item) -> T + Send + Sync + 'static,
@@ -335,8 +336,8 @@ impl ThreadPoolExecutor {
         })
     }
 
-    /// Calls `f` with a scope, whose tasks may borrow what the caller owns, and returns
-    /// when all of them are done.
+    /// Calls `f` with a scope, whose tasks may borrow values of the caller, and returns
+    /// when all tasks are done.
     ///
     /// A task that panics fails its future, as everywhere; a panic of `f` itself goes on
     /// after the tasks are done.
@@ -363,25 +364,24 @@ impl ThreadPoolExecutor {
         scope::scope(self, f)
     }
 
-    /// Accepts nothing more. With `cancel_futures`, cancels what is pending; with `wait`,
-    /// returns when all tasks are done and all threads have ended.
+    /// Refuses tasks from now on, and ends the workers; `how` decides whether pending tasks run,
+    /// and whether the call waits.
     ///
-    /// Called by one of the pool's own tasks, it does not wait: the task would wait for
-    /// itself.
+    /// A call by one of the pool's own tasks does not wait, as the task would wait for itself.
     ///
     /// # Examples
     /// ```
-    /// use concurrent_futures::{SubmitError, ThreadPoolExecutor};
+    /// use concurrent_futures::{Shutdown, SubmitError, ThreadPoolExecutor};
     ///
     /// let pool = ThreadPoolExecutor::new()?;
     /// let answer = pool.spawn(|| 42)?;
-    /// pool.shutdown(true, false);
-    /// assert!(answer.done());
+    /// pool.shutdown(Shutdown::Wait);
+    /// assert!(answer.is_done());
     /// assert!(matches!(pool.spawn(|| 43), Err(SubmitError::Shutdown)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn shutdown(&self, wait: bool, cancel_futures: bool) {
-        self.pool.shutdown(wait, cancel_futures);
+    pub fn shutdown(&self, how: Shutdown) {
+        self.pool.shutdown(how.waits(), how.cancels_pending());
     }
 
     fn submit_static<C>(&self, call: C) -> Result<Future<C::Output>, SubmitError>
@@ -393,7 +393,7 @@ impl ThreadPoolExecutor {
         unsafe { self.submit_call(call, WhenFull::Wait(NEVER)) }.map_err(|(error, _)| error)
     }
 
-    /// Submits a call; gives it back with the error.
+    /// Submits a call. Gives it back with the error.
     ///
     /// # Safety
     /// The caller sees to it that what the call and its output borrow lives until the
@@ -407,20 +407,12 @@ impl ThreadPoolExecutor {
         C: Call + Send,
         C::Output: Send,
     {
-        let Some(limit) = &self.pool.limit else {
-            return self.pool.submit(call);
-        };
-        let when_full = if current::is_worker_of(self.pool.home()) {
-            WhenFull::Exceed
-        } else {
-            when_full
-        };
-        match limit.acquire(self.pool.home(), when_full) {
+        match self.pool.admit(when_full) {
+            Ok(None) => self.pool.submit(call),
             Ok(Some(permit)) => self
                 .pool
                 .submit(Limited { permit, call })
                 .map_err(|(error, limited)| (error, limited.call)),
-            Ok(None) => Err((self.pool.closed_error(), call)),
             Err(error) => Err((error, call)),
         }
     }
@@ -475,39 +467,8 @@ impl<F: Fn(A) -> T, A, T> Call for MapItem<F, A> {
     }
 }
 
-impl Executor for ThreadPoolExecutor {
-    fn submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
-    where
-        F: Fn(A) -> T + Function,
-        A: Value,
-        T: Value,
-    {
-        self.submit(f, argument)
-    }
-
-    fn submit_fallible<F, A, T, E>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
-    where
-        F: Fn(A) -> Result<T, E> + Function,
-        A: Value,
-        T: Value,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        self.submit_fallible(f, argument)
-    }
-
-    fn map_with<F, I, T>(&self, options: MapOptions, f: F, items: I) -> Result<Map<T>, SubmitError>
-    where
-        F: Fn(I::Item) -> T + Function,
-        I: IntoIterator<Item: Value>,
-        T: Value,
-    {
-        self.map_with(options, f, items)
-    }
-
-    fn shutdown(&self, wait: bool, cancel_futures: bool) {
-        self.shutdown(wait, cancel_futures);
-    }
-}
+#[cfg(feature = "process")]
+executor_by_own_methods!(ThreadPoolExecutor);
 
 impl Drop for ThreadPoolExecutor {
     fn drop(&mut self) {

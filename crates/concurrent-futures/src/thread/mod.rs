@@ -3,9 +3,7 @@
 mod builder;
 mod call;
 mod executor;
-pub(crate) mod host;
 mod idle;
-pub(crate) mod limit;
 #[cfg(all(test, loom_models))]
 mod models;
 pub(crate) mod pool;
@@ -14,11 +12,10 @@ mod scope;
 mod spare;
 #[cfg(all(test, loom_models))]
 mod spare_models;
+pub(crate) mod spawner;
+mod std_threads;
 mod worker;
 
 pub use builder::{InitializerOutcome, ThreadPoolExecutorBuilder};
 pub use executor::ThreadPoolExecutor;
 pub use scope::Scope;
-
-/// The most threads a pool can count.
-pub const MAX_WORKERS: usize = idle::MAX_THREADS;

@@ -1,22 +1,21 @@
-//! Models of the queue and of the idle protocol, checked by loom.
+//! Loom models of the queue and of the idle protocol.
 
-use super::idle::{Awake, Call, Idle};
-use super::queue::Queue;
 use crate::future::blocking::NEVER;
-use crate::future::{Call as TaskCall, Outcome, TaskRef};
-use crate::signal::Signal;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, thread};
-use std::ptr;
+use crate::runtime::os::signal::Signal;
+use crate::runtime::sync::atomic::{AtomicUsize, Ordering};
+use crate::runtime::sync::{Arc, thread};
+use crate::task::{Call as TaskCall, Outcome, TaskRef};
+use crate::thread::idle::{Idle, ParkOutcome, WakeAction};
+use crate::thread::queue::Queue;
 
-/// All orders with at most two preemptions.
+/// Checks a model in all orders with at most two preemptions.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(2);
     builder.check(model);
 }
 
-/// A task that is counted when it is run.
+/// A task that counts its runs.
 struct Count(Arc<AtomicUsize>);
 
 impl TaskCall for Count {
@@ -33,7 +32,7 @@ impl TaskCall for Count {
 }
 
 fn task(count: &Arc<AtomicUsize>) -> TaskRef {
-    TaskRef::pair(Count(Arc::clone(count)), ptr::null()).0
+    TaskRef::pair(Count(Arc::clone(count)), None).0
 }
 
 fn run(task: &TaskRef) {
@@ -47,7 +46,7 @@ fn run(task: &TaskRef) {
 }
 
 #[test]
-fn what_is_pushed_is_popped_once() {
+fn a_pushed_task_is_popped_once() {
     check_bounded(|| {
         let queue = Arc::new(Queue::new());
         let count = Arc::new(AtomicUsize::new(0));
@@ -111,8 +110,8 @@ fn a_push_comes_before_the_close_or_is_refused() {
     });
 }
 
-/// A pool's worker without its tasks' contents: runs until the queue is closed and
-/// empty. Mirrors `worker::run_tasks`.
+/// Runs tasks until the queue is closed and empty, as a pool's worker without the tasks' contents. Mirrors
+/// `worker::run_tasks`.
 fn work(queue: &Queue, idle: &Idle, done: &AtomicUsize) {
     let signal = Arc::new(Signal::new());
     let mut searching = true;
@@ -122,7 +121,7 @@ fn work(queue: &Queue, idle: &Idle, done: &AtomicUsize) {
                 searching = false;
                 if idle.stop_searching() && !queue.is_empty() {
                     // No thread may be started in this model.
-                    assert_eq!(idle.call(), Call::Nothing);
+                    assert_eq!(idle.call(), WakeAction::Nothing);
                 }
             }
             run(&task);
@@ -143,7 +142,7 @@ fn work(queue: &Queue, idle: &Idle, done: &AtomicUsize) {
     }
 }
 
-/// If a wake-up were lost, a worker would sleep forever, which loom reports.
+/// Checks that no wake-up is lost: a worker would sleep forever, which loom reports.
 fn check_workers(workers: usize, tasks: usize) {
     check_bounded(move || {
         let queue = Arc::new(Queue::new());
@@ -153,7 +152,7 @@ fn check_workers(workers: usize, tasks: usize) {
         let mut threads = Vec::new();
         for _ in 0..tasks {
             assert!(queue.push(task(&count)).is_ok());
-            if idle.call() == Call::StartThread {
+            if idle.call() == WakeAction::StartThread {
                 let (queue, idle, done) =
                     (Arc::clone(&queue), Arc::clone(&idle), Arc::clone(&done));
                 threads.push(thread::spawn(move || work(&queue, &idle, &done)));
@@ -173,8 +172,7 @@ fn one_worker_misses_no_task() {
     check_workers(1, 2);
 }
 
-/// The tasks are done without the queue being closed: nothing but the calls
-/// themselves wakes the worker.
+/// Checks that a task is done before the queue is closed, so that only the submitters' calls wake the worker.
 #[test]
 fn a_sleeping_worker_is_woken_for_a_task() {
     check_bounded(|| {
@@ -182,14 +180,14 @@ fn a_sleeping_worker_is_woken_for_a_task() {
         let idle = Arc::new(Idle::new(1));
         let done = Arc::new(AtomicUsize::new(0));
         let count = Arc::new(AtomicUsize::new(0));
-        assert_eq!(idle.call(), Call::StartThread);
+        assert_eq!(idle.call(), WakeAction::StartThread);
         let worker = thread::spawn({
             let (queue, idle, done) = (Arc::clone(&queue), Arc::clone(&idle), Arc::clone(&done));
             move || work(&queue, &idle, &done)
         });
-        let (task, handle) = TaskRef::pair(Count(Arc::clone(&count)), ptr::null());
+        let (task, handle) = TaskRef::pair(Count(Arc::clone(&count)), None);
         assert!(queue.push(task).is_ok());
-        assert_eq!(idle.call(), Call::Nothing);
+        assert_eq!(idle.call(), WakeAction::Nothing);
         crate::future::blocking::wait_parked(handle.state(), None, || false, NEVER);
         queue.close();
         idle.wake_all();
@@ -205,8 +203,8 @@ fn tasks_that_wait_for_each_other_get_two_workers() {
         let queue = Arc::new(Queue::new());
         let idle = Arc::new(Idle::new(2));
         let count = Arc::new(AtomicUsize::new(0));
-        let (first, first_handle) = TaskRef::pair(Count(Arc::clone(&count)), ptr::null());
-        let (second, second_handle) = TaskRef::pair(Count(Arc::clone(&count)), ptr::null());
+        let (first, first_handle) = TaskRef::pair(Count(Arc::clone(&count)), None);
+        let (second, second_handle) = TaskRef::pair(Count(Arc::clone(&count)), None);
         // The task that is taken first blocks its worker until the other is done.
         let other_of = {
             let ids = [first_handle.id(), second_handle.id()];
@@ -225,7 +223,7 @@ fn tasks_that_wait_for_each_other_get_two_workers() {
                 };
                 let mut called = false;
                 if idle.stop_searching() && !queue.is_empty() {
-                    called = idle.call() == Call::StartThread;
+                    called = idle.call() == WakeAction::StartThread;
                 }
                 if blocked.fetch_add(1, Ordering::AcqRel) == 0 && !called {
                     crate::future::blocking::wait_parked(
@@ -242,7 +240,7 @@ fn tasks_that_wait_for_each_other_get_two_workers() {
         let mut threads = Vec::new();
         for task in [first, second] {
             assert!(queue.push(task).is_ok());
-            if idle.call() == Call::StartThread {
+            if idle.call() == WakeAction::StartThread {
                 threads.push(start());
             }
         }
@@ -255,8 +253,8 @@ fn tasks_that_wait_for_each_other_get_two_workers() {
     });
 }
 
-/// A worker whose time is over ends while a task is submitted: the task is taken by
-/// that worker or by another, of which there is never more than one.
+/// A worker whose time is over ends while a task is submitted. That worker or another takes the task, and
+/// there is never more than one other.
 #[test]
 fn an_expiring_worker_misses_no_task() {
     check_bounded(|| {
@@ -285,17 +283,17 @@ fn an_expiring_worker_misses_no_task() {
                     searching = true;
                     // The model counts a worker out before the protocol does.
                     alive.fetch_sub(1, Ordering::SeqCst);
-                    if awake == Awake::Expired && idle.end_unless(has_work) {
+                    if awake == ParkOutcome::Expired && idle.end_unless(has_work) {
                         return;
                     }
                     alive.fetch_add(1, Ordering::SeqCst);
                 }
             })
         };
-        assert_eq!(idle.call(), Call::StartThread);
+        assert_eq!(idle.call(), WakeAction::StartThread);
         let mut threads = vec![start()];
         assert!(queue.push(task(&count)).is_ok());
-        if idle.call() == Call::StartThread {
+        if idle.call() == WakeAction::StartThread {
             threads.push(start());
         }
         for thread in threads {
@@ -326,7 +324,7 @@ fn a_worker_that_quits_leaves_no_task_behind() {
                 })
             })
         };
-        assert_eq!(idle.call(), Call::StartThread);
+        assert_eq!(idle.call(), WakeAction::StartThread);
         let quitting = thread::spawn({
             let (queue, idle, start) = (Arc::clone(&queue), Arc::clone(&idle), Arc::clone(&start));
             move || {
@@ -339,7 +337,7 @@ fn a_worker_that_quits_leaves_no_task_behind() {
         });
         assert!(queue.push(task(&count)).is_ok());
         let mut threads = Vec::new();
-        if idle.call() == Call::StartThread {
+        if idle.call() == WakeAction::StartThread {
             threads.push(start());
         }
         threads.extend(quitting.join().unwrap());

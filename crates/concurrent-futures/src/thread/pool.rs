@@ -1,40 +1,56 @@
-//! What the handle of a thread pool and its workers share.
+//! The state that the handle of a thread pool and its workers share.
 
-use super::builder::check;
-use super::host::{Host, WorkerThread};
-use super::idle::{Call as WorkerCall, Idle};
-use super::limit::PendingLimit;
-use super::queue::Queue;
-use super::spare::{MAX_SPARES, Parked, Place, Why};
-use super::worker::Role;
-use crate::current::{self, Worker};
-use crate::deadlock::{self, Blocking, Crew, Escape, NO_FUTURES, Need, Tally, Wait};
+use crate::deadlock::{self, Blocking, Escape, NO_FUTURES, Need, Wait};
+use crate::error::MAX_WORKERS;
 use crate::error::{BrokenExecutor, BuildError, Deadlock, SubmitError, TaskError};
+use crate::future::Future;
 use crate::future::blocking::{NEVER, Stop};
-use crate::future::{Call, Future, TaskRef};
-use crate::log;
+use crate::id::PoolId;
+use crate::limit::{self, PendingLimit, Permit, WhenFull};
 use crate::observer::Observer;
-use crate::panic::{self, log_panic};
-use crate::signal::{Signal, Woken};
-use crate::sync::{self, Arc, Mutex, MutexGuard};
+use crate::recording::record::RunOutcome;
+use crate::recording::recorder;
+use crate::recording::session::{PoolInfo, PoolKind, WorkerInfo};
+use crate::runtime::crew::{Crew, Tally};
+use crate::runtime::os::clock::now;
+use crate::runtime::os::signal::{Signal, Woken};
+use crate::runtime::sync::{self, Arc, Mutex, MutexGuard};
+use crate::task::current::{self, Worker};
+use crate::task::panic::{self, log_panic};
+use crate::task::{Call, TaskRef, log};
+use crate::thread::idle::{Idle, WakeAction};
+use crate::thread::queue::Queue;
+use crate::thread::spare::{MAX_SPARES, Parked, Place, Why};
+use crate::thread::spawner::{ThreadSpawner, WorkerThread};
+use crate::thread::worker::Role;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Called first in each worker.
+/// Checks the number of workers of a pool.
+pub(super) fn check(max_workers: usize) -> Result<(), BuildError> {
+    match max_workers {
+        0 => Err(BuildError::ZeroWorkers),
+        too_many if too_many > MAX_WORKERS => Err(BuildError::TooManyWorkers(too_many)),
+        _ => Ok(()),
+    }
+}
+
+/// The function that each worker calls first.
 pub(super) type Initializer =
     Box<dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
 
 /// The part of a thread pool that its workers see too.
 pub struct Pool {
+    pub(super) id: PoolId,
     pub(super) queue: Queue,
     pub(super) idle: Idle,
     pub(super) max_workers: usize,
-    pub(super) host: Box<dyn Host>,
+    pub(super) spawner: Box<dyn ThreadSpawner>,
     pub(super) keep_alive: Option<Duration>,
     pub(super) limit: Option<Arc<PendingLimit>>,
     pub(super) observer: Option<Box<dyn Observer>>,
@@ -42,23 +58,28 @@ pub struct Pool {
     pub(super) parked: Parked,
     pub(super) tally: Tally,
     pub(super) broken: OnceLock<BrokenExecutor>,
+    /// The number of the pool in recordings.
+    pub(super) number: u32,
+    /// The session of recordings to which the pool was described last.
+    pub(super) described: AtomicU64,
 }
 
 #[derive(Default)]
 pub(super) struct Threads {
     alive: usize,
-    /// Submitters that are starting one. A thread that has ended already may have no handle yet.
+    /// The number of submitters that are starting a thread. A thread that has ended already may have no
+    /// handle yet.
     starting: usize,
-    /// Those of spare workers, which are among them.
+    /// The places of the spare workers, which are among the started ones.
     spare: Vec<Place>,
     started: usize,
     handles: Vec<JoinHandle<()>>,
-    /// Who waits until there are none.
+    /// The threads that wait until there are no workers.
     waiting: Vec<Arc<Signal>>,
 }
 
 impl Threads {
-    /// Tells those who wait, if there is no thread any more.
+    /// Notifies the waiting threads, if there is no worker any more.
     fn tell(&mut self) {
         if self.alive == 0 {
             for signal in self.waiting.drain(..) {
@@ -69,12 +90,13 @@ impl Threads {
 }
 
 impl Pool {
-    pub(super) fn new(max_workers: usize, host: Box<dyn Host>) -> Self {
+    pub(super) fn new(max_workers: usize, spawner: Box<dyn ThreadSpawner>) -> Self {
         Self {
+            id: PoolId::next(),
             queue: Queue::new(),
             idle: Idle::new(max_workers),
             max_workers,
-            host,
+            spawner,
             keep_alive: None,
             limit: None,
             observer: None,
@@ -82,50 +104,76 @@ impl Pool {
             parked: Parked::new(),
             tally: Tally::new(),
             broken: OnceLock::new(),
+            number: recorder::next_number(),
+            described: AtomicU64::new(0),
         }
     }
 
-    /// A pool for foreign tasks.
+    /// Makes a pool for foreign tasks.
     ///
     /// # Errors
     /// [`BuildError`] when a number makes no sense.
-    pub fn with_host(
+    pub fn with_spawner(
         max_workers: usize,
         max_pending: Option<usize>,
-        host: Box<dyn Host>,
+        spawner: Box<dyn ThreadSpawner>,
     ) -> Result<Arc<Self>, BuildError> {
-        check(max_workers, max_pending)?;
+        check(max_workers)?;
         Ok(Arc::new(Self {
-            limit: max_pending.map(PendingLimit::new),
-            ..Self::new(max_workers, host)
+            limit: PendingLimit::bound(max_pending)?,
+            ..Self::new(max_workers, spawner)
         }))
     }
 
-    /// Identifies this pool.
-    pub fn home(self: &Arc<Self>) -> *const () {
-        ptr::from_ref::<Self>(self).cast()
+    /// Describes the pool to the recorder, unless it knows the pool.
+    pub fn describe_pool(&self) {
+        if recorder::epoch() == self.described.load(Ordering::Relaxed) {
+            return;
+        }
+        recorder::describe_pool(&self.described, || PoolInfo {
+            number: self.number,
+            kind: PoolKind::Threads,
+            name: self.spawner.pool_name(),
+            max_workers: self.max_workers,
+        });
+    }
+
+    /// Returns the number of the pool in recordings.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Returns the identity of this pool.
+    #[must_use]
+    pub fn id(&self) -> PoolId {
+        self.id
     }
 
     pub(super) fn broken(&self) -> Option<BrokenExecutor> {
         self.broken.get().cloned()
     }
 
-    /// The bound on pending tasks, if there is one.
-    pub fn limit(&self) -> Option<&Arc<PendingLimit>> {
-        self.limit.as_ref()
+    /// Takes a permit for a task; none if pending tasks are not bounded.
+    ///
+    /// # Errors
+    /// [`SubmitError`], when there is no room, or the pool accepts no tasks.
+    pub fn admit(&self, when_full: WhenFull<'_>) -> Result<Option<Permit>, SubmitError> {
+        limit::admit(self.limit.as_ref(), self.id, when_full, || {
+            self.closed_error()
+        })
     }
 
-    /// The number of pending tasks, some of which may have been cancelled.
+    /// Returns the number of pending tasks, some of which may have been cancelled.
     pub fn pending(&self) -> usize {
         self.queue.len_up_to(usize::MAX)
     }
 
-    /// Whether `shutdown` was called, or the pool is broken.
+    /// Returns whether `shutdown` was called, or the pool is broken.
     pub fn is_closed(&self) -> bool {
         self.queue.is_closed()
     }
 
-    /// Why nothing is accepted any more.
+    /// Returns the reason why nothing is accepted any more.
     pub fn closed_error(&self) -> SubmitError {
         match self.broken() {
             Some(broken) => SubmitError::Broken(broken),
@@ -133,8 +181,8 @@ impl Pool {
         }
     }
 
-    /// Puts a task for a call into the queue, and sees to it that a worker comes for
-    /// it. Gives the call back with the error.
+    /// Puts a task for a call into the queue, and makes sure that a worker takes the task. Gives the call
+    /// back with the error.
     pub(super) fn submit<C>(
         self: &Arc<Self>,
         call: C,
@@ -143,9 +191,13 @@ impl Pool {
         C: Call + Send,
         C::Output: Send,
     {
-        let (queued, handle) = TaskRef::pair(call, self.home());
+        let (queued, handle) = TaskRef::pair(call, Some(self.id));
         if let Some(observer) = &self.observer {
             log_panic("an observer panicked", || observer.submitted(handle.id()));
+        }
+        if recorder::is_on() {
+            self.describe_pool();
+            recorder::submitted(handle.id(), self.number, C::name());
         }
         let submitted = match self.queue.push(queued) {
             Ok(()) => self.call_worker(Some(&handle)),
@@ -156,15 +208,18 @@ impl Pool {
             Ok(()) => Ok(unsafe { Future::new(handle) }),
             // SAFETY: the task's call has this type.
             Err(error) => match unsafe { handle.take_back::<C>() } {
-                Some(call) => Err((error, call)),
+                Some(call) => {
+                    recorder::rejected(handle.id(), RunOutcome::Rejected);
+                    Err((error, call))
+                }
                 // Another submitter's thread was started after all, and took it.
-                // SAFETY: as above.
+                // SAFETY: the task's output has this type, and this is its only handle.
                 None => Ok(unsafe { Future::new(handle) }),
             },
         }
     }
 
-    /// Puts a foreign task into the queue, and sees to it that a worker comes for it.
+    /// Puts a foreign task into the queue, and makes sure that a worker takes the task.
     ///
     /// # Errors
     /// [`SubmitError`], when the pool was shut down, is broken, or has no thread and
@@ -173,39 +228,39 @@ impl Pool {
     /// # Safety
     /// The object of the task stays until this returns.
     pub unsafe fn submit_foreign(self: &Arc<Self>, task: TaskRef) -> Result<(), SubmitError> {
-        // SAFETY: promised by the caller.
+        // SAFETY: the object of the task stays until `submit_foreign` returns, and so longer than `this`.
         let this = unsafe { task.alias() };
         self.queue.push(task).map_err(|_| self.closed_error())?;
-        if !self.host.starts_eagerly() {
+        if !self.spawner.starts_eagerly() {
             return self.call_worker(Some(&this));
         }
         let is_short = |idle| self.queue.len_up_to(idle + 1) > idle;
         match self.idle.call_eagerly(is_short) {
-            WorkerCall::Nothing => Ok(()),
-            WorkerCall::StartThread => self.start_thread(Some(&this)),
+            WakeAction::Nothing => Ok(()),
+            WakeAction::StartThread => self.start_thread(Some(&this)),
         }
     }
 
-    /// Asks for a worker to look at the queue. An error means that there is none, and
-    /// that all pending tasks but `except` have failed for it.
+    /// Asks for a worker to look at the queue. Returns an error if there is none; then all pending tasks but
+    /// `except` have failed with that error.
     pub(super) fn call_worker(
         self: &Arc<Self>,
         except: Option<&TaskRef>,
     ) -> Result<(), SubmitError> {
         match self.idle.call() {
-            WorkerCall::Nothing => Ok(()),
-            WorkerCall::StartThread => self.start_thread(except),
+            WakeAction::Nothing => Ok(()),
+            WakeAction::StartThread => self.start_thread(except),
         }
     }
 
-    /// Starts a thread, which is counted by `idle` already.
+    /// Starts a thread, which `idle` has counted already.
     #[cold]
     fn start_thread(self: &Arc<Self>, except: Option<&TaskRef>) -> Result<(), SubmitError> {
         if self.parked.call(Why::BecomeRegular) {
             sync::lock(&self.threads).spare.pop();
             return Ok(());
         }
-        let error = match self.start_host_thread(Role::Regular) {
+        let error = match self.spawn_thread(Role::Regular) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -224,8 +279,8 @@ impl Pool {
             log::thread_not_started(&error);
             return Err(rejected);
         }
-        // Others do the work. Who submitted while we were counted as searching has
-        // relied on us to call one.
+        // The other workers do the work. A thread that submitted while we were counted as searching has
+        // relied on us to call a worker.
         if !self.queue.is_empty() {
             self.idle.wake_one();
         }
@@ -236,8 +291,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Starts a thread, and counts it. If it cannot be started, it stays counted.
-    fn start_host_thread(self: &Arc<Self>, role: Role) -> io::Result<()> {
+    /// Starts a thread, and counts it. A thread that cannot be started stays counted.
+    fn spawn_thread(self: &Arc<Self>, role: Role) -> io::Result<()> {
         let number = {
             let mut threads = sync::lock(&self.threads);
             threads.alive += 1;
@@ -246,20 +301,20 @@ impl Pool {
             threads.started - 1
         };
         let start = || {
-            self.host
+            self.spawner
                 .start_thread(number, WorkerThread::new(self, role))
         };
         // Foreign code, and the standard library's, which panics at a name that it cannot use.
         let started = panic::catch(start).unwrap_or_else(|panic| Err(io::Error::other(panic)));
         let mut threads = sync::lock(&self.threads);
         threads.starting -= 1;
-        // Nobody needs to join those that have ended.
+        // Threads that have ended need not be joined.
         threads.handles.retain(|handle| !handle.is_finished());
         threads.handles.extend(started?);
         Ok(())
     }
 
-    /// The calling spare worker ends. It is not counted by the detector any more.
+    /// Ends the calling spare worker, which the detector does not count any more.
     pub(super) fn spare_ends(&self) {
         let mut threads = sync::lock(&self.threads);
         threads.spare.pop();
@@ -278,12 +333,12 @@ impl Pool {
         }
     }
 
-    /// The calling worker, which is searching, was idle for too long, and ends. False
-    /// when there is work after all, and it stays.
+    /// Ends the calling worker, which is searching and was idle for too long. Returns false if there is work
+    /// after all, and the worker stays.
     pub(super) fn expire(&self) -> bool {
-        // In one critical section with what follows. A submitter that cannot start a
-        // thread asks under this lock whether there is another: before us, its task is
-        // in the queue by the time we look; after us, we are not counted any more.
+        // In one critical section with what follows. A submitter that cannot start a thread asks under this
+        // lock whether there is another. If it asks before us, its task is in the queue by the time we look.
+        // If it asks after us, we are not counted any more.
         let threads = sync::lock(&self.threads);
         let ends = self.idle.end_unless(|| !self.queue.is_empty());
         if ends {
@@ -292,8 +347,8 @@ impl Pool {
         ends
     }
 
-    /// The calling worker, which is searching, ends, whatever there is to do. If there is work for
-    /// which no other worker is there, another thread is started.
+    /// Ends the calling worker, which is searching, whether there is work or not. Starts another thread if
+    /// there is work for which no other worker is there.
     pub(super) fn quit(self: &Arc<Self>) {
         let threads = sync::lock(&self.threads);
         let is_needed = !self.idle.end_unless(|| !self.queue.is_empty());
@@ -304,7 +359,7 @@ impl Pool {
         }
     }
 
-    /// The calling worker ends, as the pool is closed.
+    /// Ends the calling worker, as the pool is closed.
     pub(super) fn end(&self) {
         self.idle.thread_ends();
         Self::remove_thread(sync::lock(&self.threads));
@@ -315,7 +370,7 @@ impl Pool {
         threads.tell();
     }
 
-    /// Fails what is pending, and refuses everything from now on.
+    /// Fails the pending tasks, and refuses tasks from now on.
     pub fn break_with(&self, broken: BrokenExecutor) {
         // The first cause stays.
         let broken = self.broken.get_or_init(|| broken);
@@ -323,7 +378,7 @@ impl Pool {
         self.fail_pending(&TaskError::Broken(broken.clone()), None);
     }
 
-    /// Refuses everything from now on.
+    /// Refuses tasks from now on.
     pub fn close(&self) {
         self.queue.close();
         if let Some(limit) = &self.limit {
@@ -338,12 +393,12 @@ impl Pool {
         if cancel_futures {
             self.cancel_pending();
         }
-        if wait && !current::is_worker_of(self.home()) {
+        if wait && !current::is_worker_of(self.id) {
             self.join();
         }
     }
 
-    /// Cancels all that is pending.
+    /// Cancels all pending tasks.
     pub fn cancel_pending(&self) {
         while let Some(task) = self.queue.pop() {
             task.cancel();
@@ -351,16 +406,15 @@ impl Pool {
         }
     }
 
-    /// Takes the pending task that was submitted first out of the queue. It is the caller's: the
-    /// pool will not run it.
+    /// Takes the oldest pending task out of the queue. The task is the caller's: the pool will not run it.
     pub fn take_pending(&self) -> Option<TaskRef> {
         let task = self.queue.pop()?;
-        task.leave_home();
+        task.leave_pool();
         Some(task)
     }
 
-    /// For a pool that is closed: waits until there is no thread, none is being started, and no
-    /// task is left; threads may still be on their last steps. Returns false if `stop` said so.
+    /// Waits, for a closed pool, until there is no thread, none is being started, and no task is left.
+    /// Threads may still be on their last steps. Returns false if `stop` returned true.
     ///
     /// # Errors
     /// `Deadlock`, if a task of the pool waits for the calling task.
@@ -394,7 +448,7 @@ impl Pool {
         }
     }
 
-    /// Waits for the signal of the last thread. Returns false if `stop` said so.
+    /// Waits for the signal of the last thread. Returns false if `stop` returned true.
     fn wait_for_signal(
         &self,
         signal: &Arc<Signal>,
@@ -405,7 +459,7 @@ impl Pool {
             Some(worker) => Some(deadlock::block(
                 worker,
                 Wait {
-                    need: Need::End(ptr::from_ref(self).cast()),
+                    need: Need::End(self.id),
                     futures: NO_FUTURES,
                     is_timed: false,
                     escape: Escape::LastResort(Arc::clone(signal)),
@@ -451,7 +505,7 @@ impl Pool {
         }
     }
 
-    /// The number of threads.
+    /// Returns the number of threads.
     pub fn threads_alive(&self) -> usize {
         sync::lock(&self.threads).alive
     }
@@ -474,6 +528,22 @@ impl Crew for Pool {
         !self.queue.is_empty()
     }
 
+    fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn describe(&self, worker: u32, has_just_begun: bool) {
+        self.describe_pool();
+        recorder::describe_worker(WorkerInfo {
+            number: worker,
+            pool: self.number,
+            name: self.spawner.worker_name(),
+            pid: std::process::id(),
+            start: has_just_begun.then(now),
+            end: None,
+        });
+    }
+
     fn call_spare(self: Arc<Self>) -> io::Result<()> {
         if self.parked.call(Why::Order) {
             return Ok(());
@@ -484,7 +554,7 @@ impl Crew for Pool {
             )));
         };
         sync::lock(&self.threads).spare.push(place);
-        self.start_host_thread(Role::Spare)
+        self.spawn_thread(Role::Spare)
             .inspect_err(|_| self.spare_ends())
     }
 }
@@ -497,16 +567,16 @@ impl fmt::Debug for Pool {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use super::super::host::Threads as HostThreads;
     use super::*;
+    use crate::thread::std_threads::Threads as HostThreads;
     use std::cell::RefCell;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// Returns from starting a thread when told to.
+    /// A spawner that starts threads, and returns from a start when the test allows it.
     struct Slow(HostThreads, Mutex<Receiver<()>>);
 
-    impl Host for Slow {
+    impl ThreadSpawner for Slow {
         fn start_thread(
             &self,
             number: usize,
@@ -524,7 +594,7 @@ mod tests {
 
     static HAS_ENDED: AtomicBool = AtomicBool::new(false);
 
-    /// Ends when told to.
+    /// A value whose drop lasts until the test allows its end.
     struct Ends(Receiver<()>);
 
     impl Drop for Ends {
@@ -553,8 +623,8 @@ mod tests {
         }
     }
 
-    /// The worker ends while the submitter is still starting its thread, and its thread-locals
-    /// end later.
+    /// Lets the worker end while the submitter is still starting its thread; the worker's thread-locals end
+    /// later.
     #[test]
     fn shutdown_waits_for_a_thread_that_is_just_being_started() {
         let channels: (Sender<()>, _) = channel();
@@ -565,8 +635,8 @@ mod tests {
             stack_size: None,
             initializer: None,
         };
-        let host = Slow(threads, Mutex::new(starts));
-        let pool = Pool::with_host(1, None, Box::new(host)).unwrap();
+        let spawner = Slow(threads, Mutex::new(starts));
+        let pool = Pool::with_spawner(1, None, Box::new(spawner)).unwrap();
         let submitter = thread::spawn({
             let pool = Arc::clone(&pool);
             move || pool.submit(Keep(Ends(ends))).is_ok()

@@ -1,35 +1,33 @@
-//! The queue of pending tasks: many submitters, many workers, first in, first
-//! out, no allocation.
+//! The queue of pending tasks: many submitters, many workers, first in, first out, no allocation.
 //!
 //! # Protocol
-//! A linked list through the tasks themselves (`queue_next`). A submitter puts its
-//! task in the place of `tail`, then links the one that was there to it; a worker
-//! takes from `head`, under a lock among workers. A *stub*, for which null stands,
-//! is the whole list while the queue is empty.
+//! The queue is a linked list through the tasks themselves (`queue_next`). A submitter puts its task in the
+//! place of `tail`, then links the former tail to it. A worker takes from `head`, under a lock among workers. A
+//! *stub*, represented by null, is the whole list while the queue is empty.
 //!
-//! `tail` also decides submit against shutdown: [`close`](Queue::close) sets its
-//! lowest bit, and nothing is pushed from then on.
+//! `tail` also decides `submit` against `shutdown`: [`close`](Queue::close) sets its lowest bit, and nothing is
+//! pushed from then on.
 //!
 //! # Invariants
-//! 1. The list from `head` to `tail` holds what was pushed and not taken, in order.
-//!    Every node but `tail` has a link to the next, or will have it as soon as the
-//!    submitter of the next takes its second step.
-//! 2. A node is taken when it has a link, so that no submitter will touch it, or by
-//!    putting the stub in its place in `tail`, so that none can.
+//! 1. The list from `head` to `tail` holds the tasks that were pushed and not taken, in order. Every node but
+//!    `tail` has a link to the next node. If the link is not there yet, the submitter of the next node writes
+//!    it in its second step.
+//! 2. A node is taken when it has a link, so that no submitter will touch it. The last node is taken by putting
+//!    the stub in its place in `tail`, so that no submitter can touch it.
 //! 3. The queue is empty exactly when `tail` is the stub.
 //! 4. After `close`, the queue only becomes shorter.
 //!
-//! The scheme is that of Vyukov's intrusive queue, but for the lock and the bit.
+//! The scheme is that of Vyukov's intrusive queue, except for the lock and the bit.
 
-use crate::future::TaskRef;
-use crate::future::task::Header;
-use crate::sync::atomic::{AtomicPtr, Ordering};
-use crate::sync::{Backoff, Mutex, lock};
+use crate::runtime::sync::atomic::{AtomicPtr, Ordering};
+use crate::runtime::sync::{Backoff, Mutex, lock};
+use crate::task::TaskRef;
+use crate::task::header::Header;
 use std::ptr::{self, NonNull};
 
 const CLOSED: usize = 1;
 
-/// Keeps what submitters write apart from what workers write.
+/// Keeps the words of submitters and the words of workers on different cache lines.
 #[repr(align(128))]
 struct Padded<T>(T);
 
@@ -43,7 +41,7 @@ pub(crate) struct Queue {
     /// The newest node, or null for the stub; and the `CLOSED` bit.
     tail: Padded<AtomicPtr<Header>>,
     head: Padded<Mutex<Head>>,
-    /// The stub's link.
+    /// The link of the stub.
     stub_next: AtomicPtr<Header>,
 }
 
@@ -64,12 +62,13 @@ impl Queue {
         }
     }
 
-    /// The link of a node.
+    /// Returns the link of a node.
     ///
     /// # Safety
     /// The node is the stub, or in the queue, or was and has got no link yet.
     unsafe fn link(&self, node: *mut Header) -> &AtomicPtr<Header> {
-        // SAFETY: promised by the caller.
+        // SAFETY: the node is null (the stub), a task in the queue, or a task that was in the queue and has
+        // no link yet. Such tasks are alive.
         unsafe { node.as_ref() }.map_or(&self.stub_next, |node| &node.queue_next)
     }
 
@@ -124,7 +123,7 @@ impl Queue {
         Some(unsafe { TaskRef::from_raw(taken) })
     }
 
-    /// Puts the stub in the place of the last node, unless it is not the last.
+    /// Puts the stub in the place of the last node. Returns false if the node is not the last.
     fn take_last(&self, last: *mut Header) -> bool {
         // ORDERING: Relaxed, published by the exchange below. The submitter that
         // wrote it before has been overtaken long since.
@@ -146,7 +145,7 @@ impl Queue {
         false
     }
 
-    /// The node behind one that is not the last; its link is there or on the way.
+    /// Waits for the link of a node that is not the last, and returns the next node.
     fn wait_for_link(&self, before: *mut Header) -> *mut Header {
         let mut backoff = Backoff::default();
         loop {
@@ -165,9 +164,9 @@ impl Queue {
         node(self.tail.0.load(Ordering::SeqCst)).is_null()
     }
 
-    /// The number of tasks, counted up to `limit`.
+    /// Returns the number of tasks, counted up to `limit`.
     pub(crate) fn len_up_to(&self, limit: usize) -> usize {
-        // While nobody pops, what is in the list stays there.
+        // While no worker pops, the nodes of the list stay there.
         let head = lock(&self.head.0);
         let mut node = head.0;
         if node.is_null() {
@@ -185,7 +184,7 @@ impl Queue {
         count
     }
 
-    /// Whether there is nothing, and never will be.
+    /// Returns whether the queue is empty and closed.
     pub(crate) fn is_finished(&self) -> bool {
         // One look at both: of two, a push and the close could come between.
         self.tail.0.load(Ordering::Acquire).addr() == CLOSED

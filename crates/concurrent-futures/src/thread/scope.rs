@@ -1,14 +1,14 @@
-//! Tasks that borrow from the caller's stack.
+//! Scopes: tasks that borrow from the caller's stack.
 
-use super::ThreadPoolExecutor;
-use super::call::{Fallible, Plain};
-use super::limit::WhenFull;
 use crate::error::SubmitError;
-use crate::future::blocking::NEVER;
-use crate::future::blocking::wait_always;
-use crate::future::{Call, Future, TaskRef};
-use crate::panic::AbortOnUnwind;
-use crate::sync::{Mutex, lock};
+use crate::future::Future;
+use crate::future::blocking::{NEVER, wait_always};
+use crate::limit::WhenFull;
+use crate::runtime::sync::{Mutex, lock};
+use crate::task::panic::AbortOnUnwind;
+use crate::task::{Call, TaskRef};
+use crate::thread::ThreadPoolExecutor;
+use crate::thread::call::{Fallible, Plain};
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,12 +25,12 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// The tasks that were not done when they were last looked at.
 struct Tasks {
     list: Vec<TaskRef>,
-    /// When the list is this long, those that are done are removed.
+    /// The length of the list at which done tasks are removed.
     clean_at: usize,
 }
 
 impl<'scope> Scope<'scope, '_> {
-    /// Submits a closure, which may borrow what outlives the scope.
+    /// Submits a closure, which may borrow values that outlive the scope.
     ///
     /// # Errors
     /// As for [`ThreadPoolExecutor::spawn`].

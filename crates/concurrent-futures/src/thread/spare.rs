@@ -1,38 +1,38 @@
 //! The life of a spare worker.
 //!
-//! A spare worker runs the tasks that the detector orders, while all regular workers are
-//! blocked; the [detector](crate::deadlock) tells when. It has no part in the protocol of
-//! idle workers: nobody wakes it for a task in the queue.
+//! A spare worker runs the tasks that the detector orders while all regular workers are blocked; the
+//! [detector](crate::deadlock) decides when. It has no part in the protocol of idle workers: no submitter wakes it
+//! for a task in the queue.
 //!
-//! A spare worker without an order is parked, for `keep_alive` at most. A parked one is
-//! called for the next order, or becomes a regular worker when the pool needs a thread.
-//! It ends when the pool is closed.
+//! A spare worker without an order is parked, for `keep_alive` at most. A parked worker is called for the next
+//! order, or becomes a regular worker when the pool needs a thread. It ends when the pool is closed.
 //!
 //! # Invariants
-//! 1. A spare worker is counted as awake ([`Tally`](crate::deadlock::Tally)) from before it
-//!    is called until it parks or ends.
-//! 2. The thread that takes a spare worker off the list of parked workers tells the worker why, once.
-//! 3. No spare worker parks in a closed pool: it looks whether the pool is closed under the
-//!    lock of the list, which is emptied after closing.
+//! 1. A spare worker is counted as awake ([`Tally`](crate::runtime::crew::Tally)) from before it is called until
+//!    it parks or ends.
+//! 2. The thread that takes a spare worker off the list of parked workers tells the worker the reason, once.
+//! 3. No spare worker parks in a closed pool. It looks whether the pool is closed under the lock of the list,
+//!    and the list is emptied after closing.
 
-use super::pool::Pool;
-use crate::current::Worker;
 use crate::deadlock::{self, Duty};
 use crate::error::TaskError;
-use crate::future::TaskRef;
-use crate::signal::Signal;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, deadline_after, lock, spin_until};
+use crate::runtime::os::signal::Signal;
+use crate::runtime::spin::Spin;
+use crate::runtime::sync::atomic::{AtomicUsize, Ordering};
+use crate::runtime::sync::{Arc, Mutex, deadline_after, lock};
+use crate::task::TaskRef;
+use crate::task::current::Worker;
+use crate::thread::pool::Pool;
 // Not loom's, which cannot be made at compile time. It is no part of the protocol.
 use std::sync::atomic::AtomicUsize as StaticCount;
 
-/// How many spare workers there may be in the process. Each is a thread.
+/// The maximal number of spare workers in the process. Each is a thread.
 pub(super) const MAX_SPARES: usize = 4096;
 
-/// How many there are.
+/// The number of spare workers in the process.
 static SPARES: StaticCount = StaticCount::new(0);
 
-/// Counts a spare worker, for as long as this is there. None when there are too many.
+/// Counts a spare worker as long as this value lives. None if there are too many.
 #[derive(Debug)]
 pub(super) struct Place(());
 
@@ -51,7 +51,7 @@ impl Drop for Place {
     }
 }
 
-/// Why a parked worker goes on.
+/// The reason why a parked worker goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum Why {
@@ -60,7 +60,7 @@ pub(super) enum Why {
     End,
 }
 
-/// A spare worker, to be called while it is parked.
+/// A spare worker, which can be called while it is parked.
 struct Slot {
     signal: Signal,
     why: AtomicUsize,
@@ -92,7 +92,7 @@ impl Parked {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// Lets the worker that parked last go on. False if none is parked.
+    /// Calls the worker that parked last. Returns false if none is parked.
     pub(super) fn call(&self, why: Why) -> bool {
         let slot = lock(&self.0).pop();
         let is_there = slot.is_some();
@@ -112,7 +112,7 @@ impl Parked {
         is_open
     }
 
-    /// Takes a worker off the list. False when it was called meanwhile.
+    /// Takes a worker off the list. Returns false if it was called meanwhile.
     fn remove(&self, slot: &Arc<Slot>) -> bool {
         let mut parked = lock(&self.0);
         let place = parked.iter().position(|other| Arc::ptr_eq(other, slot));
@@ -131,8 +131,8 @@ enum Next {
     End,
 }
 
-/// Runs what is ordered, until the thread is not needed any more. Returns whether the worker
-/// is to go on as a regular one.
+/// Runs the ordered tasks until the thread is not needed any more. Returns whether the worker is to go on as
+/// a regular worker.
 pub(super) fn run(pool: &Arc<Pool>, worker: &Worker<'_>) -> bool {
     let slot = Arc::new(Slot {
         signal: Signal::new(),
@@ -140,9 +140,10 @@ pub(super) fn run(pool: &Arc<Pool>, worker: &Worker<'_>) -> bool {
     });
     loop {
         let mut next = Next::End;
-        // The lock of the detector is not to be waited for while others wait for what the
-        // host gives up here.
-        pool.host.idle(&mut || next = next_for(pool, worker, &slot));
+        // The lock of the detector is not to be waited for while other threads wait for what the
+        // spawner gives up here.
+        pool.spawner
+            .idle(&mut || next = next_for(pool, worker, &slot));
         match next {
             // SAFETY: the detector has started it.
             Next::Run(task) => unsafe { run_started(pool, worker, &task) },
@@ -166,7 +167,7 @@ pub(super) fn run(pool: &Arc<Pool>, worker: &Worker<'_>) -> bool {
 /// # Safety
 /// The task was started, for this worker.
 unsafe fn run_started(pool: &Pool, worker: &Worker<'_>, task: &TaskRef) {
-    // SAFETY: promised by the caller.
+    // SAFETY: the task was started, for this worker, which is the condition of `fail` and `run`.
     unsafe {
         match pool.broken() {
             Some(broken) => task.fail(TaskError::Broken(broken)),
@@ -195,7 +196,7 @@ fn next_for(pool: &Arc<Pool>, worker: &Worker<'_>, slot: &Arc<Slot>) -> Next {
 /// Waits until the parked worker is called, or not needed any more.
 fn wait_parked(pool: &Pool, slot: &Arc<Slot>) -> Why {
     let deadline = pool.keep_alive.and_then(deadline_after);
-    if !spin_until(|| slot.why().is_some()) {
+    if !Spin::Thread.until(|| slot.why().is_some()) {
         while slot.why().is_none() {
             if !slot.signal.wait(deadline) && pool.parked.remove(slot) {
                 return Why::End;
@@ -207,21 +208,22 @@ fn wait_parked(pool: &Pool, slot: &Arc<Slot>) -> Why {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use super::super::executor::ThreadPoolExecutor;
-    use super::super::host::{Host, Threads, WorkerThread};
     use super::*;
     use crate::error::BrokenExecutor;
+    use crate::thread::executor::ThreadPoolExecutor;
+    use crate::thread::spawner::{ThreadSpawner, WorkerThread};
+    use crate::thread::std_threads::Threads;
     use std::io;
     use std::sync::Weak;
     use std::thread::JoinHandle;
 
-    /// Starts some threads, and no more.
+    /// A spawner that starts a few threads, and no more.
     struct Few {
         threads: Threads,
         left: StaticCount,
     }
 
-    impl Host for Few {
+    impl ThreadSpawner for Few {
         fn start_thread(
             &self,
             number: usize,
@@ -244,7 +246,7 @@ mod tests {
     }
 
     fn pool(max_workers: usize, threads: usize) -> Arc<ThreadPoolExecutor> {
-        let host = Few {
+        let spawner = Few {
             threads: Threads {
                 name_prefix: "few".to_owned(),
                 stack_size: None,
@@ -252,7 +254,7 @@ mod tests {
             },
             left: StaticCount::new(threads),
         };
-        let pool = Pool::with_host(max_workers, None, Box::new(host)).unwrap();
+        let pool = Pool::with_spawner(max_workers, None, Box::new(spawner)).unwrap();
         Arc::new(ThreadPoolExecutor::from_pool(pool))
     }
 
@@ -296,7 +298,7 @@ mod tests {
         }
     }
 
-    /// A scope cannot end before its tasks: the one for which there is no thread fails.
+    /// A scope cannot end before its tasks: the task for which there is no thread fails.
     #[test]
     fn a_scope_that_needs_one_thread_more_ends_and_its_task_fails() {
         fn descend(pool: &ThreadPoolExecutor, depth: u32, deepest: &StaticCount) {

@@ -1,18 +1,19 @@
-//! Models of pools whose tasks wait for their own tasks, checked by loom: the pool, its workers
-//! and the detector as they run, with threads of loom's.
+//! Loom models of pools whose tasks wait for their own tasks: the pool, its workers and the detector as they
+//! run, with threads of loom's.
 
-use super::host::{Host, WorkerThread};
-use super::pool::Pool;
 use crate::error::{BrokenExecutor, TaskError};
-use crate::future::{Call, Future, Outcome};
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Arc, thread};
+use crate::future::Future;
+use crate::runtime::sync::atomic::{AtomicUsize, Ordering};
+use crate::runtime::sync::{Arc, thread};
+use crate::task::{Call, Outcome};
+use crate::thread::pool::Pool;
+use crate::thread::spawner::{ThreadSpawner, WorkerThread};
 use crate::{ReturnWhen, promise, wait};
 use std::io;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
 
-/// All orders with at most `preemptions`.
+/// Checks a model in all orders with at most `preemptions` preemptions.
 fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -20,13 +21,13 @@ fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-/// Starts up to `left` threads.
+/// A spawner that starts up to `left` threads.
 struct LoomThreads {
     left: Mutex<usize>,
     started: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
-impl Host for LoomThreads {
+impl ThreadSpawner for LoomThreads {
     fn start_thread(&self, _: usize, worker: WorkerThread) -> io::Result<Option<JoinHandle<()>>> {
         let mut left = self.left.lock().unwrap();
         *left = left.checked_sub(1).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -41,14 +42,14 @@ impl Host for LoomThreads {
     }
 }
 
-/// A pool, and how to end it.
+/// Makes a pool, and a function that ends it.
 fn pool(max_workers: usize, threads: usize) -> (Arc<Pool>, impl FnOnce()) {
     let started = Arc::new(Mutex::new(Vec::new()));
-    let host = LoomThreads {
+    let spawner = LoomThreads {
         left: Mutex::new(threads),
         started: Arc::clone(&started),
     };
-    let pool = Pool::with_host(max_workers, None, Box::new(host)).unwrap();
+    let pool = Pool::with_spawner(max_workers, None, Box::new(spawner)).unwrap();
     let ended = Arc::clone(&pool);
     let end = move || {
         ended.close();
@@ -62,7 +63,7 @@ fn pool(max_workers: usize, threads: usize) -> (Arc<Pool>, impl FnOnce()) {
     (pool, end)
 }
 
-/// A task of a closure.
+/// A task that calls a closure.
 struct Do<F>(F);
 
 impl<F: FnOnce() -> T, T> Call for Do<F> {
@@ -82,7 +83,7 @@ fn submit<T: Send>(pool: &Arc<Pool>, f: impl FnOnce() -> T + Send) -> Future<T> 
     submitted.unwrap_or_else(|(error, _)| panic!("{error}"))
 }
 
-/// Counts the tasks that run, of which there must not be more than one.
+/// Counts running tasks, of which there must not be more than one.
 fn alone(running: &AtomicUsize) {
     assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
     running.fetch_sub(1, Ordering::SeqCst);
@@ -118,8 +119,8 @@ fn the_only_worker_waits_twice() {
     });
 }
 
-/// The worker goes on as another future is cancelled, while the spare worker may be running.
-/// Neither the worker nor the spare one takes a task while the other runs one.
+/// The worker goes on as another future is cancelled, while the spare worker may be running. Neither of the
+/// two takes a task while the other runs one.
 #[test]
 fn a_worker_that_goes_on_takes_no_task_beside_a_spare_worker() {
     check(1, || {
@@ -141,7 +142,7 @@ fn a_worker_that_goes_on_takes_no_task_beside_a_spare_worker() {
         let last = submit(&pool, move || alone(&running));
         told.result().unwrap().cancel();
         end();
-        assert!(outer.done() && last.done());
+        assert!(outer.is_done() && last.is_done());
     });
 }
 
@@ -163,7 +164,7 @@ fn a_wait_without_a_thread_for_it_ends() {
     });
 }
 
-/// Of two workers, the one may have ended its task, or not, when the other blocks.
+/// One of two workers may or may not have ended its task when the other blocks.
 #[test]
 fn one_of_two_workers_waits() {
     check(1, || {

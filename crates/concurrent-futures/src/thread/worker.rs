@@ -1,36 +1,38 @@
 //! The life of a worker thread.
 
-use super::idle::Awake;
-use super::pool::Pool;
-use super::spare;
-use crate::current::Worker;
-use crate::deadlock::{self, Crew};
+use crate::deadlock;
 use crate::error::{BrokenExecutor, TaskError};
-use crate::future::TaskRef;
-use crate::panic;
-use crate::signal::Signal;
-use crate::sync::{Arc, deadline_after, spin_until};
-use std::ptr;
+use crate::recording::recorder;
+use crate::recording::session::WorkerEnd;
+use crate::runtime::crew::Crew;
+use crate::runtime::os::signal::Signal;
+use crate::runtime::spin::Spin;
+use crate::runtime::sync::{Arc, deadline_after};
+use crate::task::current::Worker;
+use crate::task::{TaskRef, panic};
+use crate::thread::idle::ParkOutcome;
+use crate::thread::pool::Pool;
+use crate::thread::spare;
 
 /// The role in which a worker thread begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It is counted as searching.
+    /// A regular worker, which is counted as searching.
     Regular,
-    /// It is counted as awake, by the detector of deadlocks.
+    /// A spare worker, which the detector of deadlocks counts as awake.
     Spare,
 }
 
 /// Runs tasks until the pool is closed and its queue empty, or the thread is not
 /// needed any more.
 pub(super) fn run(pool: &Arc<Pool>, role: Role) {
-    let home = ptr::from_ref::<Pool>(pool).cast();
     let crew: Arc<dyn Crew> = Arc::clone(pool) as _;
-    let worker = Worker::new(home, &crew, pool.observer.as_deref());
-    // The code of a face there is foreign code.
-    let initialize = || pool.host.initialize();
+    let worker = Worker::new(pool.id(), &crew, pool.observer.as_deref());
+    // The code of a frontend there is foreign code.
+    let initialize = || pool.spawner.initialize();
     let initialize =
         || panic::catch(initialize).unwrap_or_else(|panic| Err(BrokenExecutor::new(panic)));
+    worker.describe(true);
     worker.enter(|| match (initialize(), role) {
         (Ok(()), Role::Regular) => run_tasks(pool, &worker),
         (Ok(()), Role::Spare) => {
@@ -47,10 +49,11 @@ pub(super) fn run(pool: &Arc<Pool>, role: Role) {
         }
         (Err(broken), Role::Spare) => {
             pool.break_with(broken);
-            pool.host.idle(&mut || deadlock::spare_ends(&**pool));
+            pool.spawner.idle(&mut || deadlock::spare_ends(&**pool));
             pool.spare_ends();
         }
     });
+    recorder::worker_ended(worker.number, WorkerEnd::Plain);
 }
 
 fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
@@ -65,27 +68,27 @@ fn run_tasks(pool: &Arc<Pool>, worker: &Worker<'_>) {
             }
             return pool.end();
         }
-        let mut awake = Awake::Called;
-        pool.host.idle(&mut || {
+        let mut awake = ParkOutcome::Called;
+        pool.spawner.idle(&mut || {
             let has_work = || !pool.queue.is_empty() || pool.queue.is_closed();
             searching = searching || pool.idle.start_searching();
-            if searching && spin_until(has_work) {
+            if searching && Spin::Thread.until(has_work) {
                 return;
             }
             let deadline = pool.keep_alive.and_then(deadline_after);
             awake = pool.idle.sleep(&signal, searching, has_work, deadline);
             searching = true;
         });
-        if awake == Awake::Expired && pool.expire() {
+        if awake == ParkOutcome::Expired && pool.expire() {
             return;
         }
-        if pool.host.ends_worker() {
+        if pool.spawner.ends_worker() {
             return pool.quit();
         }
     }
 }
 
-/// Runs tasks until there are none. Returns whether the worker is searching afterwards.
+/// Runs tasks until the queue is empty. Returns whether the worker is searching afterwards.
 fn run_batch(pool: &Arc<Pool>, worker: &Worker<'_>, mut searching: bool) -> bool {
     loop {
         if deadlock::may_be_crowded(&**pool) {
@@ -93,7 +96,7 @@ fn run_batch(pool: &Arc<Pool>, worker: &Worker<'_>, mut searching: bool) -> bool
                 stop_searching(pool);
                 searching = false;
             }
-            pool.host.idle(&mut || deadlock::hold_back(&**pool));
+            pool.spawner.idle(&mut || deadlock::hold_back(&**pool));
         }
         let Some(task) = pool.queue.pop() else {
             return searching;
@@ -122,9 +125,9 @@ fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
     unsafe { worker.run_and_finish(task, || finish(pool, task)) }.unwrap_or(false)
 }
 
-/// Makes the future done. If there is nothing else to do, the worker searches from
-/// before that moment: whoever is waiting for the result often submits the next task
-/// at once, and must not find that nobody is searching, and wake another worker.
+/// Makes the future done. If there is nothing else to do, the worker searches from before that moment. The
+/// thread that waits for the result often submits the next task at once: it must find a searching worker, and
+/// not wake another.
 ///
 /// # Safety
 /// The task was started and executed.
@@ -132,19 +135,19 @@ unsafe fn finish(pool: &Arc<Pool>, task: &TaskRef) -> bool {
     // An observer is still to be called, which is foreign code.
     let nothing_else = pool.queue.is_empty() && pool.observer.is_none();
     if nothing_else && pool.idle.start_searching() {
-        // SAFETY: promised by the caller.
+        // SAFETY: the task was started and executed, so the outcome is written.
         if unsafe { task.finish_quietly() } {
             return true;
         }
         // There are callbacks, perhaps: no searching meanwhile.
         stop_searching(pool);
     }
-    // SAFETY: promised by the caller.
+    // SAFETY: the task was started and executed, so the outcome is written.
     unsafe { task.finish() };
     false
 }
 
-/// The worker has found something to do.
+/// Counts the worker as busy, as it has found a task.
 fn stop_searching(pool: &Arc<Pool>) {
     if pool.idle.stop_searching() && !pool.queue.is_empty() {
         // Without another, this worker and those that are busy do it all.

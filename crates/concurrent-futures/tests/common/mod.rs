@@ -1,10 +1,12 @@
-//! What the tests share: gates to hold tasks at, and waits for events with limits that
-//! are there for broken code only.
+//! Helpers of all tests: gates that hold tasks, and waits for events. The time limits of the waits are there
+//! for broken code only.
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "process", target_os = "linux"))]
 pub(crate) mod process;
+#[cfg(feature = "recording")]
+pub(crate) mod recording;
 
 use concurrent_futures::{Future, TaskError, ThreadPoolExecutor};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,13 +15,13 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long an event may take that comes at once in code that works.
-pub(crate) const LONG: Duration = Duration::from_mins(1);
+/// The time limit of events that come at once in code that works.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// A time limit that is meant to pass.
 pub(crate) const SHORT: Duration = Duration::from_millis(5);
 
-/// A pool with this many workers.
+/// Makes a pool with this many workers.
 pub(crate) fn pool(max_workers: usize) -> ThreadPoolExecutor {
     ThreadPoolExecutor::builder()
         .max_workers(max_workers)
@@ -27,7 +29,7 @@ pub(crate) fn pool(max_workers: usize) -> ThreadPoolExecutor {
         .unwrap()
 }
 
-/// Holds who waits at it until it is opened.
+/// Holds threads until it is opened.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -47,15 +49,14 @@ impl Gate {
     }
 }
 
-/// A task that occupies a worker until it is released, at the latest when this is
-/// dropped.
+/// A task that occupies a worker until it is released, at the latest when this is dropped.
 pub(crate) struct Hold {
     gate: Gate,
     future: Option<Future<()>>,
 }
 
 impl Hold {
-    /// Returns when the task runs.
+    /// Holds one worker of a pool; returns when its task runs.
     pub(crate) fn worker_of(pool: &ThreadPoolExecutor) -> Self {
         let gate = Gate::new();
         let started = Gate::new();
@@ -104,7 +105,7 @@ impl Drop for Hold {
     }
 }
 
-/// Counts.
+/// A counter that many threads share.
 #[derive(Clone, Default)]
 pub(crate) struct Counter(Arc<AtomicUsize>);
 
@@ -126,7 +127,7 @@ impl Counter {
     }
 }
 
-/// Is counted as long as it lives.
+/// A value that is counted as long as it lives.
 pub(crate) struct Counted(Counter);
 
 impl Counted {
@@ -176,7 +177,18 @@ pub(crate) fn receive<T>(receiver: &mpsc::Receiver<T>) -> T {
     receiver.recv_timeout(LONG).unwrap()
 }
 
-/// What a callback was given, to keep.
+/// Copies the result that a callback was given.
 pub(crate) fn owned<T: Clone>(result: Result<&T, &TaskError>) -> Result<T, TaskError> {
     result.cloned().map_err(Clone::clone)
+}
+
+/// Returns the way to shut down that Python has as these two arguments.
+pub(crate) fn shutdown(wait: bool, cancel_futures: bool) -> concurrent_futures::Shutdown {
+    use concurrent_futures::Shutdown;
+    match (wait, cancel_futures) {
+        (true, false) => Shutdown::Wait,
+        (false, false) => Shutdown::NoWait,
+        (true, true) => Shutdown::CancelPending,
+        (false, true) => Shutdown::CancelPendingNoWait,
+    }
 }

@@ -1,4 +1,4 @@
-//! What the tests with worker processes share: gates that hold a task in another process.
+//! Helpers of the tests with worker processes: gates that hold a task in another process.
 
 use super::eventually;
 use concurrent_futures::{Future, ProcessPoolExecutor, StartMethod, TaskError, WorkerDied};
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Both start methods.
+/// Returns both start methods.
 pub(crate) fn start_methods() -> [StartMethod; 2] {
     [StartMethod::Spawn, StartMethod::ForkServer]
 }
 
-/// A pool with this many workers.
+/// Makes a pool with this many workers.
 pub(crate) fn pool(max_workers: usize, method: StartMethod) -> ProcessPoolExecutor {
     ProcessPoolExecutor::builder()
         .max_workers(max_workers)
@@ -36,7 +36,7 @@ impl Gate {
         Self(folder)
     }
 
-    /// The argument for [`hold`].
+    /// Returns the argument for [`hold`].
     pub(crate) fn path(&self) -> PathBuf {
         self.0.clone()
     }
@@ -61,14 +61,14 @@ impl Drop for Gate {
     }
 }
 
-/// Says that a task runs.
+/// Reports that a task runs.
 pub(crate) fn reach(gate: &Path) {
     let unfinished = gate.join(format!("reached-{}", std::process::id()));
     std::fs::write(&unfinished, std::process::id().to_string()).unwrap();
     std::fs::rename(unfinished, gate.join("reached")).unwrap();
 }
 
-/// A task that says that it runs, and returns when the gate is open.
+/// Reports that the task runs, and returns when the gate is open.
 #[allow(clippy::needless_pass_by_value, reason = "a task has its argument")]
 pub(crate) fn hold(gate: PathBuf) {
     reach(&gate);
@@ -77,24 +77,24 @@ pub(crate) fn hold(gate: PathBuf) {
     });
 }
 
-/// The processes of the workers, once there is one.
+/// Returns the processes of the workers, once there is one.
 pub(crate) fn pids_of(pool: &ProcessPoolExecutor) -> Vec<u32> {
     eventually("there is a worker", || !pool.worker_pids().is_empty());
     pool.worker_pids()
 }
 
-/// Whether a process is there, and no zombie.
+/// Returns whether a process is there, and no zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// Whether there is anything of a process, be it a zombie.
+/// Returns whether a process is there, or its zombie.
 pub(crate) fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// Nothing is left of these processes.
+/// Checks that the system has no process or zombie with these ids.
 pub(crate) fn assert_gone(pids: &[u32]) {
     for &pid in pids {
         assert!(!exists(pid), "process {pid} is still there");
@@ -107,7 +107,7 @@ pub(crate) fn send(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// The process of a worker that takes a task.
+/// Returns the process of a worker that takes a task.
 pub(crate) fn pid(pool: &ProcessPoolExecutor) -> u32 {
     pool.submit(|()| std::process::id(), ())
         .unwrap()
@@ -115,7 +115,7 @@ pub(crate) fn pid(pool: &ProcessPoolExecutor) -> u32 {
         .unwrap()
 }
 
-/// How the worker of a task died.
+/// Returns the way in which the worker of a task died.
 pub(crate) fn death<T>(future: Future<T>) -> Arc<WorkerDied> {
     match future.result() {
         Err(TaskError::WorkerDied(death)) => death,
@@ -124,7 +124,7 @@ pub(crate) fn death<T>(future: Future<T>) -> Arc<WorkerDied> {
     }
 }
 
-/// How the worker died whose death broke the pool of a task.
+/// Returns the death of the worker that broke the pool of a task.
 pub(crate) fn breaking_death<T>(future: Future<T>) -> Arc<WorkerDied> {
     match future.result() {
         Err(TaskError::Broken(broken)) => {

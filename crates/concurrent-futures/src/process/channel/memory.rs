@@ -1,82 +1,78 @@
 //! Memory that two processes share: the positions of two streams, and their bytes.
 //!
 //! It is sealed at its size: a worker cannot cut it off under the supervisor, which would
-//! be killed by `SIGBUS`. (Where the system has no such memory, see `backing.rs` and `system_v.rs`.)
+//! be killed by `SIGBUS`. (Where the system has no such memory, see `runtime/os/files.rs`.)
 //! Bytes that a worker writes to it are checked where they are read
 //! (`ring.rs`), and copied out before they are looked at.
 
-use super::backing;
-use super::flag::Flag;
-use super::ring::Corrupt;
-use super::system_v::Attached;
-use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::SealFlags;
+use crate::process::channel::flag::Flag;
+use crate::process::channel::ring::Corrupt;
+use crate::runtime::os::shared::{self, Region, Shared};
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// Keeps what one side writes apart from what the other does.
+/// Keeps the words of one side and the words of the other on different cache lines.
 #[repr(C, align(128))]
 struct Padded<T>(T);
 
-/// What the writer says.
+/// The words that the writer publishes.
 #[repr(C)]
 struct Tail {
     position: AtomicU64,
-    /// One more than the number of the CPU on which it ran.
+    /// One more than the number of the CPU on which the writer ran.
     cpu: AtomicU32,
 }
 
-/// The positions of one stream. Zero is how a stream begins.
+/// The positions of one stream. A stream begins with all positions zero.
 #[repr(C)]
-pub(super) struct Positions {
-    /// How many bytes were ever written; the writer's.
+pub(crate) struct Positions {
+    /// The number of bytes that were ever written; the writer's word.
     tail: Padded<Tail>,
-    /// How many bytes were ever read; the reader's.
+    /// The number of bytes that were ever read; the reader's word.
     head: Padded<AtomicU64>,
     /// Whether the reader sleeps, and wants to be woken when there are bytes.
     reader_sleeps: Padded<Flag>,
     /// Whether the writer waits, and wants to be woken when there is room.
     writer_sleeps: Padded<Flag>,
-    /// What the writer has written beyond the tail; the writer's.
+    /// The writer's count of items and bytes beyond the tail.
     draft: Padded<DraftWords>,
 }
 
-/// Says what there is of a draft.
+/// The extent of a draft.
 #[repr(C)]
-pub(super) struct DraftWords {
-    /// Where it begins: the tail of the stream, or the draft is over.
-    pub(super) position: AtomicU64,
-    /// How much of it counts.
-    pub(super) progress: AtomicU64,
+pub(crate) struct DraftWords {
+    /// The beginning of the draft: the tail of the stream, or the draft is over.
+    pub(crate) position: AtomicU64,
+    /// The counted part of the draft.
+    pub(crate) progress: AtomicU64,
 }
 
 impl Positions {
-    pub(super) fn tail(&self) -> &AtomicU64 {
+    pub(crate) fn tail(&self) -> &AtomicU64 {
         &self.tail.0.position
     }
 
-    /// Beside the tail, which who looks at this looks at, too.
-    pub(super) fn writer_cpu(&self) -> &AtomicU32 {
+    /// Returns the word beside the tail, so that a side that looks at the tail has it in its cache.
+    pub(crate) fn writer_cpu(&self) -> &AtomicU32 {
         &self.tail.0.cpu
     }
 
-    pub(super) fn head(&self) -> &AtomicU64 {
+    pub(crate) fn head(&self) -> &AtomicU64 {
         &self.head.0
     }
 
-    pub(super) fn reader_sleeps(&self) -> &Flag {
+    pub(crate) fn reader_sleeps(&self) -> &Flag {
         &self.reader_sleeps.0
     }
 
-    pub(super) fn writer_sleeps(&self) -> &Flag {
+    pub(crate) fn writer_sleeps(&self) -> &Flag {
         &self.writer_sleeps.0
     }
 
-    pub(super) fn draft(&self) -> &DraftWords {
+    pub(crate) fn draft(&self) -> &DraftWords {
         &self.draft.0
     }
 }
@@ -87,95 +83,49 @@ struct Head {
     from_worker: Positions,
 }
 
-/// Where the bytes of the streams begin.
+/// The offset of the streams' bytes.
 const DATA: usize = 4096;
 const _: () = assert!(size_of::<Head>() <= DATA);
 
-/// Which of the two streams.
+/// The direction of a stream.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     ToWorker,
     FromWorker,
 }
 
-/// A reference by which another process gets the same memory.
-#[derive(Debug)]
-pub(in crate::process) enum Shared {
-    /// A file.
-    File(OwnedFd),
-    /// The number of a segment.
-    Segment(i32),
-}
-
-/// Memory where it is in this process.
-#[derive(Debug)]
-enum Map {
-    File(MmapRaw),
-    Segment(Attached),
-}
-
 /// The memory behind one channel, mapped.
 #[derive(Debug)]
-pub(in crate::process) struct Memory {
-    map: Map,
+pub(crate) struct Memory {
+    region: Region,
     capacity: usize,
 }
 
 impl Memory {
     /// Makes shared memory for two streams of `capacity` bytes each, a power of two.
-    pub(in crate::process) fn create(capacity: usize) -> io::Result<(Shared, Arc<Self>)> {
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        let refused = match backing::create("concurrent-futures", size(capacity), seals) {
-            Ok(file) => {
-                let memory = Self::map(&file, capacity)?;
-                return Ok((Shared::File(file), memory));
-            }
-            Err(error) => error,
-        };
-        // That it is refused, too, tells less than why there is no file.
-        let (number, attached) = Attached::create(size(capacity)).map_err(|_| refused)?;
-        let map = Map::Segment(attached);
-        Ok((Shared::Segment(number), Arc::new(Self { map, capacity })))
+    pub(crate) fn create(capacity: usize) -> io::Result<(Shared, Arc<Self>)> {
+        let (shared, region) = Region::create("concurrent-futures", size(capacity))?;
+        Ok((shared, Arc::new(Self { region, capacity })))
     }
 
     /// Attaches to the memory that the other side has made.
-    pub(in crate::process) fn attach(shared: &Shared, capacity: usize) -> io::Result<Arc<Self>> {
-        match shared {
-            Shared::File(file) => Self::map(file, capacity),
-            Shared::Segment(number) => {
-                if !capacity.is_power_of_two() {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                let map = Map::Segment(Attached::attach(*number, size(capacity))?);
-                Ok(Arc::new(Self { map, capacity }))
-            }
-        }
-    }
-
-    fn map(file: &OwnedFd, capacity: usize) -> io::Result<Arc<Self>> {
-        let length = rustix::fs::fstat(file)?.st_size;
-        let is_whole = u64::try_from(length).is_ok_and(|length| length >= size(capacity) as u64);
-        if !capacity.is_power_of_two() || !is_whole {
+    pub(crate) fn attach(shared: &Shared, capacity: usize) -> io::Result<Arc<Self>> {
+        if !capacity.is_power_of_two() {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let fd = file.as_fd();
-        let map = MmapOptions::new().len(size(capacity)).map_raw(&fd)?;
-        let map = Map::File(map);
-        Ok(Arc::new(Self { map, capacity }))
+        let region = Region::attach(shared, size(capacity))?;
+        Ok(Arc::new(Self { region, capacity }))
     }
 
     fn start(&self) -> *mut u8 {
-        match &self.map {
-            Map::File(map) => map.as_mut_ptr(),
-            Map::Segment(attached) => attached.start(),
-        }
+        self.region.start()
     }
 
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    pub(super) fn positions(&self, direction: Direction) -> &Positions {
+    pub(crate) fn positions(&self, direction: Direction) -> &Positions {
         let offset = match direction {
             Direction::ToWorker => offset_of!(Head, to_worker),
             Direction::FromWorker => offset_of!(Head, from_worker),
@@ -186,7 +136,7 @@ impl Memory {
         unsafe { &*self.start().add(offset).cast() }
     }
 
-    /// The stream's bytes, `capacity` of them; they stay as long as `self`.
+    /// Returns the start of the stream's `capacity` bytes, which stay as long as `self`.
     fn data(&self, direction: Direction) -> *mut u8 {
         let offset = match direction {
             Direction::ToWorker => DATA,
@@ -196,8 +146,8 @@ impl Memory {
         unsafe { self.start().add(offset) }
     }
 
-    /// The stream's bytes from a position on, up to the end of the memory, and those from
-    /// its beginning, `length` together.
+    /// Returns the stream's bytes from a position on: those up to the end of the memory, and the rest from
+    /// the beginning, `length` together.
     fn pieces(&self, direction: Direction, position: u64, length: usize) -> [(*mut u8, usize); 2] {
         assert!(length <= self.capacity, "no more than there is");
         // The remainder is less than the capacity, which is an `usize`.
@@ -210,7 +160,7 @@ impl Memory {
     }
 
     /// Copies bytes into the stream.
-    pub(super) fn write(&self, direction: Direction, position: u64, bytes: &[u8]) {
+    pub(crate) fn write(&self, direction: Direction, position: u64, bytes: &[u8]) {
         let [(to, first), (rest_to, rest)] = self.pieces(direction, position, bytes.len());
         // SAFETY: the pieces are inside the mapping and together as long as `bytes`, which
         // are private memory. The other process does not look at these bytes before it is
@@ -222,7 +172,7 @@ impl Memory {
     }
 
     /// Copies bytes out of the stream, to the end of `bytes`.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         direction: Direction,
         position: u64,
@@ -242,8 +192,8 @@ impl Memory {
         }
     }
 
-    /// A word of the stream, at a position that is a multiple of 8.
-    pub(super) fn word(&self, direction: Direction, position: u64) -> &AtomicU32 {
+    /// Returns a word of the stream, at a position that is a multiple of 8.
+    pub(crate) fn word(&self, direction: Direction, position: u64) -> &AtomicU32 {
         assert!(position.is_multiple_of(8), "words are aligned");
         let [(word, length), _] = self.pieces(direction, position, 4);
         assert!(length == 4, "what is aligned is in one piece");
@@ -254,25 +204,16 @@ impl Memory {
     }
 }
 
-/// Makes room for so many bytes in an empty buffer.
+/// Makes room for `length` bytes in an empty buffer.
 ///
 /// # Errors
 /// A length that no memory has room for is not one.
-pub(in crate::process) fn reserve(bytes: &mut Vec<u8>, length: usize) -> Result<(), Corrupt> {
-    /// From here on, large pages are worth it: each small one costs a page fault.
+pub(crate) fn reserve(bytes: &mut Vec<u8>, length: usize) -> Result<(), Corrupt> {
+    /// The length from which on large pages are worth it: each small page costs a page fault.
     const LARGE: usize = 4 << 20;
-    const PAGE: usize = 4096;
     bytes.try_reserve_exact(length).map_err(|_| Corrupt)?;
     if length >= LARGE {
-        let start = bytes.as_mut_ptr();
-        let skipped = start.align_offset(PAGE);
-        let whole = (bytes.capacity() - skipped) / PAGE * PAGE;
-        // SAFETY: whole pages inside the buffer's room; the advice changes no content. That
-        // it is not taken does no harm.
-        unsafe {
-            let pages = start.add(skipped).cast();
-            let _ = rustix::mm::madvise(pages, whole, rustix::mm::Advice::LinuxHugepage);
-        }
+        shared::prefer_large_pages(bytes);
     }
     Ok(())
 }

@@ -1,43 +1,31 @@
-//! What goes between the supervisor and one worker: two byte streams in shared memory,
-//! and a socket that carries wake-ups.
+//! The channel between the supervisor and one worker: two byte streams in shared memory, and a socket that
+//! carries wake-ups.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `memory.rs` | the shared memory: how it is laid out and mapped |
-//! | `backing.rs` | where shared memory comes from: files without a name |
-//! | `system_v.rs` | shared memory without a file |
-//! | `flag.rs` | how a side sleeps |
-//! | `ring.rs` | a byte stream in it, for one writer and one reader |
+//! | `memory.rs` | the layout of the shared memory, which `runtime/os/shared.rs` makes |
+//! | `flag.rs` | the word that says how a side sleeps |
+//! | `ring.rs` | a byte stream, for one writer and one reader |
 //! | `frame.rs` | the frames that are written to the streams |
-//! | `lane.rs` | long buffers, which go beside the streams |
-//! | `socket.rs` | the socket: the handshake, wake-ups, the end of the other side |
+//! | `segments/` | long buffers, which go beside the streams |
+//! | `handshake.rs` | the first packets, by which both sides check that they fit |
 
-#[cfg_attr(loom_models, allow(dead_code))]
-mod backing;
 mod flag;
 mod frame;
-mod lane;
+pub(crate) mod handshake;
 #[cfg_attr(loom_models, path = "model_memory.rs")]
 mod memory;
-mod received;
 mod ring;
-mod segment;
-mod socket;
-#[cfg_attr(loom_models, allow(dead_code))]
-mod system_v;
+mod segments;
 
-pub(super) use frame::{Call, Claim, HEADER, Order, Reply, ReplyKind, padded};
-pub(super) use lane::Lane;
-pub(super) use memory::{Memory, Shared, reserve};
-pub use received::Received;
-pub(super) use received::Releases;
-pub(super) use ring::{Corrupt, Nap, Reader, Rest, Watch, Writer};
-pub(super) use segment::Lent;
-pub use segment::{Attachment, Segments};
-pub(super) use socket::{Packet, Socket};
+pub(crate) use frame::{Call, Claim, HEADER, Order, Reply, ReplyKind, STAMP, padded};
+pub(crate) use memory::{Memory, reserve};
+pub(crate) use ring::{Corrupt, FutexPark, ParkState, Reader, Watch, Writer};
+pub use segments::{Attachment, MappedSegment, Segments};
+pub(crate) use segments::{LentSegments, Releases, SegmentChannel};
 
-/// The bytes of each stream. A frame may be longer: it is written as it is read.
+/// The length of each stream. A frame may be longer: it is written while it is read.
 ///
-/// Small enough to stay in a processor's cache while a large value runs through it,
-/// large enough that neither side waits for each piece; measured in `benchmarks`.
-pub(super) const CAPACITY: usize = 1024 * 1024;
+/// The size is small enough to stay in a processor's cache while a large value runs through the stream. It is
+/// large enough that neither side waits for each piece. `benchmarks` measures both.
+pub(crate) const CAPACITY: usize = 1024 * 1024;

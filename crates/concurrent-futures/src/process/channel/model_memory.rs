@@ -1,22 +1,15 @@
-//! What stands for the shared memory in models: loom's atomics.
+//! The shared memory of models, made of loom's atomics.
 
 #![forbid(unsafe_code)]
 
-use super::flag::Flag;
-use super::ring::Corrupt;
-use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::process::channel::flag::Flag;
+use crate::process::channel::ring::Corrupt;
+use crate::runtime::os::shared::Shared;
+use crate::runtime::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// As that of `memory.rs`.
-#[derive(Debug)]
-pub(in crate::process) enum Shared {
-    File(OwnedFd),
-    Segment(i32),
-}
-
-pub(super) struct Positions {
+pub(crate) struct Positions {
     tail: AtomicU64,
     writer_cpu: AtomicU32,
     head: AtomicU64,
@@ -25,9 +18,9 @@ pub(super) struct Positions {
     draft: DraftWords,
 }
 
-pub(super) struct DraftWords {
-    pub(super) position: AtomicU64,
-    pub(super) progress: AtomicU64,
+pub(crate) struct DraftWords {
+    pub(crate) position: AtomicU64,
+    pub(crate) progress: AtomicU64,
 }
 
 impl Positions {
@@ -45,40 +38,40 @@ impl Positions {
         }
     }
 
-    pub(super) fn tail(&self) -> &AtomicU64 {
+    pub(crate) fn tail(&self) -> &AtomicU64 {
         &self.tail
     }
 
-    pub(super) fn writer_cpu(&self) -> &AtomicU32 {
+    pub(crate) fn writer_cpu(&self) -> &AtomicU32 {
         &self.writer_cpu
     }
 
-    pub(super) fn head(&self) -> &AtomicU64 {
+    pub(crate) fn head(&self) -> &AtomicU64 {
         &self.head
     }
 
-    pub(super) fn reader_sleeps(&self) -> &Flag {
+    pub(crate) fn reader_sleeps(&self) -> &Flag {
         &self.reader_sleeps
     }
 
-    pub(super) fn writer_sleeps(&self) -> &Flag {
+    pub(crate) fn writer_sleeps(&self) -> &Flag {
         &self.writer_sleeps
     }
 
-    pub(super) fn draft(&self) -> &DraftWords {
+    pub(crate) fn draft(&self) -> &DraftWords {
         &self.draft
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     ToWorker,
     FromWorker,
 }
 
 struct Stream {
     positions: Positions,
-    /// Who reads a byte that was not published to it may see an older one.
+    /// The bytes of the stream. A reader that reads an unpublished byte may see an older value.
     bytes: Vec<AtomicU8>,
     /// The words at multiples of 8, which are no bytes here.
     words: Vec<AtomicU32>,
@@ -96,7 +89,7 @@ impl Stream {
     }
 }
 
-pub(in crate::process) struct Memory {
+pub(crate) struct Memory {
     streams: [Stream; 2],
     capacity: usize,
 }
@@ -108,23 +101,23 @@ impl std::fmt::Debug for Memory {
 }
 
 impl Memory {
-    pub(in crate::process) fn new(capacity: usize) -> Arc<Self> {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self {
             streams: [Stream::new(capacity), Stream::new(capacity)],
             capacity,
         })
     }
 
-    /// There are no processes in models.
-    pub(in crate::process) fn create(_: usize) -> io::Result<(Shared, Arc<Self>)> {
+    /// Fails: models have no processes.
+    pub(crate) fn create(_: usize) -> io::Result<(Shared, Arc<Self>)> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(in crate::process) fn attach(_: &Shared, _: usize) -> io::Result<Arc<Self>> {
+    pub(crate) fn attach(_: &Shared, _: usize) -> io::Result<Arc<Self>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
@@ -132,7 +125,7 @@ impl Memory {
         &self.streams[direction as usize]
     }
 
-    pub(super) fn positions(&self, direction: Direction) -> &Positions {
+    pub(crate) fn positions(&self, direction: Direction) -> &Positions {
         &self.stream(direction).positions
     }
 
@@ -140,13 +133,13 @@ impl Memory {
         usize::try_from(position).unwrap() % self.capacity
     }
 
-    pub(super) fn write(&self, direction: Direction, position: u64, bytes: &[u8]) {
+    pub(crate) fn write(&self, direction: Direction, position: u64, bytes: &[u8]) {
         for (position, byte) in (position..).zip(bytes) {
             self.stream(direction).bytes[self.place(position)].store(*byte, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         direction: Direction,
         position: u64,
@@ -159,11 +152,11 @@ impl Memory {
         }
     }
 
-    pub(super) fn word(&self, direction: Direction, position: u64) -> &AtomicU32 {
+    pub(crate) fn word(&self, direction: Direction, position: u64) -> &AtomicU32 {
         &self.stream(direction).words[self.place(position) / 8]
     }
 }
 
-pub(in crate::process) fn reserve(bytes: &mut Vec<u8>, length: usize) -> Result<(), Corrupt> {
+pub(crate) fn reserve(bytes: &mut Vec<u8>, length: usize) -> Result<(), Corrupt> {
     bytes.try_reserve_exact(length).map_err(|_| Corrupt)
 }

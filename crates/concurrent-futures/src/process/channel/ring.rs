@@ -1,84 +1,83 @@
 //! A byte stream in shared memory, for one writer and one reader.
 //!
 //! # Protocol
-//! Positions count bytes from the beginning of the stream and never go back: `tail` is
-//! what was written, `head` what was read. The writer copies bytes behind `tail`, then
-//! publishes the new `tail`; the reader copies bytes from `head`, then releases them by a
-//! new `head`. Neither makes a system call.
+//! Positions count bytes from the beginning of the stream and never go back. `tail` is behind the last byte
+//! written, `head` behind the last byte read. The writer copies bytes behind `tail`, then publishes the new
+//! `tail`. The reader copies bytes from `head`, then releases them by a new `head`. Neither makes a system
+//! call.
 //!
-//! Who has nothing to do sets a flag, *then* looks once more, and sleeps on the socket; the
-//! other side publishes, *then* looks at the flag, and writes to the socket if it is set.
-//! A side may also nap on the flag itself, for a short time: it is woken by a futex, and so is
-//! a single thread of several that could.
+//! A side that has nothing to do sets a flag, *then* looks once more, and sleeps on the socket. The other side
+//! publishes, *then* looks at the flag, and writes to the socket if the flag is set. A side may also nap on
+//! the flag itself, for a short time. A futex wakes it, and wakes only one of several threads that could nap.
 //!
-//! With a full fence between the two steps on both sides, at least one of them sees what
-//! the other did, and no wake-up is lost.
+//! With a full fence between the two steps on both sides, at least one of them sees the other's store, and no
+//! wake-up is lost.
 //!
-//! In the middle of a long value, whoever sleeps is *patient*: it is woken for half a stream,
-//! not for each piece, as each wake-up costs more than to copy one. Nobody sleeps for ever for
-//! it: a side that is through with a value, or is about to sleep itself, says *that this is
-//! all* for now, which wakes a patient one too; or it has filled or emptied the stream, which
-//! is more than half of one.
+//! In the middle of a long value, a sleeping side is *patient*: it is woken for half a stream, and not for
+//! each piece. A wake-up costs more than copying a piece. A patient side does not sleep for ever. A patient
+//! side is also woken when the other side says *that this is all* for now. The other side says so when it is
+//! through with a value, or is about to sleep itself. Or the other side has filled or emptied the stream,
+//! which is more than half of it.
 //!
-//! A writer also says on which CPU it runs, for those who wait awake (`spin.rs`): a hint, which
-//! nothing relies on.
+//! A writer also publishes the CPU on which it runs, for spinning readers (`spin.rs`). That is a hint, on which
+//! nothing relies.
 //!
 //! # Drafts
-//! A writer may show what it has of a message before it publishes that: it writes a *draft*
-//! behind the tail, and says how much of it counts, by one word, which costs no more than the
-//! bytes. Nobody looks at a draft while its writer lives. If the writer ends for good in the
-//! middle of the message, the reader takes what counts of the draft.
+//! A writer may show the beginning of a message before it publishes the message. It writes a *draft* behind the
+//! tail, and counts the valid part of the draft by one word, which costs no more than the bytes. No reader looks
+//! at a draft while its writer lives. If the writer dies in the middle of the message, the reader takes the
+//! counted part of the draft.
 //!
-//! A draft says at which tail it begins. By publishing the message, with the same bytes at the same
-//! place or others, the tail moves, and the draft is over: at no time does the reader find both,
-//! or neither. Each step is one store, and stores are seen in their order, so that it makes
-//! no difference where the writer ends.
+//! A draft names the tail at which it begins. Publishing the message moves the tail, and so ends the draft,
+//! whether or not the message has the same bytes at the same place. At no time does the reader find both, or
+//! neither. Each step is one store, and stores are seen in their order, so that it makes no difference where
+//! the writer dies.
 //!
 //! # Invariants
-//! 1. `head <= tail <= head + capacity`. A side that finds the other's position against
-//!    this reports [`Corrupt`]; the memory is not touched outside the stream in any case.
-//! 2. Bytes between `head` and `tail` are not written; what is not between them is not
-//!    read.
-//! 3. Each side keeps its own position in private memory, and only publishes it: the
-//!    other cannot change it.
-//! 4. What counts of a draft that begins at the tail does not change but to become more, or nothing.
+//! 1. `head <= tail <= head + capacity`. A side that finds the other's position against this reports [`Corrupt`];
+//!    the memory is not touched outside the stream in any case.
+//! 2. Bytes between `head` and `tail` are not written; bytes outside of that range are not read.
+//! 3. Each side keeps its own position in private memory, and only publishes it: the other cannot change it.
+//! 4. The counts of a draft that begins at the tail only grow, or the draft is dropped as a whole.
 
 #![forbid(unsafe_code)]
 
-use super::flag::Flag;
-use super::memory::{Direction, Memory, Positions};
-use crate::sync::atomic::{AtomicU32, Ordering, fence};
-use rustix::thread::Timespec;
+use crate::process::channel::flag::Flag;
+use crate::process::channel::memory::{Direction, Memory, Positions};
+use crate::runtime::os::cpu;
+use crate::runtime::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The other side's position makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the channel's memory is corrupt")]
-pub(in crate::process) struct Corrupt;
+pub(crate) struct Corrupt;
 
-/// The other side is awake.
+/// The side is awake.
 const AWAKE: u32 = 0;
-/// It sleeps on the socket.
+/// The side sleeps on the socket.
 const ASLEEP: u32 = 1;
-/// It naps on the flag itself.
+/// The side naps on the flag itself.
 const NAPPING: u32 = 2;
-/// It sleeps on the socket in the middle of a long value.
+/// The side sleeps on the socket in the middle of a long value.
 const PATIENT: u32 = 3;
 
-/// How a side sleeps, if it does.
+/// The way in which a side sleeps, if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(in crate::process) enum Rest {
-    /// Nothing wakes it: it looks by itself.
+pub(crate) enum ParkState {
+    /// Awake: the side looks by itself, and needs no wake-up.
     Awake = AWAKE,
-    /// Anything wakes it.
+    /// Asleep: every message wakes the side.
     Asleep = ASLEEP,
-    /// Only what is worth it does: half a stream, or all that comes for now.
+    /// Asleep in a long value: only half a stream, or the end of the bytes for now, wakes the side.
     Patient = PATIENT,
 }
 
-/// Looks at a flag after something was published, which `is_enough` to wake even a patient
-/// one; true if the other side is to be woken by the socket. One that naps is woken here.
+/// Looks at the other side's flag after something was published; returns whether the side must be woken.
+/// `is_enough` says whether that is enough to wake a patient side. Returns true if the other side is to be
+/// woken by the socket; wakes a side that naps.
 fn is_to_wake(flag: &Flag, is_enough: impl FnOnce() -> bool) -> bool {
     // ORDERING: the fence orders what was published before the look at the flag; see
     // the protocol.
@@ -98,43 +97,44 @@ fn is_to_wake(flag: &Flag, is_enough: impl FnOnce() -> bool) -> bool {
 }
 
 /// Sets or takes back the flag of a side that is about to sleep.
-fn set_rest(flag: &Flag, rest: Rest) {
+fn set_rest(flag: &Flag, rest: ParkState) {
     flag.set(rest as u32);
     // ORDERING: the fence orders the flag before the look that follows; see the
     // protocol.
     fence(Ordering::SeqCst);
 }
 
-/// One more than the number of the CPU on which the calling thread runs; zero means none.
+/// Returns one more than the number of the CPU on which the calling thread runs; zero if unknown.
 fn this_cpu() -> u32 {
-    #[cfg(loom_models)]
-    return 0;
-    #[cfg(not(loom_models))]
-    u32::try_from(rustix::thread::sched_getcpu()).map_or(0, |cpu| cpu.wrapping_add(1))
+    if cfg!(loom_models) {
+        return 0;
+    }
+    cpu::of_this_thread().map_or(0, |cpu| cpu.wrapping_add(1))
 }
 
 fn is_beside(positions: &Positions) -> bool {
+    let cpu = this_cpu();
     // ORDERING: Relaxed: a hint.
-    positions.writer_cpu().load(Ordering::Relaxed) == this_cpu()
+    cpu != 0 && positions.writer_cpu().load(Ordering::Relaxed) == cpu
 }
 
 /// The writing end.
 #[derive(Debug)]
-pub(in crate::process) struct Writer {
+pub(crate) struct Writer {
     memory: Arc<Memory>,
     direction: Direction,
-    /// What was written, published or not.
+    /// The position behind the last byte written, published or not.
     tail: u64,
 }
 
 impl Writer {
-    /// The supervisor's end.
-    pub(in crate::process) fn to_worker(memory: &Arc<Memory>) -> Self {
+    /// Makes the supervisor's end.
+    pub(crate) fn to_worker(memory: &Arc<Memory>) -> Self {
         Self::new(memory, Direction::ToWorker)
     }
 
-    /// The worker's end.
-    pub(in crate::process) fn from_worker(memory: &Arc<Memory>) -> Self {
+    /// Makes the worker's end.
+    pub(crate) fn from_worker(memory: &Arc<Memory>) -> Self {
         Self::new(memory, Direction::FromWorker)
     }
 
@@ -150,13 +150,13 @@ impl Writer {
         self.memory.positions(self.direction)
     }
 
-    /// Where the next byte goes.
-    pub(in crate::process) fn position(&self) -> u64 {
+    /// Returns the position of the next byte to write.
+    pub(crate) fn position(&self) -> u64 {
         self.tail
     }
 
-    /// What the reader has read.
-    pub(in crate::process) fn consumed(&self) -> Result<u64, Corrupt> {
+    /// Returns the position up to which the reader has released bytes.
+    pub(crate) fn consumed(&self) -> Result<u64, Corrupt> {
         // ORDERING: Acquire, so that we write to memory after the reader's last look.
         let head = self.positions().head().load(Ordering::Acquire);
         match self.tail.checked_sub(head) {
@@ -165,16 +165,16 @@ impl Writer {
         }
     }
 
-    /// How many bytes can be written now.
-    pub(in crate::process) fn room(&self) -> Result<usize, Corrupt> {
+    /// Returns how many bytes can be written now.
+    pub(crate) fn room(&self) -> Result<usize, Corrupt> {
         let unread = self.tail - self.consumed()?;
         // Not more than the capacity.
         Ok(self.memory.capacity() - usize::try_from(unread).map_err(|_| Corrupt)?)
     }
 
-    /// Writes what there is room for; returns how much. It is published by
-    /// [`publish`](Self::publish).
-    pub(in crate::process) fn write(&mut self, bytes: &[u8]) -> Result<usize, Corrupt> {
+    /// Writes as many bytes as there is room for; returns how many. [`publish`](Self::publish) publishes
+    /// them.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<usize, Corrupt> {
         let length = bytes.len().min(self.room()?);
         self.memory
             .write(self.direction, self.tail, &bytes[..length]);
@@ -182,10 +182,10 @@ impl Writer {
         Ok(length)
     }
 
-    /// Shows the reader what was written, `and_that_is_all` for now. True if it is to be
-    /// woken.
+    /// Shows the reader the written bytes. `and_that_is_all`, if no more follow for now. Returns true if the
+    /// reader is to be woken.
     #[must_use]
-    pub(in crate::process) fn publish(&self, and_that_is_all: bool) -> bool {
+    pub(crate) fn publish(&self, and_that_is_all: bool) -> bool {
         // ORDERING: Release publishes the bytes.
         self.positions().tail().store(self.tail, Ordering::Release);
         is_to_wake(self.positions().reader_sleeps(), || {
@@ -194,8 +194,8 @@ impl Writer {
         })
     }
 
-    /// Says where the calling thread runs, for [`is_beside`](Reader::is_beside).
-    pub(in crate::process) fn note_cpu(&self) {
+    /// Publishes the CPU on which the calling thread runs, for [`is_beside`](Reader::is_beside).
+    pub(crate) fn note_cpu(&self) {
         // ORDERING: Relaxed: a hint.
         let noted = self.positions().writer_cpu();
         let cpu = this_cpu();
@@ -204,15 +204,15 @@ impl Writer {
         }
     }
 
-    /// Says whether and how this side is about to sleep until there is room; look once more
+    /// Announces whether and how this side is about to sleep until there is room. The caller looks once more
     /// afterwards.
-    pub(in crate::process) fn set_rest(&self, rest: Rest) {
+    pub(crate) fn set_rest(&self, rest: ParkState) {
         set_rest(self.positions().writer_sleeps(), rest);
     }
 
-    /// Begins a draft of what is written next, of which nothing counts yet. All that was written
-    /// before is published.
-    pub(in crate::process) fn begin_draft(&self) {
+    /// Begins a draft of the bytes that are written next; no item counts yet. All bytes before it are
+    /// published.
+    pub(crate) fn begin_draft(&self) {
         let draft = self.positions().draft();
         // ORDERING: Release, here and below: each store comes after those before it, of the
         // bytes too, wherever this process ends.
@@ -220,43 +220,44 @@ impl Writer {
         draft.position.store(self.tail, Ordering::Release);
     }
 
-    /// Writes some of the draft, at so many bytes behind its beginning; there is room.
-    pub(in crate::process) fn write_draft(&self, offset: usize, bytes: &[u8]) {
+    /// Writes a part of the draft, `offset` bytes behind its beginning. The caller has checked that there is
+    /// room.
+    pub(crate) fn write_draft(&self, offset: usize, bytes: &[u8]) {
         self.memory
             .write(self.direction, self.tail + offset as u64, bytes);
     }
 
-    /// Says how many items of the draft count, and how many bytes these are together.
-    pub(in crate::process) fn count_draft(&self, items: u32, length: u32) {
+    /// Publishes how many items of the draft count, and the number of their bytes.
+    pub(crate) fn count_draft(&self, items: u32, length: u32) {
         let progress = u64::from(items) | u64::from(length) << 32;
         let draft = self.positions().draft();
         // ORDERING: see above.
         draft.progress.store(progress, Ordering::Release);
     }
 
-    /// The word at the beginning of a frame that was written at `position`.
-    pub(in crate::process) fn word(&self, position: u64) -> &AtomicU32 {
+    /// Returns the word at the beginning of the frame that was written at `position`.
+    pub(crate) fn word(&self, position: u64) -> &AtomicU32 {
         self.memory.word(self.direction, position)
     }
 }
 
 /// The reading end.
 #[derive(Debug)]
-pub(in crate::process) struct Reader {
+pub(crate) struct Reader {
     memory: Arc<Memory>,
     direction: Direction,
-    /// What was read, released or not.
+    /// The position behind the last byte read, released or not.
     head: u64,
 }
 
 impl Reader {
-    /// The supervisor's end.
-    pub(in crate::process) fn from_worker(memory: &Arc<Memory>) -> Self {
+    /// Makes the supervisor's end.
+    pub(crate) fn from_worker(memory: &Arc<Memory>) -> Self {
         Self::new(memory, Direction::FromWorker)
     }
 
-    /// The worker's end.
-    pub(in crate::process) fn to_worker(memory: &Arc<Memory>) -> Self {
+    /// Makes the worker's end.
+    pub(crate) fn to_worker(memory: &Arc<Memory>) -> Self {
         Self::new(memory, Direction::ToWorker)
     }
 
@@ -272,8 +273,8 @@ impl Reader {
         self.memory.positions(self.direction)
     }
 
-    /// How many bytes can be read now.
-    pub(in crate::process) fn available(&self) -> Result<usize, Corrupt> {
+    /// Returns how many bytes can be read now.
+    pub(crate) fn available(&self) -> Result<usize, Corrupt> {
         // ORDERING: Acquire pairs with the Release in `publish`.
         let tail = self.positions().tail().load(Ordering::Acquire);
         let unread = tail.checked_sub(self.head).ok_or(Corrupt)?;
@@ -283,13 +284,8 @@ impl Reader {
         }
     }
 
-    /// Copies the next bytes to the end of `bytes` without taking them, if all of them
-    /// are there.
-    pub(in crate::process) fn peek(
-        &self,
-        length: usize,
-        bytes: &mut Vec<u8>,
-    ) -> Result<bool, Corrupt> {
+    /// Copies the next bytes to the end of `bytes` without taking them, if all of them are there.
+    pub(crate) fn peek(&self, length: usize, bytes: &mut Vec<u8>) -> Result<bool, Corrupt> {
         let there = self.available()? >= length;
         if there {
             self.memory.read(self.direction, self.head, length, bytes);
@@ -297,29 +293,25 @@ impl Reader {
         Ok(there)
     }
 
-    /// Takes up to `length` bytes to the end of `bytes`; returns how many.
-    pub(in crate::process) fn read(
-        &mut self,
-        length: usize,
-        bytes: &mut Vec<u8>,
-    ) -> Result<usize, Corrupt> {
+    /// Moves up to `length` bytes to the end of `bytes`; returns how many.
+    pub(crate) fn read(&mut self, length: usize, bytes: &mut Vec<u8>) -> Result<usize, Corrupt> {
         let length = length.min(self.available()?);
         self.memory.read(self.direction, self.head, length, bytes);
         self.head += length as u64;
         Ok(length)
     }
 
-    /// Passes over up to `length` bytes; returns how many.
-    pub(in crate::process) fn skip(&mut self, length: usize) -> Result<usize, Corrupt> {
+    /// Skips up to `length` bytes; returns how many.
+    pub(crate) fn skip(&mut self, length: usize) -> Result<usize, Corrupt> {
         let length = length.min(self.available()?);
         self.head += length as u64;
         Ok(length)
     }
 
-    /// Gives the room of what was read back, `and_that_is_all` for now. True if the writer
-    /// is to be woken.
+    /// Gives the room of the bytes that were read back. `and_that_is_all`, if no more follow for now. Returns
+    /// true if the writer is to be woken.
     #[must_use]
-    pub(in crate::process) fn release(&self, and_that_is_all: bool) -> bool {
+    pub(crate) fn release(&self, and_that_is_all: bool) -> bool {
         // ORDERING: Release, so that the writer writes there after our last look.
         self.positions().head().store(self.head, Ordering::Release);
         is_to_wake(self.positions().writer_sleeps(), || {
@@ -328,9 +320,9 @@ impl Reader {
         })
     }
 
-    /// What the writer, which has ended, has left of the message that it was about to publish: the
-    /// number of items, and their bytes, which begin at `offset`.
-    pub(in crate::process) fn draft(&self, offset: usize) -> Option<(u32, Vec<u8>)> {
+    /// Returns the draft that a writer has left at its end: the number of items, and their bytes, which begin
+    /// at `offset`.
+    pub(crate) fn draft(&self, offset: usize) -> Option<(u32, Vec<u8>)> {
         let draft = self.positions().draft();
         // ORDERING: Acquire pairs with the Release in `count_draft`.
         let progress = draft.progress.load(Ordering::Acquire);
@@ -349,31 +341,35 @@ impl Reader {
         Some((items, bytes))
     }
 
-    /// Says whether and how this side is about to sleep until there is something to read;
-    /// look once more afterwards.
-    pub(in crate::process) fn set_rest(&self, rest: Rest) {
+    /// Announces whether and how this side is about to sleep until there is something to read. The caller
+    /// looks once more afterwards.
+    pub(crate) fn set_rest(&self, rest: ParkState) {
         set_rest(self.positions().reader_sleeps(), rest);
     }
 
-    /// Prepares a nap until there is something to read; look once more afterwards.
-    pub(in crate::process) fn begin_nap(&self) -> Nap {
+    /// Prepares a nap until there is something to read. The caller looks once more afterwards. Returns none where
+    /// the system has no naps.
+    pub(crate) fn begin_nap(&self) -> Option<FutexPark> {
+        if !Flag::takes_naps() {
+            return None;
+        }
         let flag = self.positions().reader_sleeps();
         flag.set(NAPPING);
         // ORDERING: as in `set_rest`.
         fence(Ordering::SeqCst);
-        Nap {
+        Some(FutexPark {
             memory: Arc::clone(&self.memory),
             direction: self.direction,
-        }
+        })
     }
 
-    /// Whether the calling thread is where the writer was last.
-    pub(in crate::process) fn is_beside(&self) -> bool {
+    /// Returns whether the calling thread runs on the CPU on which the writer last ran.
+    pub(crate) fn is_beside(&self) -> bool {
         is_beside(self.positions())
     }
 
-    /// What a thread can look at without the reader.
-    pub(in crate::process) fn watch(&self) -> Watch {
+    /// Returns a view for threads that do not have the reader.
+    pub(crate) fn watch(&self) -> Watch {
         Watch {
             memory: Arc::clone(&self.memory),
             direction: self.direction,
@@ -381,53 +377,53 @@ impl Reader {
         }
     }
 
-    /// The word at the beginning of the frame that comes next.
-    pub(in crate::process) fn word(&self) -> &AtomicU32 {
+    /// Returns the word at the beginning of the next frame.
+    pub(crate) fn word(&self) -> &AtomicU32 {
         self.memory.word(self.direction, self.head)
     }
 }
 
-/// Tells whether something has come since.
+/// Tells whether the writer has published something since a moment.
 #[derive(Debug)]
-pub(in crate::process) struct Watch {
+pub(crate) struct Watch {
     memory: Arc<Memory>,
     direction: Direction,
     head: u64,
 }
 
 impl Watch {
-    pub(in crate::process) fn has_news(&self) -> bool {
-        // ORDERING: Relaxed: a hint. Who reads looks at the position itself.
+    pub(crate) fn has_news(&self) -> bool {
+        // ORDERING: Relaxed: a hint. A thread that reads looks at the position itself.
         let positions = self.memory.positions(self.direction);
         positions.tail().load(Ordering::Relaxed) != self.head
     }
 
-    /// Whether the calling thread is where the writer was last.
-    pub(in crate::process) fn is_beside(&self) -> bool {
+    /// Returns whether the calling thread runs on the CPU on which the writer last ran.
+    pub(crate) fn is_beside(&self) -> bool {
         is_beside(self.memory.positions(self.direction))
     }
 }
 
-/// A reader's nap, which is slept without the reader.
+/// The nap of a thread that waits for the writer, and does not hold the reader.
 #[derive(Debug)]
-pub(in crate::process) struct Nap {
+pub(crate) struct FutexPark {
     memory: Arc<Memory>,
     direction: Direction,
 }
 
-impl Nap {
+impl FutexPark {
     fn flag(&self) -> &Flag {
         self.memory.positions(self.direction).reader_sleeps()
     }
 
-    /// Sleeps until the writer publishes something, somebody ends the nap, the time is
-    /// over, or for no reason.
-    pub(in crate::process) fn sleep(&self, limit: &Timespec) {
+    /// Sleeps until the writer publishes, another thread ends the nap, or the time is over; may wake
+    /// spuriously.
+    pub(crate) fn sleep(&self, limit: Duration) {
         self.flag().sleep(NAPPING, limit);
     }
 
     /// Ends the nap of another thread.
-    pub(in crate::process) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.flag().swap(AWAKE) == NAPPING {
             self.flag().wake();
         }
@@ -471,7 +467,7 @@ mod tests {
     #[test]
     fn a_sleeping_reader_is_to_be_woken_once() {
         let (mut writer, reader) = stream(64);
-        reader.set_rest(Rest::Asleep);
+        reader.set_rest(ParkState::Asleep);
         assert_eq!(writer.write(b"bytes").unwrap(), 5);
         assert!(writer.publish(true));
         assert!(!writer.publish(true));
@@ -481,7 +477,7 @@ mod tests {
     fn a_waiting_writer_is_to_be_woken_once() {
         let (mut writer, mut reader) = stream(64);
         assert_eq!(writer.write(&[0; 100]).unwrap(), 64);
-        writer.set_rest(Rest::Asleep);
+        writer.set_rest(ParkState::Asleep);
         let _ = writer.publish(true);
         assert_eq!(reader.skip(8).unwrap(), 8);
         assert!(reader.release(true));
@@ -492,14 +488,14 @@ mod tests {
     #[test]
     fn a_patient_reader_is_woken_for_half_a_stream_or_all_that_comes() {
         let (mut writer, mut reader) = stream(64);
-        reader.set_rest(Rest::Patient);
+        reader.set_rest(ParkState::Patient);
         assert_eq!(writer.write(&[1; 24]).unwrap(), 24);
         assert!(!writer.publish(false));
         assert_eq!(writer.write(&[1; 8]).unwrap(), 8);
         assert!(writer.publish(false));
         assert_eq!(reader.skip(32).unwrap(), 32);
         let _ = reader.release(false);
-        reader.set_rest(Rest::Patient);
+        reader.set_rest(ParkState::Patient);
         assert_eq!(writer.write(&[1; 8]).unwrap(), 8);
         assert!(!writer.publish(false));
         assert!(writer.publish(true));
@@ -510,16 +506,17 @@ mod tests {
         let (mut writer, mut reader) = stream(64);
         assert_eq!(writer.write(&[1; 64]).unwrap(), 64);
         let _ = writer.publish(false);
-        writer.set_rest(Rest::Patient);
+        writer.set_rest(ParkState::Patient);
         assert_eq!(reader.skip(24).unwrap(), 24);
         assert!(!reader.release(false));
         assert_eq!(reader.skip(8).unwrap(), 8);
         assert!(reader.release(false));
-        writer.set_rest(Rest::Patient);
+        writer.set_rest(ParkState::Patient);
         assert!(reader.release(true));
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn a_reader_knows_whether_the_writer_was_on_its_cpu() {
         use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
         let (writer, reader) = stream(64);

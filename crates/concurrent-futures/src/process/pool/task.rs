@@ -1,0 +1,667 @@
+//! A task on its way to a worker process and back.
+//!
+//! | place of the task | phase of the future |
+//! |---|---|
+//! | in the pool's queue | pending; it can be cancelled |
+//! | dispatched to a worker | `Running` in the state's word, but it can be cancelled, and is not `running`, until the worker begins: the pool is asked |
+//! | recalled before the worker began | pending |
+//! | its worker died before it began | pending, first in the queue |
+//! | its worker died while it ran | finished with an error; pending if it may be repeated |
+//! | answered | finished |
+
+use crate::error::TaskError;
+use crate::future::Future;
+use crate::id::{FutureId, PoolId};
+use crate::limit::Permit;
+use crate::process::channel::{Attachment, MappedSegment};
+use crate::process::codec::Bytes;
+use crate::process::contract::{
+    self, Argument, Definition, Kept, RemoteAnswer, RemoteCall, RemoteTask,
+};
+use crate::process::failure::Failure;
+use crate::process::function::Invoke;
+use crate::process::items::Span;
+use crate::process::options::TaskOptions;
+use crate::process::pool::callbacks::Callbacks;
+use crate::process::pool::observed::{Event, Observed};
+use crate::recording::record::RunOutcome;
+use crate::recording::recorder;
+use crate::runtime::os::clock;
+use crate::task::header::Header;
+use crate::task::state::Advance;
+use crate::task::{Call, Outcome, Phase, TaskRef, panic};
+use std::io;
+use std::marker::PhantomData;
+use std::mem;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// The outcome of a task, as it came.
+#[derive(Debug)]
+pub(crate) enum Ending<'a> {
+    /// A value, as bytes, and its out-of-band buffers.
+    Value(Bytes<'a>, Option<io::Result<MappedSegment>>),
+    /// The bytes of a [`Failure`].
+    Failure(Bytes<'a>),
+    Error(TaskError),
+}
+
+/// The call of a task that a worker process carries out.
+struct Remote<I>(PhantomData<I>);
+
+impl<I: Invoke> Call for Remote<I> {
+    type Output = I::Output;
+
+    fn call(self) -> Outcome<I::Output> {
+        Err(TaskError::Abandoned)
+    }
+
+    fn name() -> &'static str {
+        I::name()
+    }
+}
+
+/// The frontend that a task belongs to.
+#[derive(Clone, Copy)]
+enum Frontend {
+    Rust {
+        /// Writes an outcome of the future's type.
+        ///
+        /// # Safety
+        /// The future is this task's, and the caller has started or claimed it.
+        write: unsafe fn(&TaskRef, Ending<'_>),
+        name: fn() -> &'static str,
+        /// Whether making the value calls no foreign code.
+        is_plain: bool,
+    },
+    /// A task of another frontend, with the functions of its [`RemoteTask`].
+    Foreign {
+        answer: unsafe fn(NonNull<Header>, Range<u32>, RemoteAnswer<'_>) -> Kept,
+        settle: unsafe fn(NonNull<Header>),
+        is_abandoned: unsafe fn(NonNull<Header>) -> bool,
+        leave: unsafe fn(NonNull<Header>),
+    },
+}
+
+/// The outcome of an attempt to start a task before its dispatch.
+pub(crate) enum Start {
+    /// The task has moved from pending to running.
+    Started,
+    /// The task was cancelled before.
+    Cancelled,
+    /// No thread waits for the rest of the span.
+    Abandoned,
+}
+
+/// The argument and attachment of a cancelled task, which needs them no longer.
+#[derive(Debug)]
+pub(crate) struct Stripped {
+    _argument: Argument,
+    _attachment: Option<Arc<Attachment>>,
+}
+
+/// The work that is left to be done for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// The whole task is left to be done.
+    All,
+    /// The outcome is written, and to be published.
+    Publish,
+    /// The frontend is to make a value of the answer.
+    Settle,
+    /// The frontend is to be told of the cancellation.
+    Notice,
+    /// Nothing is left: other code completes the task.
+    Nothing,
+}
+
+/// A call, and the future that waits for it.
+pub(crate) struct Task {
+    future: TaskRef,
+    face: Frontend,
+    /// The place of the function.
+    pub(crate) function: u64,
+    /// The function, if a worker has to learn it first.
+    pub(crate) definition: Option<Arc<Definition>>,
+    pub(crate) argument: Argument,
+    /// The out-of-band buffers of the argument.
+    pub(crate) attachment: Option<Arc<Attachment>>,
+    pub(crate) options: TaskOptions,
+    span: Option<Span>,
+    left: Left,
+    /// The task's permit, if the pool bounds pending tasks.
+    pub(crate) permit: Option<Permit>,
+    /// Whether the future has a permit.
+    has_place: bool,
+    observed: Option<Arc<Observed>>,
+    /// Whether the observer was told that the task was started.
+    reported: bool,
+    /// The task's number in the order of submission to its pool. The parts of a span have one number.
+    pub(crate) sequence: u64,
+    /// When the task came to its turn, by the clock of recordings; 0 if that was not recorded.
+    pub(crate) turn: u64,
+}
+
+impl Task {
+    /// Makes a task of a pool.
+    pub(crate) fn new<I: Invoke>(
+        pool: PoolId,
+        function: u64,
+        argument: Vec<u8>,
+        options: TaskOptions,
+    ) -> (Self, Future<I::Output>) {
+        let (ours, handle) = TaskRef::pair(Remote::<I>(PhantomData), Some(pool));
+        let task = Self {
+            future: ours,
+            face: Frontend::Rust {
+                write: write::<I>,
+                name: I::name,
+                is_plain: I::is_plain(),
+            },
+            function,
+            definition: None,
+            argument: Argument::Own(argument),
+            attachment: None,
+            options,
+            span: None,
+            left: Left::All,
+            permit: None,
+            has_place: false,
+            observed: None,
+            reported: false,
+            sequence: 0,
+            turn: 0,
+        };
+        // SAFETY: the call's output is this type, and this is the task's only handle.
+        (task, unsafe { Future::new(handle) })
+    }
+
+    /// Makes a task of another frontend.
+    ///
+    /// # Safety
+    /// The reference is that of a `T`.
+    pub(crate) unsafe fn foreign<T: RemoteTask>(future: TaskRef, call: RemoteCall) -> Self {
+        let place = call.definition.as_ref().map(|known| known.place);
+        Self {
+            future,
+            face: Frontend::Foreign {
+                answer: T::answer,
+                settle: T::settle,
+                is_abandoned: T::is_abandoned,
+                leave: T::leave,
+            },
+            function: u64::from(place.unwrap_or(Definition::PLACES))
+                | u64::from(call.tag & 15) << 12,
+            definition: call.definition,
+            argument: call.argument,
+            attachment: call.attachment.map(Arc::new),
+            options: call.options,
+            span: call.span.map(Span::of_call),
+            left: Left::All,
+            permit: None,
+            has_place: call.has_place,
+            observed: None,
+            reported: false,
+            sequence: 0,
+            turn: 0,
+        }
+    }
+
+    /// Reports the task's events to an observer from now on.
+    pub(crate) fn observe(&mut self, observed: &Arc<Observed>) {
+        observed.note(Event::Submitted(self.id()));
+        self.observed = Some(Arc::clone(observed));
+    }
+
+    /// Notes that the task is the next that its worker begins. (The observer is told later, as the pool's
+    /// lock is held.)
+    pub(crate) fn note_turn(&mut self) {
+        if recorder::is_on() && self.turn == 0 {
+            self.turn = clock::now();
+        }
+        if let Some(observed) = &self.observed
+            && !self.reported
+        {
+            observed.note(Event::Started(self.future.id()));
+            self.reported = true;
+        }
+    }
+
+    /// Notes that the task's future is done.
+    fn note_end(&mut self) {
+        if let Some(observed) = self.observed.take()
+            && self.reported
+        {
+            observed.note(Event::Finished(self.future.id()));
+            observed.tell_later();
+        }
+    }
+
+    /// Returns the word of the frame's header that names the function, and the items of a span.
+    pub(crate) fn place(&self) -> u64 {
+        match &self.span {
+            None => self.function,
+            Some(span) => contract::pack(self.function, &span.items),
+        }
+    }
+
+    /// Returns the number of items of a part.
+    pub(crate) fn items(&self) -> u32 {
+        self.span
+            .as_ref()
+            .map_or(1, |span| span.items.end - span.items.start)
+    }
+
+    /// Returns the number of tasks that this task counts as: one for each item that may be by itself.
+    pub(crate) fn weight(&self) -> usize {
+        if self.is_of_items() {
+            self.items() as usize
+        } else {
+            1
+        }
+    }
+
+    /// Returns the range of the task's items. A tail becomes a span of the items that are there.
+    fn range(&mut self) -> Range<u32> {
+        let Some(span) = &mut self.span else {
+            return 0..1;
+        };
+        span.cut(u32::MAX);
+        span.items.clone()
+    }
+
+    /// Returns the number of items, if the task is a span.
+    pub(crate) fn span_items(&self) -> Option<u32> {
+        self.span.as_ref().map(|_| self.items())
+    }
+
+    /// Returns whether each item of the task has its own bytes.
+    pub(crate) fn is_of_items(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| span.source.is_some())
+    }
+
+    /// Returns the number of items so far, if more may come.
+    pub(crate) fn growing(&self) -> Option<u32> {
+        let span = self.span.as_ref().filter(|span| span.is_tail)?;
+        span.source.as_ref()?.growing()
+    }
+
+    /// Returns an upper bound of the bytes of the task's argument.
+    pub(crate) fn most_bytes(&self) -> usize {
+        let source = self.span.as_ref().and_then(|span| span.source.as_ref());
+        source.map_or(self.argument.len(), |source| source.most_bytes())
+    }
+
+    /// Makes the task a part with at most `most` items, and fetches the part's bytes. Returns the rest.
+    pub(crate) fn cut(&mut self, most: u32) -> Option<Self> {
+        let span = self.span.as_mut()?;
+        let rest = span.cut(most);
+        if let Some(source) = &span.source {
+            self.argument = Argument::Own(source.bytes_of(&span.items));
+        }
+        rest.map(|rest| self.rest(rest))
+    }
+
+    /// Takes all items but the first few, which stay, out of a part.
+    pub(crate) fn split(&mut self, first: u32) -> Option<Self> {
+        let rest = self.span.as_mut()?.cut(first)?;
+        Some(self.rest(rest))
+    }
+
+    /// Makes a task for other items. It has no bytes of them before it is cut.
+    fn rest(&self, span: Span) -> Self {
+        Self {
+            future: self.future.clone(),
+            face: self.face,
+            function: self.function,
+            definition: self.definition.clone(),
+            argument: Argument::Own(Vec::new()),
+            attachment: None,
+            options: self.options,
+            span: Some(span),
+            left: Left::All,
+            permit: None,
+            has_place: false,
+            observed: None,
+            reported: false,
+            sequence: self.sequence,
+            turn: 0,
+        }
+    }
+
+    /// The place of the task in the order in which tasks start: that of its submission, and of its
+    /// first item in a span.
+    pub(crate) fn order(&self) -> (u64, u32) {
+        let first_item = self.span.as_ref().map_or(0, |span| span.items.start);
+        (self.sequence, first_item)
+    }
+
+    /// Takes the first items out of a span that was started; some items are left.
+    pub(crate) fn take_first(&mut self, items: u32) -> Option<Self> {
+        if items == 0 {
+            return None;
+        }
+        let rest = self.split(items)?;
+        Some(mem::replace(self, rest))
+    }
+
+    pub(crate) fn id(&self) -> FutureId {
+        self.future.id()
+    }
+
+    /// Returns the address of the task's future, for the frontend.
+    pub(crate) fn address(&self) -> NonNull<Header> {
+        self.future.address()
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self.face {
+            Frontend::Rust { name, .. } => name(),
+            Frontend::Foreign { .. } => "a call",
+        }
+    }
+
+    /// Returns the name of the function of a task of the Rust frontend.
+    pub(crate) fn rust_name(&self) -> Option<&'static str> {
+        match self.face {
+            Frontend::Rust { name, .. } => Some(name()),
+            Frontend::Foreign { .. } => None,
+        }
+    }
+
+    /// Returns the number of bytes of the call.
+    pub(crate) fn sent(&self) -> usize {
+        let attached = self
+            .attachment
+            .as_ref()
+            .map_or(0, |attachment| attachment.length());
+        self.argument.len() + attached
+    }
+
+    /// Returns whether any thread may make the value of the answer, as that calls no foreign code.
+    pub(crate) fn is_plain(&self) -> bool {
+        match self.face {
+            Frontend::Rust { is_plain, .. } => is_plain,
+            // As promised; see `RemoteTask`.
+            Frontend::Foreign { .. } => true,
+        }
+    }
+
+    /// Gives the task up, as the pool does not accept it. In other frontends, the caller decides about the
+    /// future.
+    pub(crate) fn decline(mut self) {
+        if matches!(self.face, Frontend::Foreign { .. }) {
+            self.left = Left::Nothing;
+        }
+    }
+
+    /// Releases the task's `max_pending` permit, as the task is dispatched.
+    pub(crate) fn leave(&mut self) {
+        self.permit = None;
+        if let (true, Frontend::Foreign { leave, .. }) = (self.has_place, self.face) {
+            self.has_place = false;
+            // SAFETY: the future is of this frontend.
+            unsafe { leave(self.future.address()) };
+        }
+    }
+
+    /// Moves the task from pending to running, unless it was cancelled.
+    pub(crate) fn start(&mut self) -> Start {
+        match (&mut self.span, self.face) {
+            (
+                Some(Span {
+                    has_begun: true, ..
+                }),
+                Frontend::Foreign { is_abandoned, .. },
+            ) => {
+                // SAFETY: the future is of this frontend.
+                if unsafe { is_abandoned(self.future.address()) } {
+                    Start::Abandoned
+                } else {
+                    Start::Started
+                }
+            }
+            // SAFETY: a pool begins its tasks, which it was given to carry out.
+            (span, _) if unsafe { self.future.state().start() } => {
+                if let Some(span) = span {
+                    span.has_begun = true;
+                }
+                Start::Started
+            }
+            _ => Start::Cancelled,
+        }
+    }
+
+    /// Moves the task from running to pending, as the worker that it was dispatched to has not begun it.
+    pub(crate) fn give_back(&self) {
+        if self.span.is_some() {
+            // Other parts of it may be running.
+            return;
+        }
+        // SAFETY: a task that a pool has started is the pool's, and only the pool's, to
+        // finish or give back. The phase is not done, so that no thread is notified.
+        let went = unsafe {
+            self.future
+                .state()
+                .advance(&[Phase::Running], Phase::Pending, true)
+        };
+        // In other frontends, any thread may set an outcome.
+        debug_assert!(went == Advance::Done || matches!(self.face, Frontend::Foreign { .. }));
+    }
+
+    /// Returns whether the task was cancelled.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(
+            self.future.state().phase(),
+            Phase::Cancelling | Phase::Cancelled | Phase::Notified
+        )
+    }
+
+    /// Takes the argument out of a cancelled task, which takes up memory.
+    pub(crate) fn strip(&mut self) -> Stripped {
+        Stripped {
+            _argument: mem::replace(&mut self.argument, Argument::Own(Vec::new())),
+            _attachment: self.attachment.take(),
+        }
+    }
+
+    /// Returns a cancelled task if its frontend wants to know of the cancellation, by
+    /// [`finish`](Self::finish).
+    pub(crate) fn into_cancelled(mut self) -> Option<Self> {
+        self.left = Left::Notice;
+        matches!(self.face, Frontend::Foreign { .. }).then_some(self)
+    }
+
+    /// Returns whether the task belongs to a span that was started, by this part or another.
+    fn is_part(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| span.has_begun)
+    }
+
+    /// Cancels the task if it is pending, and the rest of a span.
+    pub(crate) fn cancel(self) {
+        if self.is_part() {
+            self.fail(TaskError::Cancelled);
+        } else {
+            self.future.cancel();
+        }
+    }
+
+    /// Ends a task that was started. If the task has no callbacks, that is all, and foreign code runs only to
+    /// make the value. Otherwise returns the task for [`finish`](Self::finish).
+    pub(crate) fn end(mut self, ending: Ending<'_>) -> Option<Self> {
+        match self.face {
+            // SAFETY: it was started by the pool, which ends it once: `self` is gone or only
+            // finished afterwards.
+            Frontend::Rust { write, .. } => unsafe {
+                write(&self.future, ending);
+                self.left = Left::Publish;
+                if !self.future.state().finish_uncalled() {
+                    return Some(self);
+                }
+                self.note_end();
+                None
+            },
+            Frontend::Foreign { answer, .. } => {
+                let is_span = self.span.is_some();
+                let items = self.range();
+                let remote = match ending {
+                    Ending::Value(bytes, attachment) => RemoteAnswer::Value {
+                        bytes: bytes.into_cow(),
+                        attachment,
+                    },
+                    Ending::Failure(bytes) => RemoteAnswer::Failure(bytes.into_cow()),
+                    Ending::Error(error) => RemoteAnswer::Error(error),
+                };
+                self.left = Left::Nothing;
+                if !is_span && !claim(&self.future) {
+                    // Another thread has set an outcome.
+                    return None;
+                }
+                // SAFETY: started by the pool, and claimed if it is no span.
+                match unsafe { answer(self.future.address(), items, remote) } {
+                    Kept::Partly => return None,
+                    Kept::ToSettle => {
+                        self.left = Left::Settle;
+                        return Some(self);
+                    }
+                    Kept::Whole if is_span && !claim(&self.future) => return None,
+                    Kept::Whole => {}
+                }
+                self.left = Left::Publish;
+                // SAFETY: claimed, and the outcome is written.
+                (!unsafe { self.future.finish_quietly() }).then_some(self)
+            }
+        }
+    }
+
+    /// Runs the callbacks and wakes the waiters of a task that [`end`](Self::end) has returned.
+    pub(crate) fn finish(self) {
+        debug_assert!(matches!(
+            self.left,
+            Left::Publish | Left::Notice | Left::Settle
+        ));
+        if self.left == Left::Notice {
+            self.future.skip();
+        }
+        // Dropping it does the rest.
+    }
+
+    /// Calls [`finish`](Self::finish) in the thread for callbacks, if there is one. But the calling thread
+    /// itself drops a value that no handle asks for, as this thread may take its time.
+    pub(crate) fn finish_here_or_by(self, callbacks: Option<&Arc<Callbacks>>) {
+        if self.left == Left::Publish && self.future.state().is_only_dropped() {
+            self.finish();
+        } else {
+            self.finish_by(callbacks);
+        }
+    }
+
+    /// Calls [`finish`](Self::finish) in the thread for callbacks, if there is one.
+    pub(crate) fn finish_by(self, callbacks: Option<&Arc<Callbacks>>) {
+        match callbacks {
+            Some(callbacks) => callbacks.run(Box::new(|| self.finish())),
+            None => self.finish(),
+        }
+    }
+
+    /// Ends a task that was started with an error, and runs its callbacks.
+    pub(crate) fn fail(self, error: TaskError) {
+        if let Some(task) = self.end(Ending::Error(error)) {
+            task.finish();
+        }
+    }
+
+    /// Fails a task unless it was cancelled.
+    pub(crate) fn reject(mut self, error: TaskError) {
+        match self.start() {
+            Start::Started | Start::Abandoned => {
+                let outcome = match error {
+                    TaskError::Terminated => RunOutcome::Terminated,
+                    _ => RunOutcome::Rejected,
+                };
+                recorder::rejected(self.id(), outcome);
+                self.fail(error);
+            }
+            Start::Cancelled => {
+                if let Some(task) = self.into_cancelled() {
+                    task.finish();
+                }
+            }
+        }
+    }
+}
+
+/// Claims the future of a pool's task. Returns false if another thread has set an outcome.
+fn claim(future: &TaskRef) -> bool {
+    // SAFETY: a pool sets the outcomes of its tasks, whose calls need no drop.
+    unsafe { future.state().claim() }.is_ok()
+}
+
+impl Drop for Task {
+    /// Finishes a task that was not finished, so that no thread waits forever.
+    fn drop(&mut self) {
+        match self.left {
+            Left::Publish if !self.future.state().is_done() => {
+                // SAFETY: written by `end`, and not finished.
+                unsafe { self.future.finish() };
+                self.note_end();
+            }
+            Left::Settle => {
+                if let Frontend::Foreign { settle, .. } = self.face {
+                    // SAFETY: the future is of this frontend.
+                    unsafe { settle(self.future.address()) };
+                }
+            }
+            // The parts of a span are its own to end, and their error is kept, too.
+            Left::All if self.is_part() => {
+                let (items, error) = (self.range(), RemoteAnswer::Error(TaskError::Abandoned));
+                if let Frontend::Foreign { answer, .. } = self.face {
+                    // SAFETY: a part of a span that was started, which is ended once: now.
+                    // Claimed, if it is complete by that.
+                    unsafe {
+                        let kept = answer(self.future.address(), items, error);
+                        if kept == Kept::Whole && claim(&self.future) {
+                            self.future.finish();
+                        }
+                    }
+                }
+            }
+            Left::All if claim(&self.future) => {
+                let error = TaskError::Abandoned;
+                // SAFETY: just claimed.
+                unsafe {
+                    match self.face {
+                        Frontend::Rust { write, .. } => write(&self.future, Ending::Error(error)),
+                        Frontend::Foreign { answer, .. } => {
+                            let (items, error) = (self.range(), RemoteAnswer::Error(error));
+                            answer(self.future.address(), items, error);
+                        }
+                    }
+                    self.future.finish();
+                }
+                self.note_end();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// The task is a `Remote<I>`, and the caller has started or claimed it.
+unsafe fn write<I: Invoke>(task: &TaskRef, ending: Ending<'_>) {
+    let outcome = match ending {
+        Ending::Value(bytes, _) => panic::catch(|| I::receive(bytes))
+            .unwrap_or_else(|panic| Err(TaskError::Panicked(panic))),
+        Ending::Failure(bytes) => Err(Failure::decode(bytes.as_slice())),
+        Ending::Error(error) => Err(error),
+    };
+    // SAFETY: the task is a `Remote<I>`, whose call needs no drop, and the caller has started or claimed it.
+    unsafe { task.write_outcome::<Remote<I>>(outcome) };
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "task {} ({})", self.id(), self.name())
+    }
+}

@@ -1,0 +1,6 @@
+//! The primitives below everything else: locks, atomics, wake-ups of threads, and the operating system.
+
+pub(crate) mod crew;
+pub(crate) mod os;
+pub(crate) mod spin;
+pub(crate) mod sync;

@@ -1,0 +1,162 @@
+//! The death of a worker together with its parent.
+//!
+//! | choice | is |
+//! |---|---|
+//! | first | the system kills the worker when the thread that started it ends (`PR_SET_PDEATHSIG`) |
+//! | first, for workers that any thread may start | the system sends `SIGKILL` when something happens to a pipe of the parent (`F_SETSIG`), which can only be its end |
+//! | portable | a thread of the worker waits for the end of its sockets and pipes, and kills the worker |
+//!
+//! The other ends belong to the parent alone, and their end is the parent's. The process that forks workers has one
+//! thread, which reads from its socket between forks, and so notices the end by itself. The process has a [`Life`], whose
+//! end is that of its workers.
+
+use crate::runtime::os::backend;
+use crate::runtime::os::descriptors;
+#[cfg(target_os = "linux")]
+use crate::runtime::os::fallback::{self, Job};
+use crate::runtime::os::poll::wait_for_end;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr;
+use std::thread;
+
+/// Asks the system to kill this process when the thread that started it ends. Returns whether the system does so.
+fn ask_system() -> bool {
+    #[cfg(target_os = "linux")]
+    if !backend::is_portable() {
+        let signal = Some(rustix::process::Signal::KILL);
+        match rustix::process::set_parent_process_death_signal(signal) {
+            Ok(()) => return true,
+            Err(error) => fallback::note(Job::ParentDeath, &error),
+        }
+    }
+    false
+}
+
+/// Kills this process when its parent ends, which has the other ends of these descriptors.
+///
+/// # Errors
+/// When there can be no thread for it.
+pub(crate) fn end_with_parent(ends: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if ask_system() {
+        return Ok(());
+    }
+    let ends: io::Result<Vec<OwnedFd>> = ends.iter().map(BorrowedFd::try_clone_to_owned).collect();
+    watch(ends?)
+}
+
+/// Kills this process when the owner of a pipe ends, which never writes to the pipe. Returns a descriptor that must stay
+/// open for that, if there is one.
+///
+/// # Errors
+/// When there can be no thread for it.
+pub fn end_with_pipe(pipe: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    // The choice of the pool is known only later: both read the same environment.
+    let _ = backend::choose();
+    #[cfg(target_os = "linux")]
+    if !backend::is_portable() {
+        match ask_for_signal(pipe) {
+            Ok(own) => return Ok(Some(own)),
+            Err(error) => fallback::note(Job::ParentDeath, &error),
+        }
+    }
+    watch(vec![pipe.try_clone_to_owned()?])?;
+    Ok(None)
+}
+
+/// Asks the system to send a signal to this process when the pipe comes to its end. Opens the pipe anew, by its name in
+/// `/proc`, as the property is that of the open file.
+#[cfg(target_os = "linux")]
+fn ask_for_signal(pipe: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    use std::os::fd::AsRawFd;
+    /// The command that sets the signal of a file; `libc` does not have it for all systems.
+    const F_SETSIG: i32 = 10;
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let own = rustix::fs::open(path, flags, Mode::empty())?;
+    let fd = own.as_raw_fd();
+    // SAFETY: calls that set properties of a file of ours.
+    let set = unsafe {
+        libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) == 0
+            && libc::fcntl(fd, F_SETSIG, libc::SIGKILL) == 0
+            && libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK | libc::O_ASYNC) == 0
+    };
+    if !set {
+        return Err(io::Error::last_os_error());
+    }
+    // It may have ended before.
+    if matches!(rustix::io::read(&own, &mut [0; 1]), Ok(0)) {
+        end();
+    }
+    Ok(own)
+}
+
+/// Starts a thread that kills this process at the end of one of the descriptors.
+fn watch(ends: Vec<OwnedFd>) -> io::Result<()> {
+    /// The size of the thread's stack.
+    const STACK: usize = 64 * 1024;
+    let wait = move || {
+        let ends: Vec<BorrowedFd<'_>> = ends.iter().map(AsFd::as_fd).collect();
+        if wait_for_end(&ends) {
+            end();
+        }
+    };
+    // Signals are for the other threads: the new thread has all of them blocked.
+    let blocked = block_signals(None);
+    let started = thread::Builder::new()
+        .name(String::from("cf-parent"))
+        .stack_size(STACK)
+        .spawn(wait);
+    block_signals(Some(&blocked));
+    started.map(drop)
+}
+
+/// The end of a process that forks workers, as far as the system does not see to it.
+#[derive(Debug)]
+pub(crate) struct Life(Option<(OwnedFd, OwnedFd)>);
+
+impl Life {
+    /// Makes the calling process, which has one thread, end with its parent.
+    ///
+    /// # Errors
+    /// Why there is no pipe for it.
+    pub(crate) fn begin() -> io::Result<Self> {
+        Ok(Self(if ask_system() {
+            None
+        } else {
+            Some(descriptors::pipe()?)
+        }))
+    }
+
+    /// Returns the descriptor that ends with the process; none if the system sees to it. To be called in a fork of the
+    /// process.
+    pub(crate) fn of_parent(self) -> Option<OwnedFd> {
+        // The writing end is the parent's only.
+        self.0.map(|(reading, _)| reading)
+    }
+}
+
+/// Blocks all signals for the calling thread, or these ones. Returns the signals that were blocked before.
+fn block_signals(only: Option<&libc::sigset_t>) -> libc::sigset_t {
+    // SAFETY: the sets are ours, and initialised: by `sigfillset`, by an earlier call, or by zeros,
+    // which are an empty set.
+    unsafe {
+        let mut former: libc::sigset_t = mem::zeroed();
+        let mut all: libc::sigset_t = mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        let set = only.map_or(&raw const all, ptr::from_ref);
+        libc::pthread_sigmask(libc::SIG_SETMASK, set, &raw mut former);
+        former
+    }
+}
+
+/// Ends this process as the signal would have.
+fn end() -> ! {
+    // SAFETY: they have no conditions.
+    unsafe {
+        libc::kill(libc::getpid(), libc::SIGKILL);
+        libc::_exit(1)
+    }
+}

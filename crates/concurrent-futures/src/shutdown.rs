@@ -1,0 +1,30 @@
+//! The ways in which an executor is shut down.
+
+#![forbid(unsafe_code)]
+
+/// The way in which an executor is shut down: see
+/// [`ThreadPoolExecutor::shutdown`](crate::ThreadPoolExecutor::shutdown).
+///
+/// In Python, these are the combinations of `wait` and `cancel_futures`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Shutdown {
+    /// Runs all pending tasks, and returns when all tasks are done and all workers have ended.
+    #[default]
+    Wait,
+    /// Returns at once; the workers run all pending tasks, and then end.
+    NoWait,
+    /// Cancels all pending tasks, and returns when running tasks are done and all workers have ended.
+    CancelPending,
+    /// Cancels all pending tasks, and returns at once; the workers end after the running tasks.
+    CancelPendingNoWait,
+}
+
+impl Shutdown {
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Self::Wait | Self::CancelPending)
+    }
+
+    pub(crate) fn cancels_pending(self) -> bool {
+        matches!(self, Self::CancelPending | Self::CancelPendingNoWait)
+    }
+}

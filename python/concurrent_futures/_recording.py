@@ -1,0 +1,52 @@
+"""Recordings: which worker ran which task when."""
+
+import os
+from typing import Any
+
+from concurrent_futures import _engine
+
+__all__ = ["Recording", "recording"]
+
+
+class Recording(_engine.Recording):
+    """A recording of the tasks of this process's pools, from its start until it is stopped.
+
+    As a context manager, it is stopped at the end of the block. The child of a fork records
+    nothing.
+    """
+
+    __slots__ = ()
+
+    def save(self, path: "str | os.PathLike[str]") -> None:
+        """Save the recording to a file, which is there as a whole or not at all.
+
+        A name that ends with ``.html`` gives a page for browsers, which needs no network. A name
+        that ends with ``.json`` gives a trace for https://ui.perfetto.dev and ``chrome://tracing``.
+        A name that ends with ``.columns.json`` gives the format for other tools, which
+        docs/recording.md describes. A recording that is running is saved as it is now.
+
+        Raises ValueError for another ending, and OSError if the file cannot be written.
+        """
+        name = os.fsdecode(path)
+        if not name.endswith((".json", ".html")):
+            raise ValueError(f"{name!r} does not end with .json or .html")
+        self._save(name)
+
+
+def recording(
+    *, records_per_thread: "int | None" = None, arguments: "int | None" = None
+) -> Recording:
+    """Start a recording of all pools of this process.
+
+    Parameters
+    ----------
+    records_per_thread
+        The number of records, of 64 bytes each, that each thread keeps: the oldest are dropped,
+        and counted. The default is 1048576. A recording that begins while another runs has the
+        other's number.
+    arguments
+        The length up to which the ``repr`` of a call's arguments is shown. By default it is not
+        made: arguments may be secrets, and ``repr`` runs code of the program.
+    """
+    options: dict[str, Any] = {"records_per_thread": records_per_thread, "arguments": arguments}
+    return Recording(**options)

@@ -1,0 +1,25 @@
+//! The interpreter and its standard library: attaching, waiting, signals, and the objects that the module
+//! takes from Python.
+
+pub(crate) mod aside;
+pub(crate) mod attach;
+pub(crate) mod class_layout;
+pub(crate) mod deferred_drop;
+pub(crate) mod entry;
+pub(crate) mod fields;
+pub(crate) mod fork;
+pub(crate) mod handled;
+pub(crate) mod interned;
+pub(crate) mod jobs;
+pub(crate) mod os;
+pub(crate) mod process_errors;
+pub(crate) mod replaceable;
+pub(crate) mod room;
+pub(crate) mod sent;
+pub(crate) mod shared_generator;
+pub(crate) mod signals;
+pub(crate) mod stdlib;
+pub(crate) mod time_limit;
+pub(crate) mod try_lock_cell;
+pub(crate) mod turns;
+pub(crate) mod waiting;

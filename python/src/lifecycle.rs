@@ -1,0 +1,127 @@
+//! The hooks around forks and at the end of the interpreter.
+
+use crate::interp::aside::aside;
+use crate::interp::{attach, deferred_drop, fork, signals};
+use crate::process::parent_death;
+use crate::thread::at_exit;
+use concurrent_futures::engine::{ForkGuard, around_forks, guard_forks};
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::cell::RefCell;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+/// Counts forks, before anything else happens in the child.
+pub(crate) fn count_forks() {
+    extern "C" fn in_child() {
+        fork::count();
+        signals::forked();
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        guard_forks();
+        // It changes atomics and handlers of signals.
+        around_forks(None, None, Some(in_child));
+    });
+}
+
+/// Refuses interpreters other than the first that loaded the module, as its Python objects belong to one
+/// interpreter.
+///
+/// # Errors
+/// `ImportError`, on which the package turns to the standard library.
+pub(crate) fn only_in_first_interpreter(py: Python<'_>) -> PyResult<()> {
+    static FIRST: AtomicI64 = AtomicI64::new(-1);
+    // SAFETY: attached.
+    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if this < 0 {
+        return Err(PyErr::fetch(py));
+    }
+    match FIRST.compare_exchange(-1, this, Ordering::SeqCst, Ordering::SeqCst) {
+        Err(first) if first != this => Err(PyImportError::new_err(
+            "concurrent_futures._engine does not support subinterpreters",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Registers functions that the interpreter calls around forks and at its end. The package may call
+/// this more than once, each time that it is imported.
+///
+/// # Errors
+/// The exception of the interpreter's functions.
+#[pyfunction]
+pub(crate) fn register_hooks(py: Python<'_>) -> PyResult<()> {
+    static ARE_REGISTERED: AtomicBool = AtomicBool::new(false);
+    if ARE_REGISTERED.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
+    let end = Bound::new(py, End(AtomicBool::new(false)))?;
+    py.import("atexit")?.call_method1("register", (end,))?;
+    let Some(register) = py.import("os")?.getattr_opt("register_at_fork")? else {
+        return Ok(());
+    };
+    let hooks = PyDict::new(py);
+    hooks.set_item("before", wrap_pyfunction!(before_fork, py)?)?;
+    hooks.set_item(
+        "after_in_parent",
+        wrap_pyfunction!(after_fork_in_parent, py)?,
+    )?;
+    hooks.set_item("after_in_child", wrap_pyfunction!(after_fork_in_child, py)?)?;
+    register.call((), Some(&hooks)).map(drop)
+}
+
+thread_local! {
+    /// The locks that the forking thread holds.
+    static HELD: RefCell<Option<ForkGuard>> = const { RefCell::new(None) };
+}
+
+/// Takes the locks of the whole process before a fork, so that no other thread holds them meanwhile.
+#[pyfunction]
+fn before_fork(py: Python<'_>) {
+    // Detached, as holders of the lock may be about to attach.
+    py.detach(|| HELD.set(Some(ForkGuard::hold())));
+}
+
+#[pyfunction]
+fn after_fork_in_parent() {
+    drop(HELD.take());
+}
+
+#[pyfunction]
+fn after_fork_in_child() {
+    let held = HELD.take();
+    parent_death::forget();
+    deferred_drop::forget();
+    attach::set_exiting(false);
+    at_exit::forget();
+    if let Some(held) = held {
+        held.forget_all();
+    }
+}
+
+/// A function for `atexit`, which drops its functions when all of them were called. Until then the
+/// interpreter is whole, and functions that were registered earlier may wait for threads.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+struct End(AtomicBool);
+
+#[pymethods]
+impl End {
+    /// Notes that the interpreter is ending: a program may call or drop the functions before that.
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let is_ending = py.import("threading")?.getattr_opt("_SHUTTING_DOWN")?;
+        let is_ending = is_ending.is_none_or(|is_ending| is_ending.is_truthy().unwrap_or(true));
+        self.0.store(is_ending, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if *self.0.get_mut() {
+            aside(attach::interpreter_ends);
+        }
+    }
+}

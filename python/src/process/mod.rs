@@ -1,0 +1,13 @@
+//! The parts of `concurrent_futures.ProcessPoolExecutor`.
+
+pub(crate) mod callbacks;
+pub(crate) mod feeder;
+pub(crate) mod iternext_slot;
+pub(crate) mod map;
+pub(crate) mod parent_death;
+pub(crate) mod pool;
+pub(crate) mod shared;
+pub(crate) mod source;
+pub(crate) mod spawner;
+pub(crate) mod task;
+pub(crate) mod worker;

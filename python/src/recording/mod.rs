@@ -1,0 +1,5 @@
+//! Recordings of a program's tasks, and the names that they show.
+
+pub(crate) mod calls;
+pub(crate) mod names;
+pub(crate) mod object;

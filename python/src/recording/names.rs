@@ -1,0 +1,181 @@
+//! The names of functions and errors in recordings.
+//!
+//! No foreign code runs to make a name: a program must not behave differently because it is recorded. An object that
+//! is no function has the name of its type. The text of an error has the arguments that are texts or numbers. The `repr` of a call's arguments is foreign code, and made only if the recording asks for it.
+//!
+//! A name is looked up once for each code object, which is kept as long as something is recorded: its address stands
+//! for the name.
+
+use concurrent_futures::FutureId;
+use concurrent_futures::engine::recorder::{self, Name};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyFloat, PyFunction, PyInt, PyString, PyTuple, PyType};
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::{Mutex, PoisonError};
+
+/// The objects whose addresses stand for names, and the session of recordings that they are kept for.
+struct Kept {
+    epoch: u64,
+    objects: Option<HashMap<usize, Py<PyAny>>>,
+}
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept {
+    epoch: 0,
+    objects: None,
+});
+
+/// Keeps an object as long as something is recorded.
+fn keep(object: &Bound<'_, PyAny>) {
+    let mut before = None;
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let epoch = recorder::epoch();
+    if kept.epoch != epoch {
+        kept.epoch = epoch;
+        before = kept.objects.take();
+    }
+    let objects = kept.objects.get_or_insert_default();
+    objects
+        .entry(object.as_ptr().addr())
+        .or_insert_with(|| object.clone().unbind());
+    drop(kept);
+    // Foreign code may run.
+    drop(before);
+}
+
+/// Returns the name of an object's type.
+fn type_name(object: *mut ffi::PyObject) -> String {
+    // SAFETY: attached; the object is alive, and so its type, whose name is a text of C.
+    let name = unsafe { CStr::from_ptr((*ffi::Py_TYPE(object)).tp_name) };
+    name.to_string_lossy().into_owned()
+}
+
+/// Returns the name of a function, method or the like; the attributes of these exact types run no foreign code.
+fn qualified(function: &Bound<'_, PyAny>) -> String {
+    let text = |name: &str| {
+        let value = function.getattr(name).ok()?;
+        let text = value.cast_exact::<PyString>().ok()?;
+        Some(text.to_string_lossy().into_owned())
+    };
+    let name = text("__qualname__").unwrap_or_else(|| type_name(function.as_ptr()));
+    match text("__module__") {
+        Some(module) if module != "__main__" && module != "builtins" => format!("{module}.{name}"),
+        _ => name,
+    }
+}
+
+unsafe extern "C" {
+    static mut PyMethod_Type: ffi::PyTypeObject;
+}
+
+/// Returns whether an object is exactly a bound method, whose attributes run no foreign code.
+fn is_method(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached; the object is alive, and so its type.
+    let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    kind == &raw mut PyMethod_Type
+}
+
+/// Returns the index of the name of what a call calls.
+pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> u32 {
+    let py = function.py();
+    if function.is_exact_instance_of::<PyFunction>() {
+        // SAFETY: attached; a function has a code object, which is borrowed from it.
+        let code = unsafe { ffi::PyFunction_GetCode(function.as_ptr()) };
+        return recorder::name(code.addr(), || {
+            // SAFETY: attached; the function keeps its code meanwhile.
+            keep(&unsafe { Bound::from_borrowed_ptr(py, code) });
+            qualified(function)
+        });
+    }
+    if function.is_exact_instance_of::<PyCFunction>() {
+        // SAFETY: attached; the object is a function of C.
+        let address = unsafe { ffi::PyCFunction_GetFunction(function.as_ptr()) };
+        let key = address.map_or(0, |address| address as usize);
+        return recorder::name(key, || qualified(function));
+    }
+    // SAFETY: attached; the object is alive, and so its type.
+    if unsafe { ffi::Py_TYPE(function.as_ptr()) } == &raw mut ffi::PyMethodDescr_Type {
+        return recorder::name(function.as_ptr().addr(), || {
+            keep(function);
+            qualified(function)
+        });
+    }
+    if is_method(function)
+        && let Ok(inner) = function.getattr("__func__")
+        && !is_method(&inner)
+    {
+        return name_of(&inner);
+    }
+    if function.is_instance_of::<PyType>() {
+        // SAFETY: attached; the object is a type, whose name is a text of C.
+        let name =
+            unsafe { CStr::from_ptr((*function.as_ptr().cast::<ffi::PyTypeObject>()).tp_name) };
+        return recorder::text(&name.to_string_lossy());
+    }
+    recorder::text(&type_name(function.as_ptr()))
+}
+
+/// Records that a call was submitted.
+pub(crate) fn note_submitted(
+    future: FutureId,
+    pool: u32,
+    function: &Bound<'_, PyAny>,
+    arguments: Option<(&Bound<'_, PyTuple>, Option<&Bound<'_, PyDict>>)>,
+) {
+    let name = Name::Index(name_of(function));
+    let shown = match (recorder::argument_length(), arguments) {
+        (0, _) | (_, None) => 0,
+        (length, Some((arguments, keywords))) => {
+            recorder::text(&shown(arguments, keywords, length))
+        }
+    };
+    recorder::submitted_with(future, pool, name, 0, shown);
+}
+
+/// Returns the `repr` of the arguments, cut to a length.
+fn shown(
+    arguments: &Bound<'_, PyTuple>,
+    keywords: Option<&Bound<'_, PyDict>>,
+    length: usize,
+) -> String {
+    let repr = |value: &Bound<'_, PyAny>| match value.repr() {
+        Ok(text) => text.to_string_lossy().into_owned(),
+        Err(_) => format!("<{}>", type_name(value.as_ptr())),
+    };
+    let mut parts: Vec<String> = arguments.iter().map(|value| repr(&value)).collect();
+    for (key, value) in keywords.into_iter().flatten() {
+        parts.push(format!("{key}={}", repr(&value)));
+    }
+    let text = parts.join(", ");
+    match text.char_indices().nth(length) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Returns an exception as text, without running foreign code.
+pub(crate) fn text_of(exception: &Bound<'_, PyAny>) -> String {
+    let name = type_name(exception.as_ptr());
+    let name = name.strip_prefix("builtins.").unwrap_or(&name);
+    // SAFETY: attached; the object is an exception, which has its arguments, or null, in this field.
+    let arguments = unsafe {
+        let object = exception.as_ptr().cast::<ffi::PyBaseExceptionObject>();
+        Bound::from_borrowed_ptr_or_opt(exception.py(), (*object).args)
+    };
+    let Some(arguments) = arguments.and_then(|arguments| arguments.cast_into::<PyTuple>().ok())
+    else {
+        return name.to_owned();
+    };
+    let is_plain = |value: &Bound<'_, PyAny>| {
+        value.is_exact_instance_of::<PyString>()
+            || value.is_exact_instance_of::<PyInt>()
+            || value.is_exact_instance_of::<PyFloat>()
+    };
+    let plain = arguments.iter().filter(is_plain);
+    let texts: Vec<String> = plain.map(|value| value.to_string()).collect();
+    match &texts[..] {
+        [] => name.to_owned(),
+        texts => format!("{name}: {}", texts.join(", ")),
+    }
+}

@@ -1,0 +1,6 @@
+//! The parts of `concurrent_futures.ThreadPoolExecutor`.
+
+pub(crate) mod at_exit;
+pub(crate) mod map;
+pub(crate) mod pool;
+pub(crate) mod spawner;

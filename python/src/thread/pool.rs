@@ -1,0 +1,398 @@
+//! `ThreadPool`, the native base class of `ThreadPoolExecutor`.
+
+use crate::future::call::Call;
+use crate::future::object::Future;
+use crate::interp::aside::aside;
+use crate::interp::signals::{hold_in_drop, raise_kept};
+use crate::interp::{attach, interned, stdlib, waiting};
+use crate::interpreters::task;
+use crate::recording::names;
+use crate::thread::at_exit;
+use crate::thread::map::{self, ResultIterator};
+use crate::thread::spawner::{Shared, Threads};
+use concurrent_futures::engine::{Permit, Pool, is_worker_of, recorder};
+use concurrent_futures::{BuildError, SubmitError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PySet, PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+/// The engine's pool and its settings.
+struct Started {
+    pool: Arc<Pool>,
+    threads: Arc<Threads>,
+    copy_context: bool,
+    /// Whether the program has shut the pool down.
+    is_shut_down: AtomicBool,
+}
+
+/// A pool of threads, without the attributes that Python code adds.
+#[pyclass(module = "concurrent_futures._engine", subclass, frozen)]
+pub(crate) struct ThreadPool {
+    /// The engine's pool and its settings, set by `_start`. A value may be replaced in the child of a fork,
+    /// or by a second `__init__`. It is never freed, as other threads may be using it.
+    started: AtomicPtr<Started>,
+    /// Whether the pool works by the standard library's code. It stays so.
+    is_standard: AtomicBool,
+}
+
+/// A call that the pool has given up: its future, function, arguments and keywords.
+type GivenUp<'py> = (
+    Bound<'py, Future>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyTuple>,
+    Bound<'py, PyDict>,
+);
+
+impl ThreadPool {
+    fn started(&self) -> PyResult<&Started> {
+        // SAFETY: see the field.
+        unsafe { self.started.load(Ordering::Acquire).as_ref() }.ok_or_else(|| {
+            PyRuntimeError::new_err("ThreadPoolExecutor.__init__ has not been called")
+        })
+    }
+
+    /// Submits a call, and returns its future.
+    pub(crate) fn submit_call<'py>(
+        this: &Bound<'py, Self>,
+        function: Bound<'py, PyAny>,
+        arguments: Bound<'py, PyTuple>,
+        keywords: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = this.py();
+        let this_ref = this.get();
+        let started = match this_ref.started() {
+            Ok(started) => started,
+            Err(_) if this_ref.is_standard() => {
+                return submit_standard(this, function, arguments, keywords);
+            }
+            Err(error) => return Err(error),
+        };
+        let pool = &started.pool;
+        if pool.is_closed() {
+            if this_ref.is_standard() {
+                return submit_standard(this, function, arguments, keywords);
+            }
+            return Err(started.refused(py, &pool.closed_error()));
+        }
+        if attach::is_exiting() {
+            return Err(stdlib::submit_error(py, &SubmitError::Shutdown));
+        }
+        if started.threads.create_context.is_some() && function.is_instance_of::<PyString>() {
+            this.call_method1(interned::refuse_script(py), (&function,))?;
+        }
+        let recorded =
+            recorder::is_on().then(|| (function.clone(), arguments.clone(), keywords.clone()));
+        let context = started.copy_context.then(|| copy_context(py)).transpose()?;
+        let permit = started.permit(py)?;
+        let call = Call {
+            function: function.unbind(),
+            arguments: arguments.unbind(),
+            keywords: keywords.map(Bound::unbind),
+            context,
+            permit,
+        };
+        let future = if started.threads.create_context.is_some() {
+            task::make(py, call)?
+        } else {
+            Future::of_call(py, call)?
+        };
+        if let Some((function, arguments, keywords)) = &recorded {
+            pool.describe_pool();
+            let arguments = Some((arguments, keywords.as_ref()));
+            names::note_submitted(future.get().id(), pool.number(), function, arguments);
+        }
+        // SAFETY: made just now, and kept until we return.
+        let submitted = unsafe { pool.submit_foreign(Future::enlist(&future, pool.id())) };
+        raise_kept()?;
+        let error = match submitted {
+            Ok(()) => return Ok(future.into_any()),
+            Err(error) => error,
+        };
+        recorder::rejected(future.get().id(), recorder::RunOutcome::Rejected);
+        if this_ref.is_standard() {
+            // It has become so meanwhile.
+            // SAFETY: the queue has refused the task, and no other thread knows it.
+            if let Some(call) = unsafe { Future::take_call(&future) } {
+                let (function, arguments, keywords) = call.into_parts(py)?;
+                return submit_standard(this, function, arguments, Some(keywords));
+            }
+        }
+        Err(stdlib::submit_error(py, &error))
+    }
+
+    fn is_standard(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of the thread that set this, and then closed the pool. A
+        // submitter that finds the pool closed finds this set.
+        self.is_standard.load(Ordering::Acquire)
+    }
+}
+
+/// Submits a call by the standard library's protocol.
+fn submit_standard<'py>(
+    pool: &Bound<'py, ThreadPool>,
+    function: Bound<'py, PyAny>,
+    arguments: Bound<'py, PyTuple>,
+    keywords: Option<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = pool.py();
+    let keywords = keywords.unwrap_or_else(|| PyDict::new(py));
+    pool.call_method1(
+        interned::submit_standard(py),
+        (function, arguments, keywords),
+    )
+}
+
+impl Started {
+    /// Returns the error of `submit` in a pool that does not accept the task. At the end of the interpreter, a pool is
+    /// shut down by the first of its threads that ends, as in the standard library.
+    #[cold]
+    fn refused(&self, py: Python<'_>, error: &SubmitError) -> PyErr {
+        let is_shut_down = self.is_shut_down.load(Ordering::Relaxed)
+            || self.threads.has_one_ended.load(Ordering::Acquire);
+        if matches!(error, SubmitError::Shutdown) && is_shut_down {
+            return PyRuntimeError::new_err(stdlib::AFTER_SHUTDOWN);
+        }
+        stdlib::submit_error(py, error)
+    }
+
+    /// Takes a permit for one more pending task; none if pending tasks are not bounded.
+    fn permit(&self, py: Python<'_>) -> PyResult<Option<Permit>> {
+        waiting::permit(py, |when_full| self.pool.admit(when_full))?
+            .map_err(|error| self.refused(py, &error))
+    }
+}
+
+fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    // SAFETY: attached.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }.map(Bound::unbind)
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        let started = *self.started.get_mut();
+        if !started.is_null() {
+            // SAFETY: made by `_start`; no other reference to the object exists.
+            let started = unsafe { Box::from_raw(started) };
+            // To hold signals takes longer than all else of the life of a pool without threads.
+            let runs_nothing = started.threads.are_none();
+            // The workers finish what is pending.
+            let end = || {
+                started.pool.close();
+                drop(started);
+            };
+            aside(|py| {
+                if runs_nothing {
+                    end();
+                } else {
+                    hold_in_drop(py, end);
+                }
+            });
+        }
+    }
+}
+
+#[pymethods]
+impl ThreadPool {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            started: AtomicPtr::new(ptr::null_mut()),
+            is_standard: AtomicBool::new(false),
+        }
+    }
+
+    /// Sets the pool up, and once more in the child of a fork.
+    #[pyo3(name = "_start")]
+    #[allow(clippy::too_many_arguments, reason = "the executor's settings")]
+    fn start(
+        &self,
+        max_workers: usize,
+        thread_name_prefix: Py<PyAny>,
+        initializer: Option<Py<PyAny>>,
+        initargs: Py<PyTuple>,
+        max_pending: Option<usize>,
+        copy_context: bool,
+        threads: Py<PySet>,
+        workers: Py<PyAny>,
+        create_context: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let threads = Arc::new(Threads {
+            name_prefix: thread_name_prefix,
+            initializer,
+            initargs,
+            create_context,
+            of_pool: threads,
+            of_process: workers,
+            successor: PyOnceLock::new(),
+            has_one_ended: AtomicBool::new(false),
+        });
+        let host = Box::new(Shared(Arc::clone(&threads)));
+        let pool =
+            Pool::with_spawner(max_workers, max_pending, host).map_err(|error| match error {
+                BuildError::ZeroPending => {
+                    PyValueError::new_err("max_pending must be greater than 0")
+                }
+                error => PyValueError::new_err(error.to_string()),
+            })?;
+        at_exit::note(&pool);
+        let started = Box::new(Started {
+            pool,
+            threads,
+            copy_context,
+            is_shut_down: AtomicBool::new(false),
+        });
+        self.started
+            .store(Box::into_raw(started), Ordering::Release);
+        Ok(())
+    }
+
+    /// Submits the call fn(*args, **kwargs); see `concurrent_futures.thread`.
+    #[pyo3(name = "_submit", signature = (r#fn, /, *args, **kwargs))]
+    fn submit<'py>(
+        this: &Bound<'py, Self>,
+        r#fn: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+        kwargs: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(kwargs) = &kwargs
+            && !kwargs
+                .keys()
+                .iter()
+                .all(|key| key.is_instance_of::<PyString>())
+        {
+            return Err(PyTypeError::new_err("keywords must be strings"));
+        }
+        Self::submit_call(this, r#fn, args, kwargs)
+    }
+
+    /// Calls fn for the items of the iterables, and returns an iterator over the results.
+    #[pyo3(name = "_map")]
+    fn map<'py>(
+        this: &Bound<'py, Self>,
+        r#fn: Bound<'py, PyAny>,
+        iterables: Bound<'py, PyTuple>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        buffersize: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, ResultIterator>> {
+        map::map(this, r#fn, iterables, timeout, buffersize)
+    }
+
+    /// Refuses tasks from now on.
+    #[pyo3(name = "_close")]
+    fn close(&self) -> PyResult<()> {
+        let started = self.started()?;
+        // ORDERING: Relaxed: it only chooses the message of an error.
+        started.is_shut_down.store(true, Ordering::Relaxed);
+        started.pool.close();
+        Ok(())
+    }
+
+    /// Cancels all pending tasks.
+    #[pyo3(name = "_cancel_pending")]
+    fn cancel_pending(&self) -> PyResult<()> {
+        self.started()?.pool.cancel_pending();
+        Ok(())
+    }
+
+    /// Waits until the pool has no threads, and is starting none.
+    #[pyo3(name = "_wait_for_threads")]
+    fn wait_for_threads(&self, py: Python<'_>) -> PyResult<()> {
+        let pool = &self.started()?.pool;
+        match waiting::detached(py, |stop| pool.wait_for_threads(stop))? {
+            Ok(_) => Ok(()),
+            Err(deadlock) => Err(stdlib::deadlock(py, &deadlock)),
+        }
+    }
+
+    /// Returns whether the calling thread is one of the pool's workers.
+    #[pyo3(name = "_is_worker")]
+    fn is_worker(&self) -> PyResult<bool> {
+        Ok(is_worker_of(self.started()?.pool.id()))
+    }
+
+    /// Returns the number of pending tasks.
+    #[pyo3(name = "_pending")]
+    fn pending(&self) -> PyResult<usize> {
+        Ok(self.started()?.pool.pending())
+    }
+
+    /// Makes the pool work by the standard library's code from now on.
+    #[pyo3(name = "_use_standard")]
+    fn use_standard(&self) {
+        // ORDERING: see `is_standard`.
+        self.is_standard.store(true, Ordering::Release);
+    }
+
+    /// Returns whether the pool works by the standard library's code.
+    #[pyo3(name = "_is_standard")]
+    fn py_is_standard(&self) -> bool {
+        self.is_standard()
+    }
+
+    /// Returns whether the engine has a pool for this executor.
+    #[pyo3(name = "_has_started")]
+    fn has_started(&self) -> bool {
+        self.started().is_ok()
+    }
+
+    /// Takes all calls from the engine. Its threads call `successor` after their running tasks, and the
+    /// pending tasks are returned. The pool works by the standard library's code from now on.
+    #[pyo3(name = "_give_up")]
+    fn give_up<'py>(&self, py: Python<'py>, successor: Py<PyAny>) -> PyResult<Vec<GivenUp<'py>>> {
+        let started = self.started()?;
+        // Before the pool is closed: a thread that finds it so is to find this, too.
+        started
+            .threads
+            .successor
+            .set(py, successor)
+            .map_err(|_| PyRuntimeError::new_err("the engine has given up this pool before"))?;
+        self.use_standard();
+        started.pool.close();
+        let mut given_up = Vec::new();
+        while let Some(task) = started.pool.take_pending() {
+            // SAFETY: the queue has had a reference to the future.
+            let future = unsafe { Future::of(py, task.address()) };
+            drop(task);
+            // SAFETY: it is not in the queue any more, so that no worker starts it. It can be
+            // cancelled meanwhile; then there is no call, or there soon will be none.
+            match unsafe { Future::take_call(&future) } {
+                Some(call) => {
+                    let (function, arguments, keywords) = call.into_parts(py)?;
+                    given_up.push((future, function, arguments, keywords));
+                }
+                None => Future::notify_cancel(&future).1?,
+            }
+        }
+        Ok(given_up)
+    }
+
+    #[pyo3(name = "_is_closed")]
+    fn is_shut_down(&self) -> PyResult<bool> {
+        Ok(self.started()?.pool.is_closed())
+    }
+
+    /// Returns False, or the reason why the pool is broken.
+    #[pyo3(name = "_what_broke")]
+    fn broken<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self.started()?.pool.closed_error() {
+            SubmitError::Broken(_) => Ok(stdlib::BROKEN.into_pyobject(py)?.into_any()),
+            _ => Ok(false.into_pyobject(py)?.to_owned().into_any()),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // SAFETY: see the field.
+        match unsafe { self.started.load(Ordering::Acquire).as_ref() } {
+            // Workers refer to the settings, too: if there are any, none of it is garbage.
+            Some(started) if started.pool.threads_alive() == 0 => started.threads.traverse(visit),
+            _ => Ok(()),
+        }
+    }
+}
