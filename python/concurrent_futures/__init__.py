@@ -81,6 +81,11 @@ if sys.version_info >= (3, 14):
     else:
         __all__ += ["InterpreterPoolExecutor"]
 
+
+def _checkpoint() -> None:
+    """Do nothing; the interpreter serves waiting threads, signals, and exceptions meanwhile."""
+
+
 try:
     from concurrent_futures._engine import __version__ as __version__
 except ImportError as error:

@@ -354,10 +354,6 @@ def members(weak: "MutableMapping[Any, Any]") -> "list[tuple[Any, Any]]":
             continue
 
 
-def checkpoint() -> None:
-    """Raise an exception here that was sent to the calling thread; do nothing otherwise."""
-
-
 def run_worker(worker: "Callable[[], tuple[Callable[[Any], object], Any] | None]") -> None:
     """Work for the engine, and then as the standard library, if the engine gave up the pool."""
     then = worker()

@@ -10,7 +10,7 @@ use crate::interp::attach::attached;
 use crate::interp::deferred_drop::drop_reference;
 use crate::interp::handled::Handled;
 use crate::interp::signals::cannot_be_told;
-use crate::interp::turns::let_others_run;
+use crate::interp::turns::checkpoint_at_ticks;
 use crate::interp::{interned, stdlib};
 use crate::recording::names;
 use concurrent_futures::TaskError;
@@ -160,7 +160,7 @@ unsafe impl ForeignTask for Future {
 /// Makes a call in the interpreter of the calling thread.
 fn make_here(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyAny>> {
     if !call.function.bind(py).is_exact_instance_of::<PyFunction>() {
-        let_others_run(py);
+        checkpoint_at_ticks(py)?;
     }
     call.call(py)
 }

@@ -16,6 +16,7 @@
 //! 3. The lock is held for no Python code.
 
 use crate::interp::signals::{cannot_be_told, hold, keep};
+use crate::interp::turns::checkpoint;
 use crate::interp::{attach, interned, stdlib};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -158,7 +159,10 @@ impl<E: Job> Jobs<E> {
         self.thread.store(attach::this_thread(), Ordering::Relaxed);
         while let Some(job) = self.next(py, lingers) {
             let pool = job.run(py);
-            let_others_run(py);
+            // Many objects are pickled by native code alone.
+            if let Err(error) = checkpoint(py) {
+                cannot_be_told(error, py, None);
+            }
             if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
                 pool.settled(py);
             }
@@ -218,14 +222,6 @@ impl<E: Job> Jobs<E> {
         let taken: Vec<E> = state.queue.drain(kept..).collect();
         self.left.fetch_sub(taken.len(), Ordering::SeqCst);
         taken
-    }
-}
-
-/// Lets other threads run, if some have waited for as long as one of them has to. The interpreter looks for that in
-/// Python code only, and many objects are pickled by native code alone.
-fn let_others_run(py: Python<'_>) {
-    if let Err(error) = stdlib::checkpoint(py).and_then(PyAnyMethods::call0) {
-        cannot_be_told(error, py, None);
     }
 }
 

@@ -33,10 +33,13 @@ const COARSE: ClockId = ClockId::MonotonicCoarse;
 const COARSE: ClockId = ClockId::Monotonic;
 
 /// Notices ticks of the system's clock, which come every few milliseconds.
-#[derive(Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Ticks(Option<Timespec>);
 
 impl Ticks {
+    /// No tick was noticed yet.
+    pub(crate) const NONE: Self = Self(None);
+
     /// Returns whether the clock has ticked since the last call.
     pub(crate) fn has_ticked(&mut self) -> bool {
         let now = Some(clock_gettime(COARSE));

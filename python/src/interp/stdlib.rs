@@ -64,7 +64,7 @@ macro_rules! imported {
 imported! {
     /// Looks up the names for every process with the native module.
     Interpreter = look_up_for_all {
-        switch_interval = "sys", "getswitchinterval";
+        checkpoint = "concurrent_futures", "_checkpoint";
         getsignal = "_signal", "getsignal";
         zip = "builtins", "zip";
         bytes_io = "io", "BytesIO";
@@ -88,7 +88,6 @@ imported! {
     Threads = look_up_for_threads {
         broken_thread_pool = "concurrent.futures.thread", "BrokenThreadPool";
         run_worker = "concurrent_futures._private", "run_worker";
-        checkpoint = "concurrent_futures._private", "checkpoint";
         current_thread = "threading", "current_thread";
     }
     /// Looks up the names for pools of interpreters.

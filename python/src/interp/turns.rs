@@ -1,46 +1,38 @@
-//! Turns: a worker that runs one call after the other lets other threads run now and then.
+//! Turns: native code that runs for long lets other threads run now and then.
+//!
+//! The interpreter interrupts Python code when another thread has waited for the switch interval. It does not
+//! interrupt native code, and between tasks of native code there is no Python code. So native code calls a
+//! Python function that does nothing, at which the interpreter does all that it does between Python code.
+//!
+//! Detaching for a moment is not enough. A thread that waits asks for the interpreter lock after an interval in
+//! which the lock was not given up. A thread that detaches more often can keep the lock from it forever, as
+//! waking up takes longer than coming back.
 
+use crate::interp::os::Ticks;
 use crate::interp::stdlib;
-use concurrent_futures::engine::deadline_after;
 use pyo3::prelude::*;
 use std::cell::Cell;
-use std::time::{Duration, Instant};
 
 thread_local! {
-    /// The moment when the turn of the calling worker ends; none if native code has not begun it.
-    static END_OF_TURN: Cell<Option<Instant>> = const { Cell::new(None) };
+    static TICKS: Cell<Ticks> = const { Cell::new(Ticks::NONE) };
 }
 
-/// Lets a turn of the calling worker begin with its next native code. After its turn, the worker
-/// lets other threads run. Python code needs no turn, and to begin one takes a while.
-pub(crate) fn begin_turn() {
-    END_OF_TURN.set(None);
+/// Lets other threads run if one of them has waited for the switch interval. Handles signals, too.
+///
+/// # Errors
+/// An exception that another thread sent to this one, or that the handler of a signal raised.
+pub(crate) fn checkpoint(py: Python<'_>) -> PyResult<()> {
+    stdlib::checkpoint(py)?.call0().map(drop)
 }
 
-/// Returns the time after which to give up the interpreter lock. A thread that wants to run asks for the lock
-/// after the switch interval, and only then does giving it up hand it over. After twice that time, a waiting
-/// thread has asked.
-fn turn(py: Python<'_>) -> Duration {
-    if cfg!(Py_GIL_DISABLED) {
-        // No thread waits for a lock, but a thread that stops all others (to collect garbage) waits for each.
-        return Duration::from_millis(1);
-    }
-    stdlib::switch_interval(py)
-        .and_then(|interval| interval.call0()?.extract::<f64>())
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(2.0 * seconds).ok())
-        .unwrap_or(Duration::from_millis(10))
-}
-
-/// Lets other threads run if the turn of the calling worker is over. The interpreter interrupts Python code
-/// when other threads wait, but not native code, and between tasks there is no Python code.
-pub(crate) fn let_others_run(py: Python<'_>) {
-    match END_OF_TURN.get() {
-        None => END_OF_TURN.set(deadline_after(turn(py))),
-        Some(end) if Instant::now() >= end => {
-            py.detach(|| {});
-            END_OF_TURN.set(deadline_after(turn(py)));
-        }
-        Some(_) => {}
-    }
+/// Calls [`checkpoint`] if the clock has ticked since the last call by this thread. The clock ticks every few
+/// milliseconds, and reading the clock takes a few nanoseconds.
+///
+/// # Errors
+/// See [`checkpoint`].
+pub(crate) fn checkpoint_at_ticks(py: Python<'_>) -> PyResult<()> {
+    let mut ticks = TICKS.get();
+    let has_ticked = ticks.has_ticked();
+    TICKS.set(ticks);
+    if has_ticked { checkpoint(py) } else { Ok(()) }
 }

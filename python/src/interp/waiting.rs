@@ -4,6 +4,7 @@ use crate::interp::attach::{attached, come_back};
 use crate::interp::deferred_drop::drop_released;
 use crate::interp::fork::may_handle_signals;
 use crate::interp::signals::raise_kept;
+use crate::interp::turns::checkpoint;
 use crate::interp::{interned, stdlib};
 use concurrent_futures::SubmitError;
 use concurrent_futures::engine::{Permit, Stop, WhenFull, glancing, spin_limit};
@@ -24,8 +25,9 @@ pub(crate) fn breathe(py: Python<'_>, calls: &mut u8) -> PyResult<()> {
     if *calls != 0 {
         return Ok(());
     }
-    py.detach(|| {});
-    py.check_signals()
+    // Without a frame of ours above that of a handler.
+    py.check_signals()?;
+    checkpoint(py)
 }
 
 /// Counts a call, unless [`breathe`] is due, which counts the call itself. Returns whether it counted.

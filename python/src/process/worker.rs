@@ -6,7 +6,7 @@
 use crate::interp::os::Ticks;
 use crate::interp::process_errors;
 use crate::interp::signals::{allow_interrupts, hold_interrupts};
-use crate::interp::turns::{begin_turn, let_others_run};
+use crate::interp::turns::{checkpoint, checkpoint_at_ticks};
 use crate::pickle::buffers;
 use crate::pickle::by_name::is_interrupt;
 use crate::pickle::callee::Callee;
@@ -99,7 +99,8 @@ impl<'py> Worker<'py> {
             }
             Unpickled::Span(span) => return self.call_span(&span, order, answer, progress),
         };
-        let result = function.call(&arguments, keywords.as_ref());
+        let result =
+            checkpoint_at_ticks(py).and_then(|()| function.call(&arguments, keywords.as_ref()));
         // Before the reply: a thread that waits for it may look at what becomes of them.
         drop((function, arguments, keywords));
         let result = result.map_err(Failure::Call)?;
@@ -107,7 +108,6 @@ impl<'py> Worker<'py> {
             .append_result(&result, answer)
             .map_err(Failure::Call)?;
         drop(result);
-        let_others_run(py);
         Ok(Called::Returned)
     }
 
@@ -163,9 +163,6 @@ impl<'py> Worker<'py> {
         for index in range.clone() {
             // Looking at the clock would take a third of the time of a short call.
             let has_ticked = self.ticks.has_ticked();
-            if has_ticked {
-                let_others_run(self.py);
-            }
             if has_ticked && index > range.start && start.elapsed() > PATIENCE {
                 return Ok(Called::StoppedBefore(range.end - index));
             }
@@ -173,6 +170,7 @@ impl<'py> Worker<'py> {
                 Err(error) if self.is_strict && !is_interrupt(self.py, &error) => {
                     return Err(Failure::Unpickling(error));
                 }
+                Ok(call) if has_ticked => checkpoint(self.py).and_then(|()| call.make()),
                 call => call.and_then(ItemCall::make),
             };
             let appended = called.and_then(|result| {
@@ -251,7 +249,7 @@ impl<'py> Worker<'py> {
             is_single,
         } = chunk;
         let results = call_chunk(&function, &items, is_single)?;
-        let_others_run(self.py);
+        checkpoint_at_ticks(self.py)?;
         drop((function, items));
         replies::append_all(&results, &self.pickling, answer)?;
         Ok(Called::Returned)
@@ -365,7 +363,6 @@ impl Caller for Worker<'_> {
     fn idle(&mut self, wait: &mut dyn FnMut()) {
         let mut wait = OnThisThread(wait);
         self.py.detach(|| wait.call());
-        begin_turn();
         self.forget_interrupts();
     }
 }
@@ -407,10 +404,9 @@ pub(crate) fn serve<'py>(
         pack,
         fatal: None,
         resumed: Cell::new(None),
-        ticks: Ticks::default(),
+        ticks: Ticks::NONE,
         paused: Cell::new(None),
     };
-    begin_turn();
     // They were held while the process started.
     allow_interrupts();
     // SAFETY: the pool of the parent process has passed the channel, which loads the same library.

@@ -3,7 +3,7 @@
 use crate::interp::attach::{attached, come_back, stay};
 use crate::interp::signals::{hold, keep};
 use crate::interp::stdlib::InterpreterFailed;
-use crate::interp::turns::begin_turn;
+use crate::interp::turns::checkpoint;
 use crate::interp::waiting::await_waiters;
 use crate::interp::{interned, sent, stdlib};
 use crate::interpreters::context;
@@ -105,7 +105,7 @@ impl Threads {
             return;
         }
         // Any Python code raises them, and this does nothing else.
-        let Err(error) = stdlib::checkpoint(py).and_then(PyAnyMethods::call0) else {
+        let Err(error) = checkpoint(py) else {
             return;
         };
         stdlib::log(
@@ -250,7 +250,6 @@ impl ThreadSpawner for Shared {
                 come_back()
             }));
             self.0.take_exceptions(py);
-            begin_turn();
         });
     }
 
@@ -306,7 +305,6 @@ impl Worker {
     /// interpreter ends.
     fn __call__(&self, py: Python<'_>) -> PyResult<Option<Next>> {
         if let Some(worker) = self.take() {
-            begin_turn();
             worker.run();
         }
         let context = context::take(py);
