@@ -118,6 +118,41 @@ def test_an_interrupt_in_any_step_of_the_start_of_a_process(method: str, stride:
     interrupts(lambda: concurrent_futures.ProcessPoolExecutor(1, context), stride, check)
 
 
+@pytest.mark.skipif("fork" not in METHODS, reason="there is no fork")
+def test_an_interrupt_while_a_thread_starts_and_another_pool_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The garbage collector drops pools at such moments. Up to CPython 3.11, an exception for the
+    # main thread hit the thread that was being started, for which `Thread.start` then waited.
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    pools: list[Any] = []
+    names = ("_start_joinable_thread", "_start_new_thread")
+    name = next(name for name in names if hasattr(threading, name))
+    start = getattr(threading, name)
+
+    def start_and_drop(*args: Any, **kwargs: Any) -> Any:
+        started = start(*args, **kwargs)
+        pools.clear()
+        return started
+
+    step, got_there = 1, True
+    while got_there:
+        pools = prepare("threads", drop)
+        # Such a pool holds interrupts several times in one call: one that comes during the first
+        # hold is kept during the next.
+        context = multiprocessing.get_context("fork")
+        with concurrent_futures.ProcessPoolExecutor(1, context) as pool:
+            monkeypatch.setattr(threading, name, start_and_drop)
+            interrupter = Interrupter(step, anywhere=False)
+            got_there = interrupter.call(pool.submit, abs, -7)
+            monkeypatch.setattr(threading, name, start)
+            assert (interrupter.raised, lost) == (got_there, []), f"interrupted in step {step}"
+            assert pool.submit(abs, -1).result(LIMIT) == 1
+        step += 11
+    assert step > 100, "nothing was interrupted"
+
+
 class Finalized:
     """An object that is dropped by code in Python."""
 

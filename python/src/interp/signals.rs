@@ -13,7 +13,8 @@
 //!    exception that a handler raises then is *kept*.
 //! 3. When the hold ends, the former handlers are put back, and then the signals that were noted
 //!    are raised again.
-//! 4. An exception that was kept is raised by [`raise_kept`], when all is in order again.
+//! 4. An exception that was kept is raised by [`raise_kept`], when all is in order again, or else by the
+//!    interpreter in the next Python code. A thread that still holds signals raises nothing.
 //! 5. A signal that is noted already comes through when the first was noted some seconds ago. So
 //!    a start that never returns can still be interrupted.
 //! 6. The child of a fork holds nothing that its parent held, and notes nothing. A worker process
@@ -29,13 +30,14 @@
 use crate::interp::fork::{generation, may_handle_signals};
 use crate::interp::os::{self, Action, INTERRUPT, NEVER_HELD};
 use crate::interp::stdlib;
-use pyo3::exceptions::{PyException, PyKeyboardInterrupt};
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::cell::{Cell, UnsafeCell};
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
+use std::ptr;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 
 /// The number of seconds for which the first of several signals is held back.
@@ -180,12 +182,8 @@ pub(crate) fn hold(py: Python<'_>) -> Held {
 /// that came before is raised as soon as the calling thread is in Python code again.
 pub(crate) fn hold_in_drop(py: Python<'_>, f: impl FnOnce()) {
     let held = hold(py);
-    let earlier = raise_kept();
     f();
     drop(held);
-    if let Err(error) = earlier {
-        raise_soon(py, error);
-    }
 }
 
 /// Calls a function with signals held, and returns its result. The functions of `weakref` run when an object
@@ -207,14 +205,29 @@ pub(crate) fn with_signals_held<'py>(
     result
 }
 
-fn raise_soon(py: Python<'_>, error: PyErr) {
-    if !error.get_type(py).is(py.get_type::<PyKeyboardInterrupt>()) {
-        return keep(error);
-    }
-    // SAFETY: attached; the number of the calling thread is that by which Python knows the thread.
+/// Lets the interpreter raise the kept exception in the next Python code of the calling thread, if nothing
+/// raises it before.
+///
+/// `PyThreadState_SetAsyncExc` would hit other threads: up to CPython 3.11, the state of a new thread has the
+/// number of the thread that starts it.
+fn raise_soon() {
+    // SAFETY: the function may be called at any time, and ignores its argument. If there is no room for the
+    // call, the exception stays kept.
     unsafe {
-        let thread = os::signed_thread_number();
-        ffi::PyThreadState_SetAsyncExc(thread, error.get_type(py).as_ptr());
+        ffi::Py_AddPendingCall(Some(raise_kept_now), ptr::null_mut());
+    }
+}
+
+/// Raises the kept exception. The interpreter calls this function between two steps of Python code.
+extern "C" fn raise_kept_now(_: *mut c_void) -> c_int {
+    // SAFETY: the interpreter calls pending functions attached.
+    let py = unsafe { Python::assume_attached() };
+    match raise_kept() {
+        Ok(()) => 0,
+        Err(error) => {
+            error.restore(py);
+            -1
+        }
     }
 }
 
@@ -244,6 +257,12 @@ impl Drop for Held {
             let signals = HELD.swap(0, Ordering::Relaxed);
             each(signals).for_each(put_back);
             each(signals).for_each(raise_noted);
+            // The owner of the hold may not be able to raise an exception.
+            let kept = KEPT.take();
+            if kept.is_some() {
+                KEPT.set(kept);
+                raise_soon();
+            }
         }
     }
 }
@@ -277,16 +296,20 @@ pub(crate) fn allow_interrupts() {
     }
 }
 
-/// Keeps an exception that a handler raised, until [`raise_kept`].
+/// Keeps an exception that a handler raised, until [`raise_kept`] or the next Python code after all holds.
 pub(crate) fn keep(error: PyErr) {
     if KEPT.replace(Some(error)).is_none() {
         KEEPERS.fetch_add(1, Ordering::Relaxed);
     }
+    if DEPTH.get() == 0 {
+        raise_soon();
+    }
 }
 
 /// Raises the exception that a signal handler raised in the calling thread while it must not be interrupted.
+/// Raises nothing while the thread still holds signals.
 pub(crate) fn raise_kept() -> PyResult<()> {
-    if KEEPERS.load(Ordering::Relaxed) == 0 {
+    if KEEPERS.load(Ordering::Relaxed) == 0 || DEPTH.get() > 0 {
         return Ok(());
     }
     match KEPT.take() {
