@@ -1,12 +1,16 @@
-"""Finds the interpreters to test with: the running one, CPython 3.11 and 3.13, free-threaded ones.
+"""Finds the interpreters to test with: the running one, CPython 3.11, 3.13 and the newest, and
+free-threaded ones.
 
-    python3 pythons.py             prints their versions, such as "3.14t 3.11 3.13"
+    python3 pythons.py             prints their versions, such as "3.14t 3.11 3.13 3.14"
     python3 pythons.py 3.13        prints the path of that one
 
 Looks in PATH, in the usual folders, where pyenv puts them, and at the paths that the variable
 `CONCURRENT_FUTURES_PYTHONS` names (separated by colons). A version that ends with "t" is
 free-threaded: it runs Python code of several threads at once. The last version that is printed is
 the newest of the others. Runs on any Python 3, as it is what tells that there is none that suits.
+
+The versions between are left out: each takes minutes of the gate, and the ones that are chosen are
+the oldest, the one that the targets of speed are set for, and the one with all that is new.
 """
 
 import glob
@@ -93,8 +97,8 @@ def main():
     with_lock = [version for version in found if not is_free(version)]
     own = ".".join(map(str, sys.version_info[:2]))
     chosen = {version for version in [own, *WANTED] if version in with_lock}
-    if not chosen and with_lock:
-        chosen = {max(with_lock, key=number)}
+    if with_lock:
+        chosen.add(max(with_lock, key=number))
     chosen.update(filter(is_free, found))
     if not chosen:
         sys.exit("pythons.py: no CPython from 3.11 on with the modules venv and ensurepip here")

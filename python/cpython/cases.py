@@ -9,6 +9,7 @@ its options, its sense of success and its output differ from version to version.
 
 import faulthandler
 import fnmatch
+import functools
 import importlib
 import json
 import sys
@@ -34,8 +35,19 @@ class Recorder(unittest.TestResult):
         print(json.dumps(event), file=self._events, flush=True)
 
     def _write_outcome(self, test: Any, outcome: str, detail: str = "") -> None:
-        case = getattr(test, "test_case", test)  # Of a subtest, the test.
+        case = getattr(test, "test_case", test)  # Of a subtest or of a case in threads, the case.
         self.write(case=case.id(), outcome=outcome, detail=detail)
+
+    def stopTest(self, test: unittest.TestCase) -> None:
+        super().stopTest(test)
+        if hasattr(test, "num_threads"):
+            # CPython's class for such cases puts what came of them into these lists itself.
+            for _, detail in [*self.errors, *self.failures]:
+                self._write_outcome(test, "failed", detail)
+            for _, reason in self.skipped:
+                self._write_outcome(test, "skipped", reason)
+        for each in (self.errors, self.failures, self.skipped):
+            each.clear()
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
@@ -86,6 +98,29 @@ def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
             yield test
 
 
+@functools.cache
+def class_for_threads(own: type[unittest.TestCase]) -> Any:
+    """Return CPython's class for cases in several threads, with the set-up of a class of cases."""
+    base: Any = importlib.import_module("test.libregrtest.parallel_case").ParallelTestCase
+    found = {
+        "__module__": own.__module__,
+        "__qualname__": own.__qualname__,
+        "setUpClass": own.setUpClass,
+        "tearDownClass": own.tearDownClass,
+        "doClassCleanups": own.doClassCleanups,
+    }
+    return type(own.__name__, (base,), found)
+
+
+def in_threads(case: unittest.TestCase, threads: int) -> unittest.TestCase:
+    """Return a case that runs in several threads at once, as by CPython's `--parallel-threads`."""
+    method = getattr(case, case._testMethodName)
+    if any(getattr(each, "__unittest_thread_unsafe__", False) for each in (method, case)):
+        return case
+    made: unittest.TestCase = class_for_threads(type(case))(case, threads)
+    return made
+
+
 def choose(settings: dict[str, Any], recorder: Recorder) -> Iterator[unittest.TestCase]:
     """Yield the cases of this part; note those that are left out."""
     cases = list(flatten(unittest.defaultTestLoader.loadTestsFromName(settings["suite"])))
@@ -100,7 +135,8 @@ def choose(settings: dict[str, Any], recorder: Recorder) -> Iterator[unittest.Te
                 for pattern in left_out:
                     recorder.write(case=case.id(), outcome="left out", detail=pattern)
             elif fnmatch.fnmatchcase(case.id(), settings["only"]):
-                yield case
+                threads = settings["threads"]
+                yield in_threads(case, threads) if threads else case
 
 
 def main(settings_file: str, events_file: str) -> None:

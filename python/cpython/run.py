@@ -2,6 +2,7 @@
 
     python run.py                   with the package that this Python has installed
     python run.py --unmodified      without it: what the standard library itself does here
+    python run.py --parallel-threads 4   each case in four threads at once (CPython 3.14 and newer)
 
 Each suite runs in a new virtual environment in which a `.pth` file installs the package. So the
 package is in place in every interpreter that a test starts, also in isolated ones. `left_out.toml`
@@ -117,6 +118,7 @@ class Runner:
                     "left_out": sorted(self._left_out.get(suite.name, ())),
                     "run_left_out": self._options.run_left_out,
                     "only": self._options.only,
+                    "threads": self._options.parallel_threads,
                 }
             )
         )
@@ -229,6 +231,9 @@ def parse_options() -> argparse.Namespace:
     add("--run-left-out", action="store_true", help="run what is left out, and only that")
     add("--only", default="*", help="a pattern of case ids")
     add("--time-limit", type=float, default=400, help="in seconds, for all together")
+    add(
+        "--parallel-threads", type=int, default=0, metavar="N", help="run each case in N threads"
+    )
     add("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="processes at a time")
     return parser.parse_args()
 
