@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 PYTHON ?= python3
 
-.PHONY: portable portable-short portable-rust portable-python check-targets bench-backends demo test lint unit models miri doc deny python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
+.PHONY: bench-free-threaded bench-interpreters portable portable-short portable-rust portable-python check-targets bench-backends demo test lint unit models miri doc deny python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
 	page page-test page-large sanitize-rust sanitize-python fuzz fuzz-frames ctrl-c
 
 ## The main job. Downloads 80 pictures from a server on this machine, one after another and with a
@@ -173,6 +173,33 @@ bench-python:
 bench-python-%: .venv/%/package
 	.venv/$*/bin/python $(PIP_INSTALL) -r python/benches/requirements.txt
 	.venv/$*/bin/python python/benches/run.py
+
+## Free-threaded CPython against its standard library: the newest one that python/pythons.py finds, and its memory
+## against the same version with the interpreter lock, where there is one. Writes that section of BENCHMARKS.md.
+bench-free-threaded:
+	set -e; newest=; for version in $$($(PYTHON) python/pythons.py); do \
+		case $$version in *t) newest=$${version%t};; esac; \
+	done; \
+	test -n "$$newest" || { echo "no free-threaded CPython here; CONCURRENT_FUTURES_PYTHONS names one"; exit 1; }; \
+	$(MAKE) --no-print-directory bench-free-threaded-$$newest
+
+bench-free-threaded-%: .venv/%t/package
+	.venv/$*t/bin/python $(PIP_INSTALL) -r python/benches/requirements.txt
+	set -e; with_lock=; if $(PYTHON) python/pythons.py $* >/dev/null 2>&1; then \
+		$(MAKE) --no-print-directory .venv/$*/package; \
+		with_lock="--gil-python .venv/$*/bin/python"; \
+	fi; \
+	.venv/$*t/bin/python python/benches/free_threaded.py $$with_lock --output BENCHMARKS.md
+
+## Pools of interpreters, with the newest CPython; writes that section of BENCHMARKS.md.
+bench-interpreters:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory bench-interpreters-$$version
+
+bench-interpreters-%: .venv/%/package
+	.venv/$*/bin/python $(PIP_INSTALL) -r python/benches/requirements.txt
+	.venv/$*/bin/python python/benches/run.py --output BENCHMARKS.md \
+		--only interpreter-submit,interpreter-round-trip,interpreter-map
 
 ## Ctrl-C at random moments of thousands of programs, with the newest CPython; takes an hour or so.
 ctrl-c:

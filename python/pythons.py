@@ -1,5 +1,4 @@
-"""Finds the interpreters to test with: the running one, CPython 3.11, 3.13 and the newest, and
-free-threaded ones.
+"""Finds the interpreters to test with: the running one, 3.11, 3.13, the newest, free-threaded ones.
 
     python3 pythons.py             prints their versions, such as "3.14t 3.11 3.13 3.14"
     python3 pythons.py 3.13        prints the path of that one

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from multiprocessing.pool import ThreadPool
 from queue import SimpleQueue
@@ -287,4 +287,11 @@ def missing(contestants: Sequence[Contestant] = ALL) -> list[str]:
 def versions(contestants: Sequence[Contestant] = ALL) -> str:
     """Say which versions of the packages take part."""
     packages = [contestant.package for contestant in installed(contestants) if contestant.package]
-    return ", ".join(f"{package} {version(package)}" for package in dict.fromkeys(packages))
+    return ", ".join(f"{package} {_version(package)}" for package in dict.fromkeys(packages))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # It is on the path, and not installed.
+        return str(import_module(package).__version__)

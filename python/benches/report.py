@@ -1,7 +1,7 @@
 """The report: tables and targets as markdown, and their place in BENCHMARKS.md."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +12,7 @@ from harness import Figure, Row, Settings
 
 #: The parts of the report.
 THREADS, PROCESSES, INTERPRETERS = "Threads", "Processes", "Interpreters"
-
-BEGIN = "<!-- python:begin -->"
-END = "<!-- python:end -->"
+FREE_THREADED = "Threads without the interpreter lock"
 
 #: Share of the processors that other programs may use before the figures are not to be trusted.
 _DISTURBED = 0.05
@@ -63,6 +61,16 @@ class Target:
             return cls(promise, None, False)
         measured = f"× {theirs / ours:.2f} ({digits(theirs)} to {digits(ours)} {unit})"
         return cls(promise, measured, theirs / ours >= least)
+
+    @classmethod
+    def as_fast_as(cls, table: Table, column: int, least: float, row: str, what: str) -> "Target":
+        """Return the target of a multiple of the speed of a row, by its name."""
+        promise = f"{what}at least {least:g} times as fast as {row}"
+        ours = table.median(contestants.OURS, column)
+        (theirs,) = [each.figures[column].median for each in table.rows if each.entry.name == row]
+        if ours is None:
+            return cls(promise, None, False)
+        return cls(promise, f"× {theirs / ours:.2f}", theirs / ours >= least)
 
     @classmethod
     def at_most(cls, table: Table, column: int, most: float, unit: str, what: str = "") -> "Target":
@@ -130,40 +138,70 @@ class Part:
     #: The kind of the pools, and their state.
     pools: str
     contestants: Sequence[contestants.Contestant]
+    #: The name of the place in BENCHMARKS.md that has the part.
+    place: str
+    #: The command that writes the part.
+    command: str = "python python/benches/run.py"
+    #: Whether the targets are set for one version of CPython, and not for all that have the part.
+    is_of_one_version: bool = True
 
 
+_BOTH = (contestants.OURS, contestants.STANDARD_LIBRARY)
 PARTS = (
-    Part(THREADS, "4 workers", contestants.ALL),
-    Part(PROCESSES, "2 workers, forked", process_contestants.ALL),
-    Part(INTERPRETERS, "2 workers", (contestants.OURS, contestants.STANDARD_LIBRARY)),
+    Part(THREADS, "4 workers", contestants.ALL, "python"),
+    Part(PROCESSES, "2 workers, forked", process_contestants.ALL, "python"),
+    Part(
+        INTERPRETERS,
+        "2 workers",
+        _BOTH,
+        "interpreters",
+        command="make bench-interpreters",
+        is_of_one_version=False,
+    ),
+    Part(
+        FREE_THREADED,
+        "4 workers",
+        contestants.ALL,
+        "free-threaded",
+        command="make bench-free-threaded",
+        is_of_one_version=False,
+    ),
 )
 
 
-def write_into(path: Path, report: str) -> None:
-    """Write the report between its markers, and leave the rest of the file to its owners."""
-    existing = path.read_text() if path.exists() else "# Benchmarks\n"
-    path.write_text(splice(existing, report))
+def write_into(path: Path, report: Mapping[str, str]) -> None:
+    """Write a report into its places in a file, and leave the rest of the file to its owners."""
+    text = path.read_text() if path.exists() else "# Benchmarks\n"
+    for place, own in report.items():
+        text = splice(text, own, place)
+    path.write_text(text)
 
 
-def splice(existing: str, report: str) -> str:
-    """Put the report in the place of the previous one, or at the end of a text without one."""
-    text = f"{BEGIN}\n{report.rstrip()}\n{END}"
-    before, begin, rest = existing.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and end:
+def splice(existing: str, report: str, place: str) -> str:
+    """Put a report in the place of the previous one, or at the end of a text without one."""
+    begin, end = f"<!-- {place}:begin -->", f"<!-- {place}:end -->"
+    text = f"{begin}\n{report.rstrip()}\n{end}"
+    before, found, rest = existing.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if found and found_end:
         return f"{before}{text}{after}"
     return f"{existing.rstrip()}\n\n{text}\n"
 
 
-def render(sections: Sequence[Section], settings: Settings, disturbance: float) -> str:
-    """Return the whole report."""
-    parts = []
+def render(
+    sections: Sequence[Section], settings: Settings, disturbance: float
+) -> Mapping[str, str]:
+    """Return the whole report: the text of each place."""
+    texts: dict[str, list[str]] = {}
     for part in PARTS:
         if own := [section for section in sections if section.part == part.name]:
-            parts += [_introduction(part, settings, disturbance), _targets(own)]
+            texts.setdefault(part.place, []).extend(
+                [_introduction(part, settings, disturbance), _targets(own)]
+            )
             for section in own:
-                parts += [f"### {section.title}", section.text, _table(section.table)]
-    return "\n\n".join(parts) + "\n"
+                parts = [f"### {section.title}", section.text, _table(section.table)]
+                texts[part.place].extend(parts)
+    return {place: "\n\n".join(parts) + "\n" for place, parts in texts.items()}
 
 
 def _introduction(part: Part, settings: Settings, disturbance: float) -> str:
@@ -183,12 +221,12 @@ def _introduction(part: Part, settings: Settings, disturbance: float) -> str:
             "**The machine was busy with something else: measure again before you believe a figure "
             "or a verdict.**"
         )
-    if not machine.is_of_the_targets():
+    if part.is_of_one_version and not machine.is_of_the_targets():
         warnings.append("The targets are set for CPython 3.13.")
     if missing := contestants.missing(part.contestants):
         warnings.append(f"**Not installed: {', '.join(missing)}.**")
     warnings.append(
-        f"Written by `python python/benches/run.py`. Contestants are interleaved: each of "
+        f"Written by `{part.command}`. Contestants are interleaved: each of "
         f"{settings.rounds} rounds runs all of them once, in one process, in an order that "
         f"changes from round to round. Each contestant has a fresh pool of {part.pools} (unless "
         "said otherwise) which have all run a task already. The garbage collector is on, as in "

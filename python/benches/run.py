@@ -66,7 +66,7 @@ def main() -> int:
     print(file=sys.stderr)
     text = report.render(sections, settings, disturbance.share())
     if arguments.output is None:
-        print(text, end="")
+        print(*text.values(), sep="\n", end="")
     else:
         report.write_into(arguments.output, text)
         print(f"written to {arguments.output}")

@@ -1,12 +1,13 @@
 """Tests of the report: its form, and its place in the file."""
 
+from pathlib import Path
+
 import pytest
 
 import contestants
 from harness import Entry, Figure, Row, Settings, measure
 from report import (
-    BEGIN,
-    END,
+    INTERPRETERS,
     PROCESSES,
     THREADS,
     Section,
@@ -16,8 +17,11 @@ from report import (
     markdown,
     render,
     splice,
+    write_into,
 )
 
+BEGIN = "<!-- python:begin -->"
+END = "<!-- python:end -->"
 RUST = "<!-- rust:begin -->\nrust\n<!-- rust:end -->\n"
 
 
@@ -31,14 +35,14 @@ def table(ours: float, theirs: float) -> Table:
 
 
 def test_a_report_is_appended_to_a_text_without_one() -> None:
-    assert splice(f"# Benchmarks\n\n{RUST}", "new\n") == (
+    assert splice(f"# Benchmarks\n\n{RUST}", "new\n", "python") == (
         f"# Benchmarks\n\n{RUST}\n{BEGIN}\nnew\n{END}\n"
     )
 
 
 def test_a_report_replaces_the_previous_one_and_nothing_else() -> None:
     existing = f"before\n{BEGIN}\nold\n{END}\nafter\n{RUST}"
-    assert splice(existing, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n{RUST}"
+    assert splice(existing, "new", "python") == f"before\n{BEGIN}\nnew\n{END}\nafter\n{RUST}"
 
 
 @pytest.mark.parametrize(
@@ -101,10 +105,28 @@ def test_the_fastest_is_faster_than_all_others(ours: float, met: bool) -> None:
 def test_each_part_of_the_report_has_its_targets_and_pools() -> None:
     sections = [
         Section(name, "text", table(1.0, 10.0), [Target(name, "1", True)], part=name)
-        for name in (PROCESSES, THREADS)
+        for name in (INTERPRETERS, PROCESSES, THREADS)
     ]
-    text = render(sections, Settings(quick=False, rounds=2), 0.0)
+    texts = render(sections, Settings(quick=False, rounds=2), 0.0)
+    assert set(texts) == {"python", "interpreters"}
+    text = texts["python"]
     assert text.index("## Threads, in Python") < text.index("## Processes, in Python")
     assert text.count("### Targets: 1 of 1 met") == 2
-    only = render(sections[:1], Settings(quick=False, rounds=2), 0.0)
-    assert "## Threads" not in only
+    assert "## Threads" not in render(sections[1:2], Settings(quick=False, rounds=2), 0.0)["python"]
+
+
+def test_a_report_is_written_into_each_of_its_places(tmp_path: Path) -> None:
+    path = tmp_path / "BENCHMARKS.md"
+    path.write_text(f"{RUST}\n{BEGIN}\nold\n{END}\n")
+    write_into(path, {"interpreters": "first"})
+    write_into(path, {"python": "new", "interpreters": "second"})
+    assert path.read_text() == (
+        f"{RUST}\n{BEGIN}\nnew\n{END}\n\n"
+        "<!-- interpreters:begin -->\nsecond\n<!-- interpreters:end -->\n"
+    )
+
+
+@pytest.mark.parametrize(("ours", "met"), [(5.0, True), (5.1, False)])
+def test_a_multiple_of_the_speed_of_a_row(ours: float, met: bool) -> None:
+    name = contestants.STANDARD_LIBRARY.name
+    assert Target.as_fast_as(table(ours, 10.0), 0, 2, name, "").met is met

@@ -99,7 +99,7 @@ def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 
 @functools.cache
-def class_for_threads(own: type[unittest.TestCase]) -> Any:
+def class_for_threads(own: Any) -> Any:
     """Return CPython's class for cases in several threads, with the set-up of a class of cases."""
     base: Any = importlib.import_module("test.libregrtest.parallel_case").ParallelTestCase
     found = {
@@ -117,7 +117,8 @@ def in_threads(case: unittest.TestCase, threads: int) -> unittest.TestCase:
     method = getattr(case, case._testMethodName)
     if any(getattr(each, "__unittest_thread_unsafe__", False) for each in (method, case)):
         return case
-    made: unittest.TestCase = class_for_threads(type(case))(case, threads)
+    own: Any = type(case)
+    made: unittest.TestCase = class_for_threads(own)(case, threads)
     return made
 
 

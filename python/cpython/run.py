@@ -231,9 +231,7 @@ def parse_options() -> argparse.Namespace:
     add("--run-left-out", action="store_true", help="run what is left out, and only that")
     add("--only", default="*", help="a pattern of case ids")
     add("--time-limit", type=float, default=400, help="in seconds, for all together")
-    add(
-        "--parallel-threads", type=int, default=0, metavar="N", help="run each case in N threads"
-    )
+    add("--parallel-threads", type=int, default=0, metavar="N", help="run each case in N threads")
     add("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="processes at a time")
     return parser.parse_args()
 

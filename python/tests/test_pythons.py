@@ -1,4 +1,4 @@
-"""Tests of `pythons.py`, which finds the interpreters to test with, on files that look like some."""
+"""Tests of `pythons.py`, which finds the interpreters to test with, on files that look so."""
 
 import os
 import subprocess
