@@ -174,8 +174,8 @@ bench-python-%: .venv/%/package
 	.venv/$*/bin/python $(PIP_INSTALL) -r python/benches/requirements.txt
 	.venv/$*/bin/python python/benches/run.py
 
-## Free-threaded CPython against its standard library: the newest one that python/pythons.py finds, and its memory
-## against the same version with the interpreter lock, where there is one. Writes that section of BENCHMARKS.md.
+## The newest free-threaded CPython that is found, against its standard library. Its memory is compared with the same
+## version with the interpreter lock, where there is one. Writes that section of BENCHMARKS.md.
 bench-free-threaded:
 	set -e; newest=; for version in $$($(PYTHON) python/pythons.py); do \
 		case $$version in *t) newest=$${version%t};; esac; \

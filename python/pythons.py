@@ -8,8 +8,8 @@ Looks in PATH, in the usual folders, where pyenv puts them, and at the paths tha
 free-threaded: it runs Python code of several threads at once. The last version that is printed is
 the newest of the others. Runs on any Python 3, as it is what tells that there is none that suits.
 
-The versions between are left out: each takes minutes of the gate, and the ones that are chosen are
-the oldest, the one that the targets of speed are set for, and the one with all that is new.
+The versions between are left out, as each takes minutes of the gate. The chosen ones are the
+oldest, the one that the targets of speed are set for, and the one that has all that is new.
 """
 
 import glob

@@ -140,7 +140,9 @@ def cpu_bound(settings: Settings) -> Section:
         for one in (OURS, STANDARD_LIBRARY)
     ]
     rows.append(Entry(ONE_THREAD, in_one_thread, is_context=True))
-    rows.append(Entry(f"the floor: {CORES} threads, each with its part", in_threads, is_context=True))
+    rows.append(
+        Entry(f"the floor: {CORES} threads, each with its part", in_threads, is_context=True)
+    )
     columns = [f"{count:,} calls of {each} µs, ms" for each, count in sizes]
     table = Table(columns, measure(settings.rounds, rows), compared=(0, 1))
     return Section(
