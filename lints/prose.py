@@ -169,13 +169,21 @@ def python(source: str) -> Iterator[Block]:
 
 
 def docstring(number: int, texts: list[str]) -> list[Line]:
-    """Returns the lines of a docstring; indented code behind an empty line is left out."""
+    """Returns the lines of a docstring, without code.
+
+    Indented code behind an empty line is left out, and so is an example: the lines from ``>>>`` to
+    the next empty line.
+    """
     indents = [len(text) - len(text.lstrip()) for text in texts[1:] if text.strip()]
     code = " " * (min(indents, default=0) + 4)
     lines: list[Line] = []
+    in_example = False
     for position, text in enumerate(texts):
+        in_example = text.strip() != "" and (in_example or text.lstrip().startswith(">>>"))
         is_code = lines and not lines[-1].text and text.startswith(code)
-        lines.append(Line(number + position, "" if is_code else text.strip()))
+        is_underline = text.strip() != "" and set(text.strip()) == {"-"}
+        left_out = is_code or in_example or is_underline
+        lines.append(Line(number + position, "" if left_out else text.strip()))
     return lines
 
 

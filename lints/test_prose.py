@@ -120,6 +120,12 @@ class Python(unittest.TestCase):
 class Names(unittest.TestCase):
     """Tests of names of tests."""
 
+    def test_examples_in_a_docstring_are_left_out(self) -> None:
+        source = (
+            '"""Text.\n\nExamples\n--------\n>>> call()\nWhat it says\n\nWhat follows.\n"""\n'
+        )
+        self.assertEqual(numbers(source, ".py"), [8])
+
     def test_names_of_tests_follow_the_rules(self) -> None:
         self.assertEqual(numbers("#[test]\nfn who_waits_is_woken() {}\n", ".rs"), [2])
         self.assertEqual(numbers("def " + "test_what_is_done() -> None: ...\n", ".py"), [1])

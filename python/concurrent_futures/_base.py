@@ -89,6 +89,20 @@ class DeadlockError(RuntimeError):
     """Raised for tasks that wait for each other in a cycle, so that none of them would ever finish.
 
     Or a task waits for one of its own pool, for which no thread can be started.
+
+    Examples
+    --------
+    >>> import threading
+    >>> from concurrent_futures import DeadlockError, ThreadPoolExecutor
+    >>> own, is_known = [], threading.Event()
+    >>> def wait_for_itself():
+    ...     is_known.wait()
+    ...     return own[0].result()
+    >>> with ThreadPoolExecutor() as pool:
+    ...     own.append(pool.submit(wait_for_itself))
+    ...     is_known.set()
+    >>> isinstance(own[0].exception(), DeadlockError)
+    True
     """
 
 
@@ -113,6 +127,17 @@ class Future(_engine.Future["_T"], _stdlib.Future["_T"]):
 
     It is a ``concurrent.futures.Future`` in every respect, and can also be awaited in
     asyncio.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from concurrent_futures import ThreadPoolExecutor
+    >>> async def main(pool):
+    ...     return await pool.submit(pow, 2, 10)
+    >>> with ThreadPoolExecutor() as pool:
+    ...     answer = asyncio.run(main(pool))
+    >>> answer
+    1024
     """
 
     __slots__ = ()
@@ -171,6 +196,15 @@ def wait(
     Returns two sets, ``done`` and ``not_done``, when all futures are done, or after ``timeout``
     seconds. ``return_when`` may ask for less: for the first future that is done, or that has raised
     an exception.
+
+    Examples
+    --------
+    >>> from concurrent_futures import FIRST_COMPLETED, Future, wait
+    >>> first, second = Future(), Future()
+    >>> first.set_result(1)
+    >>> done, not_done = wait([first, second], return_when=FIRST_COMPLETED)
+    >>> done == {first}, not_done == {second}
+    (True, True)
     """
     result: Any = _engine.wait(fs, timeout, return_when)
     if isinstance(result, set):
@@ -197,6 +231,14 @@ def as_completed(
 
     Raises TimeoutError if the next future is not done ``timeout`` seconds after the first was asked
     for. With ``progress``, the iteration shows a bar of tqdm, if that is installed.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ThreadPoolExecutor, as_completed
+    >>> with ThreadPoolExecutor() as pool:
+    ...     lengths = {pool.submit(len, word): word for word in ["submit", "map"]}
+    ...     for future in as_completed(lengths):
+    ...         assert future.result() == len(lengths[future])
     """
     iterator: Any
     if progress:

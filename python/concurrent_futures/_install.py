@@ -68,6 +68,15 @@ def install() -> None:
     """Put this package in the place of ``concurrent.futures``, for every module of the process.
 
     Calling it again does nothing, unless a module has got at an original in the meantime.
+
+    Examples
+    --------
+    >>> import concurrent.futures
+    >>> import concurrent_futures
+    >>> concurrent_futures.install()
+    >>> concurrent.futures.ThreadPoolExecutor is concurrent_futures.ThreadPoolExecutor
+    True
+    >>> concurrent_futures.uninstall()
     """
     with _lock:
         if sys.modules["concurrent.futures"].Future is not _base.Future:
@@ -89,6 +98,16 @@ def uninstall() -> None:
 
     Left alone are names that something else was assigned to in the meantime, and what was
     imported after `install`. Without `install` before, it does nothing.
+
+    Examples
+    --------
+    >>> import concurrent.futures
+    >>> import concurrent_futures
+    >>> original = concurrent.futures.wait
+    >>> concurrent_futures.install()
+    >>> concurrent_futures.uninstall()
+    >>> concurrent.futures.wait is original
+    True
     """
     with _lock:
         for change in _changes:

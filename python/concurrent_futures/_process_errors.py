@@ -27,6 +27,16 @@ class WorkerDiedError(BrokenProcessPool, _RemoteTraceback):
 
     With ``on_worker_death="isolate"``, the future of that call raises it. Otherwise it is the
     cause (``__cause__``) of the ``BrokenProcessPool`` that all futures of the pool raise.
+
+    Examples
+    --------
+    >>> import os
+    >>> from concurrent_futures import ProcessPoolExecutor
+    >>> with ProcessPoolExecutor(max_workers=1, on_worker_death="isolate") as pool:
+    ...     error = pool.submit(os._exit, 3).exception()
+    ...     answer = pool.submit(pow, 2, 10).result()
+    >>> error.exitcode, error.signal, answer
+    (3, None, 1024)
     """
 
     def __init__(

@@ -13,6 +13,14 @@ class Recording(_engine.Recording):
 
     As a context manager, it is stopped at the end of the block. The child of a fork records
     nothing.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ThreadPoolExecutor, recording
+    >>> with ThreadPoolExecutor() as pool, recording() as run:
+    ...     length = pool.submit(len, "page").result()
+    >>> run.is_running
+    False
     """
 
     __slots__ = ()
@@ -26,6 +34,19 @@ class Recording(_engine.Recording):
         docs/recording.md describes. A recording that is running is saved as it is now.
 
         Raises ValueError for another ending, and OSError if the file cannot be written.
+
+        Examples
+        --------
+        >>> import json, pathlib, tempfile
+        >>> from concurrent_futures import ThreadPoolExecutor, recording
+        >>> with ThreadPoolExecutor() as pool, recording() as run:
+        ...     length = pool.submit(len, "page").result()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "run.columns.json")
+        ...     run.save(path)
+        ...     columns = json.loads(path.read_bytes())
+        >>> columns["finished"]
+        True
         """
         name = os.fsdecode(path)
         if not name.endswith((".json", ".html")):
@@ -47,6 +68,14 @@ def recording(
     arguments
         The length up to which the ``repr`` of a call's arguments is shown. By default it is not
         made: arguments may be secrets, and ``repr`` runs code of the program.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ThreadPoolExecutor, recording
+    >>> with ThreadPoolExecutor() as pool, recording(arguments=100) as run:
+    ...     length = pool.submit(len, "page").result()
+    >>> b"'page'" in run.trace()
+    True
     """
     options: dict[str, Any] = {"records_per_thread": records_per_thread, "arguments": arguments}
     return Recording(**options)

@@ -53,6 +53,14 @@ class InterpreterPoolExecutor(thread.ThreadPoolExecutor, _Original):
     max_pending
         The number of tasks that may be pending: ``submit`` waits for room. Running tasks do
         not count. By default there is no limit.
+
+    Examples
+    --------
+    >>> from concurrent_futures import InterpreterPoolExecutor
+    >>> with InterpreterPoolExecutor(max_workers=2) as pool:
+    ...     lengths = list(pool.map(len, ["submit", "map"]))
+    >>> lengths
+    [6, 3]
     """
 
     # The original that this class stands for where it is installed.

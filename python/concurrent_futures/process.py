@@ -228,6 +228,15 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     cloudpickle
         Whether ``cloudpickle``, which must be installed, pickles objects that ``pickle``
         refuses, such as lambdas and closures.
+
+    Examples
+    --------
+    >>> import os
+    >>> from concurrent_futures import ProcessPoolExecutor
+    >>> with ProcessPoolExecutor(max_workers=2) as pool:
+    ...     future = pool.submit(os.getpid)
+    >>> future.result() != os.getpid()
+    True
     """
 
     # The original that this class stands for where it is installed.
@@ -410,6 +419,14 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         A thread of the pool pickles the call, unless its arguments are numbers, texts and the like.
         If pickling fails, so does the future. With `max_pending`, `submit` waits for room first.
         Raises RuntimeError after a shutdown, BrokenProcessPool if the pool is broken.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ProcessPoolExecutor
+        >>> with ProcessPoolExecutor(max_workers=1) as pool:
+        ...     future = pool.submit(int, "ff", base=16)
+        >>> future.result()
+        255
         """
         # Most calls lead there without this; see `_engine.lead_to`.
         future: _base.Future[_T] = self._submit(fn, *args, **kwargs)
@@ -432,6 +449,14 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         calls are one task. Otherwise, the executor sends short calls together, and each call is
         still for itself. If a worker dies, the calls that it had finished have their results. With
         ``progress``, the iteration shows a bar of tqdm, if that is installed.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ProcessPoolExecutor
+        >>> with ProcessPoolExecutor(max_workers=2) as pool:
+        ...     powers = list(pool.map(pow, [2, 3, 4], [10, 2, 3]))
+        >>> powers
+        [1024, 9, 64]
         """
         if progress:
             from concurrent_futures import _progress
@@ -475,6 +500,18 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         A call that runs longer than ``timeout`` seconds raises `TaskTimeoutError`; its worker
         is killed and replaced. One whose worker dies is called again, up to ``retries`` times;
         for that, ``on_worker_death`` must be ``"isolate"``. Recordings show the label.
+
+        Examples
+        --------
+        >>> import time
+        >>> from concurrent_futures import ProcessPoolExecutor, TaskTimeoutError
+        >>> with ProcessPoolExecutor(max_workers=1, on_worker_death="isolate") as pool:
+        ...     future = pool.options(timeout=0.1).submit(time.sleep, 1000)
+        ...     error = future.exception()
+        >>> isinstance(error, TaskTimeoutError)
+        True
+        >>> error.limit
+        0.1
         """
         return ProcessPoolOptions(self, timeout, retries, label)
 
@@ -504,6 +541,18 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         """End all workers by SIGTERM, and shut down without waiting.
 
         Calls that run raise `BrokenProcessPool`; those that do not are cancelled.
+
+        Examples
+        --------
+        >>> import time
+        >>> from concurrent_futures import BrokenProcessPool, ProcessPoolExecutor
+        >>> pool = ProcessPoolExecutor(max_workers=1)
+        >>> future = pool.submit(time.sleep, 1000)
+        >>> while not future.running():
+        ...     time.sleep(0.001)
+        >>> pool.terminate_workers()
+        >>> isinstance(future.exception(), BrokenProcessPool)
+        True
         """
         self._force_shutdown(operation=_TERMINATE)
 
@@ -511,6 +560,18 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         """End all workers by SIGKILL, and shut down without waiting.
 
         Calls that run raise `BrokenProcessPool`; those that do not are cancelled.
+
+        Examples
+        --------
+        >>> import time
+        >>> from concurrent_futures import BrokenProcessPool, ProcessPoolExecutor
+        >>> pool = ProcessPoolExecutor(max_workers=1)
+        >>> future = pool.submit(time.sleep, 1000)
+        >>> while not future.running():
+        ...     time.sleep(0.001)
+        >>> pool.kill_workers()
+        >>> isinstance(future.exception(), BrokenProcessPool)
+        True
         """
         self._force_shutdown(operation=_KILL)
 

@@ -67,6 +67,14 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
     copy_context
         Whether each call runs in a copy of the context (``contextvars``) in which it was
         submitted. By default a call runs in the context of its thread.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor(max_workers=2) as pool:
+    ...     future = pool.submit(pow, 2, 10)
+    >>> future.result()
+    1024
     """
 
     # The original that this class stands for where it is installed.
@@ -186,6 +194,14 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
 
         With `max_pending`, it waits for room first. Raises RuntimeError after a shutdown,
         BrokenThreadPool if an initializer has failed.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor() as pool:
+        ...     future = pool.submit(int, "ff", base=16)
+        >>> future.result()
+        255
         """
         # Most calls lead there without this; see `_engine.lead_to`.
         future: _base.Future[_T] = self._submit(fn, *args, **kwargs)
@@ -208,6 +224,22 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         pools, and without effect here. Calls that have not started are cancelled when the iterator
         is closed or fails. With ``progress``, the iteration shows a bar of tqdm, if that is
         installed.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor() as pool:
+        ...     powers = list(pool.map(pow, [2, 3, 4], [10, 2, 3]))
+        >>> powers
+        [1024, 9, 64]
+
+        An endless iterable needs a ``buffersize``:
+
+        >>> from itertools import count, islice
+        >>> with ThreadPoolExecutor() as pool:
+        ...     texts = list(islice(pool.map(str, count(), buffersize=4), 3))
+        >>> texts
+        ['0', '1', '2']
         """
         if progress:
             from concurrent_futures import _progress
@@ -225,6 +257,15 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         """Return an object whose ``submit`` and ``map`` give calls a label, which recordings show.
 
         With ``buffersize``, the label is that of the calls that ``map`` itself submits.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ThreadPoolExecutor, recording
+        >>> with ThreadPoolExecutor() as pool, recording() as run:
+        ...     future = pool.options(label="page 1").submit(len, "page")
+        ...     length = future.result()
+        >>> b"page 1" in run.trace()
+        True
         """
         return ThreadPoolOptions(self, label)
 
@@ -234,6 +275,19 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         Waits for those that are pending or running, if ``wait``; called by a task of the
         pool itself, it does not wait. With ``cancel_futures``, those that are pending are
         cancelled.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ThreadPoolExecutor
+        >>> pool = ThreadPoolExecutor()
+        >>> future = pool.submit(pow, 2, 10)
+        >>> pool.shutdown()
+        >>> future.done()
+        True
+        >>> pool.submit(pow, 2, 10)
+        Traceback (most recent call last):
+            ...
+        RuntimeError: cannot schedule new futures after shutdown
         """
         with _private.switching:
             is_standard = self._is_standard()

@@ -1,0 +1,55 @@
+"""Tests that the examples in the docstrings of public names run, and that there are some."""
+
+import doctest
+import inspect
+import types
+from collections.abc import Iterator
+
+import pytest
+
+import concurrent_futures
+
+# The standard library's own, whose docstrings are not this package's.
+BORROWED = {
+    "BrokenExecutor",
+    "BrokenProcessPool",
+    "CancelledError",
+    "Executor",
+    "InvalidStateError",
+    "TimeoutError",
+}
+# Shown by the examples of their base class, or of the methods that raise them.
+SHOWN_ELSEWHERE = {"TaskTerminatedError", "TaskTimeoutError"}
+
+
+def documented() -> Iterator[tuple[str, object]]:
+    """Yields the public names, and the public members of the classes among them."""
+    for name in concurrent_futures.__all__:
+        value = getattr(concurrent_futures, name)
+        if isinstance(value, str) or name in BORROWED:
+            continue
+        yield name, value
+        for member in dir(value) if isinstance(value, type) else []:
+            if not member.startswith("_"):
+                yield f"{name}.{member}", inspect.getattr_static(value, member)
+
+
+DOCUMENTED = dict(documented())
+EXAMPLES = [name for name, value in DOCUMENTED.items() if ">>>" in (inspect.getdoc(value) or "")]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name: str) -> None:
+    text = inspect.getdoc(DOCUMENTED[name])
+    assert text is not None
+    test = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
+    report: list[str] = []
+    doctest.DocTestRunner().run(test, out=report.append)
+    assert not report, "".join(report)
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTED if "." not in name])
+def test_public_names_have_examples(name: str) -> None:
+    value = DOCUMENTED[name]
+    assert isinstance(value, type | types.FunctionType)
+    assert name in EXAMPLES or name in SHOWN_ELSEWHERE
