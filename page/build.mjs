@@ -23,12 +23,26 @@ async function bundle(entry, options) {
   return result.outputFiles[0].text;
 }
 
+/** Repeats the block of the dark theme for systems that are dark: one rule cannot be within a query and outside. */
+const dark = {
+  name: "dark",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /\/style\.css$/ }, async ({ path }) => {
+      const rule = /^:root\[data-theme="dark"\] (\{[^}]*\})$/m;
+      const repeat = (whole, block) =>
+        `${whole}\n@media (prefers-color-scheme: dark) { :root:not([data-theme="light"]) ${block} }`;
+      const style = await readFile(path, "utf8");
+      if (!rule.test(style)) throw new Error(`${path} has no block for the dark theme`);
+      return { contents: style.replace(rule, repeat), loader: "css" };
+    }),
+};
+
 /** Returns the page. Its content security policy allows its own script and style, and no other address. */
 async function page() {
   const html = await readFile(here("src/index.html"), "utf8");
   // Its terms want to be in each copy.
   const licence = (await readFile(here("node_modules/uplot/LICENSE"), "utf8")).trim();
-  const style = (await bundle("src/style.css", { minify: true })).trim();
+  const style = (await bundle("src/style.css", { minify: true, plugins: [dark] })).trim();
   const script = (await bundle("src/main.ts", { minify: true, format: "iife" })).trim().replaceAll("</script", "<\\/script");
   const hash = (text) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
   const policy = `default-src 'none'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; script-src ${hash(script)}; style-src ${hash(style)}`;

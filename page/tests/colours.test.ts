@@ -42,9 +42,8 @@ function distance(a: string, b: string, vision: number[][]): number {
   return Math.hypot(x[0] - y[0], x[1] - y[1], x[2] - y[2]);
 }
 
-test("both dark themes have the same colours, and all themes the same names", () => {
-  assert.equal(blocks.length, 3);
-  assert.deepEqual(blocks[1], blocks[2]);
+test("both themes have the same names", () => {
+  assert.equal(blocks.length, 2);
   assert.deepEqual(Object.keys(blocks[0]).sort(), Object.keys(blocks[1]).sort());
 });
 

@@ -6,9 +6,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from contestants import UnableError
+
+_Pool = TypeVar("_Pool")
 
 #: One run: a figure for each column of the table; NaN for a column that it cannot do.
 Sample = Sequence[float]
@@ -103,3 +107,18 @@ def _settle() -> None:
 def microseconds_each(seconds: float, count: int) -> float:
     """Return the time for each of a number of tasks."""
     return seconds * 1e6 / count
+
+
+def time_results(
+    name: str,
+    pool: AbstractContextManager[_Pool],
+    work: Callable[[_Pool], list[Any]],
+    expected: list[Any],
+) -> Sample:
+    """Return the microseconds that a pool takes for each result of some work."""
+    with pool as ready:
+        start = time.perf_counter()
+        results = work(ready)
+        elapsed = time.perf_counter() - start
+    check(results == expected, name)
+    return [microseconds_each(elapsed, len(expected))]

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from contestants import OURS, STANDARD_LIBRARY, Contestant
-from harness import Entry, Sample, Settings, check, measure, microseconds_each
+from harness import Entry, Sample, Settings, check, measure, microseconds_each, time_results
 from report import INTERPRETERS, Section, Table, Target
 
 WORKERS = 2
@@ -135,13 +135,11 @@ def round_trip(settings: Settings) -> Section:
     """Submit one call, and wait for its result before the next."""
     count = settings.size(2_000, 200)
 
+    def work(pool: Any) -> list[object]:
+        return [pool.submit(no_op).result() for _ in range(count)]
+
     def run(contestant: Contestant) -> Sample:
-        with warm(contestant) as pool:
-            start = time.perf_counter()
-            results = [pool.submit(no_op).result() for _ in range(count)]
-            elapsed = time.perf_counter() - start
-        check(results == [True] * count, contestant.name)
-        return [microseconds_each(elapsed, count)]
+        return time_results(contestant.name, warm(contestant), work, [True] * count)
 
     rows = measure(settings.rounds, [*entries(run), *floors(no_op, (), count)])
     table = Table(["µs per round trip"], rows)
@@ -158,13 +156,11 @@ def map_(settings: Settings) -> Section:
     """Map a function over items, one item a task."""
     items = range(settings.size(5_000, 500))
 
+    def work(pool: Any) -> list[object]:
+        return list(pool.map(identity, items))
+
     def run(contestant: Contestant) -> Sample:
-        with warm(contestant) as pool:
-            start = time.perf_counter()
-            results = list(pool.map(identity, items))
-            elapsed = time.perf_counter() - start
-        check(results == list(items), contestant.name)
-        return [microseconds_each(elapsed, len(items))]
+        return time_results(contestant.name, warm(contestant), work, list(items))
 
     rows = measure(settings.rounds, [*entries(run), *floors(identity, (5,), len(items))])
     table = Table(["µs per task"], rows)

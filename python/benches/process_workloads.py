@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 
 from contestants import OURS
-from harness import Entry, Sample, Settings, check, measure, microseconds_each
+from harness import Entry, Sample, Settings, check, measure, time_results
 from process_contestants import ProcessContestant, ProcessPool, installed
 from process_tasks import echo, exit_at, identity, no_op, pause
 from report import PROCESSES, Section, Table, Target, targets
@@ -41,14 +41,12 @@ def submit(settings: Settings) -> Section:
     """Submit many, then take all results."""
     count = settings.size(5_000, 500)
 
+    def work(pool: ProcessPool) -> list[object]:
+        handles = [pool.submit(no_op) for _ in range(count)]
+        return [pool.take(handle) for handle in handles]
+
     def run(contestant: ProcessContestant) -> Sample:
-        with warm(contestant) as pool:
-            start = time.perf_counter()
-            handles = [pool.submit(no_op) for _ in range(count)]
-            results = [pool.take(handle) for handle in handles]
-            elapsed = time.perf_counter() - start
-        check(results == [True] * count, contestant.name)
-        return [microseconds_each(elapsed, count)]
+        return time_results(contestant.name, warm(contestant), work, [True] * count)
 
     table = Table(["µs per task"], measure(settings.rounds, entries(run)))
     return Section(
@@ -65,13 +63,11 @@ def round_trip(settings: Settings) -> Section:
     """Submit one call, and wait for its result before the next."""
     count = settings.size(2_000, 200)
 
+    def work(pool: ProcessPool) -> list[object]:
+        return [pool.call(no_op) for _ in range(count)]
+
     def run(contestant: ProcessContestant) -> Sample:
-        with warm(contestant) as pool:
-            start = time.perf_counter()
-            results = [pool.call(no_op) for _ in range(count)]
-            elapsed = time.perf_counter() - start
-        check(results == [True] * count, contestant.name)
-        return [microseconds_each(elapsed, count)]
+        return time_results(contestant.name, warm(contestant), work, [True] * count)
 
     table = Table(["µs per round trip"], measure(settings.rounds, entries(run)))
     return Section(
@@ -85,12 +81,7 @@ def round_trip(settings: Settings) -> Section:
 
 def _map(settings: Settings, items: range, work: Callable[[ProcessPool], list[int]]) -> Table:
     def run(contestant: ProcessContestant) -> Sample:
-        with warm(contestant) as pool:
-            start = time.perf_counter()
-            results = work(pool)
-            elapsed = time.perf_counter() - start
-        check(results == list(items), contestant.name)
-        return [microseconds_each(elapsed, len(items))]
+        return time_results(contestant.name, warm(contestant), work, list(items))
 
     return Table(["µs per item"], measure(settings.rounds, entries(run)))
 
