@@ -14,6 +14,25 @@ use std::error::Error;
 /// another process.
 ///
 /// Implemented for every type that can.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{Executor, ThreadPoolExecutor};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Point {
+///     x: f64,
+///     y: f64,
+/// }
+///
+/// fn norm(executor: &impl Executor, point: Point) -> Result<f64, Box<dyn std::error::Error>> {
+///     Ok(executor.submit(|p: Point| p.x.hypot(p.y), point)?.result()?)
+/// }
+///
+/// assert_eq!(norm(&ThreadPoolExecutor::new()?, Point { x: 3.0, y: 4.0 })?, 5.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> Value for T {}
@@ -24,6 +43,22 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Value for T {}
 /// these, but executors of processes refuse it at compile time. They cannot refuse a closure that captures
 /// values without size. Such values must not be tokens that prove something about this process; see
 /// [`Executor::submit`].
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{Executor, Function, ThreadPoolExecutor};
+///
+/// fn twice<F>(executor: &impl Executor, f: F, n: u32) -> Result<u32, Box<dyn std::error::Error>>
+/// where
+///     F: Fn(u32) -> u32 + Function,
+/// {
+///     let once = executor.submit(f, n)?.result()?;
+///     Ok(executor.submit(f, once)?.result()?)
+/// }
+///
+/// assert_eq!(twice(&ThreadPoolExecutor::new()?, |n| n + 1, 40)?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Function: Copy + Send + Sync + 'static {}
 
 impl<F: Copy + Send + Sync + 'static> Function for F {}
@@ -63,6 +98,18 @@ pub trait Executor {
     /// # Errors
     /// [`SubmitError`], when the executor was shut down, is broken, or cannot start
     /// a worker.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{Executor, ThreadPoolExecutor};
+    ///
+    /// fn root(executor: &impl Executor, n: f64) -> Result<f64, Box<dyn std::error::Error>> {
+    ///     Ok(executor.submit(f64::sqrt, n)?.result()?)
+    /// }
+    ///
+    /// assert_eq!(root(&ThreadPoolExecutor::new()?, 9.0)?, 3.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
     where
         F: Fn(A) -> T + Function,
@@ -74,6 +121,21 @@ pub trait Executor {
     ///
     /// # Errors
     /// As for [`submit`](Self::submit).
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{Executor, SubmitError, TaskError, ThreadPoolExecutor};
+    ///
+    /// fn port(executor: &impl Executor, text: &str) -> Result<Result<u16, TaskError>, SubmitError> {
+    ///     let port = executor.submit_fallible(|text: String| text.parse::<u16>(), text.to_owned())?;
+    ///     Ok(port.result())
+    /// }
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// assert_eq!(port(&pool, "8080")??, 8080);
+    /// assert!(matches!(port(&pool, "eighty")?, Err(TaskError::Failed(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn submit_fallible<F, A, T, E>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
     where
         F: Fn(A) -> Result<T, E> + Function,
@@ -86,6 +148,19 @@ pub trait Executor {
     ///
     /// # Errors
     /// As for [`submit`](Self::submit); nothing is left pending then.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{Executor, ThreadPoolExecutor};
+    ///
+    /// fn sums(executor: &impl Executor) -> Result<Vec<i32>, Box<dyn std::error::Error>> {
+    ///     let pairs = std::iter::zip([1, 2, 3], [5, 6, 7]);
+    ///     Ok(executor.map(|(a, b): (i32, i32)| a + b, pairs)?.collect::<Result<_, _>>()?)
+    /// }
+    ///
+    /// assert_eq!(sums(&ThreadPoolExecutor::new()?)?, [6, 8, 10]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn map<F, I, T>(&self, f: F, items: I) -> Result<Map<T>, SubmitError>
     where
         F: Fn(I::Item) -> T + Function,
@@ -99,6 +174,23 @@ pub trait Executor {
     ///
     /// # Errors
     /// As for [`submit`](Self::submit); nothing is left pending then.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{Executor, MapOptions, ThreadPoolExecutor};
+    ///
+    /// fn total(executor: &impl Executor) -> Result<u64, Box<dyn std::error::Error>> {
+    ///     let options = MapOptions::new().chunksize(100);
+    ///     let mut total = 0;
+    ///     for square in executor.map_with(options, |n: u64| n * n, 0..1000)? {
+    ///         total += square?;
+    ///     }
+    ///     Ok(total)
+    /// }
+    ///
+    /// assert_eq!(total(&ThreadPoolExecutor::new()?)?, 332_833_500);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn map_with<F, I, T>(&self, options: MapOptions, f: F, items: I) -> Result<Map<T>, SubmitError>
     where
         F: Fn(I::Item) -> T + Function,
@@ -111,6 +203,19 @@ pub trait Executor {
     /// # Errors
     /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
     /// item of the iterator, [`TaskError::Rejected`](crate::TaskError::Rejected).
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{Executor, ThreadPoolExecutor};
+    ///
+    /// fn first(executor: &impl Executor) -> Result<Vec<u64>, Box<dyn std::error::Error>> {
+    ///     let squares = executor.map_buffered(4, |n: u64| n * n, 1..)?;
+    ///     Ok(squares.take(3).collect::<Result<_, _>>()?)
+    /// }
+    ///
+    /// assert_eq!(first(&ThreadPoolExecutor::new()?)?, [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn map_buffered<F, I, T>(
         &self,
         buffersize: usize,
@@ -132,6 +237,19 @@ pub trait Executor {
     ///
     /// A second call may cancel the tasks that the first left pending. A call by an executor's own task does not
     /// wait, as the task would wait for itself.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{Executor, Shutdown, SubmitError, ThreadPoolExecutor};
+    ///
+    /// fn finish(executor: &impl Executor) {
+    ///     executor.shutdown(Shutdown::Wait);
+    ///     assert!(matches!(executor.submit(f64::sqrt, 2.0), Err(SubmitError::Shutdown)));
+    /// }
+    ///
+    /// finish(&ThreadPoolExecutor::new()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "cancel_futures")]
     fn shutdown(&self, how: Shutdown);
 }

@@ -32,12 +32,33 @@ pub struct MapOptions {
 impl MapOptions {
     /// The default options: one item a task on threads, a number chosen by the executor on processes; no time
     /// limit.
+    ///
+    /// # Examples
+    /// See [`MapOptions`].
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Limits the time for all results, counted from the call of `map`.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{MapOptions, TaskError, ThreadPoolExecutor};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// let pool = ThreadPoolExecutor::builder().max_workers(1).build()?;
+    /// let (go, gate) = mpsc::channel::<()>();
+    /// let busy = pool.spawn(move || gate.recv())?;
+    /// let options = MapOptions::new().timeout(Duration::from_millis(1));
+    /// let mut results = pool.map_with(options, |n: u32| n, [1, 2])?;
+    /// assert!(matches!(results.next(), Some(Err(TaskError::Timeout))));
+    /// assert!(results.next().is_none());
+    /// drop(go);
+    /// # drop(busy);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -46,6 +67,19 @@ impl MapOptions {
 
     /// Makes one task of each `chunksize` items, which run one after the other; 0 is
     /// the executor's choice. Each item still has its own result.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{MapOptions, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let options = MapOptions::new().chunksize(2);
+    /// let threads = pool.map_with(options, |_| std::thread::current().id(), 0..4)?;
+    /// let threads = threads.collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(threads[0], threads[1]);
+    /// assert_eq!(threads[2], threads[3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn chunksize(mut self, chunksize: usize) -> Self {
         self.chunksize = NonZeroUsize::new(chunksize);
@@ -295,6 +329,17 @@ impl<T> fmt::Debug for Map<T> {
 /// and submits it for each result that it yields.
 ///
 /// Dropping the iterator cancels tasks that have not started.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::ThreadPoolExecutor;
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let squares = pool.map_buffered(4, |n: u64| n * n, 1..)?;
+/// let first: Vec<u64> = squares.take(3).collect::<Result<_, _>>()?;
+/// assert_eq!(first, [1, 4, 9]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "the results are lost unless they are asked for"]
 pub struct BufferedMap<'a, I: Iterator, T> {
     items: I,
@@ -357,6 +402,24 @@ impl<'a, I: Iterator, T> BufferedMap<'a, I, T> {
 
     /// Limits the time for all results, counted from the call of `map_buffered`, as
     /// [`Map::timeout`] does.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{TaskError, ThreadPoolExecutor};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// let pool = ThreadPoolExecutor::builder().max_workers(1).build()?;
+    /// let (go, gate) = mpsc::channel::<()>();
+    /// let busy = pool.spawn(move || gate.recv())?;
+    /// let results = pool.map_buffered(1, |n: u32| n, [1, 2])?;
+    /// let mut results = results.timeout(Duration::from_millis(1));
+    /// assert!(matches!(results.next(), Some(Err(TaskError::Timeout))));
+    /// assert!(results.next().is_none());
+    /// drop(go);
+    /// # drop(busy);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.deadline = self.started.checked_add(timeout);
         self

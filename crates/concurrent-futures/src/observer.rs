@@ -40,16 +40,25 @@ use std::sync::Arc;
 /// ```
 pub trait Observer: Send + Sync {
     /// Receives the event that a task was submitted.
+    ///
+    /// # Examples
+    /// See [`Observer`].
     fn submitted(&self, future: FutureId) {
         let _ = future;
     }
 
     /// Receives the event that a worker started the task.
+    ///
+    /// # Examples
+    /// See [`Observer`].
     fn started(&self, future: FutureId) {
         let _ = future;
     }
 
     /// Receives the event that the task has finished, and that its callbacks have run.
+    ///
+    /// # Examples
+    /// See [`Observer`].
     fn finished(&self, future: FutureId) {
         let _ = future;
     }

@@ -6,6 +6,27 @@
 /// [`ThreadPoolExecutor::shutdown`](crate::ThreadPoolExecutor::shutdown).
 ///
 /// In Python, these are the combinations of `wait` and `cancel_futures`.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{Shutdown, TaskError, ThreadPoolExecutor};
+/// use std::sync::mpsc;
+///
+/// let pool = ThreadPoolExecutor::builder().max_workers(1).build()?;
+/// let (started, has_started) = mpsc::channel();
+/// let (go, gate) = mpsc::channel::<()>();
+/// let running = pool.spawn(move || {
+///     started.send(()).unwrap();
+///     let _ = gate.recv();
+/// })?;
+/// let pending = pool.spawn(|| ())?;
+/// has_started.recv()?;
+/// pool.shutdown(Shutdown::CancelPendingNoWait);
+/// assert!(matches!(pending.result(), Err(TaskError::Cancelled)));
+/// drop(go);
+/// running.result()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Shutdown {
     /// Runs all pending tasks, and returns when all tasks are done and all workers have ended.

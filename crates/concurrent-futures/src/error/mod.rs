@@ -100,6 +100,8 @@ impl TaskError {
 /// let error = pool.spawn(|| panic!("no luck"))?.result().unwrap_err();
 /// let TaskError::Panicked(panic) = error else { panic!("{error:?}") };
 /// assert_eq!(panic.message(), "no luck");
+/// let place = panic.location().unwrap();
+/// assert_eq!(panic.to_string(), format!("the task panicked: no luck, at {place}"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -113,6 +115,22 @@ pub struct TaskPanic {
 ///
 /// [`Display`](fmt::Display) shows it; symbols are looked up by then, or were in the worker
 /// if that is another process.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{TaskError, ThreadPoolExecutor};
+/// use std::backtrace::BacktraceStatus;
+///
+/// # std::panic::set_hook(Box::new(|_| ()));
+/// let pool = ThreadPoolExecutor::new()?;
+/// let error = pool.spawn(|| panic!("no luck"))?.result().unwrap_err();
+/// let TaskError::Panicked(panic) = error else { panic!("{error:?}") };
+/// match panic.backtrace().status() {
+///     BacktraceStatus::Captured => println!("{}", panic.backtrace()),
+///     _ => println!("set RUST_BACKTRACE=1 for a backtrace"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct PanicBacktrace(Stack);
 
 enum Stack {
@@ -126,6 +144,9 @@ enum Stack {
 
 impl PanicBacktrace {
     /// Returns whether there is a backtrace.
+    ///
+    /// # Examples
+    /// See [`PanicBacktrace`].
     #[must_use]
     pub fn status(&self) -> BacktraceStatus {
         match &self.0 {
@@ -154,6 +175,14 @@ impl fmt::Debug for PanicBacktrace {
 }
 
 /// A place in the source code.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::PanicLocation;
+///
+/// let place = PanicLocation { file: "src/main.rs".to_owned(), line: 3, column: 7 };
+/// assert_eq!(place.to_string(), "src/main.rs:3:7");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PanicLocation {
     /// The file, as the compiler was given it.
@@ -206,6 +235,9 @@ impl TaskPanic {
     }
 
     /// Returns the panic's message.
+    ///
+    /// # Examples
+    /// See [`TaskPanic`].
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -213,12 +245,18 @@ impl TaskPanic {
 
     /// Returns the location of the panic. `None` when the program has replaced the panic hook since the
     /// executor was made, or resumed an earlier panic.
+    ///
+    /// # Examples
+    /// See [`TaskPanic`].
     #[must_use]
     pub fn location(&self) -> Option<&PanicLocation> {
         self.location.as_ref()
     }
 
     /// Returns the worker's stack at the panic; disabled where `location` is `None`.
+    ///
+    /// # Examples
+    /// See [`PanicBacktrace`].
     pub fn backtrace(&self) -> &PanicBacktrace {
         &self.backtrace
     }
@@ -259,7 +297,8 @@ impl Error for TaskPanic {}
 /// let future = own.get().unwrap();
 /// assert!(future.exception().is_none());
 /// let waited = future.peek().unwrap().unwrap();
-/// assert!(matches!(waited, Some(TaskError::Deadlock(_))));
+/// let Some(TaskError::Deadlock(cycle)) = waited else { panic!("{waited:?}") };
+/// assert!(cycle.futures().eq([future.id()]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -275,6 +314,9 @@ impl Deadlock {
 
     /// Returns the futures of the cycle. Each waits for the next, and the last for the first, unless it waits
     /// for a worker.
+    ///
+    /// # Examples
+    /// See [`Deadlock`].
     pub fn futures(&self) -> impl ExactSizeIterator<Item = FutureId> {
         self.tasks.iter().map(|(id, _)| *id)
     }
@@ -306,7 +348,21 @@ impl fmt::Display for Deadlock {
 
 impl Error for Deadlock {}
 
-/// The executor broke: its initializer failed in a worker, or its worker processes died.
+/// The executor broke: its initializer failed in a worker, or its worker processes died. The counterpart of
+/// Python's `BrokenExecutor`.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{SubmitError, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::builder()
+///     .initializer(|| Err::<(), _>("no database"))
+///     .build()?;
+/// assert!(pool.spawn(|| ())?.exception().is_some());
+/// let Err(SubmitError::Broken(broken)) = pool.spawn(|| ()) else { panic!() };
+/// assert_eq!(broken.cause().to_string(), "no database");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct BrokenExecutor {
     what: &'static str,
@@ -315,6 +371,23 @@ pub struct BrokenExecutor {
 
 impl BrokenExecutor {
     /// Makes the error of an executor whose initializer failed for this cause.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{BrokenExecutor, SubmitError};
+    /// use std::sync::Arc;
+    ///
+    /// /// Refuses tasks, as an executor does whose set-up has failed.
+    /// fn refuse(cause: std::io::Error) -> SubmitError {
+    ///     BrokenExecutor::new(Arc::new(cause)).into()
+    /// }
+    ///
+    /// let error = refuse(std::io::Error::other("no database"));
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "the executor is broken: its initializer failed: no database",
+    /// );
+    /// ```
     #[must_use]
     pub fn new(cause: Arc<dyn Error + Send + Sync>) -> Self {
         Self::by("its initializer failed", cause)
@@ -326,6 +399,9 @@ impl BrokenExecutor {
     }
 
     /// Returns the cause: the initializer's error, its [`TaskPanic`], or how a worker process died.
+    ///
+    /// # Examples
+    /// See [`BrokenExecutor`].
     #[must_use]
     pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.cause
@@ -347,6 +423,16 @@ impl Error for BrokenExecutor {
 }
 
 /// The reason why a task was not accepted.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{Shutdown, SubmitError, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// pool.shutdown(Shutdown::Wait);
+/// assert!(matches!(pool.spawn(|| 1), Err(SubmitError::Shutdown)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
@@ -367,6 +453,19 @@ pub enum SubmitError {
 }
 
 /// A task that was not accepted, given back.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{Shutdown, SubmitError, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// pool.shutdown(Shutdown::Wait);
+/// let rejected = pool.try_spawn(|| 6 * 7).unwrap_err();
+/// assert!(matches!(rejected.error(), SubmitError::Shutdown));
+/// // The calling thread runs the task instead.
+/// assert_eq!(rejected.into_task()(), 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Rejected<F> {
     error: SubmitError,
     task: F,
@@ -378,11 +477,17 @@ impl<F> Rejected<F> {
     }
 
     /// Returns the reason why the task was not accepted.
+    ///
+    /// # Examples
+    /// See [`Rejected`].
     pub fn error(&self) -> &SubmitError {
         &self.error
     }
 
     /// Returns the task.
+    ///
+    /// # Examples
+    /// See [`Rejected`].
     pub fn into_task(self) -> F {
         self.task
     }
@@ -409,6 +514,15 @@ impl<F> Error for Rejected<F> {
 }
 
 /// The reason why an executor could not be made.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{BuildError, ThreadPoolExecutor};
+///
+/// let error = ThreadPoolExecutor::builder().max_pending(0).build().unwrap_err();
+/// assert!(matches!(error, BuildError::ZeroPending));
+/// assert_eq!(error.to_string(), "max_pending must be greater than 0");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -444,6 +558,21 @@ pub enum BuildError {
 }
 
 /// The time limit of a call passed. No result is lost.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{as_completed, promise};
+/// use std::time::Duration;
+///
+/// let (promise_of_first, first) = promise();
+/// let (_promise_of_second, second) = promise();
+/// promise_of_first.set_result(1)?;
+/// let mut futures = as_completed([first, second]).timeout(Duration::from_millis(1));
+/// assert_eq!(futures.next().unwrap()?.result()?, 1);
+/// let error = futures.next().unwrap().unwrap_err();
+/// assert_eq!((error.unfinished(), error.total()), (1, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the time limit passed: {unfinished} of {total} futures unfinished")]
 pub struct TimeoutError {
@@ -453,19 +582,35 @@ pub struct TimeoutError {
 
 impl TimeoutError {
     /// Returns the number of futures that were not done.
+    ///
+    /// # Examples
+    /// See [`TimeoutError`].
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.unfinished
     }
 
     /// Returns the number of all futures.
+    ///
+    /// # Examples
+    /// See [`TimeoutError`].
     #[must_use]
     pub fn total(&self) -> usize {
         self.total
     }
 }
 
-/// The outcome of a promise was set a second time.
+/// The outcome of a promise was set a second time: the counterpart of Python's `InvalidStateError`.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::promise;
+///
+/// let (promise, future) = promise();
+/// assert!(future.cancel());
+/// let error = promise.set_result(1).unwrap_err();
+/// assert_eq!(error.to_string(), "the future is cancelled already");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the future is {state} already")]
 pub struct InvalidStateError {

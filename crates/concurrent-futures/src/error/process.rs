@@ -12,6 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The way in which a process ended.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::WorkerExit;
+///
+/// assert_eq!(WorkerExit::Code(3).to_string(), "exited with code 3");
+/// assert_eq!(WorkerExit::Signal(9).to_string(), "was killed by signal 9 (SIGKILL)");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkerExit {
@@ -62,8 +70,10 @@ impl fmt::Display for WorkerExit {
 ///     std::process::exit(code)
 /// }
 /// let future = pool.submit(leave, 3)?;
-/// let Err(TaskError::WorkerDied(death)) = future.result() else { panic!() };
+/// let Some(TaskError::WorkerDied(death)) = future.exception() else { panic!() };
 /// assert_eq!(death.exit(), WorkerExit::Code(3));
+/// assert_eq!(death.task(), Some(future.id()));
+/// assert!(!pool.worker_pids().contains(&death.pid()));
 /// assert_eq!(pool.submit(|n: u32| n + 1, 1)?.result()?, 2);
 /// # Ok(())
 /// # }
@@ -80,18 +90,27 @@ pub struct WorkerDied {
 
 impl WorkerDied {
     /// Returns the future of the task that the worker was running.
+    ///
+    /// # Examples
+    /// See [`WorkerDied`].
     #[must_use]
     pub fn task(&self) -> Option<FutureId> {
         self.task.map(|(id, _)| id)
     }
 
     /// Returns the worker's process id.
+    ///
+    /// # Examples
+    /// See [`WorkerDied`].
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Returns the way in which the worker ended.
+    ///
+    /// # Examples
+    /// See [`WorkerDied`].
     #[must_use]
     pub fn exit(&self) -> WorkerExit {
         self.exit
@@ -120,6 +139,26 @@ impl fmt::Display for WorkerDied {
 impl Error for WorkerDied {}
 
 /// A task ran longer than its time limit, and its worker was killed for it.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{ProcessPoolExecutor, TaskError, TaskOptions};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// concurrent_futures::init();
+/// fn spin(on: bool) {
+///     while on {}
+/// }
+/// let pool = ProcessPoolExecutor::new()?;
+/// let limit = Duration::from_millis(10);
+/// let endless = pool.submit_with(TaskOptions::new().time_limit(limit), spin, true)?;
+/// let Err(TaskError::TimeLimit(exceeded)) = endless.result() else { panic!() };
+/// assert_eq!(exceeded.limit(), limit);
+/// assert_ne!(exceeded.pid(), std::process::id());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct TimeLimitExceeded {
     pub(crate) task: FutureId,
@@ -130,12 +169,18 @@ pub struct TimeLimitExceeded {
 
 impl TimeLimitExceeded {
     /// Returns the time limit.
+    ///
+    /// # Examples
+    /// See [`TimeLimitExceeded`].
     #[must_use]
     pub fn limit(&self) -> Duration {
         self.limit
     }
 
     /// Returns the process id of the worker that was killed.
+    ///
+    /// # Examples
+    /// See [`TimeLimitExceeded`].
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
@@ -163,6 +208,22 @@ impl Error for TimeLimitExceeded {}
 /// The error that a task returned in another process, as text: the error's message, and those of its sources.
 ///
 /// It is the cause in [`TaskError::Failed`]. The error's type and its other data do not travel.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{ProcessPoolExecutor, RemoteError, TaskError};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// concurrent_futures::init();
+/// let pool = ProcessPoolExecutor::new()?;
+/// let port = pool.submit_fallible(|text: String| text.parse::<u16>(), "eighty".to_owned())?;
+/// let Err(TaskError::Failed(cause)) = port.result() else { panic!() };
+/// // Not `ParseIntError`, which stays in the worker.
+/// let remote = cause.downcast_ref::<RemoteError>().unwrap();
+/// assert_eq!(remote.to_string(), "invalid digit found in string");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RemoteError {
     text: String,
@@ -195,6 +256,9 @@ impl Error for RemoteError {
 }
 
 /// The step at which the transfer of a value failed.
+///
+/// # Examples
+/// See [`TransferError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransferStep {
@@ -250,12 +314,18 @@ impl TransferError {
     }
 
     /// Returns the step at which the transfer failed.
+    ///
+    /// # Examples
+    /// See [`TransferError`].
     #[must_use]
     pub fn step(&self) -> TransferStep {
         self.step
     }
 
     /// Returns the type of the value, or of the function.
+    ///
+    /// # Examples
+    /// See [`TransferError`].
     #[must_use]
     pub fn type_name(&self) -> &str {
         &self.type_name

@@ -62,6 +62,21 @@ where
 /// Yields futures as they are done; made by [`as_completed`].
 ///
 /// Dropping it drops the futures that are not done, which does not cancel them.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{ThreadPoolExecutor, as_completed};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let futures = as_completed([pool.spawn(|| 1)?, pool.spawn(|| 2)?]);
+/// assert_eq!(futures.size_hint(), (2, Some(2)));
+/// let mut sum = 0;
+/// for future in futures {
+///     sum += future.result()?;
+/// }
+/// assert_eq!(sum, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct AsCompleted<F: Waitable> {
     // Before the futures: its entries refer to them.
     watched: Watched,
@@ -103,6 +118,20 @@ impl<F: Waitable> AsCompleted<F> {
     }
 
     /// Gives back the futures that were not yielded.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{as_completed, promise};
+    ///
+    /// let (promise_of_first, first) = promise();
+    /// let (_promise_of_second, second) = promise();
+    /// promise_of_first.set_result(1)?;
+    /// let mut futures = as_completed([first, second]);
+    /// assert_eq!(futures.next().unwrap().result()?, 1);
+    /// let [left] = &futures.into_not_done()[..] else { panic!() };
+    /// assert!(left.cancel());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn into_not_done(self) -> Vec<F> {
         let Self {
@@ -203,6 +232,9 @@ impl<F: Waitable> fmt::Debug for AsCompleted<F> {
 
 /// Yields futures as they are done, up to a time limit; made by
 /// [`AsCompleted::timeout`].
+///
+/// # Examples
+/// See [`AsCompleted::timeout`].
 #[derive(Debug)]
 pub struct AsCompletedTimeout<F: Waitable> {
     futures: AsCompleted<F>,
@@ -212,6 +244,9 @@ pub struct AsCompletedTimeout<F: Waitable> {
 
 impl<F: Waitable> AsCompletedTimeout<F> {
     /// Gives back the futures that were not yielded.
+    ///
+    /// # Examples
+    /// See [`AsCompleted::timeout`].
     #[must_use]
     pub fn into_not_done(self) -> Vec<F> {
         self.futures.into_not_done()

@@ -93,6 +93,19 @@ impl<T> Future<T> {
     }
 
     /// Returns the number of this future.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    /// use std::collections::HashMap;
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let mut names = HashMap::new();
+    /// let future = pool.spawn(|| 6 * 7)?;
+    /// names.insert(future.id(), "the answer");
+    /// assert_eq!(names[&future.id()], "the answer");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn id(&self) -> FutureId {
         self.task.id()
@@ -155,6 +168,14 @@ impl<T> Future<T> {
     }
 
     /// Returns whether the future was cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// let (_promise, future) = concurrent_futures::promise::<u32>();
+    /// assert!(!future.is_cancelled());
+    /// future.cancel();
+    /// assert!(future.is_cancelled() && future.is_done());
+    /// ```
     #[must_use]
     #[doc(alias = "cancelled")]
     pub fn is_cancelled(&self) -> bool {
@@ -165,6 +186,17 @@ impl<T> Future<T> {
     }
 
     /// Returns whether the task is running.
+    ///
+    /// # Examples
+    /// ```
+    /// let (promise, future) = concurrent_futures::promise();
+    /// assert!(!future.is_running());
+    /// assert!(promise.set_running_or_notify_cancel());
+    /// assert!(future.is_running());
+    /// promise.set_result(1)?;
+    /// assert!(!future.is_running());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     #[doc(alias = "running")]
     pub fn is_running(&self) -> bool {

@@ -46,6 +46,31 @@ impl<T> Call for Promised<T> {
 ///
 /// Its methods are those that Python's `Future` has for executors. A promise that
 /// is dropped without an outcome fails the future with [`TaskError::Abandoned`].
+///
+/// Source of the semantics: [`Future.set_running_or_notify_cancel`][python], `set_result` and `set_exception`.
+///
+/// [python]: https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Future.set_running_or_notify_cancel
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{Future, promise};
+///
+/// /// Runs each task in a thread of its own.
+/// fn submit<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Future<T> {
+///     let (promise, future) = promise();
+///     std::thread::spawn(move || {
+///         if promise.set_running_or_notify_cancel() {
+///             promise.set_result(f())
+///         } else {
+///             Ok(())
+///         }
+///     });
+///     future
+/// }
+///
+/// assert_eq!(submit(|| 6 * 7).result()?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Promise<T> {
     task: TaskRef,
     // It takes a `T`: one that takes long-lived values must not be turned into one that

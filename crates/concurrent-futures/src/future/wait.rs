@@ -13,7 +13,20 @@ use std::iter::zip;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// The condition on which [`wait`] returns.
+/// The condition on which [`wait`] returns: Python's `ALL_COMPLETED`, `FIRST_COMPLETED` and `FIRST_EXCEPTION`.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{ReturnWhen, ThreadPoolExecutor, promise, wait};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let (_promise, never) = promise();
+/// let fails = pool.spawn_fallible(|| "eighty".parse::<u16>())?;
+/// let divided = wait([never, fails], None, ReturnWhen::FirstException);
+/// assert_eq!((divided.done.len(), divided.not_done.len()), (1, 1));
+/// assert!(divided.done[0].exception().is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReturnWhen {
     /// All futures are done.
@@ -25,6 +38,9 @@ pub enum ReturnWhen {
 }
 
 /// The futures that were given to [`wait`], divided into done and not done.
+///
+/// # Examples
+/// See [`wait`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoneAndNotDone<F> {
     /// The futures that are finished or cancelled, in the order in which they were given.
@@ -68,6 +84,19 @@ pub(crate) fn task_of<F: HasTask + ?Sized>(future: &F) -> &TaskRef {
 /// to a future, a pair of anything and a future, or a box of any of these.
 ///
 /// Futures of different types can be waited for together as `Box<dyn Waitable>` or `&dyn Waitable`.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{ReturnWhen, ThreadPoolExecutor, Waitable, wait};
+///
+/// let pool = ThreadPoolExecutor::new()?;
+/// let number = pool.spawn(|| 42)?;
+/// let text = pool.spawn(|| "forty-two")?;
+/// let both: [&dyn Waitable; 2] = [&number, &text];
+/// assert_eq!(wait(both, None, ReturnWhen::AllCompleted).done.len(), 2);
+/// assert!(number.is_done() && text.is_done());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Waitable: HasTask {}
 
 impl<F: HasTask + ?Sized> Waitable for F {}

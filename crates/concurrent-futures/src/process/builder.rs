@@ -30,6 +30,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Makes a [`ProcessPoolExecutor`]; see [`ProcessPoolExecutor::builder`].
+///
+/// # Examples
+/// See [`ProcessPoolExecutor::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
 #[derive(Default)]
 pub struct ProcessPoolExecutorBuilder {
@@ -44,12 +47,28 @@ pub struct ProcessPoolExecutorBuilder {
 impl ProcessPoolExecutorBuilder {
     /// Sets the number of worker processes that the pool may have. The default is the number of CPUs that the
     /// process may use.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().max_workers(2).build()?;
+    /// pool.map(|n: u32| n + 1, 0..100)?.for_each(drop);
+    /// assert!((1..=2).contains(&pool.worker_pids().len()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_workers(mut self, max_workers: usize) -> Self {
         self.settings.max_workers = max_workers;
         self
     }
 
     /// Sets the start method of workers. The default is [`StartMethod::Spawn`].
+    ///
+    /// # Examples
+    /// See [`ProcessPoolExecutor::builder`].
     pub fn start_method(mut self, method: StartMethod) -> Self {
         self.start_method = method;
         self
@@ -57,6 +76,22 @@ impl ProcessPoolExecutorBuilder {
 
     /// Sets how long a worker may take from its start until it can work, with its initializer. The default is
     /// a minute. A worker that takes longer is killed.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder()
+    ///     .start_timeout(Duration::from_secs(300))
+    ///     .initializer(|model: String| println!("loads {model} for minutes"), "a model".to_owned())
+    ///     .build()?;
+    /// assert_eq!(pool.submit(|n: u32| n + 1, 41)?.result()?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.settings.start_timeout = timeout;
         self
@@ -134,6 +169,19 @@ impl ProcessPoolExecutorBuilder {
     /// Limits the memory that each worker may take for data, in bytes (`RLIMIT_DATA`). By default there is no
     /// limit. A worker that asks for more is refused, which ends most programs: the task fails as when a
     /// worker dies.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().memory_limit(1 << 30).build()?;
+    /// let sum = pool.submit(|length: usize| vec![1_u64; length].iter().sum::<u64>(), 1000)?;
+    /// assert_eq!(sum.result()?, 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = Some(bytes);
         self
@@ -141,6 +189,9 @@ impl ProcessPoolExecutorBuilder {
 
     /// Sets a variable in the environment of workers. Apart from such variables, the environment is that of
     /// this process at the moment when a worker starts.
+    ///
+    /// # Examples
+    /// See [`ProcessPoolExecutor::builder`].
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         let (key, value) = (key.as_ref().to_owned(), value.as_ref().to_owned());
         self.program.environment.push((key, Some(value)));
@@ -148,6 +199,19 @@ impl ProcessPoolExecutorBuilder {
     }
 
     /// Removes a variable from the environment of workers.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().env_remove("PATH").build()?;
+    /// let path = pool.submit(|()| std::env::var_os("PATH"), ())?;
+    /// assert_eq!(path.result()?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
         let key = key.as_ref().to_owned();
         self.program.environment.push((key, None));
@@ -155,6 +219,20 @@ impl ProcessPoolExecutorBuilder {
     }
 
     /// Starts workers with an empty environment, except for the variables that [`env`](Self::env) sets.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    /// use std::env;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().env_clear().env("LEVEL", "3").build()?;
+    /// let variables = pool.submit(|()| (env::var("LEVEL").ok(), env::var("PATH").ok()), ())?;
+    /// assert_eq!(variables.result()?, (Some("3".to_owned()), None));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn env_clear(mut self) -> Self {
         self.program.environment.clear();
         self.program.clear_environment = true;
@@ -163,6 +241,20 @@ impl ProcessPoolExecutorBuilder {
 
     /// Sets the working folder of workers. The default is that of this process at the moment when a worker
     /// starts.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    /// use std::path::Path;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().current_dir("/").build()?;
+    /// let folder = pool.submit(|()| std::env::current_dir().unwrap(), ())?;
+    /// assert_eq!(folder.result()?, Path::new("/"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.program.current_dir = Some(folder.into());
         self
@@ -171,6 +263,18 @@ impl ProcessPoolExecutorBuilder {
     /// Sets the program that workers run. The default is the executable of this process, even if its file was
     /// deleted or replaced since. The program must be of the same build. For processes that were not started
     /// by their own executable, as under an emulator.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().program(std::env::current_exe()?).build()?;
+    /// assert_eq!(pool.submit(f64::sqrt, 9.0)?.result()?, 3.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn program(mut self, path: impl Into<OsString>) -> Self {
         self.program.path = Some(path.into());
         self
@@ -197,6 +301,25 @@ impl ProcessPoolExecutorBuilder {
 
     /// Sets the options of tasks that [`submit`](ProcessPoolExecutor::submit) and
     /// [`map`](ProcessPoolExecutor::map) make. By default there is no time limit and no retry.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, TaskError, TaskOptions};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// fn spin(on: bool) {
+    ///     while on {}
+    /// }
+    /// let options = TaskOptions::new().time_limit(Duration::from_millis(10));
+    /// let pool = ProcessPoolExecutor::builder().task_options(options).build()?;
+    /// for result in pool.map(spin, [true, true])? {
+    ///     assert!(matches!(result, Err(TaskError::TimeLimit(_))));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn task_options(mut self, options: TaskOptions) -> Self {
         self.settings.options = options;
         self
@@ -258,6 +381,20 @@ impl ProcessPoolExecutorBuilder {
 
     /// Counts the pool among those of a recording that was started with
     /// [`only_named_pools`](crate::RecordingOptions::only_named_pools). Other recordings have all pools.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, RecordingOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let recording = RecordingOptions::new().only_named_pools().start();
+    /// let pool = ProcessPoolExecutor::builder().recording(&recording).build()?;
+    /// assert_eq!(pool.submit(f64::sqrt, 9.0)?.result()?, 3.0);
+    /// recording.stop();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "recording")]
     pub fn recording(self, recording: &crate::Recording) -> Self {
         recording.add_pool(self.settings.recorded.number());

@@ -130,6 +130,18 @@ impl ProcessPoolExecutor {
     /// # Errors
     /// [`BuildError::NotInitialized`] when [`init`](crate::init) was not called;
     /// [`BuildError::System`] when the system refuses a resource that the pool needs.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// assert_eq!(pool.submit(f64::sqrt, 9.0)?.result()?, 3.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new() -> Result<Self, BuildError> {
         Self::builder().build()
     }
@@ -161,6 +173,18 @@ impl ProcessPoolExecutor {
     }
 
     /// Returns the number of worker processes that the pool may have.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().max_workers(3).build()?;
+    /// assert_eq!(pool.max_workers(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn max_workers(&self) -> usize {
         self.pool.settings.max_workers
@@ -454,6 +478,27 @@ impl ProcessPoolExecutor {
     }
 
     /// Ends all workers at once with `SIGKILL`, which no worker can ignore.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, SubmitError, TaskError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// fn spin(on: bool) {
+    ///     while on {}
+    /// }
+    /// let pool = ProcessPoolExecutor::builder().max_workers(1).build()?;
+    /// let endless = pool.submit(spin, true)?;
+    /// while !endless.is_running() {
+    ///     std::thread::yield_now();
+    /// }
+    /// pool.kill_workers();
+    /// assert!(matches!(endless.result(), Err(TaskError::Terminated)));
+    /// assert!(matches!(pool.submit(spin, false), Err(SubmitError::Shutdown)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn kill_workers(&self) {
         self.pool.end_workers(Signal::KILL);
     }

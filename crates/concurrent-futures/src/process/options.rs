@@ -5,6 +5,9 @@
 use std::time::Duration;
 
 /// The ways to start worker processes.
+///
+/// # Examples
+/// See [`ProcessPoolExecutor::builder`](crate::ProcessPoolExecutor::builder).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartMethod {
@@ -44,6 +47,9 @@ pub struct TaskOptions {
 
 impl TaskOptions {
     /// Makes options without a time limit and without retries.
+    ///
+    /// # Examples
+    /// See [`TaskOptions`].
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -52,6 +58,9 @@ impl TaskOptions {
     /// Limits the time that the task may run, from the moment when a worker gets the task. When the time
     /// passes, the worker is killed and replaced, and the future fails with
     /// [`TaskError::TimeLimit`](crate::TaskError::TimeLimit).
+    ///
+    /// # Examples
+    /// See [`TaskOptions`].
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
@@ -60,6 +69,24 @@ impl TaskOptions {
 
     /// Sets the label of the task in recordings; see [`Recording`](crate::Recording). For labels that are made
     /// while the program runs, see [`with_label`](crate::with_label).
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, Recording, TaskOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let recording = Recording::start();
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// let root = pool.submit_with(TaskOptions::new().label("page 1"), f64::sqrt, 9.0)?;
+    /// assert_eq!(root.result()?, 3.0);
+    /// recording.stop();
+    /// let mut trace = Vec::new();
+    /// recording.write_trace(&mut trace)?;
+    /// assert!(String::from_utf8(trace)?.contains("page 1"));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn label(mut self, label: &'static str) -> Self {
         self.label = Some(label);
@@ -68,6 +95,30 @@ impl TaskOptions {
 
     /// Declares that the task may safely be repeated. If its worker dies, the task runs again, up to
     /// `retries` times.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, TaskOptions};
+    /// use std::fs::{self, File};
+    /// use std::path::PathBuf;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// /// Ends the process of the first call, which makes the file.
+    /// fn crash_once(mark: PathBuf) -> u32 {
+    ///     if File::create_new(mark).is_ok() {
+    ///         std::process::exit(1);
+    ///     }
+    ///     42
+    /// }
+    /// let mark = std::env::temp_dir().join(format!("crashed-{}", std::process::id()));
+    /// let pool = ProcessPoolExecutor::new()?;
+    /// let answer = pool.submit_with(TaskOptions::new().retries(1), crash_once, mark.clone())?;
+    /// assert_eq!(answer.result()?, 42);
+    /// fs::remove_file(mark)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
@@ -78,6 +129,22 @@ impl TaskOptions {
 /// The effect of a worker's death on a pool: see [`ProcessPoolExecutorBuilder::on_worker_death`].
 ///
 /// [`ProcessPoolExecutorBuilder::on_worker_death`]: crate::ProcessPoolExecutorBuilder::on_worker_death
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{OnWorkerDeath, ProcessPoolExecutor, SubmitError};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// concurrent_futures::init();
+/// fn leave(code: i32) {
+///     std::process::exit(code)
+/// }
+/// let pool = ProcessPoolExecutor::builder().on_worker_death(OnWorkerDeath::Break).build()?;
+/// assert!(pool.submit(leave, 3)?.exception().is_some());
+/// assert!(matches!(pool.submit(leave, 3), Err(SubmitError::Broken(_))));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnWorkerDeath {

@@ -84,6 +84,9 @@ mod own {
 
     impl RecordingOptions {
         /// Makes the options of [`Recording::start`].
+        ///
+        /// # Examples
+        /// See [`RecordingOptions`].
         pub fn new() -> Self {
             Self {
                 records: RECORDS,
@@ -96,6 +99,9 @@ mod own {
         /// 64 bytes. By default a thread keeps 1,048,576 records.
         ///
         /// A recording that begins while another runs has the other's number.
+        ///
+        /// # Examples
+        /// See [`RecordingOptions`].
         pub fn records_per_thread(mut self, records: usize) -> Self {
             self.records = records.clamp(1, 1 << 32);
             self
@@ -103,6 +109,9 @@ mod own {
 
         /// Records only the pools that were built with this recording; see
         /// [`ThreadPoolExecutorBuilder::recording`](crate::ThreadPoolExecutorBuilder::recording).
+        ///
+        /// # Examples
+        /// See [`ThreadPoolExecutorBuilder::recording`](crate::ThreadPoolExecutorBuilder::recording).
         pub fn only_named_pools(mut self) -> Self {
             self.has_all_pools = false;
             self
@@ -116,6 +125,9 @@ mod own {
         }
 
         /// Starts a recording.
+        ///
+        /// # Examples
+        /// See [`RecordingOptions`].
         pub fn start(self) -> Recording {
             let session = recorder::join(self.records);
             let length = self.argument_length as u64;
@@ -276,12 +288,18 @@ mod own {
 
     impl Recording {
         /// Starts a recording of all pools, with the default [`RecordingOptions`].
+        ///
+        /// # Examples
+        /// See [`Recording`].
         #[must_use = "the recording ends when it is dropped"]
         pub fn start() -> Self {
             RecordingOptions::new().start()
         }
 
         /// Stops the recording. A second call has no effect.
+        ///
+        /// # Examples
+        /// See [`Recording`].
         pub fn stop(&self) {
             let mut state = self.0.state();
             let Some(session) = state.session.take() else {
@@ -299,6 +317,16 @@ mod own {
 
         /// Returns whether the recording goes on: it was not stopped, and this process is no fork of the one
         /// that started it.
+        ///
+        /// # Examples
+        /// ```
+        /// use concurrent_futures::Recording;
+        ///
+        /// let recording = Recording::start();
+        /// assert!(recording.is_running());
+        /// recording.stop();
+        /// assert!(!recording.is_running());
+        /// ```
         #[must_use]
         pub fn is_running(&self) -> bool {
             let state = self.0.state();
@@ -321,6 +349,9 @@ mod own {
         ///
         /// # Errors
         /// Those of the writer.
+        ///
+        /// # Examples
+        /// See [`Recording`].
         pub fn write_trace(&self, mut out: impl Write) -> io::Result<()> {
             chrome::write(&self.snapshot(), &program(), &mut out)
         }
@@ -330,6 +361,20 @@ mod own {
         ///
         /// # Errors
         /// Those of the writer.
+        ///
+        /// # Examples
+        /// ```
+        /// use concurrent_futures::{Recording, ThreadPoolExecutor};
+        ///
+        /// let recording = Recording::start();
+        /// ThreadPoolExecutor::new()?.spawn(|| ())?.result()?;
+        /// recording.stop();
+        /// let mut columns = Vec::new();
+        /// recording.write_columns(&mut columns)?;
+        /// let columns: serde_json::Value = serde_json::from_slice(&columns)?;
+        /// assert_eq!(columns["finished"], true);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         pub fn write_columns(&self, mut out: impl Write) -> io::Result<()> {
             columns::write(&self.snapshot(), &program(), &mut out)
         }

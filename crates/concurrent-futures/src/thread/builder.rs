@@ -19,11 +19,42 @@ use std::thread;
 use std::time::Duration;
 
 /// The result of an initializer: `()`, or a `Result` whose `Err` breaks the pool.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{InitializerOutcome, ThreadPoolExecutor};
+/// use std::error::Error;
+///
+/// enum Setup {
+///     Ready,
+///     Missing(&'static str),
+/// }
+///
+/// impl InitializerOutcome for Setup {
+///     fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+///         match self {
+///             Self::Ready => Ok(()),
+///             Self::Missing(what) => Err(format!("no {what}").into()),
+///         }
+///     }
+/// }
+///
+/// let pool = ThreadPoolExecutor::builder().initializer(|| Setup::Ready).build()?;
+/// assert_eq!(pool.spawn(|| 42)?.result()?, 42);
+/// let pool = ThreadPoolExecutor::builder()
+///     .initializer(|| Setup::Missing("database"))
+///     .build()?;
+/// assert!(pool.spawn(|| 42)?.result().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait InitializerOutcome {
     /// Returns the outcome as a `Result`.
     ///
     /// # Errors
     /// The error that the initializer returned.
+    ///
+    /// # Examples
+    /// See [`InitializerOutcome`].
     fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>>;
 }
 
@@ -40,6 +71,9 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> InitializerOutcome for Result<(), E>
 }
 
 /// Makes a [`ThreadPoolExecutor`]; see [`ThreadPoolExecutor::builder`].
+///
+/// # Examples
+/// See [`ThreadPoolExecutor::builder`].
 #[derive(Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ThreadPoolExecutorBuilder {
@@ -60,6 +94,9 @@ impl ThreadPoolExecutorBuilder {
     ///
     /// A pool whose workers all wait for its own pending tasks gets more threads. When
     /// tasks that waited go on, no other task starts before the number is kept again.
+    ///
+    /// # Examples
+    /// See [`ThreadPoolExecutor::max_workers`].
     pub fn max_workers(mut self, max_workers: usize) -> Self {
         self.max_workers = Some(max_workers);
         self
@@ -67,12 +104,28 @@ impl ThreadPoolExecutorBuilder {
 
     /// Sets the prefix of the threads' names; an underscore and a number follow. The default is
     /// `ThreadPoolExecutor-` and the number of the pool. (Linux shows the first 15 bytes of a name.)
+    ///
+    /// # Examples
+    /// See [`ThreadPoolExecutor::builder`].
     pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.thread_name_prefix = Some(prefix.into());
         self
     }
 
     /// Sets the size of each thread's stack in bytes. The default is that of [`std::thread`].
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// fn depth(n: u64) -> u64 {
+    ///     if n == 0 { 0 } else { 1 + depth(std::hint::black_box(n - 1)) }
+    /// }
+    ///
+    /// let pool = ThreadPoolExecutor::builder().stack_size(64 << 20).build()?;
+    /// assert_eq!(pool.submit(depth, 100_000)?.result()?, 100_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -169,6 +222,9 @@ impl ThreadPoolExecutorBuilder {
     }
 
     /// Reports the events of each task to `observer`.
+    ///
+    /// # Examples
+    /// See [`Observer`].
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self

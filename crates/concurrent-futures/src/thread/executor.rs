@@ -51,7 +51,16 @@ impl ThreadPoolExecutor {
     /// Makes a pool with the default settings; see [`ThreadPoolExecutorBuilder`].
     ///
     /// # Errors
-    /// None with the settings of today.
+    /// None with the default settings.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// assert_eq!(pool.spawn(|| 6 * 7)?.result()?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new() -> Result<Self, BuildError> {
         Self::builder().build()
     }
@@ -96,6 +105,9 @@ impl ThreadPoolExecutor {
     }
 
     /// Returns the number of threads that the pool has.
+    ///
+    /// # Examples
+    /// See [`max_workers`](Self::max_workers).
     #[must_use]
     pub fn workers(&self) -> usize {
         self.pool.threads_alive()

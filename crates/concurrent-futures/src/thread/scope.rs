@@ -15,6 +15,32 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Submits tasks that may borrow; see [`ThreadPoolExecutor::scope`].
+///
+/// # Examples
+/// ```
+/// use concurrent_futures::{Scope, SubmitError, ThreadPoolExecutor};
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// fn count_words<'scope>(
+///     scope: &'scope Scope<'scope, '_>,
+///     lines: &'scope [&str],
+///     total: &'scope AtomicUsize,
+/// ) -> Result<(), SubmitError> {
+///     for line in lines {
+///         scope.spawn(move || {
+///             let words = line.split_whitespace().count();
+///             total.fetch_add(words, Ordering::Relaxed)
+///         })?;
+///     }
+///     Ok(())
+/// }
+///
+/// let total = AtomicUsize::new(0);
+/// let lines = ["one word and", "more of them"];
+/// ThreadPoolExecutor::new()?.scope(|scope| count_words(scope, &lines, &total))?;
+/// assert_eq!(total.into_inner(), 6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Scope<'scope, 'env: 'scope> {
     executor: &'scope ThreadPoolExecutor,
     tasks: Mutex<Tasks>,
@@ -60,6 +86,19 @@ impl<'scope> Scope<'scope, '_> {
     ///
     /// # Errors
     /// As for [`ThreadPoolExecutor::spawn`].
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::{TaskError, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::new()?;
+    /// let text = String::from("eighty");
+    /// let port = pool.scope(|scope| Ok::<_, TaskError>(
+    ///     scope.spawn_fallible(|| text.parse::<u16>()).map_err(TaskError::Rejected)?.exception(),
+    /// ))?;
+    /// assert!(matches!(port, Some(TaskError::Failed(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn spawn_fallible<F, T, E>(&'scope self, f: F) -> Result<Future<T>, SubmitError>
     where
         F: FnOnce() -> Result<T, E> + Send + 'scope,
