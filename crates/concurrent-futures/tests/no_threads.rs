@@ -4,12 +4,11 @@
 
 mod common;
 
+use common::memory::{in_own_process, with_little_memory};
 use common::{Counter, Hold, LONG, eventually, within_limit};
 use concurrent_futures::{MapOptions, Shutdown, SubmitError, TaskError, ThreadPoolExecutor};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::process::Command;
 use std::sync::{Arc, Barrier};
-use std::{env, fs, thread};
+use std::thread;
 
 /// Makes a pool whose threads cannot be started, as no system has so much address space.
 fn pool_without_threads() -> ThreadPoolExecutor {
@@ -105,37 +104,11 @@ fn without_any_worker_many_submitters_all_get_an_answer() {
     });
 }
 
-/// Calls `f` while the process has no address space for another `bytes`.
-fn with_little_memory<R>(bytes: u64, f: impl FnOnce() -> R) -> R {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
-    let page_size = u64::try_from(rustix::param::page_size()).unwrap();
-    let before = getrlimit(Resource::As);
-    let current = Some(pages * page_size + bytes);
-    let limit = Rlimit { current, ..before };
-    setrlimit(Resource::As, limit).unwrap();
-    let result = f();
-    setrlimit(Resource::As, before).unwrap();
-    result
-}
-
 /// Runs in a process of its own, as the limit is one of the whole process.
 #[test]
 fn when_a_further_worker_cannot_start_the_others_do_its_work() {
     const STACK: u64 = 256 << 20;
-    const CHILD: &str = "CONCURRENT_FUTURES_TEST_CHILD";
-    const NAME: &str = "when_a_further_worker_cannot_start_the_others_do_its_work";
-    if env::var_os(CHILD).is_none() {
-        let output = Command::new(env::current_exe().unwrap())
-            .args(["--exact", NAME, "--nocapture"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+    if !in_own_process("when_a_further_worker_cannot_start_the_others_do_its_work") {
         return;
     }
     let pool = ThreadPoolExecutor::builder()

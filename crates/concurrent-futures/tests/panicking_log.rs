@@ -2,13 +2,13 @@
 
 mod common;
 
+#[cfg(target_os = "linux")]
+use common::memory::{in_own_process, with_little_memory};
 use common::{Counter, Hold, LONG};
 use concurrent_futures::{Observer, Shutdown, ThreadPoolExecutor, promise};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
-#[cfg(target_os = "linux")]
-use std::{env, fs, process::Command};
 use tracing::span;
 
 /// The number of events that have made the subscriber panic.
@@ -146,36 +146,12 @@ fn observers_and_destructors_that_panic_stop_no_task() {
     });
 }
 
-/// Calls `f` while the process has no address space for another `bytes`.
-#[cfg(target_os = "linux")]
-fn with_little_memory<R>(bytes: u64, f: impl FnOnce() -> R) -> R {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
-    let page_size = u64::try_from(rustix::param::page_size()).unwrap();
-    let before = getrlimit(Resource::As);
-    let current = Some(pages * page_size + bytes);
-    setrlimit(Resource::As, Rlimit { current, ..before }).unwrap();
-    let result = f();
-    setrlimit(Resource::As, before).unwrap();
-    result
-}
-
 /// Runs in a process of its own, as the limit is one of the whole process.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_scope_waits_for_a_task_whose_worker_could_not_start() {
     const STACK: u64 = 256 << 20;
-    const CHILD: &str = "CONCURRENT_FUTURES_TEST_CHILD";
-    const NAME: &str = "a_scope_waits_for_a_task_whose_worker_could_not_start";
-    if env::var_os(CHILD).is_none() {
-        let output = Command::new(env::current_exe().unwrap())
-            .args(["--exact", NAME, "--nocapture"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}");
+    if !in_own_process("a_scope_waits_for_a_task_whose_worker_could_not_start") {
         return;
     }
     let pool = ThreadPoolExecutor::builder()

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+#[cfg(target_os = "linux")]
+pub(crate) mod memory;
 #[cfg(all(feature = "process", target_os = "linux"))]
 pub(crate) mod process;
 #[cfg(feature = "recording")]
