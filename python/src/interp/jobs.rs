@@ -15,10 +15,10 @@
 //! 2. `left` counts the jobs that were added and have not ended. It is 0 only after the effects of all of them.
 //! 3. The lock is held for no Python code.
 
-use crate::interp::signals::{cannot_be_told, hold, keep};
+use crate::interp::signals::cannot_be_told;
+use crate::interp::thread_body::ThreadBody;
 use crate::interp::turns::checkpoint;
-use crate::interp::{attach, interned, stdlib};
-use pyo3::exceptions::PyKeyboardInterrupt;
+use crate::interp::{attach, interned};
 use pyo3::prelude::*;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -137,21 +137,10 @@ impl<E: Job> Jobs<E> {
             state.stage = Stage::Working;
         }
         let ours = Arc::clone(self);
-        let work: Work = Box::new(move |py, lingers| ours.work(py, lingers));
-        let work = Arc::new(Mutex::new(Some(work)));
-        let held = hold(py);
-        let started = start(JobsThread(Arc::clone(&work)));
-        drop(held);
-        if let Err(error) = started {
-            if error.is_instance_of::<PyKeyboardInterrupt>(py) {
-                // The thread may be there. The interrupt is for a caller that can be told.
-                keep(error);
-            } else {
-                let message = interned::no_jobs_thread(py);
-                stdlib::log(py, interned::error(py), &error, (message,));
-            }
-            run(py, &work, false);
-        }
+        let body = ThreadBody::new(move |py, lingers| ours.work(py, lingers));
+        body.start(py, interned::no_jobs_thread(py), |body| {
+            start(JobsThread(body))
+        });
     }
 
     /// Runs all jobs; with `lingers`, ends when no more jobs come soon.
@@ -225,23 +214,14 @@ impl<E: Job> Jobs<E> {
     }
 }
 
-type Work = Box<dyn FnOnce(Python<'_>, bool) + Send>;
-
-fn run(py: Python<'_>, work: &Mutex<Option<Work>>, lingers: bool) {
-    let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(work) = work {
-        work(py, lingers);
-    }
-}
-
 /// The callable that such a thread runs.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
-pub(crate) struct JobsThread(Arc<Mutex<Option<Work>>>);
+pub(crate) struct JobsThread(ThreadBody);
 
 #[pymethods]
 impl JobsThread {
     /// Runs the jobs, up to the end of the thread.
     fn run(&self, py: Python<'_>) {
-        run(py, &self.0, true);
+        self.0.run(py, true);
     }
 }

@@ -19,6 +19,7 @@ pub(crate) mod sent;
 pub(crate) mod shared_generator;
 pub(crate) mod signals;
 pub(crate) mod stdlib;
+pub(crate) mod thread_body;
 pub(crate) mod time_limit;
 pub(crate) mod try_lock_cell;
 pub(crate) mod turns;

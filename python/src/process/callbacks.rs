@@ -23,12 +23,12 @@
 
 use crate::future::object::Future;
 use crate::future::observers;
-use crate::interp::signals::{cannot_be_told, hold, keep};
+use crate::interp::signals::cannot_be_told;
+use crate::interp::thread_body::ThreadBody;
 use crate::interp::{attach, interned, stdlib};
-use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -131,24 +131,11 @@ impl Callbacks {
                 Stage::NoThread => state.stage = Stage::Working,
             }
         }
-        let work = CallbacksThread(Arc::new(Work {
-            callbacks: Arc::clone(self),
-            has_begun: AtomicBool::new(false),
-        }));
-        let ours = work.clone();
-        let held = hold(py);
-        let started = start(work);
-        drop(held);
-        if let Err(error) = started {
-            if error.is_instance_of::<PyKeyboardInterrupt>(py) {
-                // The thread may be there. The interrupt is for a caller that can be told.
-                keep(error);
-            } else {
-                let message = interned::no_callbacks_thread(py);
-                stdlib::log(py, interned::error(py), &error, (message,));
-            }
-            ours.0.run(py, false);
-        }
+        let ours = Arc::clone(self);
+        let body = ThreadBody::new(move |py, lingers| ours.work(py, lingers));
+        body.start(py, interned::no_callbacks_thread(py), |body| {
+            start(CallbacksThread(body))
+        });
     }
 
     /// Returns when the supervisor is to [help](Self::help), if the thread is not further by then.
@@ -264,23 +251,9 @@ fn publish(future: &Bound<'_, Future>) {
     }
 }
 
-struct Work {
-    callbacks: Arc<Callbacks>,
-    has_begun: AtomicBool,
-}
-
-impl Work {
-    fn run(&self, py: Python<'_>, lingers: bool) {
-        if !self.has_begun.swap(true, Ordering::Relaxed) {
-            self.callbacks.work(py, lingers);
-        }
-    }
-}
-
 /// The body of the thread for callbacks.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
-#[derive(Clone)]
-pub(crate) struct CallbacksThread(Arc<Work>);
+pub(crate) struct CallbacksThread(ThreadBody);
 
 #[pymethods]
 impl CallbacksThread {
