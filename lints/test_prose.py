@@ -121,9 +121,7 @@ class Names(unittest.TestCase):
     """Tests of names of tests."""
 
     def test_examples_in_a_docstring_are_left_out(self) -> None:
-        source = (
-            '"""Text.\n\nExamples\n--------\n>>> call()\nWhat it says\n\nWhat follows.\n"""\n'
-        )
+        source = '"""Text.\n\nExamples\n--------\n>>> call()\nWhat it says\n\nWhat follows.\n"""\n'
         self.assertEqual(numbers(source, ".py"), [8])
 
     def test_names_of_tests_follow_the_rules(self) -> None:
