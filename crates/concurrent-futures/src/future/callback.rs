@@ -3,8 +3,8 @@
 use crate::error::TaskError;
 use crate::future::{CANCELLED, Future};
 use crate::task::Outcome;
+use crate::task::list::{Action, Node};
 use crate::task::panic::log_panic;
-use crate::task::state::{Action, Node};
 use std::ptr::NonNull;
 
 /// A callback's entry in the list; freed when the callback is run.

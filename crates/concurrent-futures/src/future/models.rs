@@ -8,7 +8,8 @@ use crate::future::{Future, promise};
 use crate::runtime::sync::atomic::{AtomicUsize, Ordering};
 use crate::runtime::sync::{Arc, UnsafeCell, thread};
 use crate::task::header::TaskRef;
-use crate::task::state::{Action, Advance, Cancel, Node, Phase, State};
+use crate::task::list::{Action, Node};
+use crate::task::state::{Advance, Cancel, Phase, State};
 use std::ptr::NonNull;
 
 /// Checks a model that has too many steps for all of its orders. The check tries the orders with at most two

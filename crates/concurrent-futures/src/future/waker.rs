@@ -1,8 +1,9 @@
 //! An asynchronous task that waits for a future.
 
 use crate::runtime::sync::{Arc, Mutex, lock};
+use crate::task::list::{Action, Node};
 use crate::task::panic::{drop_quietly, log_panic};
-use crate::task::state::{Action, Node, State};
+use crate::task::state::State;
 use std::ptr::NonNull;
 use std::task::Waker;
 

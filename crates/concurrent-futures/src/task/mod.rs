@@ -2,6 +2,7 @@
 
 pub(crate) mod current;
 pub(crate) mod header;
+pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod panic;
 pub(crate) mod state;

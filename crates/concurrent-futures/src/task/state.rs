@@ -1,6 +1,6 @@
 //! The state machine of a future: one atomic word decides every race.
 //!
-//! The word holds the phase (3 bits), a flag, and in its upper bits the head of a list of [`Node`]s. The
+//! The word holds the phase (3 bits), a flag, and in its upper bits the head of a list of [`Node`]s (`list.rs`). The
 //! nodes are threads, wakers and sets that wait for the future, and callbacks. A head that is not an address
 //! marks the list as locked.
 //!
@@ -69,8 +69,11 @@
 //! [`flag`]: State::flag
 //! [`advance`]: State::advance
 
+use crate::runtime::sync::Backoff;
 use crate::runtime::sync::atomic::{AtomicPtr, Ordering};
-use crate::runtime::sync::{Backoff, UnsafeCell};
+#[cfg(any(all(feature = "process", unix), all(test, loom_models)))]
+use crate::task::list::calls_foreign_code;
+use crate::task::list::{Node, divide, notify_all, run_callbacks};
 use std::ptr::{self, NonNull};
 
 /// The phase of a future; see the module's table.
@@ -158,62 +161,6 @@ impl Word {
 
     fn flagged(self) -> Self {
         Self(self.0.map_addr(|word| word | FLAG))
-    }
-}
-
-/// The action on a node when the future is done.
-#[derive(Debug)]
-pub(crate) enum Action {
-    /// Notifies a waiter once the future is done, in no particular order. Calls no foreign code.
-    Notify(unsafe fn(NonNull<Node>)),
-    /// Wakes a waiter once the future is done. May call foreign code, and so comes after the `Notify` nodes:
-    /// their threads may hold what that code waits for.
-    Wake(unsafe fn(NonNull<Node>)),
-    /// Runs a callback before the future is done, in the order of registration, with a pointer to the
-    /// outcome: null if the future was cancelled.
-    Callback(unsafe fn(NonNull<Node>, *const ())),
-}
-
-/// An entry of a future's list; the first field of every waiter.
-#[repr(align(16))]
-#[derive(Debug)]
-pub(crate) struct Node {
-    next: UnsafeCell<*mut Node>,
-    action: &'static Action,
-}
-
-impl Node {
-    pub(crate) fn new(action: &'static Action) -> Self {
-        Self {
-            next: UnsafeCell::new(ptr::null_mut()),
-            action,
-        }
-    }
-
-    /// # Safety
-    /// The caller has the list that the node is in to itself.
-    unsafe fn next(&self) -> *mut Node {
-        // SAFETY: the caller has the node's list to itself, so no other thread writes the link.
-        self.next.with(|next| unsafe { *next })
-    }
-
-    /// Links the node. Also for lists that a node joins after its notification.
-    ///
-    /// # Safety
-    /// The caller has the node to itself.
-    pub(crate) unsafe fn set_next(&self, node: *mut Node) {
-        // SAFETY: the caller has the node to itself, so no other thread reads or writes the link.
-        self.next.with_mut(|next| unsafe { *next = node });
-    }
-
-    /// Takes the node's link.
-    ///
-    /// # Safety
-    /// The caller has the node to itself.
-    pub(crate) unsafe fn take_next(&self) -> *mut Node {
-        // SAFETY: the caller has the node to itself, so no other thread reads or writes the link.
-        self.next
-            .with_mut(|next| unsafe { ptr::replace(next, ptr::null_mut()) })
     }
 }
 
@@ -552,89 +499,5 @@ impl State {
         }
         self.unlock(word.with_list(list));
         true
-    }
-}
-
-/// Divides a list into callbacks and others, each in the order in which they were
-/// registered.
-///
-/// # Safety
-/// The caller has the list to itself.
-unsafe fn divide(mut list: *mut Node) -> (*mut Node, *mut Node) {
-    let (mut callbacks, mut waiters) = (ptr::null_mut(), ptr::null_mut());
-    // Walking from the newest to the oldest turns both around.
-    while let Some(node) = NonNull::new(list) {
-        // SAFETY: the caller has the list to itself; a node in a list is alive.
-        unsafe {
-            list = node.as_ref().next();
-            let half = match node.as_ref().action {
-                Action::Callback(_) => &mut callbacks,
-                Action::Notify(_) | Action::Wake(_) => &mut waiters,
-            };
-            node.as_ref().set_next(*half);
-            *half = node.as_ptr();
-        }
-    }
-    (callbacks, waiters)
-}
-
-/// # Safety
-/// The caller has the list to itself.
-#[cfg(any(all(feature = "process", unix), all(test, loom_models)))]
-unsafe fn calls_foreign_code(mut list: *mut Node) -> bool {
-    while let Some(node) = NonNull::new(list) {
-        // SAFETY: the caller has the list to itself; a node in a list is alive.
-        unsafe {
-            if !matches!(node.as_ref().action, Action::Notify(_)) {
-                return true;
-            }
-            list = node.as_ref().next();
-        }
-    }
-    false
-}
-
-/// # Safety
-/// The list is the caller's, and its callbacks take `outcome`.
-unsafe fn run_callbacks(mut list: *mut Node, outcome: *const ()) {
-    while let Some(node) = NonNull::new(list) {
-        // SAFETY: the caller has the list to itself, and its callbacks take `outcome`. `next` is read before
-        // the callback frees its node.
-        // its node.
-        unsafe {
-            list = node.as_ref().take_next();
-            if let Action::Callback(run) = node.as_ref().action {
-                run(node, outcome);
-            }
-        }
-    }
-}
-
-fn notify_all(mut list: *mut Node) {
-    let mut wakers = ptr::null_mut();
-    while let Some(node) = NonNull::new(list) {
-        // SAFETY: the whole list is ours, and a node stays alive until notified;
-        // `next` is read before.
-        unsafe {
-            list = node.as_ref().take_next();
-            match node.as_ref().action {
-                Action::Notify(notify) => notify(node),
-                Action::Wake(_) => {
-                    node.as_ref().set_next(wakers);
-                    wakers = node.as_ptr();
-                }
-                Action::Callback(_) => {}
-            }
-        }
-    }
-    while let Some(node) = NonNull::new(wakers) {
-        // SAFETY: the list of wakers is this thread's, and its nodes stay alive until notified; `next` is
-        // read before.
-        unsafe {
-            wakers = node.as_ref().take_next();
-            if let Action::Wake(wake) = node.as_ref().action {
-                wake(node);
-            }
-        }
     }
 }
