@@ -9,16 +9,15 @@
 //! | its worker died while it ran | finished with an error; pending if it may be repeated |
 //! | answered | finished |
 
+mod frontend;
+mod parts;
+
 use crate::error::TaskError;
 use crate::future::Future;
 use crate::id::{FutureId, PoolId};
 use crate::limit::Permit;
-use crate::process::channel::{Attachment, MappedSegment};
-use crate::process::codec::Bytes;
-use crate::process::contract::{
-    self, Argument, Definition, Kept, RemoteAnswer, RemoteCall, RemoteTask,
-};
-use crate::process::failure::Failure;
+use crate::process::channel::Attachment;
+use crate::process::contract::{Argument, Definition, Kept, RemoteCall, RemoteTask};
 use crate::process::function::Invoke;
 use crate::process::items::Span;
 use crate::process::options::TaskOptions;
@@ -29,60 +28,12 @@ use crate::recording::recorder;
 use crate::runtime::os::clock;
 use crate::task::header::Header;
 use crate::task::state::Advance;
-use crate::task::{Call, Outcome, Phase, TaskRef, panic};
-use std::io;
-use std::marker::PhantomData;
+use crate::task::{Phase, TaskRef};
+pub(crate) use frontend::Ending;
+use frontend::Frontend;
 use std::mem;
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-
-/// The outcome of a task, as it came.
-#[derive(Debug)]
-pub(crate) enum Ending<'a> {
-    /// A value, as bytes, and its out-of-band buffers.
-    Value(Bytes<'a>, Option<io::Result<MappedSegment>>),
-    /// The bytes of a [`Failure`].
-    Failure(Bytes<'a>),
-    Error(TaskError),
-}
-
-/// The call of a task that a worker process carries out.
-struct Remote<I>(PhantomData<I>);
-
-impl<I: Invoke> Call for Remote<I> {
-    type Output = I::Output;
-
-    fn call(self) -> Outcome<I::Output> {
-        Err(TaskError::Abandoned)
-    }
-
-    fn name() -> &'static str {
-        I::name()
-    }
-}
-
-/// The frontend that a task belongs to.
-#[derive(Clone, Copy)]
-enum Frontend {
-    Rust {
-        /// Writes an outcome of the future's type.
-        ///
-        /// # Safety
-        /// The future is this task's, and the caller has started or claimed it.
-        write: unsafe fn(&TaskRef, Ending<'_>),
-        name: fn() -> &'static str,
-        /// Whether making the value calls no foreign code.
-        is_plain: bool,
-    },
-    /// A task of another frontend, with the functions of its [`RemoteTask`].
-    Foreign {
-        answer: unsafe fn(NonNull<Header>, Range<u32>, RemoteAnswer<'_>) -> Kept,
-        settle: unsafe fn(NonNull<Header>),
-        is_abandoned: unsafe fn(NonNull<Header>) -> bool,
-        leave: unsafe fn(NonNull<Header>),
-    },
-}
 
 /// The outcome of an attempt to start a task before its dispatch.
 pub(crate) enum Start {
@@ -151,14 +102,10 @@ impl Task {
         argument: Vec<u8>,
         options: TaskOptions,
     ) -> (Self, Future<I::Output>) {
-        let (ours, handle) = TaskRef::pair(Remote::<I>(PhantomData), Some(pool));
+        let (face, ours, handle) = Frontend::rust::<I>(pool);
         let task = Self {
             future: ours,
-            face: Frontend::Rust {
-                write: write::<I>,
-                name: I::name,
-                is_plain: I::is_plain(),
-            },
+            face,
             function,
             definition: None,
             argument: Argument::Own(argument),
@@ -173,8 +120,7 @@ impl Task {
             sequence: 0,
             turn: 0,
         };
-        // SAFETY: the call's output is this type, and this is the task's only handle.
-        (task, unsafe { Future::new(handle) })
+        (task, handle)
     }
 
     /// Makes a task of another frontend.
@@ -185,12 +131,7 @@ impl Task {
         let place = call.definition.as_ref().map(|known| known.place);
         Self {
             future,
-            face: Frontend::Foreign {
-                answer: T::answer,
-                settle: T::settle,
-                is_abandoned: T::is_abandoned,
-                leave: T::leave,
-            },
+            face: Frontend::foreign::<T>(),
             function: u64::from(place.unwrap_or(Definition::PLACES))
                 | u64::from(call.tag & 15) << 12,
             definition: call.definition,
@@ -238,77 +179,6 @@ impl Task {
         }
     }
 
-    /// Returns the word of the frame's header that names the function, and the items of a span.
-    pub(crate) fn place(&self) -> u64 {
-        match &self.span {
-            None => self.function,
-            Some(span) => contract::pack(self.function, &span.items),
-        }
-    }
-
-    /// Returns the number of items of a part.
-    pub(crate) fn items(&self) -> u32 {
-        self.span
-            .as_ref()
-            .map_or(1, |span| span.items.end - span.items.start)
-    }
-
-    /// Returns the number of tasks that this task counts as: one for each item that may be by itself.
-    pub(crate) fn weight(&self) -> usize {
-        if self.is_of_items() {
-            self.items() as usize
-        } else {
-            1
-        }
-    }
-
-    /// Returns the range of the task's items. A tail becomes a span of the items that are there.
-    fn range(&mut self) -> Range<u32> {
-        let Some(span) = &mut self.span else {
-            return 0..1;
-        };
-        span.cut(u32::MAX);
-        span.items.clone()
-    }
-
-    /// Returns the number of items, if the task is a span.
-    pub(crate) fn span_items(&self) -> Option<u32> {
-        self.span.as_ref().map(|_| self.items())
-    }
-
-    /// Returns whether each item of the task has its own bytes.
-    pub(crate) fn is_of_items(&self) -> bool {
-        self.span.as_ref().is_some_and(|span| span.source.is_some())
-    }
-
-    /// Returns the number of items so far, if more may come.
-    pub(crate) fn growing(&self) -> Option<u32> {
-        let span = self.span.as_ref().filter(|span| span.is_tail)?;
-        span.source.as_ref()?.growing()
-    }
-
-    /// Returns an upper bound of the bytes of the task's argument.
-    pub(crate) fn most_bytes(&self) -> usize {
-        let source = self.span.as_ref().and_then(|span| span.source.as_ref());
-        source.map_or(self.argument.len(), |source| source.most_bytes())
-    }
-
-    /// Makes the task a part with at most `most` items, and fetches the part's bytes. Returns the rest.
-    pub(crate) fn cut(&mut self, most: u32) -> Option<Self> {
-        let span = self.span.as_mut()?;
-        let rest = span.cut(most);
-        if let Some(source) = &span.source {
-            self.argument = Argument::Own(source.bytes_of(&span.items));
-        }
-        rest.map(|rest| self.rest(rest))
-    }
-
-    /// Takes all items but the first few, which stay, out of a part.
-    pub(crate) fn split(&mut self, first: u32) -> Option<Self> {
-        let rest = self.span.as_mut()?.cut(first)?;
-        Some(self.rest(rest))
-    }
-
     /// Makes a task for other items. It has no bytes of them before it is cut.
     fn rest(&self, span: Span) -> Self {
         Self {
@@ -330,22 +200,6 @@ impl Task {
         }
     }
 
-    /// The place of the task in the order in which tasks start: that of its submission, and of its
-    /// first item in a span.
-    pub(crate) fn order(&self) -> (u64, u32) {
-        let first_item = self.span.as_ref().map_or(0, |span| span.items.start);
-        (self.sequence, first_item)
-    }
-
-    /// Takes the first items out of a span that was started; some items are left.
-    pub(crate) fn take_first(&mut self, items: u32) -> Option<Self> {
-        if items == 0 {
-            return None;
-        }
-        let rest = self.split(items)?;
-        Some(mem::replace(self, rest))
-    }
-
     pub(crate) fn id(&self) -> FutureId {
         self.future.id()
     }
@@ -356,18 +210,12 @@ impl Task {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        match self.face {
-            Frontend::Rust { name, .. } => name(),
-            Frontend::Foreign { .. } => "a call",
-        }
+        self.rust_name().unwrap_or("a call")
     }
 
     /// Returns the name of the function of a task of the Rust frontend.
     pub(crate) fn rust_name(&self) -> Option<&'static str> {
-        match self.face {
-            Frontend::Rust { name, .. } => Some(name()),
-            Frontend::Foreign { .. } => None,
-        }
+        self.face.rust_name()
     }
 
     /// Returns the number of bytes of the call.
@@ -381,17 +229,13 @@ impl Task {
 
     /// Returns whether any thread may make the value of the answer, as that calls no foreign code.
     pub(crate) fn is_plain(&self) -> bool {
-        match self.face {
-            Frontend::Rust { is_plain, .. } => is_plain,
-            // As promised; see `RemoteTask`.
-            Frontend::Foreign { .. } => true,
-        }
+        self.face.is_plain()
     }
 
-    /// Gives the task up, as the pool does not accept it. In other frontends, the caller decides about the
+    /// Gives the task up, as the pool does not accept it. In some frontends, the caller decides about the
     /// future.
     pub(crate) fn decline(mut self) {
-        if matches!(self.face, Frontend::Foreign { .. }) {
+        if self.face.completes_declined() {
             self.left = Left::Nothing;
         }
     }
@@ -399,38 +243,31 @@ impl Task {
     /// Releases the task's `max_pending` permit, as the task is dispatched.
     pub(crate) fn leave(&mut self) {
         self.permit = None;
-        if let (true, Frontend::Foreign { leave, .. }) = (self.has_place, self.face) {
+        if self.has_place {
             self.has_place = false;
-            // SAFETY: the future is of this frontend.
-            unsafe { leave(self.future.address()) };
+            // SAFETY: the future is this task's.
+            unsafe { self.face.leave(&self.future) };
         }
     }
 
     /// Moves the task from pending to running, unless it was cancelled.
     pub(crate) fn start(&mut self) -> Start {
-        match (&mut self.span, self.face) {
-            (
-                Some(Span {
-                    has_begun: true, ..
-                }),
-                Frontend::Foreign { is_abandoned, .. },
-            ) => {
-                // SAFETY: the future is of this frontend.
-                if unsafe { is_abandoned(self.future.address()) } {
-                    Start::Abandoned
-                } else {
-                    Start::Started
-                }
-            }
-            // SAFETY: a pool begins its tasks, which it was given to carry out.
-            (span, _) if unsafe { self.future.state().start() } => {
-                if let Some(span) = span {
-                    span.has_begun = true;
-                }
+        if self.is_part() {
+            // SAFETY: the future is this task's.
+            return if unsafe { self.face.is_abandoned(&self.future) } {
+                Start::Abandoned
+            } else {
                 Start::Started
-            }
-            _ => Start::Cancelled,
+            };
         }
+        // SAFETY: a pool begins its tasks, which it was given to carry out.
+        if !unsafe { self.future.state().start() } {
+            return Start::Cancelled;
+        }
+        if let Some(span) = &mut self.span {
+            span.has_begun = true;
+        }
+        Start::Started
     }
 
     /// Moves the task from running to pending, as the worker that it was dispatched to has not begun it.
@@ -446,8 +283,7 @@ impl Task {
                 .state()
                 .advance(&[Phase::Running], Phase::Pending, true)
         };
-        // In other frontends, any thread may set an outcome.
-        debug_assert!(went == Advance::Done || matches!(self.face, Frontend::Foreign { .. }));
+        debug_assert!(went == Advance::Done || self.face.has_other_setters());
     }
 
     /// Returns whether the task was cancelled.
@@ -470,12 +306,7 @@ impl Task {
     /// [`finish`](Self::finish).
     pub(crate) fn into_cancelled(mut self) -> Option<Self> {
         self.left = Left::Notice;
-        matches!(self.face, Frontend::Foreign { .. }).then_some(self)
-    }
-
-    /// Returns whether the task belongs to a span that was started, by this part or another.
-    fn is_part(&self) -> bool {
-        self.span.as_ref().is_some_and(|span| span.has_begun)
+        self.face.notices_cancellation().then_some(self)
     }
 
     /// Cancels the task if it is pending, and the rest of a span.
@@ -489,50 +320,51 @@ impl Task {
 
     /// Ends a task that was started. If the task has no callbacks, that is all, and foreign code runs only to
     /// make the value. Otherwise returns the task for [`finish`](Self::finish).
-    pub(crate) fn end(mut self, ending: Ending<'_>) -> Option<Self> {
-        match self.face {
-            // SAFETY: it was started by the pool, which ends it once: `self` is gone or only
-            // finished afterwards.
-            Frontend::Rust { write, .. } => unsafe {
-                write(&self.future, ending);
-                self.left = Left::Publish;
-                if !self.future.state().finish_uncalled() {
-                    return Some(self);
-                }
-                self.note_end();
-                None
-            },
-            Frontend::Foreign { answer, .. } => {
-                let is_span = self.span.is_some();
-                let items = self.range();
-                let remote = match ending {
-                    Ending::Value(bytes, attachment) => RemoteAnswer::Value {
-                        bytes: bytes.into_cow(),
-                        attachment,
-                    },
-                    Ending::Failure(bytes) => RemoteAnswer::Failure(bytes.into_cow()),
-                    Ending::Error(error) => RemoteAnswer::Error(error),
-                };
-                self.left = Left::Nothing;
-                if !is_span && !claim(&self.future) {
-                    // Another thread has set an outcome.
-                    return None;
-                }
-                // SAFETY: started by the pool, and claimed if it is no span.
-                match unsafe { answer(self.future.address(), items, remote) } {
-                    Kept::Partly => return None,
-                    Kept::ToSettle => {
-                        self.left = Left::Settle;
-                        return Some(self);
-                    }
-                    Kept::Whole if is_span && !claim(&self.future) => return None,
-                    Kept::Whole => {}
-                }
-                self.left = Left::Publish;
-                // SAFETY: claimed, and the outcome is written.
-                (!unsafe { self.future.finish_quietly() }).then_some(self)
+    pub(crate) fn end(self, ending: Ending<'_>) -> Option<Self> {
+        if self.face.has_other_setters() {
+            self.end_claimed(ending)
+        } else {
+            self.end_unclaimed(ending)
+        }
+    }
+
+    /// Ends a task whose outcome only the pool sets.
+    fn end_unclaimed(mut self, ending: Ending<'_>) -> Option<Self> {
+        // SAFETY: it was started by the pool, which ends it once: `self` is gone or only
+        // finished afterwards.
+        unsafe {
+            self.face.answer(&self.future, 0..1, ending);
+            self.left = Left::Publish;
+            if !self.future.state().finish_uncalled() {
+                return Some(self);
             }
         }
+        self.note_end();
+        None
+    }
+
+    /// Ends a task, or a part of a span, whose outcome other code may set.
+    fn end_claimed(mut self, ending: Ending<'_>) -> Option<Self> {
+        let is_span = self.span.is_some();
+        let items = self.range();
+        self.left = Left::Nothing;
+        if !is_span && !claim(&self.future) {
+            // Another thread has set an outcome.
+            return None;
+        }
+        // SAFETY: started by the pool, and claimed if it is no span.
+        match unsafe { self.face.answer(&self.future, items, ending) } {
+            Kept::Partly => return None,
+            Kept::ToSettle => {
+                self.left = Left::Settle;
+                return Some(self);
+            }
+            Kept::Whole if is_span && !claim(&self.future) => return None,
+            Kept::Whole => {}
+        }
+        self.left = Left::Publish;
+        // SAFETY: claimed, and the outcome is written.
+        (!unsafe { self.future.finish_quietly() }).then_some(self)
     }
 
     /// Runs the callbacks and wakes the waiters of a task that [`end`](Self::end) has returned.
@@ -607,37 +439,27 @@ impl Drop for Task {
                 unsafe { self.future.finish() };
                 self.note_end();
             }
-            Left::Settle => {
-                if let Frontend::Foreign { settle, .. } = self.face {
-                    // SAFETY: the future is of this frontend.
-                    unsafe { settle(self.future.address()) };
-                }
-            }
+            // SAFETY: the future is this task's.
+            Left::Settle => unsafe { self.face.settle(&self.future) },
             // The parts of a span are its own to end, and their error is kept, too.
             Left::All if self.is_part() => {
-                let (items, error) = (self.range(), RemoteAnswer::Error(TaskError::Abandoned));
-                if let Frontend::Foreign { answer, .. } = self.face {
-                    // SAFETY: a part of a span that was started, which is ended once: now.
-                    // Claimed, if it is complete by that.
-                    unsafe {
-                        let kept = answer(self.future.address(), items, error);
-                        if kept == Kept::Whole && claim(&self.future) {
-                            self.future.finish();
-                        }
+                let items = self.range();
+                // SAFETY: a part of a span that was started, which is ended once: now.
+                // Claimed, if it is complete by that.
+                unsafe {
+                    let error = Ending::Error(TaskError::Abandoned);
+                    let kept = self.face.answer(&self.future, items, error);
+                    if kept == Kept::Whole && claim(&self.future) {
+                        self.future.finish();
                     }
                 }
             }
             Left::All if claim(&self.future) => {
-                let error = TaskError::Abandoned;
+                let items = self.range();
                 // SAFETY: just claimed.
                 unsafe {
-                    match self.face {
-                        Frontend::Rust { write, .. } => write(&self.future, Ending::Error(error)),
-                        Frontend::Foreign { answer, .. } => {
-                            let (items, error) = (self.range(), RemoteAnswer::Error(error));
-                            answer(self.future.address(), items, error);
-                        }
-                    }
+                    let error = Ending::Error(TaskError::Abandoned);
+                    self.face.answer(&self.future, items, error);
                     self.future.finish();
                 }
                 self.note_end();
@@ -645,19 +467,6 @@ impl Drop for Task {
             _ => {}
         }
     }
-}
-
-/// # Safety
-/// The task is a `Remote<I>`, and the caller has started or claimed it.
-unsafe fn write<I: Invoke>(task: &TaskRef, ending: Ending<'_>) {
-    let outcome = match ending {
-        Ending::Value(bytes, _) => panic::catch(|| I::receive(bytes))
-            .unwrap_or_else(|panic| Err(TaskError::Panicked(panic))),
-        Ending::Failure(bytes) => Err(Failure::decode(bytes.as_slice())),
-        Ending::Error(error) => Err(error),
-    };
-    // SAFETY: the task is a `Remote<I>`, whose call needs no drop, and the caller has started or claimed it.
-    unsafe { task.write_outcome::<Remote<I>>(outcome) };
 }
 
 impl std::fmt::Debug for Task {
