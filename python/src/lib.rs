@@ -1,5 +1,4 @@
-//! The native module of the Python package `concurrent_futures`: Python objects around the engine of the crate
-//! `concurrent-futures`.
+//! The native module of the Python package `concurrent_futures`: Python objects around the engine.
 //!
 //! # Rules for threads
 //! - Only attached threads read and write references to Python objects. A thread that waits is detached. The

@@ -1,5 +1,4 @@
-//! The interpreter and its standard library: attaching, waiting, signals, and the objects that the module
-//! takes from Python.
+//! The interpreter and its standard library: attaching, waiting, signals, and objects that come from Python.
 
 pub(crate) mod aside;
 pub(crate) mod attach;

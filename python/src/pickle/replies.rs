@@ -20,7 +20,7 @@
 //! are to be unpickled on arrival ([`is_plain`]).
 
 use crate::interp::stdlib;
-use crate::pickle::calls::Pickling;
+use crate::pickle::objects::Pickling;
 use crate::pickle::unpickling;
 use crate::pickle::values::{
     self, SHORT, append_atom, append_container, append_counted, counted, garbled,

@@ -10,7 +10,8 @@ use crate::interp::turns::{checkpoint, checkpoint_at_ticks};
 use crate::pickle::buffers;
 use crate::pickle::by_name::is_interrupt;
 use crate::pickle::callee::Callee;
-use crate::pickle::calls::{AS_ONE, Pickling, Tag};
+use crate::pickle::calls::{AS_ONE, Tag};
+use crate::pickle::objects::Pickling;
 use crate::pickle::replies::{self, Appended, Item};
 use crate::pickle::unpickling::loads;
 use concurrent_futures::engine::{

@@ -1,5 +1,6 @@
-//! Loom models of the state machine and of the ready list: every interleaving of a few threads, under the
-//! language's weak memory.
+//! Loom models of the state machine and of the ready list.
+//!
+//! Each model runs every interleaving of a few threads, under the language's weak memory.
 
 use crate::error::TaskError;
 use crate::future::blocking::{NEVER, wait_parked};

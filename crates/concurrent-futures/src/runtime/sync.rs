@@ -1,5 +1,6 @@
-//! The primitives that the protocols are built on: the standard library's, or
-//! loom's when the models are checked (`--cfg loom_models`).
+//! The primitives that the protocols are built on: the standard library's, or loom's in models.
+//!
+//! Models are checked with `--cfg loom_models`.
 
 #![forbid(unsafe_code)]
 

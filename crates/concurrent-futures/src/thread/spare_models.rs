@@ -1,5 +1,6 @@
-//! Loom models of pools whose tasks wait for their own tasks: the pool, its workers and the detector as they
-//! run, with threads of loom's.
+//! Loom models of pools whose tasks wait for tasks of the same pool.
+//!
+//! The pool, its workers and the detector are those that run; the threads are loom's.
 
 use crate::error::{BrokenExecutor, TaskError};
 use crate::future::Future;

@@ -1,5 +1,4 @@
-//! The channel between the supervisor and one worker: two byte streams in shared memory, and a socket that
-//! carries wake-ups.
+//! The channel between a pool and one worker: two byte streams in shared memory, and a socket for wake-ups.
 //!
 //! | file | holds |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What differs between the tasks of the frontends: functions that know the future's type, and policies.
+//! The differences between the tasks of the frontends: functions that know the future's type, and policies.
 
 use crate::error::TaskError;
 use crate::future::Future;
