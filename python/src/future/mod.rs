@@ -9,5 +9,6 @@ pub(crate) mod observers;
 pub(crate) mod outcome;
 pub(crate) mod plain;
 pub(crate) mod remote;
+mod reply;
 mod set_table;
 pub(crate) mod wait;

@@ -20,22 +20,17 @@
 use crate::future::object::Future;
 use crate::future::observers::Observers;
 use crate::future::plain;
+use crate::future::reply::{Content, Held, Message, Parts, message, shared};
 use crate::interp::jobs::{Job, Settled};
 use crate::interp::process_errors;
 use crate::interp::room::Taken;
 use crate::interp::signals::cannot_be_told;
 use crate::pickle::{buffers, replies, unpickling};
-use concurrent_futures::TaskError;
-use concurrent_futures::engine::{
-    Kept, MappedSegment, Permit, Phase, PoolId, RemoteAnswer, TaskRef,
-};
+use concurrent_futures::engine::{Kept, Permit, Phase, PoolId, RemoteAnswer, TaskRef};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::io;
 use std::mem;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -87,65 +82,6 @@ pub(crate) struct Remote {
     /// A future that is finished when there is a result for an item of a span. Its lock is taken after that
     /// of the content.
     milestone: Mutex<Option<(u32, TaskRef)>>,
-}
-
-/// The content of a reply.
-#[derive(Clone)]
-enum Content {
-    /// No reply, or other code has set an outcome.
-    Nothing,
-    Value(Message),
-    Failure(Bytes),
-    Error(TaskError),
-    /// The worker has sent the reply, but it could not be received as a whole.
-    Lost(Arc<io::Error>),
-    /// An exception that was raised in this process.
-    Raised(Arc<PyErr>),
-    /// The replies for parts of a span.
-    Parts(Parts),
-    /// The content was moved to where futures have their outcome.
-    Opened,
-}
-
-/// The bytes of a reply, and its out-of-band buffers.
-#[derive(Clone)]
-struct Message {
-    bytes: Bytes,
-    attachment: Option<Arc<MappedSegment>>,
-}
-
-/// The replies for the items of a span.
-#[derive(Clone, Default)]
-struct Parts {
-    missing: u32,
-    /// The results, by the first of their items.
-    results: BTreeMap<u32, Held>,
-    /// The reasons why some items have no results.
-    errors: Vec<(Range<u32>, Content)>,
-}
-
-/// The results of some items of a span.
-#[derive(Clone)]
-enum Held {
-    /// Plain results, and the offset of their bytes.
-    Bytes(Message, usize),
-    /// This many results, which are to be opened on arrival.
-    Unopened(Message, u32),
-    Objects(Arc<[Py<PyAny>]>),
-}
-
-impl Parts {
-    /// Returns whether an item has something that can be taken.
-    fn has(&self, item: u32) -> bool {
-        let is_open = |held: &Held| !matches!(held, Held::Unopened(..));
-        self.results.get(&item).is_some_and(is_open) || self.error(item).is_some()
-    }
-
-    fn error(&self, item: u32) -> Option<&Content> {
-        let mut errors = self.errors.iter();
-        let (_, error) = errors.find(|(items, _)| items.contains(&item))?;
-        Some(error)
-    }
 }
 
 /// The results for an item of a span and those behind it, or why there are none.
@@ -300,7 +236,9 @@ impl Remote {
                 return self.after_part(content);
             }
             (Content::Parts(parts), answer) => {
-                self.keep_part(parts, items, answer);
+                if parts.keep(items, answer) {
+                    self.failed.store(true, Ordering::Relaxed);
+                }
                 return self.after_part(content);
             }
             (content, RemoteAnswer::Value { bytes, attachment }) => {
@@ -403,25 +341,6 @@ impl Remote {
         let kept = self.after_part(content);
         drop(message);
         kept == Kept::Whole
-    }
-
-    /// Keeps a reply for some items of a span. Returns whether it was the last reply.
-    fn keep_part(&self, parts: &mut Parts, items: Range<u32>, answer: RemoteAnswer<'_>) {
-        parts.missing = parts.missing.saturating_sub(items.end - items.start);
-        let error = match answer {
-            RemoteAnswer::Value { bytes, attachment } => match message(bytes, attachment) {
-                Ok(message) => {
-                    let held = Held::Bytes(message, 0);
-                    parts.results.insert(items.start, held);
-                    return;
-                }
-                Err(error) => Content::Lost(Arc::new(error)),
-            },
-            RemoteAnswer::Failure(bytes) => Content::Failure(shared(bytes)),
-            RemoteAnswer::Error(error) => Content::Error(error),
-        };
-        self.failed.store(true, Ordering::Relaxed);
-        parts.errors.push((items, error));
     }
 
     /// Returns the milestone, if its item has a reply.
@@ -568,67 +487,6 @@ fn reach(milestone: &TaskRef) {
     unsafe {
         if milestone.state().claim().is_ok() {
             milestone.finish_quietly();
-        }
-    }
-}
-
-fn message(
-    bytes: Cow<'_, [u8]>,
-    attachment: Option<io::Result<MappedSegment>>,
-) -> io::Result<Message> {
-    let attachment = attachment.transpose()?.map(Arc::new);
-    let bytes = shared(bytes);
-    Ok(Message { bytes, attachment })
-}
-
-fn shared(bytes: Cow<'_, [u8]>) -> Bytes {
-    match bytes {
-        Cow::Borrowed(bytes) => match Tiny::of(bytes) {
-            Some(tiny) => Bytes::Tiny(tiny),
-            None => Bytes::Short(Arc::from(bytes)),
-        },
-        Cow::Owned(bytes) => Bytes::Long(Arc::new(bytes)),
-    }
-}
-
-/// Bytes that several threads may be reading.
-#[derive(Clone)]
-enum Bytes {
-    Tiny(Tiny),
-    Short(Arc<[u8]>),
-    /// The bytes stay where they were received.
-    Long(Arc<Vec<u8>>),
-}
-
-/// A few bytes, as many as a number takes. One thread would allocate memory for them, and another would free
-/// it.
-#[derive(Clone, Copy)]
-struct Tiny {
-    length: u8,
-    bytes: [u8; Self::MOST],
-}
-
-impl Tiny {
-    const MOST: usize = 14;
-
-    fn of(bytes: &[u8]) -> Option<Self> {
-        let mut tiny = [0; Self::MOST];
-        tiny.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        Some(Self {
-            length: u8::try_from(bytes.len()).ok()?,
-            bytes: tiny,
-        })
-    }
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Tiny(Tiny { length, bytes }) => &bytes[..usize::from(*length)],
-            Self::Short(bytes) => bytes,
-            Self::Long(bytes) => bytes,
         }
     }
 }
