@@ -59,9 +59,11 @@ class Task:
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 
 
-def run(channel: "Descriptor", life: "Descriptor", task: "Task") -> None:
-    """Run a worker."""
-    _engine.live_no_longer_than(life.fd)
+def run(
+    channel: "Descriptor", life: "Descriptor", task: "Task", forker: "int | None" = None
+) -> None:
+    """Run a worker. ``forker`` is the id of the process that has forked this one, if one has."""
+    _engine.live_no_longer_than(life.fd, forker)
     os.close(life.fd)
     if task.installed:
         from concurrent_futures._install import install

@@ -87,6 +87,7 @@ class Workers:
         self._job_threads: set[threading.Thread] = set()
         method = _start_method(context)
         self._is_served = method == "forkserver"
+        self._is_forked = method == "fork"
         #: Starts a process.
         self._start: Callable[[Any], None] = methodcaller("start")
         if method == "fork":
@@ -114,6 +115,7 @@ class Workers:
                 _worker.Descriptor(channel),
                 _worker.Descriptor(_engine.life_of_this_process()),
                 task,
+                os.getpid() if self._is_forked else None,
             ),
         )
         if self._is_served:

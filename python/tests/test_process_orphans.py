@@ -1,5 +1,6 @@
 """Tests that nothing is left of a program that was killed, and that Ctrl-C is reported once."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -9,6 +10,7 @@ import termios
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -78,6 +80,119 @@ if __name__ == "__main__":
         eventually(lambda: is_gone(worker))
     finally:
         kill_group(process)
+
+
+STARTS = """
+import multiprocessing, os, pathlib, sys, time
+
+METHOD, STEP, FOLDER = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+
+def hold():
+    unfinished = FOLDER / f"reached-{os.getpid()}"
+    unfinished.write_text(str(os.getpid()))
+    unfinished.rename(FOLDER / "reached")
+    while not (FOLDER / "open").exists():
+        time.sleep(0.001)
+
+class Held:
+    def __reduce__(self):
+        return hold, ()
+
+def begin(held):
+    (FOLDER / "begun").touch()
+    time.sleep(1000)
+
+if __name__ == "__mp_main__" and STEP == "main":
+    hold()
+
+if __name__ == "__main__":
+    if STEP == "fork":
+        os.register_at_fork(after_in_child=hold)
+    context = multiprocessing.get_context(METHOD)
+    held = Held() if STEP == "arguments" else None
+    pool = futures.ProcessPoolExecutor(2, context, begin, (held,))
+    pool.submit(abs, -1).result()
+"""
+
+
+def others(group: int) -> list[int]:
+    """Return the processes of a group that are no zombies."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] not in "ZX":
+                found.append(int(path.parent.name))
+    return found
+
+
+def starting(tmp_path: Path, library: ModuleType, method: str, step: str, backend: str) -> Any:
+    """Starts a program that starts a worker."""
+    path = write(tmp_path, "program.py", STARTS, library)
+    return subprocess.Popen(
+        [sys.executable, str(path), method, step, str(tmp_path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**environment(), "CONCURRENT_FUTURES_BACKEND": backend},
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("backend", ["auto", "portable"])
+@pytest.mark.parametrize(
+    ("method", "step"),
+    [
+        ("fork", "fork"),
+        ("forkserver", "main"),
+        ("forkserver", "arguments"),
+        ("spawn", "main"),
+        ("spawn", "arguments"),
+    ],
+)
+def test_a_worker_that_starts_after_its_parents_death_begins_nothing(
+    package: ModuleType, tmp_path: Path, method: str, step: str, backend: str
+) -> None:
+    process = starting(tmp_path, package, method, step, backend)
+    try:
+        eventually((tmp_path / "reached").exists)
+        process.kill()
+        process.wait()
+        assert not is_gone(int((tmp_path / "reached").read_text()))
+        (tmp_path / "open").touch()
+        # All holders of the output have ended then.
+        output, _ = process.communicate(timeout=LIMIT)
+        eventually(lambda: not others(process.pid))
+    finally:
+        kill_group(process)
+    assert output == ""
+    assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("backend", ["auto", "portable"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_parent_that_is_killed_at_any_moment_of_a_start_leaves_no_process(
+    package: ModuleType, tmp_path: Path, method: str, backend: str
+) -> None:
+    whole = 0.0
+    for part in range(9):
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        start = time.monotonic()
+        process = starting(folder, package, method, "none", backend)
+        try:
+            if part == 0:
+                # The time that a start takes here.
+                eventually((folder / "begun").exists)
+                whole = time.monotonic() - start
+            else:
+                time.sleep(whole * part / 8)
+            process.kill()
+            process.wait()
+            eventually(lambda group=process.pid: not others(group))  # type: ignore[misc]
+        finally:
+            kill_group(process)
 
 
 class Terminal:

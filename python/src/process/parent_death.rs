@@ -76,12 +76,14 @@ pub(crate) fn life_of_this_process() -> PyResult<i32> {
     Ok(life.reading.as_raw_fd())
 }
 
-/// Kills this process when the owner of the pipe exits.
+/// Kills this process when the owner of the pipe exits. `forker` is the owner's number, if the owner has forked this
+/// process.
 #[pyfunction]
-pub(crate) fn live_no_longer_than(pipe: i32) -> PyResult<()> {
+#[pyo3(signature = (pipe, forker = None))]
+pub(crate) fn live_no_longer_than(pipe: i32, forker: Option<i32>) -> PyResult<()> {
     // SAFETY: the pipe is open while this runs: the caller has it.
     let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
-    let kept = end_with_pipe(pipe).map_err(|error| os_error(&error))?;
+    let kept = end_with_pipe(pipe, forker).map_err(|error| os_error(&error))?;
     // It is open as long as the process.
     mem::forget(kept);
     Ok(())

@@ -8,6 +8,8 @@
 mod common;
 #[cfg(target_os = "linux")]
 mod programs;
+#[cfg(target_os = "linux")]
+mod starts;
 
 fn main() {
     #[cfg(target_os = "linux")]

@@ -2,6 +2,7 @@
 
 use crate::common::process::{Gate, exists, hold, is_alive};
 use crate::common::{LONG, eventually};
+use crate::starts;
 use concurrent_futures::{BuildError, ProcessPoolExecutor, StartMethod, TaskError};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::error::Error;
@@ -19,8 +20,10 @@ pub(crate) fn main() {
     if name.as_deref() == Some("forgot") {
         return forgot();
     }
+    starts::be_late();
     concurrent_futures::init();
     match name.as_deref() {
+        Some("starts") => starts::parent(&arguments.collect::<Vec<_>>()),
         Some("parent") => parent(&arguments.collect::<Vec<_>>()),
         Some("deleted") => deleted(),
         Some("replaced") => replaced(),
@@ -36,7 +39,7 @@ pub(crate) fn main() {
 }
 
 fn tests() {
-    let tests: [(&str, fn()); 14] = [
+    let tests: [(&str, fn()); 16] = [
         (
             "no_worker_outlives_a_killed_parent",
             no_worker_outlives_a_killed_parent,
@@ -84,6 +87,14 @@ fn tests() {
             "a_closed_standard_input_does_no_harm",
             a_closed_standard_input_does_no_harm,
         ),
+        (
+            "a_worker_that_starts_after_its_parents_death_begins_nothing",
+            starts::a_worker_that_starts_after_its_parents_death_begins_nothing,
+        ),
+        (
+            "a_parent_that_is_killed_at_any_moment_of_a_start_leaves_nothing",
+            starts::a_parent_that_is_killed_at_any_moment_of_a_start_leaves_nothing,
+        ),
     ];
     println!("\nrunning {} tests", tests.len());
     for (name, test) in tests {
@@ -96,11 +107,11 @@ fn tests() {
     );
 }
 
-fn own_path() -> PathBuf {
+pub(crate) fn own_path() -> PathBuf {
     std::env::current_exe().unwrap()
 }
 
-fn program(path: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn program(path: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(path);
     command.arg("program").args(arguments).stdin(Stdio::null());
     command
@@ -473,7 +484,7 @@ fn square(n: u32) -> u32 {
 }
 
 /// Returns when the supervisor of a pool has nothing to do: then it has all that it needs.
-fn until_supervisor_sleeps() {
+pub(crate) fn until_supervisor_sleeps() {
     let sleeps = || {
         let threads = fs::read_dir("/proc/self/task").unwrap();
         threads.flatten().any(|thread| {

@@ -29,13 +29,13 @@
 
 use crate::process::worker;
 use crate::runtime::os::fork::{Forked, fork};
-use crate::runtime::os::parent_death::Life;
+use crate::runtime::os::parent_death::{Forker, Life};
 use crate::runtime::os::poll::poll;
 use crate::runtime::os::process::{CHECK, Exit, Handle, Pid};
 use crate::runtime::os::socket::{Packet, Socket};
 use crate::runtime::os::{Errno, posix_signals};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process;
 
 /// Serves the supervisor at the other end, then ends the process.
@@ -44,16 +44,18 @@ pub(crate) fn serve(socket: Socket) -> ! {
     // A worker has nothing to do with the fork server's socket.
     drop(socket);
     match worker {
-        Ok(Some((worker, parent))) => worker::run(&worker, parent),
+        Ok(Some((worker, forker))) => worker::run(&worker, Some(&forker)),
         Ok(None) => process::exit(0),
         Err(_) => process::exit(70),
     }
 }
 
-/// Serves requests until the end. In a worker that it forks, returns the worker's socket, and the descriptor that ends
-/// with the fork server.
-fn serve_until_end(socket: &Socket) -> io::Result<Option<(Socket, Option<OwnedFd>)>> {
-    let life = Life::begin()?;
+/// Serves requests until the end. In a worker that it forks, returns the worker's socket, and the fork server as the
+/// worker knows it.
+fn serve_until_end(socket: &Socket) -> io::Result<Option<(Socket, Forker)>> {
+    let Some(life) = Life::begin(socket.as_fd())? else {
+        return Ok(None);
+    };
     posix_signals::leave_interrupts_to_parent();
     let mut workers: Vec<Worker> = Vec::new();
     loop {

@@ -23,6 +23,7 @@ use crate::process::worker::partial_reply::PartialReply;
 use crate::runtime::crew::{Crew, Single};
 use crate::runtime::os::clock;
 use crate::runtime::os::image::{Identity, image};
+use crate::runtime::os::parent_death::Forker;
 use crate::runtime::os::shared::Shared;
 use crate::runtime::os::socket::{Packet, Socket};
 use crate::runtime::os::{Errno, fallback, fork, limits, parent_death, posix_signals};
@@ -33,7 +34,7 @@ use crate::task::panic;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,12 +62,12 @@ pub(crate) enum Trouble {
     System(#[from] io::Error),
 }
 
-/// Works for the supervisor at the other end, then ends the process: also when `parent` comes to its end.
-pub(crate) fn run(socket: &Socket, parent: Option<OwnedFd>) -> ! {
+/// Works for the supervisor at the other end, then ends the process: also when the process that has forked it ends.
+pub(crate) fn run(socket: &Socket, forker: Option<&Forker>) -> ! {
     // The exit code of a worker that cannot go on, which is no task's doing.
     const TROUBLE: i32 = 70;
     let crew: Arc<dyn Crew> = Arc::new(Single::new());
-    let ended = Worker::new(PoolId::next(), &crew, None).enter(|| serve(socket, parent));
+    let ended = Worker::new(PoolId::next(), &crew, None).enter(|| serve(socket, forker));
     match ended {
         Ok(()) | Err(Trouble::Alone) => process::exit(0),
         Err(trouble) => {
@@ -106,11 +107,10 @@ pub(crate) fn refuse(socket: &Socket, why: &str) -> io::Result<()> {
     socket.send(&Refusal(why.to_owned()).encode(), None)
 }
 
-fn serve(socket: &Socket, parent: Option<OwnedFd>) -> Result<(), Trouble> {
-    let mut ends = vec![socket.as_fd()];
-    ends.extend(parent.as_ref().map(AsFd::as_fd));
-    parent_death::end_with_parent(&ends)?;
-    drop(parent);
+fn serve(socket: &Socket, forker: Option<&Forker>) -> Result<(), Trouble> {
+    if !parent_death::end_with_parent(&[socket.as_fd()], forker)? {
+        return Err(Trouble::Alone);
+    }
     let memory = open(socket, image()?.identity())?;
     posix_signals::leave_interrupts_to_parent();
     forks::watch_forks();

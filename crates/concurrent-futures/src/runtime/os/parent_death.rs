@@ -9,12 +9,19 @@
 //! The other ends belong to the parent alone, and their end is the parent's. The process that forks workers has one
 //! thread, which reads from its socket between forks, and so notices the end by itself. The process has a [`Life`], whose
 //! end is that of its workers.
+//!
+//! # A parent that ends while a worker starts
+//! No system tells a process of an end that came before the process has asked. So each process looks once after it has
+//! asked: whether its sockets and pipes have ended, and whether its parent is another process now. A worker that starts
+//! without a parent ends before it runs any code of a program. The initializer may be there already, or a call that takes
+//! forever.
 
 use crate::runtime::os::backend;
 use crate::runtime::os::descriptors;
 #[cfg(target_os = "linux")]
 use crate::runtime::os::fallback::{self, Job};
-use crate::runtime::os::poll::wait_for_end;
+use crate::runtime::os::poll::{has_end, wait_for_end};
+use crate::runtime::os::process::Pid;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,35 +41,66 @@ fn ask_system() -> bool {
     false
 }
 
-/// Kills this process when its parent ends, which has the other ends of these descriptors.
+/// Kills this process when its parent ends, which has the other ends of these descriptors. Returns false if the parent
+/// has ended before.
 ///
 /// # Errors
 /// When there can be no thread for it.
-pub(crate) fn end_with_parent(ends: &[BorrowedFd<'_>]) -> io::Result<()> {
-    if ask_system() {
-        return Ok(());
+pub(crate) fn end_with_parent(
+    ends: &[BorrowedFd<'_>],
+    forker: Option<&Forker>,
+) -> io::Result<bool> {
+    let by_system = ask_system();
+    let pipe = forker.and_then(|forker| forker.pipe.as_ref());
+    let ends: Vec<BorrowedFd<'_>> = ends.iter().copied().chain(pipe.map(AsFd::as_fd)).collect();
+    if has_end(&ends) || forker.is_some_and(|forker| !is_parent(forker.pid)) {
+        return Ok(false);
     }
-    let ends: io::Result<Vec<OwnedFd>> = ends.iter().map(BorrowedFd::try_clone_to_owned).collect();
-    watch(ends?)
+    if !by_system {
+        let ends: io::Result<Vec<OwnedFd>> =
+            ends.iter().map(BorrowedFd::try_clone_to_owned).collect();
+        watch(ends?)?;
+    }
+    Ok(true)
 }
 
 /// Kills this process when the owner of a pipe ends, which never writes to the pipe. Returns a descriptor that must stay
 /// open for that, if there is one.
 ///
+/// `forker` is the number of the owner if it has forked this process. Other forks of the owner may have the pipe for a
+/// moment, so that its end comes later than the owner's.
+///
 /// # Errors
 /// When there can be no thread for it.
-pub fn end_with_pipe(pipe: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+pub fn end_with_pipe(pipe: BorrowedFd<'_>, forker: Option<i32>) -> io::Result<Option<OwnedFd>> {
     // The choice of the pool is known only later: both read the same environment.
     let _ = backend::choose();
     #[cfg(target_os = "linux")]
     if !backend::is_portable() {
         match ask_for_signal(pipe) {
-            Ok(own) => return Ok(Some(own)),
+            Ok(own) => {
+                end_without(pipe, forker);
+                return Ok(Some(own));
+            }
             Err(error) => fallback::note(Job::ParentDeath, &error),
         }
     }
+    end_without(pipe, forker);
     watch(vec![pipe.try_clone_to_owned()?])?;
     Ok(None)
+}
+
+/// Ends this process if the owner of the pipe has ended before.
+fn end_without(pipe: BorrowedFd<'_>, forker: Option<i32>) {
+    let pid = forker.and_then(Pid::from_raw);
+    if has_end(&[pipe]) || pid.is_some_and(|pid| !is_parent(pid)) {
+        end();
+    }
+}
+
+/// Returns whether a process is the parent of this one. A process that has forked this one is its parent until its end.
+fn is_parent(pid: Pid) -> bool {
+    rustix::process::getppid() == Some(pid)
 }
 
 /// Asks the system to send a signal to this process when the pipe comes to its end. Opens the pipe anew, by its name in
@@ -85,10 +123,6 @@ fn ask_for_signal(pipe: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     };
     if !set {
         return Err(io::Error::last_os_error());
-    }
-    // It may have ended before.
-    if matches!(rustix::io::read(&own, &mut [0; 1]), Ok(0)) {
-        end();
     }
     Ok(own)
 }
@@ -113,29 +147,50 @@ fn watch(ends: Vec<OwnedFd>) -> io::Result<()> {
     started.map(drop)
 }
 
-/// The end of a process that forks workers, as far as the system does not see to it.
+/// The life of a process that forks workers: the workers end with it.
 #[derive(Debug)]
-pub(crate) struct Life(Option<(OwnedFd, OwnedFd)>);
+pub(crate) struct Life {
+    pid: Pid,
+    /// Both ends of a pipe, if the system does not see to the end of the workers.
+    pipe: Option<(OwnedFd, OwnedFd)>,
+}
 
 impl Life {
-    /// Makes the calling process, which has one thread, end with its parent.
+    /// Makes the calling process, which has one thread, end with its parent, which has the other end of the socket.
+    /// Returns none if the parent has ended before.
     ///
     /// # Errors
     /// Why there is no pipe for it.
-    pub(crate) fn begin() -> io::Result<Self> {
-        Ok(Self(if ask_system() {
+    pub(crate) fn begin(socket: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+        let by_system = ask_system();
+        if has_end(&[socket]) {
+            return Ok(None);
+        }
+        let pipe = if by_system {
             None
         } else {
             Some(descriptors::pipe()?)
-        }))
+        };
+        let pid = rustix::process::getpid();
+        Ok(Some(Self { pid, pipe }))
     }
 
-    /// Returns the descriptor that ends with the process; none if the system sees to it. To be called in a fork of the
-    /// process.
-    pub(crate) fn of_parent(self) -> Option<OwnedFd> {
-        // The writing end is the parent's only.
-        self.0.map(|(reading, _)| reading)
+    /// Returns what a fork of the process knows of it. To be called in the fork.
+    pub(crate) fn of_parent(self) -> Forker {
+        Forker {
+            pid: self.pid,
+            // The writing end is the parent's only.
+            pipe: self.pipe.map(|(reading, _)| reading),
+        }
     }
+}
+
+/// The process that has forked this one.
+#[derive(Debug)]
+pub(crate) struct Forker {
+    pid: Pid,
+    /// The descriptor that ends with the process; none if the system sees to the end of its forks.
+    pipe: Option<OwnedFd>,
 }
 
 /// Blocks all signals for the calling thread, or these ones. Returns the signals that were blocked before.

@@ -32,19 +32,48 @@ pub(crate) fn poll(
 /// Waits until the other end of a socket or pipe is closed. Returns false if the descriptors are none any more, as the
 /// program has closed them.
 pub(crate) fn wait_for_end(fds: &[BorrowedFd<'_>]) -> bool {
+    loop {
+        if let Some(found) = look_for_end(fds, None) {
+            return found;
+        }
+    }
+}
+
+/// Returns whether the other end of a socket or pipe is closed now, be there something left to read or not.
+pub(crate) fn has_end(fds: &[BorrowedFd<'_>]) -> bool {
+    look_for_end(fds, Some(&Timespec::default())).unwrap_or(false)
+}
+
+/// Looks for an end until the time is over. Returns none if the look has found nothing.
+fn look_for_end(fds: &[BorrowedFd<'_>], timeout: Option<&Timespec>) -> Option<bool> {
     let watch = |fd| PollFd::from_borrowed_fd(fd, PollFlags::empty());
     let mut watched: Vec<PollFd<'_>> = fds.iter().copied().map(watch).collect();
-    loop {
-        match rustix::event::poll(&mut watched, None) {
-            Ok(_) | Err(Errno::INTR | Errno::AGAIN | Errno::NOMEM) => {}
-            Err(_) => return false,
-        }
-        let found = |flags| watched.iter().any(|fd| fd.revents().intersects(flags));
-        if found(PollFlags::HUP | PollFlags::ERR) {
-            return true;
-        }
-        if found(PollFlags::NVAL) {
-            return false;
-        }
+    match rustix::event::poll(&mut watched, timeout) {
+        Ok(_) => {}
+        Err(Errno::INTR | Errno::AGAIN | Errno::NOMEM) => return None,
+        Err(_) => return Some(false),
+    }
+    let found = |flags| watched.iter().any(|fd| fd.revents().intersects(flags));
+    if found(PollFlags::HUP | PollFlags::ERR) {
+        return Some(true);
+    }
+    found(PollFlags::NVAL).then_some(false)
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn an_end_is_seen_before_what_was_written_is_read() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"unread").unwrap();
+        assert!(!has_end(&[ours.as_fd()]));
+        drop(theirs);
+        assert!(has_end(&[ours.as_fd()]));
+        assert!(wait_for_end(&[ours.as_fd()]));
     }
 }
