@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 PYTHON ?= python3
 
-.PHONY: bench-free-threaded bench-interpreters portable portable-short portable-rust portable-python check-targets bench-backends demo test lint unit models miri doc deny python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
+.PHONY: threads-only bench-free-threaded bench-interpreters portable portable-short portable-rust portable-python check-targets bench-backends demo test lint unit models miri doc deny python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
 	page page-test page-large sanitize-rust sanitize-python fuzz fuzz-frames ctrl-c
 
 ## The main job. Downloads 80 pictures from a server on this machine, one after another and with a
@@ -73,6 +73,21 @@ portable-python-%: .venv/%/package
 # The part of `portable` that takes seconds.
 portable-short:
 	CONCURRENT_FUTURES_BACKEND=portable $(CARGO) test --test process_pool --test process_parent
+
+## Builds the Python package without process pools, as on Windows, and runs the tests that such a package can pass.
+threads-only:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory threads-only-$$version
+
+THREAD_TESTS = arguments as_completed asyncio callbacks classes deadlock drops exit fork future future_attributes generators \
+	initializer map max_pending no_processes no_threads private_threads recording shutdown signals spare_workers thread_pool wait
+
+threads-only-%: .venv/%/tools
+	rm -rf .venv/threads-only-$* target/wheels/threads-only-$*
+	.venv/$*/bin/python $(PIP_INSTALL:install=wheel) --no-deps --wheel-dir target/wheels/threads-only-$* \
+		--config-settings=build-args=--no-default-features .
+	.venv/$*/bin/python $(PIP_INSTALL) --no-deps --target .venv/threads-only-$* target/wheels/threads-only-$*/*.whl
+	PYTHONPATH=.venv/threads-only-$* .venv/$*/bin/python -m pytest $(THREAD_TESTS:%=python/tests/test_%.py)
 
 ## Compiles the crate and the Python module for other systems, without linking; needs their standard libraries.
 check-targets:

@@ -87,12 +87,17 @@ def _checkpoint() -> None:
 
 
 try:
+    from concurrent_futures._engine import HAS_PROCESSES as _HAS_PROCESSES
     from concurrent_futures._engine import __version__ as __version__
 except ImportError as error:
     if "subinterpreter" not in str(error):
         raise
     # This interpreter is not the first of its process: the standard library does the work.
+    _HAS_PROCESSES = False
     __path__.insert(0, os.path.join(__path__[0], "_standard"))
+if not _HAS_PROCESSES:
+    # On Windows, for one: there, the standard library does the work of process pools.
+    __path__.insert(0, os.path.join(__path__[-1], "_no_processes"))
 
 #: The modules of all names except those in `_base`.
 _MODULES = {

@@ -22,6 +22,7 @@ from concurrent_futures import _base, _private, process
 
 __all__ = [
     "GENERATORS_ARE_SAFE",
+    "HAS_PROCESSES",
     "MAX_WORKERS",
     "AsCompleted",
     "CallbacksThread",
@@ -66,6 +67,7 @@ _P = ParamSpec("_P")
 # Any futures, and the same ones again: the standard library's, ours or another library's.
 _F = TypeVar("_F", bound=concurrent.futures.Future[Any])
 
+HAS_PROCESSES: bool
 GENERATORS_ARE_SAFE: Final[bool]
 MAX_WORKERS: Final[int]
 __version__: Final[str]
@@ -316,7 +318,7 @@ def lead_to(
 def leads_to(number: int, function: object) -> bool: ...
 def describe_class(class_: type, descriptor: object) -> None: ...
 def life_of_this_process() -> int: ...
-def live_no_longer_than(pipe: int) -> None: ...
+def live_no_longer_than(pipe: int, forker: int | None = None) -> None: ...
 def serve(
     channel: int, pack: Callable[[BaseException], bytes], is_strict: bool, by_value: bool
 ) -> None: ...

@@ -29,8 +29,9 @@ _PACKAGE = "concurrent_futures"
 _CLASSES: list[tuple[type, type]] = [
     (_base._stdlib_future, _base.Future),
     (thread._stdlib_executor, thread.ThreadPoolExecutor),
-    (process._stdlib_executor, process.ProcessPoolExecutor),
 ]
+if _engine.HAS_PROCESSES:
+    _CLASSES.append((process._stdlib_executor, process.ProcessPoolExecutor))
 
 if sys.version_info >= (3, 14) and "InterpreterPoolExecutor" in concurrent_futures.__all__:
     from concurrent_futures import interpreter
@@ -85,7 +86,8 @@ def install() -> None:
                 _carried_over.patches(original, ours)
                 _carried_over.kinship(original, ours)
             lead_original(thread._stdlib_executor, _engine.ThreadPool._submit, 2)
-            lead_original(process._stdlib_executor, _engine.ProcessPool._submit, 3)
+            if _engine.HAS_PROCESSES:
+                lead_original(process._stdlib_executor, _engine.ProcessPool._submit, 3)
         for change in _find_originals():
             module = change.module()
             if module is not None:

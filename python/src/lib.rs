@@ -22,12 +22,17 @@
 )]
 #![allow(clippy::elidable_lifetime_names, reason = "PyO3's users know 'py")]
 #![allow(clippy::needless_pass_by_value, reason = "as PyO3 passes arguments")]
+#![cfg_attr(
+    not(has_processes),
+    allow(dead_code, reason = "some parts are for worker processes only")
+)]
 
 mod future;
 mod interp;
 mod interpreters;
 mod lifecycle;
 mod pickle;
+#[cfg(has_processes)]
 mod process;
 mod recording;
 mod thread;
@@ -51,6 +56,7 @@ mod _engine {
     use super::interp::class_layout::describe_class;
     #[pymodule_export]
     use super::interp::entry::{lead_to, py_leads_to};
+    #[cfg(has_processes)]
     #[pymodule_export]
     use super::interp::jobs::JobsThread;
     #[pymodule_export]
@@ -66,16 +72,22 @@ mod _engine {
     use super::interp::waiting::is_threading_replaced;
     #[pymodule_export]
     use super::lifecycle::register_hooks;
+    #[cfg(has_processes)]
     #[pymodule_export]
     use super::process::callbacks::CallbacksThread;
+    #[cfg(has_processes)]
     #[pymodule_export]
     use super::process::map::SpanIterator;
+    #[cfg(has_processes)]
     #[pymodule_export]
     use super::process::parent_death::{life_of_this_process, live_no_longer_than};
+    #[cfg(has_processes)]
     #[pymodule_export]
     use super::process::pool::{ProcessPool, Supervisor};
+    #[cfg(has_processes)]
     #[pymodule_export]
     use super::process::worker::call_chunk;
+    #[cfg(has_processes)]
     #[pymodule_export]
     use super::process::worker::{refuse, serve};
     #[pymodule_export]
@@ -99,12 +111,17 @@ mod _engine {
         super::interp::interned::make(py);
         super::interp::stdlib::look_up_for_all(py)?;
         py.get_type::<super::thread::spawner::Worker>();
-        py.get_type::<super::pickle::buffers::Buffer>();
-        py.get_type::<super::pickle::buffers::Collector>();
-        py.get_type::<super::pickle::buffers::SegmentFile>();
+        module.add("HAS_PROCESSES", cfg!(has_processes))?;
+        #[cfg(has_processes)]
+        {
+            py.get_type::<super::pickle::buffers::Buffer>();
+            py.get_type::<super::pickle::buffers::Collector>();
+            py.get_type::<super::pickle::buffers::SegmentFile>();
+            super::process::iternext_slot::set(py)?;
+        }
+        #[cfg(unix)]
         super::lifecycle::count_forks();
         super::interp::sent::look_up_place(py);
-        super::process::iternext_slot::set(py)?;
         Future::measure(py)
     }
 }

@@ -1,19 +1,26 @@
 //! The hooks around forks and at the end of the interpreter.
 
 use crate::interp::aside::aside;
-use crate::interp::{attach, deferred_drop, fork, signals};
+use crate::interp::{attach, deferred_drop};
+#[cfg(unix)]
+use crate::interp::{fork, signals};
+#[cfg(has_processes)]
 use crate::process::parent_death;
 use crate::thread::at_exit;
-use concurrent_futures::engine::{ForkGuard, around_forks, guard_forks};
+use concurrent_futures::engine::ForkGuard;
+#[cfg(unix)]
+use concurrent_futures::engine::{around_forks, guard_forks};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::cell::RefCell;
+#[cfg(unix)]
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// Counts forks, before anything else happens in the child.
+#[cfg(unix)]
 pub(crate) fn count_forks() {
     extern "C" fn in_child() {
         fork::count();
@@ -93,6 +100,7 @@ fn after_fork_in_parent() {
 #[pyfunction]
 fn after_fork_in_child() {
     let held = HELD.take();
+    #[cfg(has_processes)]
     parent_death::forget();
     deferred_drop::forget();
     attach::set_exiting(false);

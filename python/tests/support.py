@@ -17,6 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
+from concurrent_futures import _engine
+
 # The most seconds that something takes which would otherwise take forever. They pass only
 # when a test fails.
 LIMIT = float(os.environ.get("CONCURRENT_FUTURES_TEST_LIMIT", "60"))
@@ -38,6 +42,11 @@ def _refuses_nan() -> bool:
 
 # Elsewhere, a time limit that is no number has passed.
 NAN_IS_REFUSED = _refuses_nan()
+
+#: Marks tests of process pools on the engine, which some builds of the package do not have.
+needs_processes = pytest.mark.skipif(
+    not _engine.HAS_PROCESSES, reason="this build of the package has no process pools of its own"
+)
 
 # A free-threaded build runs Python code of several threads at once.
 IS_FREE = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))

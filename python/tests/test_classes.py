@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support import LIMIT
+from support import LIMIT, needs_processes
 
 T = typing.TypeVar("T")
 KINDS = ["ThreadPoolExecutor", "ProcessPoolExecutor"]
@@ -154,7 +154,7 @@ def test_executors_are_not_pickled(lib: ModuleType, kind: str) -> None:
         pickle.dumps(pool)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [KINDS[0], pytest.param(KINDS[1], marks=needs_processes)])
 def test_submit_is_a_function_to_tools(lib: ModuleType, kind: str) -> None:
     submit = getattr(lib, kind).submit
     assert isinstance(submit, FunctionType)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import concurrent_futures as cf
-from support import LIMIT, eventually
+from support import LIMIT, eventually, needs_processes
 
 _SIZES = {"f64": ("d", 8), "f32": ("f", 4), "u32": ("I", 4), "u8": ("B", 1)}
 
@@ -155,6 +155,7 @@ def test_arguments_are_shown_only_on_request_and_cut() -> None:
     assert shown == ["1, 2", "a='xxxxxxx…", "<Secret>"]
 
 
+@needs_processes
 def test_tasks_of_processes_have_times_of_the_worker_and_bytes() -> None:
     with cf.recording() as recording, cf.ProcessPoolExecutor(1) as executor:
         assert executor.submit(answer, 1).result() == 2
@@ -184,6 +185,7 @@ def test_tasks_of_processes_have_times_of_the_worker_and_bytes() -> None:
         assert row["submit"] <= row["start"] <= row["end"]
 
 
+@needs_processes
 def test_a_worker_that_dies_is_told_with_its_exit_code() -> None:
     with cf.recording() as recording:
         with cf.ProcessPoolExecutor(1, on_worker_death="isolate") as executor:

@@ -66,7 +66,7 @@
 
 // Other frontends use these items, and nothing else does.
 #![cfg_attr(
-    not(all(feature = "unstable-engine", feature = "process")),
+    not(all(feature = "unstable-engine", feature = "process", unix)),
     allow(dead_code, unreachable_pub)
 )]
 

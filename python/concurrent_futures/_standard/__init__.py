@@ -4,5 +4,6 @@ The native module serves the first interpreter of a process. In another one (of 
 worker of ``InterpreterPoolExecutor``), the package offers the standard library's own classes and
 functions under its own names. The parameters that only this package has are missing there.
 
-The modules here are found in the place of those with the same names: see ``use_standard``.
+The modules here are found in the place of those with the same names. That of processes is in
+``_no_processes``.
 """

@@ -9,10 +9,13 @@ pub(crate) mod fields;
 pub(crate) mod fork;
 pub(crate) mod handled;
 pub(crate) mod interned;
+#[cfg(has_processes)]
 pub(crate) mod jobs;
 pub(crate) mod os;
+#[cfg(has_processes)]
 pub(crate) mod process_errors;
 pub(crate) mod replaceable;
+#[cfg(has_processes)]
 pub(crate) mod room;
 pub(crate) mod sent;
 pub(crate) mod shared_generator;

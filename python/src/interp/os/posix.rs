@@ -1,13 +1,4 @@
-//! The operating system: every system call of this module that is not the engine's.
-//!
-//! | job | interface |
-//! |---|---|
-//! | read the clock | [`monotonic`], [`seconds`], [`Ticks`] |
-//! | know the thread | [`is_first_thread`], [`thread_number`] |
-//! | look up a function of the interpreter | [`symbol`] |
-//! | handle signals | [`Action`], [`raise`] |
-//!
-//! Processes, pipes and forks are the engine's.
+//! POSIX systems.
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::ffi::{CStr, c_int, c_long, c_ulong, c_void};
