@@ -46,8 +46,7 @@ impl Batch {
         foreign.into_iter().map(delivery).collect()
     }
 
-    /// Ends the tasks of the batch, and returns those that have waiters or callbacks. Returns those with
-    /// waiters or callbacks, which are to be finished.
+    /// Ends the tasks of the batch. Returns those with callbacks or wakers, which are to be finished.
     pub(crate) fn end(self) -> Vec<Task> {
         let mut late = Vec::new();
         drop(self.released);
