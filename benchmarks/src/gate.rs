@@ -25,7 +25,7 @@ impl Gate {
         drop(self.opened.wait_while(guard, closed));
     }
 
-    /// Opens the gate for that many tasks in all.
+    /// Opens the gate for `count` tasks in all.
     pub(crate) fn open_for(&self, count: usize) {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.open_for.store(count, Ordering::Relaxed);

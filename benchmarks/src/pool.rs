@@ -16,7 +16,7 @@ pub(crate) trait Pool: Send + Sync + Sized + 'static {
     /// A handle for the result to come.
     type Handle<T: Send + 'static>: Send;
 
-    /// Builds a pool of that many workers.
+    /// Builds a pool with this number of workers.
     fn new(workers: usize) -> Self;
 
     /// Submits a task.

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 
 use crate::pool::{Awaitable, Pool};
 
-/// Makes a runtime of that many workers for tasks, and as many for blocking work.
+/// Makes a runtime with `workers` threads for tasks, and as many for blocking work.
 fn runtime(workers: usize) -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(workers)

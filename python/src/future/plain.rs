@@ -123,8 +123,8 @@ impl Methods {
     }
 }
 
-/// Returns the interpreter's versions of classes, which change when the class or one of its bases is changed;
-/// none if a class has no version.
+/// Returns the interpreter's versions of classes; none if a class has no version. The version changes when the
+/// class or one of its bases is changed.
 #[pyfunction]
 pub(crate) fn versions(classes: &Bound<'_, PyTuple>) -> PyResult<Option<Vec<u32>>> {
     classes

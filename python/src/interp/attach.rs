@@ -22,7 +22,7 @@ static ON_THE_WAY: AtomicUsize = AtomicUsize::new(0);
 /// The thread that ends the interpreter, once it does; 0 before.
 static LAST_THREAD: AtomicU64 = AtomicU64::new(0);
 
-/// A thread's way back to the interpreter; see [`come_back`].
+/// Counts a thread that is about to attach, until it is dropped; see [`come_back`].
 pub(crate) struct OnTheWay(());
 
 impl Drop for OnTheWay {

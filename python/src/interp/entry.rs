@@ -86,7 +86,7 @@ impl Entry {
 /// The functions `submit` of threads and processes: our own, and the standard library's after `install()`.
 static ENTRIES: [Entry; 4] = [const { Entry::new() }; 4];
 
-/// The interpreter's way to call functions of Python.
+/// The interpreter's own `vectorcall` of Python functions.
 static LONG_WAY: OnceLock<ffi::vectorcallfunc> = OnceLock::new();
 
 /// # Safety

@@ -43,7 +43,7 @@ const MUCH: usize = 64 * 1024;
 /// The outcome of an attempt to append a result.
 pub(crate) enum Appended {
     Yes,
-    /// The result is not plain, as the results before it are; these bytes follow once those results are sent.
+    /// The result is not plain, but the results before it are. Its bytes follow after those results are sent.
     Apart(Vec<u8>),
     /// The result is to be sent by itself: this is the whole reply.
     Long(Answer),

@@ -30,9 +30,9 @@ use pyo3::types::{
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// The most bytes of a span.
+/// The largest number of bytes of a span.
 const BYTES: usize = 32 * 1024;
-/// The most items of a span.
+/// The largest number of items of a span.
 const MOST: usize = 2048;
 /// The length above which items are tasks of their own; measured.
 const ALONE: usize = 8 * 1024;

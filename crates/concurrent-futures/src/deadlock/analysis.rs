@@ -276,7 +276,7 @@ impl Registry {
         }
     }
 
-    /// Returns the first of a pool's workers that do not go on.
+    /// Returns the first worker of a pool that will not go on.
     fn stuck_worker(&self, id: impl Into<Option<PoolId>>) -> Option<u64> {
         let id = id.into()?;
         let mut blocked = self.blocked.iter();

@@ -109,7 +109,7 @@ pub struct StartedWorker {
 }
 
 impl StartedWorker {
-    /// Makes the worker of a child of this process.
+    /// Describes a worker that is a child of this process.
     #[must_use]
     pub fn child(pid: u32) -> Self {
         Self {

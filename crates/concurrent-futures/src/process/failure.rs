@@ -42,7 +42,7 @@ impl Failure {
     }
 
     pub(crate) fn failed(error: &(dyn Error + 'static)) -> Self {
-        /// The most sources of an error that are sent: an error may be its own source.
+        /// The largest number of an error's sources that are sent: an error may be its own source.
         const MOST: usize = 64;
         let mut texts = Vec::new();
         let mut next = Some(error);

@@ -21,7 +21,7 @@ pub(crate) use std::{
 pub(crate) use std::sync::Arc;
 use std::time::Instant;
 
-/// Locks a mutex, whatever happened to the thread that held it last.
+/// Locks a mutex, even if a thread has panicked while it held the mutex.
 ///
 /// No lock of this crate is held while foreign code runs, so a poisoned one
 /// guards data that is whole.

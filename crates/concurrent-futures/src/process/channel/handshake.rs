@@ -26,7 +26,7 @@ pub(crate) const NO_LANE: &[u8] = b"none";
 pub(crate) struct Setup {
     /// The length of each stream.
     pub(crate) capacity: u64,
-    /// The most memory that the worker may have, in bytes.
+    /// The limit of the worker's memory, in bytes.
     pub(crate) memory_limit: Option<u64>,
     /// The number of the segment with the streams, if no file comes with this packet.
     pub(crate) segment: Option<i32>,

@@ -54,7 +54,7 @@ pub(crate) struct State {
     /// Whether tasks that no worker has begun are cancelled.
     pub(crate) cancelling: bool,
     pub(crate) broken: Option<BrokenExecutor>,
-    /// The message of a worker that says that no worker can work: the bytes of the failure.
+    /// The bytes of the failure by which a worker has reported that no worker can start.
     pub(crate) unusable: Option<Vec<u8>>,
     /// Whether a worker has become able to work since the supervisor last looked.
     pub(crate) has_started: bool,

@@ -42,7 +42,7 @@ impl Job {
     }
 }
 
-/// The most notes that are kept, so that workers cannot fill the memory.
+/// The largest number of notes that are kept, so that workers cannot fill the memory.
 const MOST: usize = 64;
 
 static NOTED: AtomicU32 = AtomicU32::new(0);

@@ -16,7 +16,7 @@ pub(crate) struct Releases {
 }
 
 impl Releases {
-    /// The most releases that one frame tells.
+    /// The largest number of releases in one frame.
     pub(crate) const MOST: usize = 64;
 
     fn lock(&self) -> MutexGuard<'_, Vec<u64>> {

@@ -21,7 +21,7 @@ impl Task {
             .map_or(1, |span| span.items.end - span.items.start)
     }
 
-    /// Returns the number of tasks that this task counts as: one for each item that may be by itself.
+    /// Returns the number of tasks that this task counts as: one for each item, if the items are independent.
     pub(crate) fn weight(&self) -> usize {
         if self.is_of_items() {
             self.items() as usize
