@@ -18,7 +18,7 @@ from typing import (
 
 from typing_extensions import disjoint_base
 
-from concurrent_futures import _base, _private, process
+from concurrent_futures import _base, _private, _process_workers
 
 __all__ = [
     "GENERATORS_ARE_SAFE",
@@ -194,7 +194,7 @@ class ProcessPool:
     def __new__(cls, *_args: object, **_kwargs: object) -> Self: ...
     def _start(
         self,
-        workers: process.Workers,
+        workers: _process_workers.Workers,
         max_workers: int,
         max_tasks_per_child: int | None,
         strict: bool,

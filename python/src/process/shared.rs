@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) closing: Mutex<Closing>,
     /// The thread that unpickles replies.
     pub(crate) opener: Arc<Jobs<Unopened>>,
-    /// The pool's `concurrent_futures.process.Workers`.
+    /// The pool's `concurrent_futures._process_workers.Workers`.
     pub(crate) workers: Py<PyAny>,
 }
 

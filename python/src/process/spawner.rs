@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// The workers of a pool, and the other objects that its supervisor looks after.
 pub(crate) struct Processes {
-    /// The pool's `concurrent_futures.process.Workers`.
+    /// The pool's `concurrent_futures._process_workers.Workers`.
     pub(crate) workers: Py<PyAny>,
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) feeder: Arc<Jobs<Fed>>,

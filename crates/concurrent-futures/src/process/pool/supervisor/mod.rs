@@ -45,8 +45,8 @@ const FAILURES: u32 = 3;
 const PANICS: u32 = 3;
 /// The pause after a worker could not be started.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The largest number of doublings of the pause, which doubles with each consecutive failure beyond [`FAILURES`]: to 1.28
-/// s.
+/// The largest number of doublings of the pause, which doubles with each consecutive failure beyond [`FAILURES`]:
+/// to 1.28 s.
 const DOUBLINGS: u32 = 6;
 /// The lifetime below which the death of a worker without a task counts as quick.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
