@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Counter, Gate, Hold, SHORT, eventually, pool, within_limit};
+use common::{Counter, Gate, Hold, SHORT, drift, eventually, pool, within_limit};
 use concurrent_futures::{
     Deadlock, Future, TaskError, ThreadPoolExecutor, Waitable, as_completed, promise, wait,
 };
@@ -392,9 +392,7 @@ fn a_scope_in_a_cycle_ends() {
                         }
                     });
                     started.wait();
-                    for _ in 0..round * 10 {
-                        thread::yield_now();
-                    }
+                    drift(round);
                     inner.unwrap()
                 })
                 .result()
@@ -442,9 +440,7 @@ fn waiting_for_the_first_exception_finds_a_cycle_that_comes_to_be_meanwhile() {
             slots[0].set(first.unwrap()).unwrap();
             slots[1].set(second.unwrap()).unwrap();
             go.open();
-            for _ in 0..round * 20 {
-                thread::yield_now();
-            }
+            drift(2 * round);
             hold.open();
             for slot in &slots {
                 assert!(slot.get().unwrap().exception().is_none());

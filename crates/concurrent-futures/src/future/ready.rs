@@ -125,6 +125,7 @@ impl Watch {
         is_interrupted: impl Fn() -> bool,
         stop: Stop<'_>,
     ) -> bool {
+        // ORDERING: Relaxed, here and below: `take` reads the list again, by Acquire.
         let is_empty = || self.head.load(Ordering::Relaxed).is_null();
         if Spin::Thread.until(|| !is_empty()) {
             return true;
@@ -300,6 +301,7 @@ impl Watched {
 
     /// Returns whether a future is known to be done without waiting.
     pub fn has_ready(&self) -> bool {
+        // ORDERING: Relaxed: `take` reads the list again, by Acquire.
         !self.ready.is_null() || !self.watch().head.load(Ordering::Relaxed).is_null()
     }
 }

@@ -33,6 +33,7 @@ impl RecordedPool {
 
     /// Describes the pool to the recorder, if it records and does not know the pool.
     pub(crate) fn describe(&self) {
+        // ORDERING: Relaxed: describing it twice does no harm.
         if recorder::epoch() != self.described.load(Ordering::Relaxed) {
             recorder::describe_pool(&self.described, || self.info.clone());
         }

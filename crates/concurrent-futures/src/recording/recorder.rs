@@ -68,6 +68,7 @@ pub(crate) fn join(records: usize) -> Arc<Session> {
     running.epochs += 1;
     let session = Arc::new(Session::new(running.epochs, records));
     running.session = Some(Arc::clone(&session));
+    // ORDERING: Relaxed, here and below: see `epoch`.
     EPOCH.store(session.epoch, Ordering::Relaxed);
     session
 }
@@ -254,6 +255,7 @@ pub fn text(text: &str) -> u32 {
 
 /// Returns the length up to which arguments are to be shown; 0 if they are not.
 pub fn argument_length() -> usize {
+    // ORDERING: Relaxed, as only the number matters.
     let length = with_local(|local| local.session.argument_length.load(Ordering::Relaxed));
     usize::try_from(length.unwrap_or(0)).unwrap_or(usize::MAX)
 }

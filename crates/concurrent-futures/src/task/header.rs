@@ -249,6 +249,7 @@ impl<C: Call> Task<C> {
         unsafe {
             let drop_call = || Self::drop_call(header);
             let cancelled = header.as_ref().state.cancel(drop_call);
+            // ORDERING: Relaxed, as nothing of the pool is published by its number.
             if cancelled == Cancel::Now && header.as_ref().pool.load(Ordering::Relaxed) != 0 {
                 recorder::cancelled(header.as_ref().id);
             }
@@ -416,6 +417,7 @@ impl TaskRef {
         // nothing is left to drop.
         mem::forget(ours);
         let references = &self.header().references;
+        // ORDERING: AcqRel, as in `drop`. Relaxed: no other thread has a reference then.
         if references.fetch_sub(1, Ordering::AcqRel) == 1 {
             references.store(1, Ordering::Relaxed);
             dropped.push(Self(self.0));

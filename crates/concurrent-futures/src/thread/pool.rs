@@ -127,6 +127,7 @@ impl Pool {
 
     /// Describes the pool to the recorder, unless it knows the pool.
     pub fn describe_pool(&self) {
+        // ORDERING: Relaxed: describing it twice does no harm.
         if recorder::epoch() == self.described.load(Ordering::Relaxed) {
             return;
         }

@@ -75,6 +75,7 @@ impl Queue {
     /// Appends a task. Gives it back when the queue is closed.
     pub(crate) fn push(&self, task: TaskRef) -> Result<(), TaskRef> {
         let new = task.into_raw();
+        // ORDERING: Relaxed, here and on failure: the exchange below reads the word again.
         let mut tail = self.tail.0.load(Ordering::Relaxed);
         loop {
             if is_closed(tail) {
@@ -187,11 +188,16 @@ impl Queue {
     /// Returns whether the queue is empty and closed.
     pub(crate) fn is_finished(&self) -> bool {
         // One look at both: of two, a push and the close could come between.
+        // ORDERING: Acquire pairs with the Release in `close`. A worker takes the lock of the sleepers before its last
+        // look, and the thread that closes takes the lock after `close`. So the look finds the bit, or the worker is
+        // woken.
         self.tail.0.load(Ordering::Acquire).addr() == CLOSED
     }
 
     /// Refuses all further tasks.
     pub(crate) fn close(&self) {
+        // ORDERING: Relaxed, here and on failure, as in `push`. Release hands on what came before; Acquire keeps the
+        // pushes before the close in order.
         let mut tail = self.tail.0.load(Ordering::Relaxed);
         while let Err(now) = self.tail.0.compare_exchange_weak(
             tail,

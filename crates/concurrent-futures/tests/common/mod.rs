@@ -161,6 +161,16 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Lets the threads of a test get this many steps apart. A step is a time: on a crowded machine, each turn of a thread
+/// that yields takes milliseconds.
+pub(crate) fn drift(steps: u32) {
+    const STEP: Duration = Duration::from_micros(3);
+    let start = Instant::now();
+    while start.elapsed() < STEP * steps {
+        thread::yield_now();
+    }
+}
+
 /// Calls `f`, and panics if it does not return: a hang becomes a failed test.
 pub(crate) fn within_limit<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = mpsc::channel();

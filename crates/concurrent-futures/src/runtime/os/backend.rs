@@ -54,6 +54,7 @@ pub(crate) fn choose() -> io::Result<()> {
 
 /// Makes the choice of the process at the other end of a channel.
 pub(crate) fn adopt_portable() {
+    // ORDERING: Relaxed, here and below: either choice works, at any time.
     IS_PORTABLE.store(true, Ordering::Relaxed);
 }
 

@@ -11,6 +11,9 @@
 //! | `O_TMPFILE` in [`folders`] | no | Linux, and a folder to write in, whose file system has such files |
 //! | a file that is created and unlinked at once | no | a folder to write in |
 //!
+//! A process that is killed between the steps of the last two kinds leaves a name of a file without a length. A
+//! later process that has the same number takes another name.
+//!
 //! # Invariants
 //! 1. A file is not longer than this process may write (`RLIMIT_FSIZE`): to make it so would end the
 //!    process by `SIGXFSZ`. Files in memory count for that limit, too.
@@ -186,6 +189,7 @@ const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Returns the next name that this process has not used.
 fn fresh(name: &str) -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
+    // ORDERING: Relaxed, as only the number matters.
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     format!("{name}-{}-{number}", std::process::id())
 }
@@ -217,6 +221,12 @@ fn unnamed(folder: &Path, name: &str) -> Result<OwnedFd, Errno> {
     if let Ok(file) = rustix::fs::open(folder, flags | OFlags::TMPFILE, MODE) {
         return Ok(file);
     }
+    named(folder, name)
+}
+
+/// Returns a new file whose name is taken away at once.
+fn named(folder: &Path, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
     loop {
         let path = folder.join(fresh(name));
         match rustix::fs::open(&path, flags | OFlags::CREATE | OFlags::EXCL, MODE) {
@@ -259,6 +269,23 @@ mod tests {
         assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 12_345);
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
         std::fs::remove_dir(&folder).unwrap();
+    }
+
+    #[test]
+    fn names_that_a_killed_process_has_left_are_passed_over() {
+        let folder = env::temp_dir().join(format!("left-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let next = || fresh("left").rsplit('-').next().map(str::to_owned).unwrap();
+        let number: u64 = next().parse().unwrap();
+        // Other tests take numbers, too.
+        for number in number..number + 100 {
+            let name = format!("left-{}-{number}", std::process::id());
+            std::fs::write(folder.join(name), "").unwrap();
+        }
+        let file = named(&folder, "left").unwrap();
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_nlink, 0);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 100);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | choose, and log the choice | `backend.rs`, `fallback.rs` | | |
 //! | wake a thread | `signal.rs` | a futex | a lock and a condition |
-//! | wait with signals of the system | `signal.rs` | the sleep in a futex ends early | the waiting thread looks every 50 ms |
+//! | wait with signals of the system | `signal.rs` | the sleep in a futex ends early | the thread that handles signals looks every 50 ms |
 //! | nap in shared memory | `futex.rs` | a futex | no naps: the side sleeps on its socket |
 //! | wake the supervisor | `bell.rs` | an eventfd | a pipe |
 //! | wait for descriptors | `poll.rs` | `poll` | `poll` |

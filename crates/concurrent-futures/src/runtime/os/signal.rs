@@ -169,7 +169,7 @@ mod by_futex {
 
 #[cfg(any(not(target_os = "linux"), portable_backend, loom_models))]
 mod by_lock {
-    use super::Woken;
+    use super::{GLANCE, Woken};
     use crate::runtime::sync::{Mutex, lock, time_left};
     #[cfg(loom_models)]
     use loom::sync::Condvar;
@@ -178,9 +178,9 @@ mod by_lock {
     use std::sync::PoisonError;
     use std::time::{Duration, Instant};
 
-    /// The time for which a signal of the operating system may go unnoticed, as it ends no sleep on this
-    /// system.
-    const GLANCE: Duration = Duration::from_millis(50);
+    /// The time for which a signal of the operating system may go unnoticed by a glancing thread, as it ends no
+    /// sleep on this system.
+    const LAST_GLANCE: Duration = Duration::from_millis(50);
 
     #[derive(Debug)]
     pub(crate) struct Signal {
@@ -209,17 +209,18 @@ mod by_lock {
                     Some(None) => return Woken::Expired,
                     left => left.flatten(),
                 };
-                set = if cfg!(loom_models) && left.is_none() {
-                    // Loom has no clock.
-                    self.changed
+                // Only a thread that handles signals looks for them. All others sleep on: an idle pool takes no CPU
+                // time.
+                let glance = GLANCE.get().map(|_| LAST_GLANCE);
+                set = match left.into_iter().chain(glance).min() {
+                    None => self
+                        .changed
                         .wait(set)
-                        .unwrap_or_else(PoisonError::into_inner)
-                } else {
-                    let glance = left.map_or(GLANCE, |left| left.min(GLANCE));
-                    self.changed
-                        .wait_timeout(set, glance)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                        .unwrap_or_else(PoisonError::into_inner),
+                    Some(left) => {
+                        let waited = self.changed.wait_timeout(set, left);
+                        waited.unwrap_or_else(PoisonError::into_inner).0
+                    }
                 };
             }
             if std::mem::take(&mut *set) {
@@ -237,6 +238,27 @@ mod by_lock {
             self.changed.notify_one();
             drop(set);
         }
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn only_a_glancing_thread_wakes_before_its_notification() {
+        // Longer than any first glance.
+        const LONGER: Duration = Duration::from_millis(200);
+        let signal = Arc::new(Signal::new());
+        let waiting = thread::spawn({
+            let signal = Arc::clone(&signal);
+            move || signal.wait_once(None)
+        });
+        thread::sleep(LONGER);
+        signal.notify();
+        assert_eq!(waiting.join().unwrap(), Woken::Notified);
+        assert_eq!(glancing(|| signal.wait_once(None)), Woken::Early);
     }
 }
 

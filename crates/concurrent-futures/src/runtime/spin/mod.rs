@@ -129,6 +129,7 @@ pub fn spin_limit() -> u32 {
         // No `OnceLock`: should the process fork while some thread finds out, the child
         // would wait for that thread forever.
         static LIMIT: AtomicU32 = AtomicU32::new(AT_FIRST);
+        // ORDERING: Relaxed: a count of looks, and a number that each thread would find.
         match LIMIT.load(Ordering::Relaxed) {
             UNKNOWN => {
                 // With one CPU, what is waited for cannot happen while we spin.
