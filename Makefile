@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .PHONY: threads-only bench-free-threaded bench-interpreters portable portable-short portable-rust portable-python check-targets bench-backends demo test lint unit models miri doc deny python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
-	page page-test page-large sanitize-rust sanitize-python fuzz fuzz-frames ctrl-c
+	page page-test page-large sanitize-rust sanitize-python sanitize-threads fuzz fuzz-frames ctrl-c
 
 ## The main job. Downloads 80 pictures from a server on this machine, one after another and with a
 ## pool of 20. Counts primes one after another, with threads and with processes. Runs 200 tasks of
@@ -266,9 +266,19 @@ sanitize-python:
 # Frames are as large as in a release: there are tests of deep stacks.
 sanitize-python-%: .venv/%/package
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_PROFILE_DEV_OPT_LEVEL=1 \
-		PYO3_PYTHON="$(CURDIR)/.venv/$*/bin/python" $(CARGO) build \
+		PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(CURDIR)/.venv/$*/bin/python" $(CARGO) build \
 		-p concurrent-futures-python --target $(HOST) --target-dir target/sanitize-python
 	.venv/$*/bin/python python/sanitize.py target/sanitize-python/$(HOST)/debug/lib_engine.so
+
+## All operations by eight threads for ten minutes, under the thread sanitizer. TSAN_PYTHON is the path of a free-threaded
+## CPython that was built by clang with `--with-thread-sanitizer`. The standard library of Rust is built with the sanitizer
+## as well, which needs `rustup component add rust-src`. TSAN_TEST may be `--seconds 60`.
+sanitize-threads:
+	test -n "$(TSAN_PYTHON)" || { echo "set TSAN_PYTHON to a CPython built with the thread sanitizer"; exit 1; }
+	TSAN_OPTIONS=report_bugs=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread --cfg thread_sanitizer" \
+		CARGO_PROFILE_DEV_OPT_LEVEL=1 PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(TSAN_PYTHON)" $(CARGO) build -Zbuild-std \
+		-p concurrent-futures-python --target $(HOST) --target-dir target/sanitize-threads
+	$(TSAN_PYTHON) python/sanitize_threads.py target/sanitize-threads/$(HOST)/debug/lib_engine.so $(TSAN_TEST)
 
 ## Feeds arbitrary bytes to the frames of process pools by libFuzzer, for a minute. A unit test does
 ## the same with some random bytes.

@@ -20,6 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+#: The cases that can run in several threads at once, with the standard library as well. Cases of
+#: processes reap each other's children, and those of asyncio need the main thread for signals.
+PARALLEL = ["*.ThreadPool*", "*.FutureTests.*", "*.test_asyncio.test_threads.*"]
+
 Error = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
@@ -102,12 +106,17 @@ def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 def class_for_threads(own: Any) -> Any:
     """Return CPython's class for cases in several threads, with the set-up of a class of cases."""
     base: Any = importlib.import_module("test.libregrtest.parallel_case").ParallelTestCase
+
+    def clean_up(made: Any) -> None:
+        own.doClassCleanups()
+        made.tearDown_exceptions = own.tearDown_exceptions
+
     found = {
         "__module__": own.__module__,
         "__qualname__": own.__qualname__,
         "setUpClass": own.setUpClass,
         "tearDownClass": own.tearDownClass,
-        "doClassCleanups": own.doClassCleanups,
+        "doClassCleanups": classmethod(clean_up),
     }
     return type(own.__name__, (base,), found)
 
@@ -137,7 +146,10 @@ def choose(settings: dict[str, Any], recorder: Recorder) -> Iterator[unittest.Te
                     recorder.write(case=case.id(), outcome="left out", detail=pattern)
             elif fnmatch.fnmatchcase(case.id(), settings["only"]):
                 threads = settings["threads"]
-                yield in_threads(case, threads) if threads else case
+                if not threads:
+                    yield case
+                elif any(fnmatch.fnmatchcase(case.id(), each) for each in PARALLEL):
+                    yield in_threads(case, threads)
 
 
 def main(settings_file: str, events_file: str) -> None:
@@ -154,7 +166,9 @@ def main(settings_file: str, events_file: str) -> None:
         recorder.write(under_test=future.__module__)
         unittest.TestSuite(choose(settings, recorder)).run(recorder)
         # Threads or processes were left behind, for example.
-        recorder.write(end=True, altered=support.environment_altered)
+        # (Cases in several threads count the threads of the others.)
+        altered = support.environment_altered and not settings["threads"]
+        recorder.write(end=True, altered=altered)
 
 
 if __name__ == "__main__":

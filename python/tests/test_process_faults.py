@@ -100,7 +100,7 @@ def test_a_task_that_wants_more_memory_than_there_is(lib: ModuleType) -> None:
         lib,
         """
         def limit():
-            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
         with futures.ProcessPoolExecutor(1, mp_context=context, initializer=limit) as pool:
             print(type(pool.submit(bytes, 1 << 40).exception()).__name__)
             print(pool.submit(abs, -1).result())

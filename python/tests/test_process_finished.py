@@ -275,11 +275,16 @@ def garbled_at(item: int, bad: int) -> Any:
 
 @pytest.mark.parametrize("bad", [0, 1, 20])
 def test_a_result_that_cannot_be_unpickled_breaks_the_pool_at_its_turn(
-    package: ModuleType, forking: Any, bad: int
+    package: ModuleType, forking: Any, tmp_path: Path, bad: int
 ) -> None:
+    gate = Flag(tmp_path / "gate")
     with package.ProcessPoolExecutor(1, forking) as pool:
         list(pool.map(abs, range(2000)))
-        got = until_broken(package, pool.map(garbled_at, range(30), [bad] * 30))
+        # A pool that breaks before all calls are submitted has no results.
+        pool.submit(gate.wait)
+        results = pool.map(garbled_at, range(30), [bad] * 30)
+        gate.set()
+        got = until_broken(package, results)
         assert got == list(range(bad))
 
 
