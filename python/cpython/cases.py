@@ -23,6 +23,8 @@ from typing import IO, Any
 #: The cases that can run in several threads at once, with the standard library as well. Cases of
 #: processes reap each other's children, and those of asyncio need the main thread for signals.
 PARALLEL = ["*.ThreadPool*", "*.FutureTests.*", "*.test_asyncio.test_threads.*"]
+#: Of these, the cases that set a handler of signals, of the log, or the standard error.
+ALONE = ["*.test_hang_gh94440", "*FailingInitializerTest.test_*", "*.test_done_callback_raises*"]
 
 Error = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -131,6 +133,11 @@ def in_threads(case: unittest.TestCase, threads: int) -> unittest.TestCase:
     return made
 
 
+def is_like(case: unittest.TestCase, patterns: list[str]) -> bool:
+    """Return whether the id of a case matches a pattern."""
+    return any(fnmatch.fnmatchcase(case.id(), pattern) for pattern in patterns)
+
+
 def choose(settings: dict[str, Any], recorder: Recorder) -> Iterator[unittest.TestCase]:
     """Yield the cases of this part; note those that are left out."""
     cases = list(flatten(unittest.defaultTestLoader.loadTestsFromName(settings["suite"])))
@@ -148,7 +155,7 @@ def choose(settings: dict[str, Any], recorder: Recorder) -> Iterator[unittest.Te
                 threads = settings["threads"]
                 if not threads:
                     yield case
-                elif any(fnmatch.fnmatchcase(case.id(), each) for each in PARALLEL):
+                elif is_like(case, PARALLEL) and not is_like(case, ALONE):
                     yield in_threads(case, threads)
 
 
