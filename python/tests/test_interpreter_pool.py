@@ -11,12 +11,10 @@ if sys.version_info < (3, 14):
 
 import functools
 import gc
-import importlib
 import inspect
 import logging
 import math
 import operator
-import pickle
 import re
 import threading
 import traceback
@@ -28,23 +26,19 @@ from typing import Any
 
 import concurrent_futures
 import interpreter_tasks as tasks
+from interpreter_support import (
+    SECONDS,
+    NotShareableError,
+    ids,
+    interpreters,
+    pool_of,
+    run,
+    stdlib,
+)
 from interpreter_tasks import Adder, Number, Pair, Record
-from support import LIMIT, Background, eventually, until_asleep
+from support import LIMIT, eventually
 
-FOLDER = str(Path(__file__).parent)
 BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
-SECONDS = int(LIMIT)
-# Modules that other versions of CPython do not have.
-interpreters: Any = importlib.import_module("concurrent.interpreters")
-stdlib: Any = importlib.import_module("concurrent.futures.interpreter")
-NotShareableError = interpreters.NotShareableError
-
-
-def pool_of(lib: Any, workers: int = 1, **options: Any) -> Any:
-    """A pool whose workers find the functions in `interpreter_tasks`."""
-    return lib.InterpreterPoolExecutor(
-        workers, initializer=tasks.use_folder, initargs=(FOLDER,), **options
-    )
 
 
 @pytest.fixture
@@ -76,10 +70,6 @@ def outcome(pool: Any, function: Any, *args: Any, **kwargs: Any) -> str:
 def without_chance(text: str) -> str:
     """A text without addresses of objects and numbers of queues."""
     return re.sub(r"0x[0-9a-f]+|Queue\(\d+\)", "...", text)
-
-
-def ids() -> set[int]:
-    return {each.id for each in interpreters.list_all()}
 
 
 # ---- the class
@@ -500,113 +490,6 @@ def test_an_initializer_that_cannot_be_sent(
     assert ids() == before
 
 
-# ---- the ends of interpreters
-
-
-def test_an_interpreter_that_ends_while_a_call_runs(lib: ModuleType) -> None:
-    def wait(arrived: Any, go: Any) -> str:
-        arrived.put(None)
-        go.get()
-        return "done"
-
-    arrived, go = interpreters.create_queue(), interpreters.create_queue()
-    before = ids()
-    with pool_of(lib) as pool:
-        for _ in range(3):
-            future = pool.submit(wait, arrived, go)
-            arrived.get(timeout=SECONDS)
-            [number] = ids() - before
-            with pytest.raises(interpreters.InterpreterError, match="^interpreter running$"):
-                interpreters.Interpreter(number).close()
-            assert interpreters.Interpreter(number).is_running()
-            with pytest.raises(interpreters.InterpreterError):
-                interpreters.Interpreter(number).exec("pass")
-            go.put(None)
-            assert future.result(LIMIT) == "done"
-
-
-@pytest.mark.parametrize("calls", [0, 1, 5])
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_interpreter_that_ends_between_calls(lib: ModuleType, calls: int) -> None:
-    before = ids()
-    with pool_of(lib) as pool:
-        pool.submit(abs, 1).result(LIMIT)
-        for _ in range(calls):
-            assert pool.submit(tasks.echo, 1).result(LIMIT) == ((1,), {})
-        [number] = ids() - before
-        eventually(lambda: not interpreters.Interpreter(number).is_running())
-        interpreters.Interpreter(number).close()
-        for function in (tasks.echo, abs, tasks.make_closure()):
-            with pytest.raises(interpreters.InterpreterNotFoundError):
-                pool.submit(function, 1).result(LIMIT)
-    assert ids() == before
-
-
-def test_a_call_that_closes_all_interpreters(lib: ModuleType) -> None:
-    before = ids()
-    with pool_of(lib, 1) as pool:
-        for _ in range(3):
-            errors = pool.submit(tasks.close_others).result(LIMIT)
-            assert "cannot destroy the current interpreter" in errors
-    assert ids() == before
-
-
-def test_shutting_down_closes_the_interpreters(lib: ModuleType) -> None:
-    before = ids()
-    pool = pool_of(lib, 3)
-    futures = [pool.submit(tasks.count) for _ in range(20)]
-    pool.shutdown()
-    assert ids() == before
-    assert all(future.done() for future in futures)
-    with pytest.raises(RuntimeError, match="^cannot schedule new futures after shutdown$"):
-        pool.submit(abs, 1)
-
-
-def test_an_abandoned_pool_closes_its_interpreters(lib: ModuleType) -> None:
-    before = ids()
-    pool = pool_of(lib, 2)
-    futures = [pool.submit(tasks.count) for _ in range(20)]
-    del pool
-    for future in futures:
-        assert future.result(LIMIT) > 0
-    eventually(lambda: gc.collect() >= 0 and ids() == before)
-
-
-def test_cancelling_pending_calls(lib: ModuleType) -> None:
-    def wait(arrived: Any, go: Any) -> None:
-        arrived.put(None)
-        go.get()
-
-    arrived, go = interpreters.create_queue(), interpreters.create_queue()
-    pool = pool_of(lib)
-    running = pool.submit(wait, arrived, go)
-    arrived.get(timeout=SECONDS)
-    pending = [pool.submit(tasks.count) for _ in range(5)]
-    assert pending[0].cancel()
-    assert not running.cancel()
-    pool.shutdown(wait=False, cancel_futures=True)
-    assert all(future.cancelled() for future in pending)
-    go.put(None)
-    assert running.result(LIMIT) is None
-    pool.shutdown()
-
-
-def test_the_end_of_the_program_waits_for_calls(lib: ModuleType, tmp_path: Path) -> None:
-    program = f"""
-    from {lib.__name__} import InterpreterPoolExecutor
-
-    def write(number):
-        import os, time
-        time.sleep(0.05)
-        os.write(1, b"%d\\n" % number)
-
-    pool = InterpreterPoolExecutor(1)
-    for number in range(3):
-        pool.submit(write, number)
-    """
-    assert run(program, tmp_path) == ["0", "1", "2"]
-
-
 # ---- pools and other interpreters
 
 
@@ -631,145 +514,3 @@ def test_the_package_in_the_interpreter_of_a_worker(lib: ModuleType) -> None:
             results = pool.submit(tasks.use_package, lib.__name__).result(LIMIT)
             # The native module serves the first interpreter only.
             assert results == [1, 2, 3, "concurrent.futures.interpreter"]
-
-
-# ---- the rest of the interface
-
-
-def test_map(lib: ModuleType) -> None:
-    with pool_of(lib, 2) as pool:
-        assert list(pool.map(abs, range(-500, 0))) == list(range(500, 0, -1))
-        assert list(pool.map(pow, [2, 3], [3, 2], chunksize=5)) == [8, 9]
-        assert list(pool.map(tasks.make_deep, [1, 2], timeout=LIMIT)) == [
-            tasks.make_deep(1),
-            tasks.make_deep(2),
-        ]
-        results = pool.map(abs, iter([-1, "a", -2]))
-        assert next(results) == 1
-        with pytest.raises(TypeError):
-            next(results)
-        submitted: list[int] = []
-
-        def items() -> Iterator[int]:
-            for number in range(10):
-                submitted.append(number)
-                yield number
-
-        results = pool.map(abs, items(), buffersize=3)
-        assert submitted == [0, 1, 2]
-        assert next(results) == 0
-        assert submitted == [0, 1, 2, 3]
-        assert list(results) == list(range(1, 10))
-
-
-def test_max_pending(package: ModuleType) -> None:
-    def wait(arrived: Any, go: Any) -> None:
-        arrived.put(None)
-        go.get()
-
-    arrived, go = interpreters.create_queue(), interpreters.create_queue()
-    with pytest.raises(ValueError, match="max_pending"):
-        pool_of(package, max_pending=0)
-    with pool_of(package, max_pending=1) as pool:
-        pool.submit(wait, arrived, go)
-        arrived.get(timeout=SECONDS)
-        pending = pool.submit(tasks.count)
-        submitting = Background(pool.submit, abs, -2)
-        until_asleep(submitting)
-        assert submitting.is_alive()
-        go.put(None)
-        assert pending.result(LIMIT) == 1
-        assert submitting.outcome().result(LIMIT) == 2
-
-
-def test_callbacks_and_waits(lib: ModuleType) -> None:
-    called: list[int] = []
-    with pool_of(lib, 2) as pool:
-        futures = [pool.submit(abs, -number) for number in range(20)]
-        for future in futures:
-            future.add_done_callback(lambda future: called.append(future.result()))
-        assert {future.result() for future in lib.as_completed(futures)} == set(range(20))
-        assert lib.wait(futures).not_done == set()
-    assert sorted(called) == list(range(20))
-
-
-def test_a_pool_whose_private_parts_are_touched_keeps_its_interpreters(lib: ModuleType) -> None:
-    before = ids()
-    with pool_of(lib) as pool:
-        assert [pool.submit(tasks.count).result(LIMIT) for _ in range(3)] == [1, 2, 3]
-        assert pool._idle_semaphore is not None
-        assert pool._create_worker_context is not None
-        assert [pool.submit(tasks.count).result(LIMIT) for _ in range(3)] == [4, 5, 6]
-        assert len(ids() - before) == 1
-    assert ids() == before
-
-
-def test_subclasses_that_override_the_preparation(lib: ModuleType) -> None:
-    prepared: list[Any] = []
-
-    class Pool(lib.InterpreterPoolExecutor):  # type: ignore[misc, name-defined]
-        @classmethod
-        def prepare_context(cls, initializer: Any, initargs: Any) -> Any:
-            create, resolve = super().prepare_context(initializer, initargs)
-            prepared.append(create)
-            return create, lambda fn, args, kwargs: resolve(fn, (*args, 1), kwargs)
-
-    with Pool(1) as pool:
-        assert pool.submit(pow, 2).result(LIMIT) == 2
-        assert list(pool.map(divmod, [3, 4])) == [(3, 0), (4, 0)]
-    assert len(prepared) == 1
-
-
-def test_a_subclass_with_its_own_submit(lib: ModuleType) -> None:
-    class Pool(lib.InterpreterPoolExecutor):  # type: ignore[misc, name-defined]
-        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return super().submit(fn, *args, 10, **kwargs)
-
-    with Pool(1) as pool:
-        assert pool.submit(pow, 2).result(LIMIT) == 1024
-        assert list(pool.map(divmod, [30, 45])) == [(3, 0), (4, 5)]
-
-
-def test_pickling_a_pool_fails(pool: Any) -> None:
-    with pytest.raises((TypeError, pickle.PicklingError)):
-        pickle.dumps(pool)
-
-
-def test_many_threads_submit_many_kinds_of_calls(lib: ModuleType) -> None:
-    def submit(pool: Any) -> int:
-        failures = 0
-        for number in range(60):
-            calls: list[tuple[Any, tuple[Any, ...], Any]] = [
-                (abs, (-number,), number),
-                (tasks.make_deep, (number,), tasks.make_deep(number)),
-                (lambda number: number + 1, (number,), number + 1),
-                (tasks.echo, ([number],), (([number],), {})),
-                (Adder(number), (1,), number + 1),
-            ]
-            futures = [(pool.submit(function, *args), result) for function, args, result in calls]
-            failing = pool.submit(tasks.fail, ValueError, number)
-            unsent = pool.submit(tasks.make_closure())
-            for future, result in futures:
-                failures += future.result(LIMIT) != result
-            failures += failing.exception(LIMIT).args != (number,)
-            failures += type(unsent.exception(LIMIT)) is not NotShareableError
-        return failures
-
-    with pool_of(lib, 3) as pool:
-        threads = [Background(submit, pool) for _ in range(4)]
-        for thread in threads:
-            assert thread.outcome() == 0
-
-
-def run(program: str, folder: Path) -> list[str]:
-    """Runs a program, and returns the lines that it prints."""
-    import subprocess
-    import textwrap
-
-    file = folder / "program.py"
-    file.write_text(textwrap.dedent(program))
-    ended = subprocess.run(
-        [sys.executable, str(file)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    return ended.stdout.splitlines()
