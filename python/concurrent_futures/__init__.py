@@ -32,8 +32,11 @@ if TYPE_CHECKING:
         as_completed,
         wait,
     )
+    from concurrent_futures._dashboard import Dashboard, dashboard
+    from concurrent_futures._dump import dump, register_dump, unregister_dump
     from concurrent_futures._install import install, uninstall
     from concurrent_futures._recording import Recording, recording
+    from concurrent_futures._stats import ExecutorStats, QueueTimes
     from concurrent_futures.process import (
         BrokenProcessPool,
         ProcessPoolExecutor,
@@ -50,11 +53,14 @@ __all__ = [
     "BrokenExecutor",
     "BrokenProcessPool",
     "CancelledError",
+    "Dashboard",
     "DeadlockError",
     "Executor",
+    "ExecutorStats",
     "Future",
     "InvalidStateError",
     "ProcessPoolExecutor",
+    "QueueTimes",
     "Recording",
     "TaskTerminatedError",
     "TaskTimeoutError",
@@ -62,9 +68,13 @@ __all__ = [
     "TimeoutError",
     "WorkerDiedError",
     "as_completed",
+    "dashboard",
+    "dump",
     "install",
     "recording",
+    "register_dump",
     "uninstall",
+    "unregister_dump",
     "wait",
 ]
 
@@ -102,16 +112,23 @@ if not _HAS_PROCESSES:
 #: The modules of all names except those in `_base`.
 _MODULES = {
     "BrokenProcessPool": "concurrent_futures.process",
+    "Dashboard": "concurrent_futures._dashboard",
+    "ExecutorStats": "concurrent_futures._stats",
     "InterpreterPoolExecutor": "concurrent_futures.interpreter",
     "ProcessPoolExecutor": "concurrent_futures.process",
+    "QueueTimes": "concurrent_futures._stats",
     "Recording": "concurrent_futures._recording",
     "TaskTerminatedError": "concurrent_futures.process",
     "TaskTimeoutError": "concurrent_futures.process",
     "ThreadPoolExecutor": "concurrent_futures.thread",
     "WorkerDiedError": "concurrent_futures.process",
+    "dashboard": "concurrent_futures._dashboard",
+    "dump": "concurrent_futures._dump",
     "install": "concurrent_futures._install",
     "recording": "concurrent_futures._recording",
+    "register_dump": "concurrent_futures._dump",
     "uninstall": "concurrent_futures._install",
+    "unregister_dump": "concurrent_futures._dump",
 }
 
 _SUBMODULES = ["_base", "process", "thread"]

@@ -53,6 +53,14 @@ class Recording(_engine.Recording):
             raise ValueError(f"{name!r} does not end with .json or .html")
         self._save(name)
 
+    def _repr_html_(self) -> str:
+        """Return the page as it is now, for notebooks."""
+        from html import escape
+
+        page = escape(self._page(None).decode())
+        style = "width: 100%; height: 40em; border: 1px solid #8888"
+        return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
+
 
 def recording(
     *, records_per_thread: "int | None" = None, arguments: "int | None" = None

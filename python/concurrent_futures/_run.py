@@ -33,23 +33,26 @@ concurrent_futures in the place of concurrent.futures. Python's own options go b
                       CONCURRENT_FUTURES_TIMELINE does the same
 --trace FILE.json     writes a trace for https://ui.perfetto.dev; the variable
                       CONCURRENT_FUTURES_TRACE does the same
+--dashboard [PORT]    serves the page with live updates on this machine while the program runs, at
+                      an address that it tells on the error stream; the variable
+                      CONCURRENT_FUTURES_DASHBOARD does the same
 """
 
 
 def main(caller: dict[str, Any]) -> None:
     """Run the program of the command line in the module that has these names."""
-    arguments, files = _trace.options(sys.argv[1:])
+    arguments, files, port = _trace.options(sys.argv[1:])
     match arguments:
         case ["-h" | "--help", *_]:
             print(USAGE, end="")
         case ["-m", module, *arguments]:
             install()
-            _trace.begin(files)
+            _trace.begin(files, port)
             with _main_module(caller) as run:
                 _run_module(run, module, arguments)
         case [script, *arguments] if not script.startswith("-"):
             install()
-            _trace.begin(files)
+            _trace.begin(files, port)
             with _main_module(caller) as run:
                 _run_script(run, script, arguments)
         case _:

@@ -19,11 +19,17 @@ _OPTIONS = {
 _ENDINGS = {"--trace": ".json", "--timeline": ".html"}
 
 
-def options(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Take the options of recordings off the command line; return the rest, and the files.
+#: The variable with the port of the live page.
+_DASHBOARD = "CONCURRENT_FUTURES_DASHBOARD"
 
-    Takes the environment's, too: a program that this one starts records nothing by them.
+
+def options(arguments: list[str]) -> tuple[list[str], list[str], int | None]:
+    """Take the options of recordings off the command line.
+
+    Returns the rest, the files, and the port of the live page, or None without one. Takes the
+    environment's, too: a program that this one starts records nothing by them.
     """
+    port = os.environ.pop(_DASHBOARD, None)
     of_environment = {name: os.environ.pop(name, None) for name in _OPTIONS.values()}
     files = dict.fromkeys(_OPTIONS, "")
     for option, variable in _OPTIONS.items():
@@ -31,6 +37,12 @@ def options(arguments: list[str]) -> tuple[list[str], list[str]]:
     rest = list(arguments)
     while rest:
         option, equals, value = rest[0].partition("=")
+        if option == "--dashboard":
+            del rest[0]
+            # A script is not named by digits alone: another number is the port.
+            is_port = not equals and len(rest) > 0 and rest[0].isdigit()
+            port = rest.pop(0) if is_port else value or "0"
+            continue
         if option not in files or not (equals or len(rest) > 1):
             break
         del rest[0]
@@ -40,11 +52,18 @@ def options(arguments: list[str]) -> tuple[list[str], list[str]]:
             message = f"concurrent_futures: {option}: {file!r} does not end with {_ENDINGS[option]}"
             print(message, file=sys.stderr)
             sys.exit(2)
-    return rest, [file for file in files.values() if file]
+    if port and not (port.isdecimal() and int(port) < 1 << 16):
+        print(f"concurrent_futures: --dashboard: {port!r} is no port", file=sys.stderr)
+        sys.exit(2)
+    return rest, [file for file in files.values() if file], int(port) if port else None
 
 
-def begin(files: list[str]) -> None:
-    """Start a recording that is saved to these files when the program ends."""
+def begin(files: list[str], port: int | None) -> None:
+    """Start a recording that is saved to these files when the program ends, and the live page."""
+    if port is not None:
+        from concurrent_futures._dashboard import serve_program
+
+        serve_program(port)
     if not files:
         return
     from concurrent_futures._recording import recording

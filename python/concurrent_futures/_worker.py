@@ -65,6 +65,11 @@ def run(
     """Run a worker. ``forker`` is the id of the process that has forked this one, if one has."""
     _engine.live_no_longer_than(life.fd, forker)
     os.close(life.fd)
+    dumps = os.environ.get("CONCURRENT_FUTURES_DUMP")
+    if dumps:
+        from concurrent_futures._dump import write_stacks_of_worker
+
+        write_stacks_of_worker(dumps)
     if task.installed:
         from concurrent_futures._install import install
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any, Literal, ParamSpec, TypeVar
 
+    from concurrent_futures._stats import ExecutorStats
+
     _P = ParamSpec("_P")
     _T = TypeVar("_T")
 
@@ -390,6 +392,26 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         0.1
         """
         return ProcessPoolOptions(self, timeout, retries, label)
+
+    def stats(self) -> "ExecutorStats":
+        """Return the figures of the pool since its start.
+
+        Counts are kept always, and reading them takes some microseconds, however many tasks are
+        pending. Times in the queue are measured from the first call on. To measure
+        all tasks, call this once before the first.
+
+        Raises RuntimeError if the pool works by the standard library's code.
+        """
+        from concurrent_futures import _stats
+
+        if self._is_standard:
+            raise _stats.refused()
+        return _stats.of(self._stats())
+
+    def _repr_html_(self) -> str:
+        from concurrent_futures import _stats
+
+        return _stats.html(self)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse tasks from now on.

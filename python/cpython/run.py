@@ -2,6 +2,7 @@
 
     python run.py                   with the package that this Python has installed
     python run.py --unmodified      without it: what the standard library itself does here
+    python run.py --recording       with a recording of all pools in each interpreter
     python run.py --parallel-threads 4   each case in four threads at once (CPython 3.14 and newer)
 
 Each suite runs in a new virtual environment in which a `.pth` file installs the package. So the
@@ -102,6 +103,9 @@ class Runner:
         if not self._options.unmodified:
             shutil.copytree(installed_package(), site / PACKAGE)
             lines.append(f"import {PACKAGE}; {PACKAGE}.install()")
+            if self._options.recording:
+                # Kept for as long as the interpreter runs.
+                lines.append(f"import sys; sys._recording = {PACKAGE}.recording()")
         (site / "in_place.pth").write_text("\n".join(lines))
         return folder / "bin" / "python"
 
@@ -228,6 +232,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--unmodified", action="store_true", help="run on the standard library instead")
+    add("--recording", action="store_true", help="record all pools meanwhile")
     add("--run-left-out", action="store_true", help="run what is left out, and only that")
     add("--only", default="*", help="a pattern of case ids")
     add("--time-limit", type=float, default=400, help="in seconds, for all together")

@@ -27,6 +27,7 @@
     allow(dead_code, reason = "some parts are for worker processes only")
 )]
 
+mod dump;
 mod future;
 mod interp;
 mod interpreters;
@@ -35,6 +36,7 @@ mod pickle;
 #[cfg(has_processes)]
 mod process;
 mod recording;
+mod stats;
 mod thread;
 
 use pyo3::pymodule;
@@ -44,6 +46,11 @@ use pyo3::pymodule;
 mod _engine {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::dump::dump_pools;
+    #[cfg(unix)]
+    #[pymodule_export]
+    use super::dump::signal::{dump_workers, mark_stacks, unwatch_dumps, watch_dumps};
     #[pymodule_export]
     use super::future::as_completed::{AsCompleted, as_completed};
     #[pymodule_export]

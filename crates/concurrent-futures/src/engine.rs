@@ -5,6 +5,7 @@
 //! conditions.
 
 pub use crate::deadlock::{ForkGuard, Futures};
+pub use crate::dump::{describe as describe_pools, worker_pids};
 pub use crate::error::MAX_WORKERS;
 pub use crate::future::blocking::{Stop, wait_until_done};
 pub use crate::future::places::Places;
@@ -14,14 +15,17 @@ pub use crate::future::wait::{
 };
 pub use crate::id::PoolId;
 pub use crate::limit::{Permit, WhenFull};
+#[cfg(feature = "recording")]
 pub use crate::page::write as write_page;
+#[cfg(feature = "recording")]
+pub use crate::recording::set_program;
 pub use crate::runtime::os::clock::now as recording_clock;
 /// The recorder, for frontends that name tasks.
 pub mod recorder {
     pub use crate::recording::record::RunOutcome;
     pub use crate::recording::recorder::{
-        Name, argument_length, cancelled, epoch, is_on, name, note_error, note_name, pickled,
-        rejected, submitted_with, text,
+        Name, argument_length, epoch, is_on, name, note_error, note_name, pickled, rejected,
+        submitted_with, text,
     };
 }
 #[cfg(all(feature = "process", unix))]
@@ -43,6 +47,7 @@ pub use crate::runtime::os::{
 };
 pub use crate::runtime::spin::spin_limit;
 pub use crate::runtime::sync::deadline_after;
+pub use crate::stats::directory::measure_all;
 pub use crate::task::current::is_worker_of;
 pub use crate::task::header::{ForeignTask, Header, TaskRef, VTable};
 pub use crate::task::state::{Advance, Cancel, Phase, State};

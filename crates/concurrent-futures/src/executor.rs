@@ -6,6 +6,7 @@ use crate::error::SubmitError;
 use crate::future::Future;
 use crate::map::{BufferedMap, Map, MapOptions};
 use crate::shutdown::Shutdown;
+use crate::stats::ExecutorStats;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::error::Error;
@@ -232,6 +233,13 @@ pub trait Executor {
         })
     }
 
+    /// Returns the figures of the executor since its start.
+    ///
+    /// An executor that keeps no figures returns zeros.
+    fn stats(&self) -> ExecutorStats {
+        ExecutorStats::default()
+    }
+
     /// Refuses tasks from now on, and ends the workers; `how` decides whether pending tasks run,
     /// and whether the call waits.
     ///
@@ -297,6 +305,10 @@ macro_rules! executor_by_own_methods {
                 T: $crate::executor::Value,
             {
                 self.map_with(options, f, items)
+            }
+
+            fn stats(&self) -> $crate::ExecutorStats {
+                self.stats()
             }
 
             fn shutdown(&self, how: $crate::Shutdown) {

@@ -71,6 +71,7 @@
 )]
 
 mod deadlock;
+mod dump;
 mod error;
 #[cfg(feature = "process")]
 mod executor;
@@ -79,6 +80,7 @@ mod id;
 mod limit;
 mod map;
 mod observer;
+#[cfg(feature = "recording")]
 mod page;
 #[cfg(all(feature = "process", unix))]
 mod process;
@@ -87,6 +89,7 @@ mod runtime;
 #[cfg(doctest)]
 mod sealed;
 mod shutdown;
+mod stats;
 mod task;
 mod thread;
 
@@ -114,6 +117,7 @@ pub use process::{
 pub use recording::with_label;
 #[cfg(feature = "recording")]
 pub use recording::{Recording, RecordingOptions};
+pub use stats::{ExecutorStats, QueueTimes};
 pub use thread::{InitializerOutcome, Scope, ThreadPoolExecutor, ThreadPoolExecutorBuilder};
 
 #[cfg(feature = "unstable-engine")]

@@ -315,7 +315,7 @@ impl Future {
         };
         match advance {
             Advance::Done => {
-                recorder::cancelled(this.get().id());
+                this.get().header().note_cancelled();
                 // SAFETY: ours is the cancellation, so the call is ours.
                 drop(unsafe { Self::take_call(this) });
                 if let Some(remote) = this.get().remote() {

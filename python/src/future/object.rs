@@ -83,6 +83,11 @@ impl Future {
         }
     }
 
+    /// Returns the engine's part of the future.
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
     pub(crate) fn state(&self) -> &State {
         self.header.state()
     }

@@ -91,6 +91,7 @@ impl Fed {
     pub(crate) fn cancel(self) {
         // SAFETY: it is one of ours.
         unsafe { RemoteFuture::cancel(self.task.address()) };
+        self.task.note_skipped();
     }
 }
 
@@ -127,6 +128,7 @@ fn feed(
 ) -> PyResult<()> {
     let py = future.py();
     if future.get().state().phase() != Phase::Pending {
+        task.note_skipped();
         // SAFETY: it is one of ours.
         unsafe { RemoteFuture::skip(task.address()) };
         return Ok(());
@@ -180,6 +182,7 @@ fn feed(
 fn refuse(future: &Bound<'_, Future>, py: Python<'_>, refusal: &SubmitError) -> PyResult<()> {
     if matches!(refusal, SubmitError::Shutdown) {
         let (_, told) = Future::cancel_pending(future);
+        future.get().header().note_skipped();
         return told;
     }
     Err(process_errors::submit_error(py, refusal))
@@ -192,12 +195,16 @@ fn fail(future: &Bound<'_, Future>, remote: &Remote, error: PyErr) {
     let exception = error.into_value(py).into_bound(py).into_any();
     // SAFETY: the call is with no worker, and finished below.
     let told = if unsafe { future.get().state().claim() }.is_ok() {
-        recorder::rejected(future.get().id(), recorder::RunOutcome::Rejected);
+        future
+            .get()
+            .header()
+            .note_rejected(recorder::RunOutcome::Rejected);
         drop(Future::fill_exception(future, exception));
         // SAFETY: claimed and written just now.
         unsafe { Future::finish(future) }
     } else {
         // The call was cancelled meanwhile, or another thread has set an outcome.
+        future.get().header().note_skipped();
         Future::notify_cancel(future).1
     };
     if let Err(error) = told {

@@ -20,6 +20,7 @@ use crate::process::shared::{Closing, FILES, KEPT, Shared};
 use crate::process::spawner::Processes;
 use crate::process::task;
 use crate::recording::calls::Recorded;
+use crate::stats::{Figures, figures};
 use concurrent_futures::engine::{
     CallSpan, Permit, PoolSettings, ProcessPool as Engine, RemoteCall, Segments, TaskRef,
 };
@@ -678,6 +679,13 @@ impl ProcessPool {
         let shared = self.shared()?;
         shared.check_fork()?;
         Ok(shared.pool.pending() + shared.feeder.left())
+    }
+
+    #[pyo3(name = "_stats")]
+    fn stats(&self) -> PyResult<Figures> {
+        let shared = self.shared()?;
+        shared.check_fork()?;
+        Ok(figures(&shared.pool.stats(shared.feeder.left())))
     }
 
     /// Returns the number of workers that have nothing to do.

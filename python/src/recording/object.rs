@@ -1,7 +1,7 @@
 //! `Recording`, the object that `concurrent_futures.recording()` returns.
 
 use concurrent_futures::RecordingOptions;
-use concurrent_futures::engine::recorder;
+use concurrent_futures::engine::{recorder, set_program, write_page};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
@@ -62,11 +62,42 @@ impl Recording {
         written(py, |out| self.0.write_columns(out))
     }
 
+    /// Returns the page: with the recording as it is now, or without it and with the address of updates.
+    #[pyo3(name = "_page")]
+    fn page<'py>(&self, py: Python<'py>, events: Option<String>) -> PyResult<Bound<'py, PyBytes>> {
+        written(py, |out| {
+            write_page(out, events.as_deref(), |out| match &events {
+                Some(_) => Ok(()),
+                None => self.0.write_columns(out),
+            })
+        })
+    }
+
     /// Saves the recording to a file whose name ends with .json: a trace, or columns if it ends with
     /// .columns.json.
     #[pyo3(name = "_save")]
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        tell_program(py);
         Ok(py.detach(|| self.0.save(&path))?)
+    }
+}
+
+/// Tells the engine the name of the script, as the program's arguments have it now.
+fn tell_program(py: Python<'_>) {
+    let name = || -> PyResult<String> {
+        let script: PathBuf = py.import("sys")?.getattr("argv")?.get_item(0)?.extract()?;
+        let name = script.file_name().unwrap_or_default();
+        Ok(name.to_string_lossy().into_owned())
+    };
+    // A program may have no arguments, or any object in their place.
+    if let Ok(name) = name()
+        && !name.is_empty()
+    {
+        set_program(if name == "-c" {
+            "python -c".to_owned()
+        } else {
+            name
+        });
     }
 }
 
@@ -75,6 +106,7 @@ fn written(
     py: Python<'_>,
     write: impl FnOnce(&mut Vec<u8>) -> io::Result<()> + Send,
 ) -> PyResult<Bound<'_, PyBytes>> {
+    tell_program(py);
     let bytes = py.detach(|| {
         let mut bytes = Vec::new();
         write(&mut bytes).map(|()| bytes)

@@ -7,6 +7,7 @@ use crate::interp::signals::{hold_in_drop, raise_kept};
 use crate::interp::{attach, interned, stdlib, waiting};
 use crate::interpreters::task;
 use crate::recording::names;
+use crate::stats::{Figures, figures};
 use crate::thread::at_exit;
 use crate::thread::map::{self, ResultIterator};
 use crate::thread::spawner::{Shared, Threads};
@@ -324,6 +325,11 @@ impl ThreadPool {
     }
 
     /// Makes the pool work by the standard library's code from now on.
+    #[pyo3(name = "_stats")]
+    fn stats(&self) -> PyResult<Figures> {
+        Ok(figures(&self.started()?.pool.stats()))
+    }
+
     #[pyo3(name = "_use_standard")]
     fn use_standard(&self) {
         // ORDERING: see `is_standard`.

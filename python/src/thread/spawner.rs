@@ -1,6 +1,7 @@
 //! The worker threads of the engine's pools: threads of Python's `threading`.
 
 use crate::interp::attach::{attached, come_back, stay};
+use crate::interp::os::signed_thread_number;
 use crate::interp::signals::{hold, keep};
 use crate::interp::stdlib::InterpreterFailed;
 use crate::interp::turns::checkpoint;
@@ -207,6 +208,11 @@ impl ThreadSpawner for Shared {
                 |prefix| prefix.to_string_lossy().into_owned(),
             )
         })
+    }
+
+    fn thread_label(&self) -> String {
+        // As `faulthandler` writes it.
+        format!("thread {:#018x}", signed_thread_number().cast_unsigned())
     }
 
     fn worker_name(&self) -> String {

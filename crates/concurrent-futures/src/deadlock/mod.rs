@@ -68,8 +68,8 @@ use crate::recording::recorder::{self, Waiting};
 use crate::runtime::crew::Crew;
 use crate::runtime::os::signal::Signal;
 use crate::runtime::sync::{Arc, Mutex, MutexGuard, lock};
-use crate::task::TaskRef;
 use crate::task::current::Worker;
+use crate::task::{Phase, TaskRef};
 use analysis::Question;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -273,6 +273,82 @@ impl Interrupt {
         let _ = self.deadlock.set(deadlock);
         self.signal.notify();
     }
+}
+
+/// A wait of a task, for people.
+#[derive(Debug)]
+pub(crate) struct WaitView {
+    /// The task that waits; none for an initializer.
+    pub(crate) waiter: Option<FutureId>,
+    need: Need,
+    /// The first few futures that are not done, with their pools.
+    futures: Vec<(FutureId, Option<PoolId>, Phase)>,
+    /// The number of futures that are not done.
+    count: usize,
+}
+
+/// The number of futures of a wait that are shown.
+const SHOWN: usize = 8;
+
+impl fmt::Display for WaitView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.need {
+            Need::Room(pool) => {
+                return write!(f, "waits for room in pool {}", PoolId::number(Some(pool)));
+            }
+            Need::End(pool) => {
+                return write!(
+                    f,
+                    "waits for the end of pool {}",
+                    PoolId::number(Some(pool))
+                );
+            }
+            Need::All => f.write_str("waits for")?,
+            Need::Any => f.write_str("waits for any of")?,
+        }
+        for (place, (future, pool, phase)) in self.futures.iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            let phase = if *phase == Phase::Pending {
+                "pending"
+            } else {
+                "running"
+            };
+            write!(f, "{comma} task {future} ({phase}")?;
+            match pool {
+                Some(pool) => write!(f, " in pool {})", PoolId::number(Some(*pool)))?,
+                None => f.write_str(", of no pool)")?,
+            }
+        }
+        if self.count > self.futures.len() {
+            write!(f, " and {} more", self.count - self.futures.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the waits of all blocked workers.
+pub(crate) fn waits() -> Vec<WaitView> {
+    let registry = registry();
+    let view = |blocked: &Blocked| {
+        let mut futures = Vec::new();
+        let mut count = 0;
+        blocked.any_future(|task| {
+            if !task.state().is_done() {
+                count += 1;
+                if futures.len() < SHOWN {
+                    futures.push((task.id(), task.pool_id(), task.state().phase()));
+                }
+            }
+            false
+        });
+        WaitView {
+            waiter: blocked.task.map(|(id, _)| id),
+            need: blocked.need,
+            futures,
+            count,
+        }
+    };
+    registry.blocked.values().map(view).collect()
 }
 
 /// Keeps a worker registered as blocked.

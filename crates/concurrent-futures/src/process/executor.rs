@@ -17,6 +17,7 @@ use crate::process::pool::Pool;
 use crate::process::pool::task::Task;
 use crate::runtime::os::process::Signal;
 use crate::shutdown::Shutdown;
+use crate::stats::ExecutorStats;
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -188,6 +189,33 @@ impl ProcessPoolExecutor {
     #[must_use]
     pub fn max_workers(&self) -> usize {
         self.pool.settings.max_workers
+    }
+
+    /// Returns the figures of the pool since its start; see [`ExecutorStats`].
+    ///
+    /// Counts and busy time are kept always, and reading them takes some microseconds, however many tasks are
+    /// pending. Times in the queue are measured from the first call on. To measure all tasks, call this once
+    /// before the first.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// concurrent_futures::init();
+    /// let pool = ProcessPoolExecutor::builder().max_workers(1).build()?;
+    /// pool.submit(|n: u32| n + 1, 1)?.result()?;
+    /// let stats = pool.stats();
+    /// assert_eq!((stats.finished, stats.workers, stats.restarts), (1, 1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "the first call begins to measure times"
+    )]
+    pub fn stats(&self) -> ExecutorStats {
+        self.pool.stats(0)
     }
 
     /// Returns the process ids of the current workers.

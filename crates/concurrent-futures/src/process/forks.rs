@@ -4,6 +4,7 @@
 
 use crate::future::driver;
 use crate::runtime::os::fork;
+use crate::stats::directory;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -51,13 +52,16 @@ fn guard_forks_once() {
     extern "C" fn before() {
         FORKS.fetch_add(1, Ordering::SeqCst);
         driver::before_fork();
+        directory::before_fork();
     }
     extern "C" fn in_parent() {
+        directory::after_fork(false);
         driver::after_fork(false);
     }
     extern "C" fn in_child() {
         // ORDERING: Relaxed: a fork has one thread.
         GENERATION.fetch_add(1, Ordering::Relaxed);
+        directory::after_fork(true);
         driver::after_fork(true);
     }
     // They take a lock whose holders wait for nothing, and give it back.

@@ -12,6 +12,7 @@ use crate::process::pool::{Pool, supervisor};
 use crate::process::worker;
 use crate::runtime::os::process::Signal;
 use crate::runtime::os::socket::Socket;
+use crate::stats::ExecutorStats;
 use crate::task::TaskRef;
 use crate::task::header::Header;
 use std::fmt;
@@ -98,6 +99,15 @@ impl ProcessPool {
     /// after the task that wanted the worker was cancelled. Other tasks may have relied on the worker.
     pub fn reconsider(&self) {
         self.0.reconsider();
+    }
+
+    /// Returns the figures of the pool; see [`ExecutorStats`]. `fed` tasks are on their way to the pool.
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "the first call begins to measure times"
+    )]
+    pub fn stats(&self, fed: usize) -> ExecutorStats {
+        self.0.stats(fed)
     }
 
     /// Returns the number of workers that have nothing to do.

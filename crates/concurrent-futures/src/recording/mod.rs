@@ -38,7 +38,7 @@ mod snapshot;
 pub use recorder::with_label;
 
 #[cfg(feature = "recording")]
-pub use own::{Recording, RecordingOptions};
+pub use own::{Recording, RecordingOptions, set_program};
 
 #[cfg(feature = "recording")]
 mod own {
@@ -428,8 +428,24 @@ mod own {
         }
     }
 
+    /// The name of the program, where a frontend knows it.
+    static PROGRAM: Mutex<Option<String>> = Mutex::new(None);
+
+    /// Sets the name of the program that recordings show; by default it is that of the executable.
+    #[allow(dead_code, unreachable_pub, reason = "other frontends use it")]
+    pub fn set_program(name: String) {
+        let mut program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
+        *program = Some(name);
+    }
+
     /// Returns the name of this program.
     fn program() -> String {
+        let program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
+        program.clone().unwrap_or_else(executable)
+    }
+
+    /// Returns the name of this program's executable.
+    fn executable() -> String {
         let first = std::env::args_os().next().unwrap_or_default();
         let name = Path::new(&first).file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()

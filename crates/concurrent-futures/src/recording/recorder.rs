@@ -443,7 +443,7 @@ pub(crate) fn happened(record: &Record) {
 
 /// Records that a pending task was cancelled.
 #[inline]
-pub fn cancelled(task: FutureId) {
+pub(crate) fn cancelled(task: FutureId) {
     if is_on() {
         happened(&Record {
             start: now(),

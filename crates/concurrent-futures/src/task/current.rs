@@ -6,10 +6,12 @@ use crate::recording::record::RunOutcome;
 use crate::recording::recorder;
 use crate::runtime::crew::Crew;
 use crate::runtime::sync::Arc;
+use crate::stats::counts::{Counts, WorkerCounts};
 use crate::task::TaskRef;
 use crate::task::panic::log_panic;
 use std::cell::Cell;
 use std::ptr;
+use std::sync::Arc as StdArc;
 
 /// A worker thread, as seen by the task that runs on it.
 pub(crate) struct Worker<'pool> {
@@ -19,6 +21,8 @@ pub(crate) struct Worker<'pool> {
     pub(crate) observer: Option<&'pool dyn Observer>,
     /// The worker's number in recordings.
     pub(crate) number: u32,
+    /// The worker's counters, among those of its pool.
+    counts: Option<(&'pool Counts, StdArc<WorkerCounts>)>,
     /// The session of recordings to which the worker was described last.
     described: Cell<u64>,
     task: Cell<*const TaskRef>,
@@ -43,12 +47,14 @@ impl<'pool> Worker<'pool> {
         pool_id: PoolId,
         crew: &'pool Arc<dyn Crew>,
         observer: Option<&'pool dyn Observer>,
+        counts: Option<(&'pool Counts, StdArc<WorkerCounts>)>,
     ) -> Self {
         Self {
             pool_id,
             crew,
             observer,
             number: recorder::next_number(),
+            counts,
             described: Cell::new(0),
             task: Cell::new(ptr::null()),
         }
@@ -104,8 +110,15 @@ impl<'pool> Worker<'pool> {
         } else {
             None
         };
+        if let Some((pool, counts)) = &self.counts {
+            counts.begin(task.id(), task.operations(), pool);
+        }
         // SAFETY: the caller has started the task, which is `execute`'s condition.
         let has_outcome = unsafe { task.execute() };
+        if let Some((pool, counts)) = &self.counts {
+            // SAFETY: the outcome is written, and the worker's until it finishes the task.
+            counts.end(has_outcome && unsafe { task.failed() }, pool);
+        }
         if let Some(begun) = recorded {
             // SAFETY: the task was executed, and is not finished.
             unsafe { record(begun, task, has_outcome) };
@@ -135,6 +148,14 @@ impl<'pool> Worker<'pool> {
         // SAFETY: the reference is kept by the caller of `run_and_finish`, which
         // removes the pointer before it returns.
         unsafe { self.task.get().as_ref() }
+    }
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if let Some((pool, counts)) = &self.counts {
+            pool.remove_worker(counts);
+        }
     }
 }
 

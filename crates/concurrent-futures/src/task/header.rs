@@ -17,6 +17,8 @@ use crate::id::{FutureId, PoolId};
 use crate::recording::record::RunOutcome;
 use crate::recording::recorder;
 use crate::runtime::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
+use crate::stats::counts::Counts;
+use crate::stats::directory;
 use crate::task::panic;
 use crate::task::state::{Advance, Cancel, Phase, State};
 use std::borrow::Cow;
@@ -51,6 +53,8 @@ pub struct VTable {
     error_text: unsafe fn(NonNull<Header>) -> Option<String>,
     free: unsafe fn(NonNull<Header>),
     name: unsafe fn(NonNull<Header>) -> Cow<'static, str>,
+    /// The name of the function, if all tasks with these operations have the same; otherwise empty.
+    static_name: fn() -> &'static str,
     /// Whether callbacks are kept elsewhere than in the list of the state.
     is_foreign: bool,
     /// Drops the outcome, for the handles of Rust.
@@ -130,10 +134,23 @@ impl VTable {
             error_text: |_| None,
             free: F::free,
             name: F::name,
+            static_name: || "",
             is_foreign: true,
             drop_outcome: |_| {},
             body_offset: 0,
         }
+    }
+}
+
+impl VTable {
+    /// Returns the name of the function of a task with these operations, if all such tasks have the same.
+    ///
+    /// # Safety
+    /// The pointer is null, or came from [`TaskRef::operations`].
+    pub(crate) unsafe fn static_name_at(operations: *const ()) -> &'static str {
+        // SAFETY: a pointer that is not null came from `TaskRef::operations`, and so is never freed.
+        let operations = unsafe { operations.cast::<Self>().as_ref() };
+        operations.map_or("", |operations| (operations.static_name)())
     }
 }
 
@@ -174,6 +191,31 @@ impl Header {
     pub fn state(&self) -> &State {
         &self.state
     }
+
+    /// Records and counts that the pending task was cancelled, if it is a pool's.
+    pub fn note_cancelled(&self) {
+        // ORDERING: Relaxed, as nothing of the pool is published by its number.
+        let pool = PoolId::from_number(self.pool.load(Ordering::Relaxed));
+        if pool.is_some() {
+            recorder::cancelled(self.id);
+            directory::count(pool, Counts::cancelled);
+        }
+    }
+
+    /// Counts that the task has left the queue after it was cancelled.
+    pub fn note_skipped(&self) {
+        // ORDERING: Relaxed, as nothing of the pool is published by its number.
+        let pool = PoolId::from_number(self.pool.load(Ordering::Relaxed));
+        directory::count(pool, Counts::skipped);
+    }
+
+    /// Records and counts that the task failed without being started.
+    pub fn note_rejected(&self, outcome: RunOutcome) {
+        recorder::rejected(self.id, outcome);
+        // ORDERING: Relaxed, as nothing of the pool is published by its number.
+        let pool = PoolId::from_number(self.pool.load(Ordering::Relaxed));
+        directory::count(pool, Counts::rejected);
+    }
 }
 
 impl fmt::Debug for Header {
@@ -205,6 +247,7 @@ impl<C: Call> Task<C> {
         error_text: Self::error_text,
         free: Self::free,
         name: |_| Cow::Borrowed(C::name()),
+        static_name: C::name,
         is_foreign: false,
         drop_outcome: Self::drop_outcome,
         body_offset: offset_of!(Self, body),
@@ -249,9 +292,8 @@ impl<C: Call> Task<C> {
         unsafe {
             let drop_call = || Self::drop_call(header);
             let cancelled = header.as_ref().state.cancel(drop_call);
-            // ORDERING: Relaxed, as nothing of the pool is published by its number.
-            if cancelled == Cancel::Now && header.as_ref().pool.load(Ordering::Relaxed) != 0 {
-                recorder::cancelled(header.as_ref().id);
+            if cancelled == Cancel::Now {
+                header.as_ref().note_cancelled();
             }
             cancelled
         }
@@ -410,6 +452,7 @@ impl TaskRef {
         let ours = self.clone();
         // SAFETY: the caller runs the task.
         if unsafe { self.state().start() } {
+            directory::count(self.pool_id(), Counts::claimed);
             return Some(ours);
         }
         // The queue's reference may be dropped at this moment, by a thread that took ours for an owner's
@@ -460,6 +503,11 @@ impl TaskRef {
         self.header()
             .pool
             .store(PoolId::number(None), Ordering::Relaxed);
+    }
+
+    /// Returns the address of the operations of the task's kind, which are never freed.
+    pub(crate) fn operations(&self) -> *const () {
+        ptr::from_ref(self.header().vtable).cast()
     }
 
     pub(crate) fn name(&self) -> Cow<'static, str> {
@@ -513,9 +561,19 @@ impl TaskRef {
     /// # Safety
     /// The caller has started it.
     pub(crate) unsafe fn fail(&self, error: TaskError) {
-        recorder::rejected(self.id(), RunOutcome::Rejected);
+        self.header().note_rejected(RunOutcome::Rejected);
         // SAFETY: the caller has started the task, and the vtable is this task's.
         unsafe { (self.header().vtable.fail)(self.0, error) }
+    }
+
+    /// Records and counts that the task failed without being started.
+    pub(crate) fn note_rejected(&self, outcome: RunOutcome) {
+        self.header().note_rejected(outcome);
+    }
+
+    /// Counts that the task has left the queue after it was cancelled.
+    pub fn note_skipped(&self) {
+        self.header().note_skipped();
     }
 
     /// Sets the outcome of a claimed promise, and finishes it.

@@ -7,7 +7,6 @@ use crate::limit::PendingLimit;
 use crate::observer::Observer;
 #[cfg(feature = "recording")]
 use crate::recording::Recording;
-use crate::runtime::sync::Arc;
 use crate::task::panic;
 use crate::thread::ThreadPoolExecutor;
 use crate::thread::pool::{self, Initializer, Pool};
@@ -266,7 +265,7 @@ impl ThreadPoolExecutorBuilder {
         if let Some(recording) = &self.recording {
             recording.add_pool(pool.number);
         }
-        Ok(ThreadPoolExecutor::from_pool(Arc::new(pool)))
+        Ok(ThreadPoolExecutor::from_pool(Pool::share(pool)))
     }
 }
 

@@ -15,7 +15,14 @@ use crate::runtime::crew::{Crew, Tally};
 use crate::runtime::os::clock::now;
 use crate::runtime::os::signal::{Signal, Woken};
 use crate::runtime::sync::{self, Arc, Mutex, MutexGuard};
+use crate::stats::ExecutorStats;
+use crate::stats::counts::Counts;
+use crate::stats::directory::Listed;
+#[cfg(not(loom_models))]
+use crate::stats::view::{Inspect, PoolView, WorkerKind};
 use crate::task::current::{self, Worker};
+#[cfg(not(loom_models))]
+use crate::task::header::VTable;
 use crate::task::panic::{self, log_panic};
 use crate::task::{Call, TaskRef, log};
 use crate::thread::idle::{Idle, WakeAction};
@@ -58,6 +65,7 @@ pub struct Pool {
     pub(super) parked: Parked,
     pub(super) tally: Tally,
     pub(super) broken: OnceLock<BrokenExecutor>,
+    pub(super) counts: Listed,
     /// The number of the pool in recordings.
     pub(super) number: u32,
     /// The session of recordings to which the pool was described last.
@@ -91,8 +99,10 @@ impl Threads {
 
 impl Pool {
     pub(super) fn new(max_workers: usize, spawner: Box<dyn ThreadSpawner>) -> Self {
+        let id = PoolId::next();
         Self {
-            id: PoolId::next(),
+            id,
+            counts: Listed::new(id, Counts::new()),
             queue: Queue::new(),
             idle: Idle::new(max_workers),
             max_workers,
@@ -119,10 +129,21 @@ impl Pool {
         spawner: Box<dyn ThreadSpawner>,
     ) -> Result<Arc<Self>, BuildError> {
         check(max_workers)?;
-        Ok(Arc::new(Self {
+        Ok(Self::share(Self {
             limit: PendingLimit::bound(max_pending)?,
             ..Self::new(max_workers, spawner)
         }))
+    }
+
+    /// Makes a pool known, so that it can be described.
+    pub(super) fn share(pool: Self) -> Arc<Self> {
+        let pool = Arc::new(pool);
+        #[cfg(not(loom_models))]
+        {
+            let weak = Arc::downgrade(&pool);
+            pool.counts.set_inspect(weak);
+        }
+        pool
     }
 
     /// Describes the pool to the recorder, unless it knows the pool.
@@ -200,9 +221,9 @@ impl Pool {
             self.describe_pool();
             recorder::submitted(handle.id(), self.number, C::name());
         }
-        let submitted = match self.queue.push(queued) {
+        let submitted = match self.push(queued) {
             Ok(()) => self.call_worker(Some(&handle)),
-            Err(_) => Err(self.closed_error()),
+            Err(task) => Err(self.refuse(task)),
         };
         match submitted {
             // SAFETY: the task's output has this type, and this is its only handle.
@@ -220,6 +241,33 @@ impl Pool {
         }
     }
 
+    /// Puts a task into the queue, and counts it. Gives the task back when the queue is closed.
+    #[inline]
+    fn push(&self, task: TaskRef) -> Result<(), TaskRef> {
+        // First, so that no worker takes a task that is not counted.
+        self.counts.submitted();
+        self.queue.push(task)
+    }
+
+    /// Drops a task that the queue has refused, and returns the reason.
+    #[cold]
+    fn refuse(&self, task: TaskRef) -> SubmitError {
+        drop(task);
+        self.counts.withdrawn();
+        self.closed_error()
+    }
+
+    /// Notes that a task came out of the queue and is not to be run.
+    pub(super) fn skip(&self, task: &TaskRef) {
+        self.counts.skipped();
+        task.skip();
+    }
+
+    /// Returns the figures of the pool; see [`ExecutorStats`].
+    pub fn stats(&self) -> ExecutorStats {
+        self.counts.of_threads(self.queue.taken())
+    }
+
     /// Puts a foreign task into the queue, and makes sure that a worker takes the task.
     ///
     /// # Errors
@@ -231,7 +279,7 @@ impl Pool {
     pub unsafe fn submit_foreign(self: &Arc<Self>, task: TaskRef) -> Result<(), SubmitError> {
         // SAFETY: the object of the task stays until `submit_foreign` returns, and so longer than `this`.
         let this = unsafe { task.alias() };
-        self.queue.push(task).map_err(|_| self.closed_error())?;
+        self.push(task).map_err(|task| self.refuse(task))?;
         if !self.spawner.starts_eagerly() {
             return self.call_worker(Some(&this));
         }
@@ -294,6 +342,9 @@ impl Pool {
 
     /// Starts a thread, and counts it. A thread that cannot be started stays counted.
     fn spawn_thread(self: &Arc<Self>, role: Role) -> io::Result<()> {
+        if role == Role::Regular {
+            self.counts.worker_comes();
+        }
         let number = {
             let mut threads = sync::lock(&self.threads);
             threads.alive += 1;
@@ -327,8 +378,13 @@ impl Pool {
             let excepted = except.is_some_and(|except| except.id() == task.id());
             // SAFETY: the thread that takes a task out of the queue runs the task, or fails it.
             unsafe {
-                if !excepted && task.state().start() {
+                if excepted {
+                    continue;
+                }
+                if task.state().start() {
                     task.fail(error.clone());
+                } else {
+                    self.counts.skipped();
                 }
             }
         }
@@ -343,6 +399,7 @@ impl Pool {
         let threads = sync::lock(&self.threads);
         let ends = self.idle.end_unless(|| !self.queue.is_empty());
         if ends {
+            self.counts.worker_goes();
             Self::remove_thread(threads);
         }
         ends
@@ -353,6 +410,7 @@ impl Pool {
     pub(super) fn quit(self: &Arc<Self>) {
         let threads = sync::lock(&self.threads);
         let is_needed = !self.idle.end_unless(|| !self.queue.is_empty());
+        self.counts.worker_goes();
         Self::remove_thread(threads);
         if is_needed {
             // Counted already. That it could not be started is told to those that wait, or logged.
@@ -403,7 +461,7 @@ impl Pool {
     pub fn cancel_pending(&self) {
         while let Some(task) = self.queue.pop() {
             task.cancel();
-            task.skip();
+            self.skip(&task);
         }
     }
 
@@ -557,6 +615,19 @@ impl Crew for Pool {
         sync::lock(&self.threads).spare.push(place);
         self.spawn_thread(Role::Spare)
             .inspect_err(|_| self.spare_ends())
+    }
+}
+
+#[cfg(not(loom_models))]
+impl Inspect for Pool {
+    fn inspect(&self) -> Option<PoolView> {
+        Some(PoolView {
+            kind: WorkerKind::Threads,
+            max_workers: self.max_workers,
+            pending: self.stats().pending,
+            // SAFETY: the workers note addresses of operations there.
+            workers: (self.counts).threads(|at| unsafe { VTable::static_name_at(at) }),
+        })
     }
 }
 

@@ -31,8 +31,8 @@ const CLOSED: usize = 1;
 #[repr(align(128))]
 struct Padded<T>(T);
 
-/// The oldest node, or null for the stub.
-struct Head(*mut Header);
+/// The oldest node, or null for the stub; and the number of tasks that were ever taken.
+struct Head(*mut Header, u64);
 
 // SAFETY: the pointer stands for a `TaskRef`, which is `Send`.
 unsafe impl Send for Head {}
@@ -57,7 +57,7 @@ impl Queue {
     pub(crate) fn new() -> Self {
         Self {
             tail: Padded(AtomicPtr::new(ptr::null_mut())),
-            head: Padded(Mutex::new(Head(ptr::null_mut()))),
+            head: Padded(Mutex::new(Head(ptr::null_mut(), 0))),
             stub_next: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -103,6 +103,16 @@ impl Queue {
 
     /// Takes the oldest task.
     pub(crate) fn pop(&self) -> Option<TaskRef> {
+        self.pop_counted().map(|(task, _)| task)
+    }
+
+    /// Returns the number of tasks that were ever taken.
+    pub(crate) fn taken(&self) -> u64 {
+        lock(&self.head.0).1
+    }
+
+    /// Takes the oldest task, and returns it with its number, counted from 1.
+    pub(crate) fn pop_counted(&self) -> Option<(TaskRef, u64)> {
         let mut head = lock(&self.head.0);
         if head.0.is_null() {
             if self.is_empty() {
@@ -120,8 +130,9 @@ impl Queue {
         } else {
             self.wait_for_link(taken.as_ptr())
         };
+        head.1 += 1;
         // SAFETY: pushed with `into_raw`, and taken once.
-        Some(unsafe { TaskRef::from_raw(taken) })
+        Some((unsafe { TaskRef::from_raw(taken) }, head.1))
     }
 
     /// Puts the stub in the place of the last node. Returns false if the node is not the last.

@@ -148,13 +148,14 @@ pub(super) fn run(pool: &Arc<Pool>, worker: &Worker<'_>) -> bool {
             // SAFETY: the detector has started it.
             Next::Run(task) => unsafe { run_started(pool, worker, &task) },
             Next::TakeOldest => {
-                if let Some(task) = pool.queue.pop() {
+                if let Some((task, number)) = pool.queue.pop_counted() {
                     // SAFETY: a task of a pool is run by that pool's workers; run below.
                     if unsafe { task.state().start() } {
+                        pool.counts.taken(number);
                         // SAFETY: just started.
                         unsafe { run_started(pool, worker, &task) };
                     } else {
-                        task.skip();
+                        pool.skip(&task);
                     }
                 }
             }

@@ -35,6 +35,12 @@ pub trait ThreadSpawner: Send + Sync {
         thread.name().unwrap_or_default().to_owned()
     }
 
+    /// Returns the calling thread, as people know it. Calls no foreign code.
+    fn thread_label(&self) -> String {
+        let thread = std::thread::current();
+        format!("thread {}", thread.name().unwrap_or("without a name"))
+    }
+
     /// Initializes the calling worker, before its first task.
     ///
     /// # Errors

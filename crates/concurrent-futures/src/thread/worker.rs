@@ -8,6 +8,7 @@ use crate::runtime::crew::Crew;
 use crate::runtime::os::signal::Signal;
 use crate::runtime::spin::Spin;
 use crate::runtime::sync::{Arc, deadline_after};
+use crate::stats::counts::Counts;
 use crate::task::current::Worker;
 use crate::task::{TaskRef, panic};
 use crate::thread::idle::ParkOutcome;
@@ -27,7 +28,9 @@ pub(super) enum Role {
 /// needed any more.
 pub(super) fn run(pool: &Arc<Pool>, role: Role) {
     let crew: Arc<dyn Crew> = Arc::clone(pool) as _;
-    let worker = Worker::new(pool.id(), &crew, pool.observer.as_deref());
+    let counts: &Counts = &pool.counts;
+    let counts = (counts, counts.add_worker(pool.spawner.thread_label()));
+    let worker = Worker::new(pool.id(), &crew, pool.observer.as_deref(), Some(counts));
     // The code of a frontend there is foreign code.
     let initialize = || pool.spawner.initialize();
     let initialize =
@@ -98,22 +101,22 @@ fn run_batch(pool: &Arc<Pool>, worker: &Worker<'_>, mut searching: bool) -> bool
             }
             pool.spawner.idle(&mut || deadlock::hold_back(&**pool));
         }
-        let Some(task) = pool.queue.pop() else {
+        let Some((task, number)) = pool.queue.pop_counted() else {
             return searching;
         };
         if searching {
             stop_searching(pool);
         }
-        searching = run_task(pool, worker, &task);
+        searching = run_task(pool, worker, &task, number);
     }
 }
 
-/// Runs a task, unless it was cancelled. Returns whether the worker is searching
-/// afterwards.
-fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
+/// Runs a task, which was taken from the queue as this number, unless it was cancelled. Returns whether the
+/// worker is searching afterwards.
+fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef, number: u64) -> bool {
     // SAFETY: the thread that takes a task out of the queue runs the task, or fails it.
     if !unsafe { task.state().start() } {
-        task.skip();
+        pool.skip(task);
         return false;
     }
     if let Some(broken) = pool.broken() {
@@ -121,6 +124,7 @@ fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef) -> bool {
         unsafe { task.fail(TaskError::Broken(broken)) };
         return false;
     }
+    pool.counts.taken(number);
     // SAFETY: just started; `finish` finishes it.
     unsafe { worker.run_and_finish(task, || finish(pool, task)) }.unwrap_or(false)
 }

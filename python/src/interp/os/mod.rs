@@ -6,6 +6,7 @@
 //! | know the thread | [`is_first_thread`], [`signed_thread_number`] | as CPython knows it |
 //! | look up a function of the interpreter | [`symbol`] | in CPython's library |
 //! | handle signals | [`Action`], [`raise`] | no signal is held back |
+//! | dump by a signal | `process`, `kill`, `write_bytes` | none |
 //!
 //! Processes, pipes and forks are the engine's.
 

@@ -3,6 +3,7 @@
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::ffi::{CStr, c_int, c_long, c_ulong, c_void};
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 
 /// Returns the seconds of the clock that Python adds time limits to.
 pub(crate) fn monotonic() -> f64 {
@@ -124,6 +125,35 @@ impl Action {
         unsafe {
             let failed = libc::sigaction(signal, &raw const self.0, before.as_mut_ptr()) != 0;
             (!failed).then(|| Self(before.assume_init()))
+        }
+    }
+}
+
+/// Returns the number of this process.
+pub(crate) fn process() -> u32 {
+    std::process::id()
+}
+
+/// Sends a signal to a process. Returns whether the process is there.
+pub(crate) fn kill(process: u32, signal: c_int) -> bool {
+    let process = libc::pid_t::try_from(process).unwrap_or(libc::pid_t::MAX);
+    // SAFETY: the call has no conditions.
+    unsafe { libc::kill(process, signal) == 0 }
+}
+
+/// Writes bytes to a descriptor, as many as it takes. A handler of signals may call it.
+pub(crate) fn write_bytes(fd: c_int, mut bytes: &[u8]) {
+    if fd < 0 {
+        return;
+    }
+    while !bytes.is_empty() {
+        // SAFETY: the bytes are there; a descriptor that is not open is an error. The call changes no error
+        // number of the interrupted thread, as it goes past the C library.
+        let written = unsafe { rustix::io::write(BorrowedFd::borrow_raw(fd), bytes) };
+        match written {
+            Ok(written) if written > 0 => bytes = &bytes[written..],
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return,
         }
     }
 }

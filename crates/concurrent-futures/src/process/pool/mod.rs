@@ -34,18 +34,26 @@ use crate::process::pool::scheduler::State;
 use crate::process::pool::start::Starter;
 use crate::process::pool::task::Task;
 use crate::process::pool::wake::MustWake;
-use crate::process::pool::worker_handle::{Kill, WorkerHandle};
+use crate::process::pool::worker_handle::{Kill, Stage, WorkerHandle};
 use crate::recording::recorder;
 use crate::runtime::os::backend;
 use crate::runtime::os::bell::Bell;
+use crate::runtime::os::clock::now;
 use crate::runtime::os::process::Signal;
 use crate::runtime::spin::place::Place;
+use crate::stats::ExecutorStats;
+use crate::stats::counts::Counts;
+use crate::stats::directory::Listed;
+use crate::stats::view::{Inspect, PoolView, RunTime, TaskView, WorkerKind, WorkerView};
 use std::io;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
+
+/// The number of milliseconds for which a description waits for a pool's lock.
+const ATTEMPTS: u32 = 100;
 
 /// The time that a worker may take to end when asked, before it is killed.
 const TERMINATION: Duration = Duration::from_secs(5);
@@ -72,6 +80,7 @@ pub(crate) enum Receiver {
 pub(crate) struct Pool {
     /// The identity of this pool.
     pub(crate) id: PoolId,
+    pub(crate) counts: Listed,
     state: Mutex<State>,
     /// Notified when the supervisor has ended.
     ended: Condvar,
@@ -89,6 +98,8 @@ pub(crate) struct Pool {
     deliveries: Arc<Deliveries>,
     /// The number of batches and deliveries on their way to their futures.
     in_transit: AtomicUsize,
+    /// The moment when the pool was made.
+    began: Instant,
     /// Whether the pool was closed: the thread that ends the last transit wakes the supervisor.
     closing: AtomicBool,
     ours: Weak<Self>,
@@ -120,6 +131,37 @@ impl Drop for Transit {
     }
 }
 
+impl Inspect for Pool {
+    fn inspect(&self) -> Option<PoolView> {
+        // A program that stands still may do so with the lock held.
+        let state = (0..ATTEMPTS).find_map(|_| {
+            let state = self.try_lock();
+            if state.is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            state
+        })?;
+        let moment = Instant::now();
+        let view = |worker: &WorkerHandle| WorkerView {
+            name: format!("process {}", worker.child.pid()),
+            pid: Some(worker.child.pid()),
+            is_ready: worker.stage == Stage::Ready,
+            task: worker.running().map(|task| TaskView {
+                number: task.id().number(),
+                name: task.name(),
+                time: RunTime::Exactly(moment.saturating_duration_since(worker.since)),
+            }),
+            behind: worker.load().saturating_sub(1),
+        };
+        Some(PoolView {
+            kind: WorkerKind::Processes,
+            max_workers: state.max_workers,
+            pending: (state.pending() as u64).saturating_sub(self.counts.gone()),
+            workers: state.workers.iter().map(view).collect(),
+        })
+    }
+}
+
 /// Keeps the supervisor from ending while a batch is in the hands of one thread.
 struct Passing<'a>(&'a Pool);
 
@@ -148,12 +190,16 @@ impl Pool {
         if let (Some(observed), Some(callbacks)) = (&settings.observed, &callbacks) {
             observed.tell_by(callbacks);
         }
+        let id = PoolId::next();
+        let counts = Listed::new(id, Counts::new());
         let pool = Arc::new_cyclic(|ours| Self {
-            id: PoolId::next(),
+            id,
             state: Mutex::new(State::new(
                 settings.max_workers,
                 settings.max_tasks_per_child.unwrap_or(usize::MAX),
+                Arc::clone(counts.counts()),
             )),
+            counts,
             ended: Condvar::new(),
             bell: Mutex::new(Some(Arc::new(bell))),
             callbacks,
@@ -163,10 +209,12 @@ impl Pool {
             waiting: Place::default(),
             deliveries: Arc::default(),
             in_transit: AtomicUsize::new(0),
+            began: Instant::now(),
             closing: AtomicBool::new(false),
             ours: Weak::clone(ours),
         });
         let weak: Weak<Self> = Arc::downgrade(&pool);
+        pool.counts.set_inspect(Weak::clone(&weak) as _);
         driver::add(pool.id, weak);
         Ok(pool)
     }
@@ -305,6 +353,9 @@ impl Pool {
                 recorder::submitted_with(task.id(), recorded.number(), name, label, 0);
             }
         }
+        if self.counts.is_timed() {
+            task.submitted = now();
+        }
         // Its answer may come from another worker than the one that is waited for.
         state.end_nap();
         let is_ours_to_start = self.settings.policy.submitters_start_workers;
@@ -320,6 +371,26 @@ impl Pool {
             observed.tell();
         }
         Ok(needs_worker && is_ours_to_start)
+    }
+
+    /// Returns the figures of the pool; see [`ExecutorStats`]. `fed` tasks are on their way to the pool.
+    pub(crate) fn stats(&self, fed: usize) -> ExecutorStats {
+        let common = self.counts.common();
+        let state = self.lock();
+        let moment = Instant::now();
+        let mut figures = ExecutorStats {
+            pending: ((state.pending() + fed) as u64).saturating_sub(self.counts.gone()),
+            workers: state.workers.len() as u64,
+            measured: moment.saturating_duration_since(self.began),
+            ..common
+        };
+        for worker in &state.workers {
+            if worker.running().is_some() {
+                figures.running += 1;
+                figures.busy += moment.saturating_duration_since(worker.since);
+            }
+        }
+        figures
     }
 
     /// Returns the reason why tasks are not accepted, if they are not.

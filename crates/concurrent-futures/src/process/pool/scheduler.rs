@@ -23,12 +23,13 @@
 
 use crate::error::{BrokenExecutor, SubmitError, TaskError};
 use crate::id::FutureId;
-use crate::process::channel::{FutexPark, Watch};
+use crate::process::channel::{FutexPark, ReplyKind, Watch};
 use crate::process::pool::batch::Batch;
 use crate::process::pool::pace::{Pace, STALL};
 use crate::process::pool::task::{Ending, Start, Stripped, Task};
 use crate::process::pool::wake::{MustWake, Streams, WakeState};
 use crate::process::pool::worker_handle::{Arrival, Kill, Stage, WorkerHandle};
+use crate::stats::counts::Counts;
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::mem;
@@ -70,6 +71,7 @@ pub(crate) struct State {
     pub(crate) late: Vec<Task>,
     /// The number of tasks in the queue, at most, that were cancelled and have lost their argument.
     stripped: usize,
+    counts: Arc<Counts>,
     /// The number of workers that other threads than the supervisor are starting.
     pub(crate) starting: usize,
     /// Whether the supervisor has ended.
@@ -100,8 +102,9 @@ pub(crate) struct Forgotten {
 }
 
 impl State {
-    pub(crate) fn new(max_workers: usize, max_tasks: usize) -> Self {
+    pub(crate) fn new(max_workers: usize, max_tasks: usize, counts: Arc<Counts>) -> Self {
         Self {
+            counts,
             queue: VecDeque::new(),
             workers: Vec::new(),
             wanted: 0,
@@ -149,7 +152,15 @@ impl State {
         if self.awake.needs_wake_ups() {
             worker.set_asleep(true);
         }
+        self.counts.worker_comes();
         self.workers.push(worker);
+    }
+
+    /// Returns the number of tasks that no worker has begun, as far as the pool knows, cancelled ones included.
+    pub(crate) fn pending(&self) -> usize {
+        let waits = |worker: &WorkerHandle| worker.load() - usize::from(worker.has_begun_first());
+        let dispatched: usize = self.workers.iter().map(waits).sum();
+        self.queue.len() + dispatched
     }
 
     /// Picks the worker for a task, if a worker takes the task now.
@@ -383,6 +394,14 @@ impl State {
                     let mut answer = answer;
                     let items = answer.task.span_items();
                     self.pace.note_duration(answer.nanoseconds, items);
+                    let calls = answer.task.items().into();
+                    let has_failed = answer.kind == ReplyKind::Failure;
+                    self.counts.answered(
+                        calls,
+                        has_failed,
+                        answer.nanoseconds,
+                        answer.task.submitted,
+                    );
                     self.requeue(mem::take(&mut answer.rest));
                     batch.answers.push(answer);
                 }
@@ -398,7 +417,11 @@ impl State {
         self.receive(index, batch);
         let worker = &mut self.workers[index];
         if !matches!(worker.killed, Some(Kill::Fault(_))) {
-            batch.answers.extend(worker.take_draft());
+            let draft = worker.take_draft();
+            if let Some(draft) = &draft {
+                self.counts.answered(draft.task.items().into(), false, 0, 0);
+            }
+            batch.answers.extend(draft);
         }
     }
 
@@ -533,6 +556,7 @@ impl State {
         };
         if as_a_whole {
             forgotten.tasks.extend(self.queue.remove(place));
+            forgotten.tasks.iter().for_each(Task::note_skipped);
             return forgotten;
         }
         forgotten.content = self.queue.get_mut(place).map(Task::strip);
@@ -543,6 +567,7 @@ impl State {
             let (cancelled, queue): (Vec<_>, Vec<_>) = queue.partition(Task::is_cancelled);
             self.queue = queue.into();
             forgotten.tasks = cancelled;
+            forgotten.tasks.iter().for_each(Task::note_skipped);
         }
         forgotten
     }

@@ -67,7 +67,7 @@ pub(crate) fn run(socket: &Socket, forker: Option<&Forker>) -> ! {
     // The exit code of a worker that cannot go on, which is no task's doing.
     const TROUBLE: i32 = 70;
     let crew: Arc<dyn Crew> = Arc::new(Single::new());
-    let ended = Worker::new(PoolId::next(), &crew, None).enter(|| serve(socket, forker));
+    let ended = Worker::new(PoolId::next(), &crew, None, None).enter(|| serve(socket, forker));
     match ended {
         Ok(()) | Err(Trouble::Alone) => process::exit(0),
         Err(trouble) => {

@@ -33,6 +33,9 @@ impl Supervisor {
             state.receive_last(index, &mut batch);
             let is_over = state.broken.is_some() || !state.open && state.queue.is_empty();
             let worker = state.workers.remove(index);
+            if state.open {
+                self.pool.counts.worker_goes();
+            }
             // No other is started in its place before its exit status is taken.
             state.starting += 1;
             (worker, batch, !is_over)
@@ -111,7 +114,7 @@ impl Supervisor {
             match orphan {
                 // The caller of `terminate` could not know that the task was not begun.
                 Orphan::NotBegun(task) if matches!(killed, Some(Kill::Terminated)) => {
-                    recorder::rejected(task.id(), outcome);
+                    task.note_rejected(outcome);
                     failed.push(task);
                 }
                 Orphan::NotBegun(task) => again.push(task),
@@ -126,6 +129,7 @@ impl Supervisor {
                         recorder::retried(task.id());
                         again.push(task);
                     } else {
+                        self.pool.counts.failed(task.items().into());
                         failed.push(task);
                     }
                 }

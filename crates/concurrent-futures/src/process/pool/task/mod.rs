@@ -92,6 +92,8 @@ pub(crate) struct Task {
     pub(crate) sequence: u64,
     /// When the task came to its turn, by the clock of recordings; 0 if that was not recorded.
     pub(crate) turn: u64,
+    /// When the task was submitted, by the same clock; 0 if times were not measured.
+    pub(crate) submitted: u64,
 }
 
 impl Task {
@@ -119,6 +121,7 @@ impl Task {
             reported: false,
             sequence: 0,
             turn: 0,
+            submitted: 0,
         };
         (task, handle)
     }
@@ -146,6 +149,7 @@ impl Task {
             reported: false,
             sequence: 0,
             turn: 0,
+            submitted: 0,
         }
     }
 
@@ -197,11 +201,22 @@ impl Task {
             reported: false,
             sequence: self.sequence,
             turn: 0,
+            submitted: self.submitted,
         }
     }
 
     pub(crate) fn id(&self) -> FutureId {
         self.future.id()
+    }
+
+    /// Records and counts that the task failed without being started.
+    pub(crate) fn note_rejected(&self, outcome: RunOutcome) {
+        self.future.note_rejected(outcome);
+    }
+
+    /// Notes that the task was cancelled and has left the queue.
+    pub(crate) fn note_skipped(&self) {
+        self.future.note_skipped();
     }
 
     /// Returns the address of the task's future, for the frontend.
@@ -306,6 +321,7 @@ impl Task {
     /// [`finish`](Self::finish).
     pub(crate) fn into_cancelled(mut self) -> Option<Self> {
         self.left = Left::Notice;
+        self.note_skipped();
         self.face.notices_cancellation().then_some(self)
     }
 
@@ -315,6 +331,7 @@ impl Task {
             self.fail(TaskError::Cancelled);
         } else {
             self.future.cancel();
+            self.note_skipped();
         }
     }
 
@@ -412,7 +429,7 @@ impl Task {
                     TaskError::Terminated => RunOutcome::Terminated,
                     _ => RunOutcome::Rejected,
                 };
-                recorder::rejected(self.id(), outcome);
+                self.note_rejected(outcome);
                 self.fail(error);
             }
             Start::Cancelled => {

@@ -289,6 +289,12 @@ impl WorkerHandle {
             .is_some_and(|flight| self.has_begun(flight))
     }
 
+    /// Returns the task that the worker runs, as far as the pool knows.
+    pub(crate) fn running(&self) -> Option<&Task> {
+        let has_begun = self.has_begun_first() && matches!(self.reader.available(), Ok(0));
+        self.current().filter(|_| has_begun)
+    }
+
     /// Returns whether the worker has been at its first task for longer than `limit`, as far as the pool
     /// knows.
     pub(crate) fn is_long_at_first(&self, now: Instant, limit: Duration) -> bool {

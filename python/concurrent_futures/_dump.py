@@ -1,0 +1,154 @@
+"""Dumps of programs that stand still: what each worker runs, what waits for what, and stacks."""
+
+import atexit
+import contextlib
+import faulthandler
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+from typing import Any, Protocol
+
+from concurrent_futures import _engine
+
+__all__ = ["dump", "register_dump", "unregister_dump"]
+
+#: Tells workers the signal and the folder for their stacks.
+VARIABLE = "CONCURRENT_FUTURES_DUMP"
+
+#: The signal, the folder and the process, while dumps are registered.
+_registered: "tuple[int, str, int] | None" = None
+#: The file of dumps, which must stay open.
+_file: "Any" = None
+
+
+class _Writable(Protocol):
+    def write(self, text: str, /) -> object: ...
+
+
+def _with_names(text: str, threads: "dict[int, threading.Thread]") -> str:
+    """Return the text with the names of threads beside their numbers."""
+
+    def name(found: "re.Match[str]") -> str:
+        thread = threads.get(int(found[1], 16))
+        return found[0] if thread is None else f"{found[0]} ({thread.name})"
+
+    return re.sub(r"^  thread (0x[0-9a-f]+)", name, text, flags=re.MULTILINE)
+
+
+def _stacks_of_threads(threads: "dict[int, threading.Thread]") -> str:
+    """Return the stacks of all threads of this interpreter."""
+    parts = []
+    for number, frame in sys._current_frames().items():
+        thread = threads.get(number)
+        name = "" if thread is None else f" ({thread.name})"
+        here = " (this one)" if number == threading.get_ident() else ""
+        stack = "".join(traceback.format_stack(frame))
+        parts.append(f"\nThread {number:#018x}{name}{here}:\n{stack}")
+    return "".join(parts)
+
+
+def dump(file: "_Writable | None" = None) -> None:
+    """Write what each worker of each pool runs and since when, and what waits for what.
+
+    The Python stacks of all threads follow, and those of worker processes that began after
+    `register_dump`. The text goes to ``file``, by default ``sys.stderr``. The moments at which
+    tasks of threads began are known for tasks that began after the first call of this function,
+    `register_dump` or ``stats``.
+    """
+    out: Any = sys.stderr if file is None else file
+    threads = {thread.ident: thread for thread in threading.enumerate() if thread.ident}
+    out.write(_with_names(_engine.dump_pools(), threads))
+    out.write(_stacks_of_threads(threads))
+    if _registered is not None and _registered[2] == os.getpid():
+        signum, folder, _ = _registered
+        out.write(_engine.dump_workers(signum, folder))
+    flush = getattr(out, "flush", None)
+    if flush is not None:
+        flush()
+
+
+def register_dump(signum: int, file: "Any" = None) -> None:
+    """Write a dump, as `dump` does, whenever this process gets the signal ``signum``.
+
+    Works in a program that stands still, also with the interpreter's lock held. The stacks come
+    from ``faulthandler``; a thread of the engine writes the rest. Worker processes that begin
+    later write their stacks, too; call this before the first pool is made. ``file`` has a
+    ``fileno``, or is a descriptor that stays open; by default it is ``sys.stderr``. The
+    signal's former handler is not called. A second call replaces the first.
+
+    Raises ValueError for a signal that cannot be handled, and OSError if the system refuses a
+    resource.
+    """
+    global _registered, _file
+    if not hasattr(faulthandler, "register"):
+        raise OSError("this system has no signals that ask for a dump")
+    out = sys.stderr if file is None else file
+    if out is None:
+        raise RuntimeError("unable to get sys.stderr")
+    fd = out if isinstance(out, int) else out.fileno()
+    unregister_dump()
+    folder = tempfile.mkdtemp(prefix="concurrent-futures-dump-")
+    try:
+        _engine.watch_dumps(signum, fd, folder)
+        try:
+            faulthandler.register(signum, fd, all_threads=True, chain=True)
+        except BaseException:
+            _engine.unwatch_dumps()
+            raise
+    except BaseException:
+        os.rmdir(folder)
+        raise
+    _registered = (signum, folder, os.getpid())
+    _file = out
+    os.environ[VARIABLE] = f"{signum}:{folder}"
+    atexit.register(_remove, folder, os.getpid())
+
+
+def unregister_dump() -> bool:
+    """Write no more dumps by a signal, whose former handler comes back.
+
+    Return whether dumps were registered.
+    """
+    global _registered, _file
+    if _registered is None or _registered[2] != os.getpid():
+        return False
+    signum, folder, pid = _registered
+    _registered = _file = None
+    faulthandler.unregister(signum)
+    _engine.unwatch_dumps()
+    if os.environ.get(VARIABLE) == f"{signum}:{folder}":
+        del os.environ[VARIABLE]
+    atexit.unregister(_remove)
+    _remove(folder, pid)
+    return True
+
+
+def _remove(folder: str, pid: int) -> None:
+    # Not in a fork.
+    if pid == os.getpid():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_stacks_of_worker(setting: str) -> None:
+    """Let this worker process write its stacks when the parent asks for them."""
+    signum, _, folder = setting.partition(":")
+    number = int(signum)
+    path = os.path.join(folder, str(os.getpid()))
+    # One of a worker that had this number: the parent must not take it for ours.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    # A fork has the parent's, with its file and handler.
+    faulthandler.unregister(number)
+    unfinished = f"{path}.new"
+    try:
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    except FileNotFoundError:
+        # The parent has unregistered dumps meanwhile.
+        return
+    _engine.mark_stacks(number, fd)
+    faulthandler.register(number, fd, all_threads=True, chain=True)
+    os.rename(unfinished, path)
