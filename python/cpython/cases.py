@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import IO, Any
 
 #: The cases that can run in several threads at once, with the standard library as well. Cases of
-#: processes reap each other's children, and those of asyncio need the main thread for signals.
-PARALLEL = ["*.ThreadPool*", "*.FutureTests.*", "*.test_asyncio.test_threads.*"]
-#: Of these, the cases that set a handler of signals, of the log, or the standard error.
-ALONE = ["*.test_hang_gh94440", "*FailingInitializerTest.test_*", "*.test_done_callback_raises*"]
+#: processes reap each other's children, and those of asyncio share a context.
+PARALLEL = ["*.ThreadPool*", "*.FutureTests.*"]
+#: Of these, the cases that set a handler of signals, the standard error, or a variable of a module.
+ALONE = ["*.test_hang_gh94440", "*InitializerTest.test_*", "*.test_done_callback_raises*"]
 
 Error = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 

@@ -49,3 +49,13 @@ def test_each_case_that_is_left_out_names_a_suite_that_is_run(
         left_out = runner.read_left_out()
         assert left_out
         assert set(left_out) <= names
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython has such cases from 3.14 on")
+def test_cases_in_parallel_threads_are_refused_where_there_are_none(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "--parallel-threads", "4"])
+    with pytest.raises(SystemExit):
+        runner.main()
+    assert "from 3.14 on" in capsys.readouterr().err
