@@ -23,8 +23,14 @@ from typing import IO, Any
 #: The cases that can run in several threads at once, with the standard library as well. Cases of
 #: processes reap each other's children, and those of asyncio share a context.
 PARALLEL = ["*.ThreadPool*", "*.FutureTests.*"]
-#: Of these, the cases that set a handler of signals, the standard error, or a variable of a module.
-ALONE = ["*.test_hang_gh94440", "*InitializerTest.test_*", "*.test_done_callback_raises*"]
+#: Of these, the cases that set something global: a handler, a variable, the standard error. The
+#: process of the last one is reaped by the others.
+ALONE = [
+    "*.test_hang_gh94440",
+    "*InitializerTest.test_*",
+    "*.test_done_callback_raises*",
+    "*.test_process_fork_from_a_threadpool",
+]
 
 Error = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
