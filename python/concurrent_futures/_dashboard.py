@@ -120,7 +120,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Dashboard:
-    """A page on this machine that shows what the pools of this process do; see `dashboard`."""
+    """A page on this machine that shows what the pools of this process do; see `dashboard`.
+
+    Examples
+    --------
+    >>> from concurrent_futures import dashboard
+    >>> with dashboard() as page:
+    ...     page.address.startswith("http://127.0.0.1:")
+    True
+    """
 
     def __init__(self, port: int, records_per_thread: int) -> None:
         self._recording = recording(records_per_thread=records_per_thread)
@@ -186,6 +194,14 @@ def dashboard(port: int = 0, *, records_per_thread: int = _RECORDS) -> Dashboard
         updates larger, and so less frequent.
 
     Raises OSError if the port is taken.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ThreadPoolExecutor, dashboard
+    >>> with ThreadPoolExecutor() as pool, dashboard() as page:
+    ...     value = pool.submit(abs, -7).result()
+    ...     repr(page) == f"<Dashboard at {page.address}>"
+    True
     """
     return Dashboard(port, records_per_thread)
 

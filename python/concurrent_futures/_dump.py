@@ -58,6 +58,17 @@ def dump(file: "_Writable | None" = None) -> None:
     `register_dump`. The text goes to ``file``, by default ``sys.stderr``. The moments at which
     tasks of threads began are known for tasks that began after the first call of this function,
     `register_dump` or ``stats``.
+
+    Examples
+    --------
+    >>> import io
+    >>> from concurrent_futures import ThreadPoolExecutor, dump
+    >>> text = io.StringIO()
+    >>> with ThreadPoolExecutor() as pool:
+    ...     value = pool.submit(abs, -7).result()
+    ...     dump(text)
+    >>> "of threads" in text.getvalue()
+    True
     """
     out: Any = sys.stderr if file is None else file
     threads = {thread.ident: thread for thread in threading.enumerate() if thread.ident}
@@ -82,6 +93,17 @@ def register_dump(signum: int, file: "Any" = None) -> None:
 
     Raises ValueError for a signal that cannot be handled, and OSError if the system refuses a
     resource.
+
+    Examples
+    --------
+    >>> import signal, tempfile
+    >>> from concurrent_futures import ThreadPoolExecutor, register_dump, unregister_dump
+    >>> with tempfile.TemporaryFile() as file:
+    ...     register_dump(signal.SIGUSR1, file)  # Then, in a shell: kill -USR1 …
+    ...     with ThreadPoolExecutor() as pool:
+    ...         value = pool.submit(abs, -7).result()
+    ...     unregister_dump()
+    True
     """
     global _registered, _file
     if not hasattr(faulthandler, "register"):
@@ -112,6 +134,12 @@ def unregister_dump() -> bool:
     """Write no more dumps by a signal, whose former handler comes back.
 
     Return whether dumps were registered.
+
+    Examples
+    --------
+    >>> from concurrent_futures import unregister_dump
+    >>> unregister_dump()
+    False
     """
     global _registered, _file
     if _registered is None or _registered[2] != os.getpid():

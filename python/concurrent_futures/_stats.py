@@ -11,6 +11,16 @@ class QueueTimes:
     """The time that tasks spent in the queue, in seconds.
 
     Percentiles are exact to an eighth of their value, and are 0 while ``count`` is.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor() as pool:
+    ...     first = pool.stats().queued.count  # From now on, times are measured.
+    ...     value = pool.submit(abs, -7).result()
+    ...     queued = pool.stats().queued
+    >>> first, queued.count, queued.p50 <= queued.longest
+    (0, 1, True)
     """
 
     #: The number of tasks that were measured.
@@ -31,6 +41,15 @@ class ExecutorStats:
 
     The figures are read one after the other while tasks go on. So they need not fit together
     exactly, but a task whose result a thread has is among the ended ones for that thread.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor() as pool:
+    ...     value = pool.submit(abs, -7).result()
+    ...     stats = pool.stats()
+    >>> stats.pending, stats.running, stats.finished, stats.failed
+    (0, 0, 1, 0)
     """
 
     #: The number of tasks that wait for a worker. In a pool of processes, the calls of a ``map``
