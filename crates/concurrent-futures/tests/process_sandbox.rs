@@ -221,6 +221,11 @@ const WAYS: [&str; 8] = [
     "a thread of each worker watches the parent",
 ];
 
+/// A build for portable calls has no others, and says so in its only line.
+fn is_portable_only(slower: &[String]) -> bool {
+    cfg!(portable_backend) && slower.len() == 1 && slower[0].contains(WAYS[0])
+}
+
 fn exit(code: i32) {
     std::process::exit(code);
 }
@@ -267,6 +272,7 @@ macro_rules! refused {
                 assert_works();
                 let (slower, way): (_, Option<&str>) = (log.slower(), $way);
                 match way {
+                    _ if is_portable_only(&slower) => {}
                     Some(way) => assert!(
                         slower.iter().any(|line| line.contains(way)) && slower.len() == 1,
                         "{slower:?}"
@@ -299,6 +305,9 @@ fn a_pool_works_in_a_sandbox_that_refuses_all_and_says_so_line_by_line() {
         let log = Log::begin();
         assert_works();
         let slower = log.slower();
+        if is_portable_only(&slower) {
+            return;
+        }
         for way in [WAYS[1], WAYS[2], WAYS[3], WAYS[4]] {
             let lines = slower.iter().filter(|line| line.contains(way)).count();
             assert_eq!(lines, 1, "{way}: {slower:?}");
@@ -340,7 +349,7 @@ fn a_pool_works_where_workers_alone_are_refused_all() {
         assert_works();
         eventually("the workers' lines are in the log", || {
             let slower = log.slower();
-            slower.iter().any(|line| line.contains(WAYS[7]))
+            slower.iter().any(|line| line.contains(WAYS[7])) || is_portable_only(&slower)
         });
     }
 }
@@ -400,7 +409,8 @@ fn an_empty_backend_and_auto_are_the_default() {
         if is_alone_with(name, &[(BACKEND, value)], || {}) {
             let log = Log::begin();
             assert_works();
-            assert_eq!(log.slower(), [""; 0]);
+            let slower = log.slower();
+            assert!(slower.is_empty() || is_portable_only(&slower), "{slower:?}");
             return;
         }
     }
