@@ -175,7 +175,9 @@ mod tests {
         #[test]
         fn percentiles_are_those_of_the_sorted_times(times in prop::collection::vec(0_u64..1 << 50, 1..200)) {
             let mut histogram = Histogram::default();
-            times.iter().for_each(|time| histogram.add(*time));
+            for time in &times {
+                histogram.add(*time);
+            }
             let mut sorted = times;
             sorted.sort_unstable();
             let figures = histogram.times();
