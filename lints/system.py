@@ -14,7 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 #: The sources of each crate, and the place for the system in it.
-PLACES = {"crates/concurrent-futures/src": "runtime/os", "python/src": "interp/os"}
+PLACES = {
+    "crates/concurrent-futures/src": "runtime/os",
+    "crates/concurrent-futures-cluster/src": "os",
+    "python/src": "interp/os",
+}
 
 SYSTEM = re.compile(r"\b(libc|rustix|memmap2)::|\btarget_os\b|\bstd::os::(?!fd\b)")
 

@@ -8,13 +8,18 @@ pub use crate::deadlock::{ForkGuard, Futures};
 pub use crate::dump::{describe as describe_pools, worker_pids};
 pub use crate::error::MAX_WORKERS;
 pub use crate::future::blocking::{Stop, wait_until_done};
+#[cfg(all(feature = "process", unix))]
+pub use crate::future::driver::{Driver, add as add_driver, remove as remove_driver};
 pub use crate::future::places::Places;
 pub use crate::future::ready::Watched;
+#[cfg(all(feature = "process", unix))]
+pub use crate::future::remote::{Rest, cancel, complete, give_back, promise_in};
 pub use crate::future::wait::{
     HasTask, Seal, has_failed, next_ready, wait_for_all, wait_for_first,
 };
-pub use crate::id::PoolId;
+pub use crate::id::{PoolId, number_of};
 pub use crate::limit::{Permit, WhenFull};
+pub use crate::map::{MapParts, map_chunks, map_single};
 #[cfg(feature = "recording")]
 pub use crate::page::write as write_page;
 #[cfg(feature = "recording")]
@@ -28,6 +33,11 @@ pub mod recorder {
         submitted_with, text,
     };
 }
+#[cfg(all(feature = "process", unix))]
+pub use crate::process::call::{
+    Called as RemoteOutcome, RemoteFunction, Unsent, decode_error, encode_error, is_entry,
+    submit_entry,
+};
 #[cfg(all(feature = "process", unix))]
 pub use crate::process::contract::{
     Answer, Argument, Attachment, CallOrder, CallSpan, Called, Caller, Definition, EndedWorker,

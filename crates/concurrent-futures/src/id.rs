@@ -52,7 +52,9 @@ impl FutureId {
 pub struct PoolId(NonZeroUsize);
 
 impl PoolId {
-    pub(crate) fn next() -> Self {
+    /// Returns an identity that no other pool has.
+    #[allow(unreachable_pub, reason = "it is for other frontends")]
+    pub fn next() -> Self {
         static LAST: AtomicUsize = AtomicUsize::new(0);
         loop {
             // ORDERING: Relaxed, as only the counter itself matters.
@@ -72,6 +74,11 @@ impl PoolId {
     pub(crate) fn from_number(number: usize) -> Option<Self> {
         NonZeroUsize::new(number).map(Self)
     }
+}
+
+/// Returns the number of a future, by which frontends keep it.
+pub fn number_of(future: FutureId) -> u64 {
+    future.number()
 }
 
 impl fmt::Display for FutureId {

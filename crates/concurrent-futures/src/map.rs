@@ -113,6 +113,50 @@ pub struct Map<T> {
     deadline: Option<Instant>,
 }
 
+/// The options of a `map`, as an executor reads them.
+#[derive(Clone, Copy, Debug)]
+pub struct MapParts {
+    /// The time limit of all results.
+    pub timeout: Option<Duration>,
+    /// The number of items of a task, if the caller gives it.
+    pub chunksize: Option<NonZeroUsize>,
+}
+
+impl From<MapOptions> for MapParts {
+    fn from(options: MapOptions) -> Self {
+        Self {
+            timeout: options.timeout,
+            chunksize: options.chunksize,
+        }
+    }
+}
+
+/// Submits a task for each item, for executors of other frontends. If one is refused, cancels the others.
+///
+/// # Errors
+/// The error of the task that was refused.
+pub fn map_single<A, T>(
+    timeout: Option<Duration>,
+    items: impl Iterator<Item = A>,
+    submit: impl FnMut(A) -> Result<Future<T>, SubmitError>,
+) -> Result<Map<T>, SubmitError> {
+    Map::submit(timeout, items, submit)
+}
+
+/// Submits a task for each chunk of items, for executors of other frontends. If one is refused, cancels the
+/// others.
+///
+/// # Errors
+/// The error of the task that was refused.
+pub fn map_chunks<A, T>(
+    timeout: Option<Duration>,
+    chunksize: NonZeroUsize,
+    items: impl Iterator<Item = A>,
+    submit: impl FnMut(Vec<A>) -> Result<Future<Vec<Result<T, TaskError>>>, SubmitError>,
+) -> Result<Map<T>, SubmitError> {
+    Map::submit_chunks(timeout, chunksize, items, submit)
+}
+
 enum Futures<T> {
     Single(vec::IntoIter<Future<T>>),
     Chunks(Chunks<T>),

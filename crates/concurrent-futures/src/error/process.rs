@@ -313,6 +313,10 @@ impl TransferError {
         }
     }
 
+    pub(crate) fn error(&self) -> &str {
+        &self.error
+    }
+
     /// Returns the step at which the transfer failed.
     ///
     /// # Examples

@@ -13,7 +13,7 @@ use std::sync::{PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::Instant;
 
 /// A pool that a waiting thread can do work for.
-pub(crate) trait Driver: Send + Sync {
+pub trait Driver: Send + Sync {
     /// Works until `is_done`, until there has been nothing to do for some time, or until
     /// about the deadline. Returns whether it is done.
     ///
@@ -46,7 +46,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Adds a pool to the list.
 #[cfg(all(feature = "process", unix))]
-pub(crate) fn add(pool: PoolId, driver: Weak<dyn Driver>) {
+pub fn add(pool: PoolId, driver: Weak<dyn Driver>) {
     let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
     drivers.retain(|(_, known)| known.strong_count() > 0);
     drivers.push((pool, driver));
@@ -56,7 +56,7 @@ pub(crate) fn add(pool: PoolId, driver: Weak<dyn Driver>) {
 
 /// Removes a pool from the list.
 #[cfg(all(feature = "process", unix))]
-pub(crate) fn remove(pool: PoolId) {
+pub fn remove(pool: PoolId) {
     let mut drivers = DRIVERS.write().unwrap_or_else(PoisonError::into_inner);
     drivers.retain(|(known, _)| *known != pool);
     COUNT.store(drivers.len(), Ordering::Relaxed);

@@ -11,6 +11,8 @@ mod models;
 pub(crate) mod places;
 mod promise;
 pub(crate) mod ready;
+#[cfg(all(feature = "process", unix))]
+pub(crate) mod remote;
 pub(crate) mod wait;
 mod waker;
 

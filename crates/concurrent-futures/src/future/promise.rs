@@ -2,6 +2,7 @@
 
 use crate::error::{InvalidStateError, TaskError};
 use crate::future::Future;
+use crate::id::PoolId;
 use crate::task::header::{Call, Outcome, TaskRef};
 use crate::task::state::Phase;
 use std::error::Error;
@@ -18,7 +19,12 @@ use std::marker::PhantomData;
 /// # Ok::<(), concurrent_futures::TaskError>(())
 /// ```
 pub fn promise<T>() -> (Promise<T>, Future<T>) {
-    let (ours, handle) = TaskRef::pair(Promised(PhantomData::<T>), None);
+    pair(None)
+}
+
+/// Makes a pending future of a pool, if there is one, and the promise that sets its outcome.
+pub(super) fn pair<T>(pool: Option<PoolId>) -> (Promise<T>, Future<T>) {
+    let (ours, handle) = TaskRef::pair(Promised(PhantomData::<T>), pool);
     let promise = Promise {
         task: ours,
         output: PhantomData,
@@ -28,7 +34,7 @@ pub fn promise<T>() -> (Promise<T>, Future<T>) {
 }
 
 /// Takes the place of a call, in a task that other code completes.
-struct Promised<T>(PhantomData<T>);
+pub(super) struct Promised<T>(PhantomData<T>);
 
 impl<T> Call for Promised<T> {
     type Output = T;
@@ -72,7 +78,7 @@ impl<T> Call for Promised<T> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Promise<T> {
-    task: TaskRef,
+    pub(super) task: TaskRef,
     // It takes a `T`: one that takes long-lived values must not be turned into one that
     // takes any.
     output: PhantomData<fn(T) -> T>,

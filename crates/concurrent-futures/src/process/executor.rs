@@ -531,6 +531,20 @@ impl ProcessPoolExecutor {
         self.pool.end_workers(Signal::KILL);
     }
 
+    /// Submits a call by the place of its trampoline; the value stays bytes.
+    pub(crate) fn submit_place(
+        &self,
+        options: TaskOptions,
+        place: u64,
+        argument: Vec<u8>,
+    ) -> Result<Future<Vec<u8>>, SubmitError> {
+        let (mut task, future) =
+            Task::new::<function::Opaque>(self.pool.id, place, argument, options);
+        task.permit = self.pool.admit(WhenFull::Wait(NEVER))?;
+        self.pool.submit(task)?;
+        Ok(future)
+    }
+
     fn submit_call<I: Invoke, F: Function, A: Value>(
         &self,
         options: TaskOptions,

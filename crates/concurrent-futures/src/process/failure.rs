@@ -2,12 +2,16 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::process::{RemoteError, TransferError, TransferStep};
+use crate::error::process::{
+    RemoteError, TimeLimitExceeded, TransferError, TransferStep, WorkerDied, WorkerExit,
+};
 use crate::error::{PanicLocation, TaskError, TaskPanic};
+use crate::id::FutureId;
 use serde::{Deserialize, Serialize};
 use std::backtrace::BacktraceStatus;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A failure, as a worker sends it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,9 +30,67 @@ pub(crate) enum Failure {
         type_name: String,
         error: String,
     },
+    /// The worker of another machine's pool died.
+    Died {
+        pid: u32,
+        exit: (u8, i32),
+        memory_limit: Option<u64>,
+        note: String,
+    },
+    /// The task ran longer than its time limit on another machine.
+    TimeLimit { pid: u32, limit: Duration },
+    /// The task was terminated on another machine.
+    Terminated,
+    /// The value was not transferred on another machine.
+    Lost {
+        step: u8,
+        type_name: String,
+        error: String,
+    },
 }
 
+/// The steps of a transfer, in the order of their numbers.
+const STEPS: [TransferStep; 5] = [
+    TransferStep::SendArgument,
+    TransferStep::ReceiveArgument,
+    TransferStep::SendResult,
+    TransferStep::ReceiveResult,
+    TransferStep::Function,
+];
+
 impl Failure {
+    /// Makes the failure that another machine is told of.
+    pub(crate) fn of_error(error: &TaskError) -> Self {
+        match error {
+            TaskError::Panicked(panic) => Self::panicked(panic),
+            TaskError::Failed(error) => Self::failed(&**error),
+            TaskError::WorkerDied(death) => Self::Died {
+                pid: death.pid,
+                exit: match death.exit {
+                    WorkerExit::Code(code) => (0, code),
+                    WorkerExit::Signal(signal) => (1, signal),
+                    WorkerExit::Unknown => (2, 0),
+                },
+                memory_limit: death.memory_limit,
+                note: death.note.as_deref().unwrap_or_default().to_owned(),
+            },
+            TaskError::TimeLimit(limit) => Self::TimeLimit {
+                pid: limit.pid,
+                limit: limit.limit,
+            },
+            TaskError::Terminated => Self::Terminated,
+            TaskError::Transfer(error) => {
+                let step = STEPS.iter().position(|step| *step == error.step());
+                Self::Lost {
+                    step: step.and_then(|step| u8::try_from(step).ok()).unwrap_or(0),
+                    type_name: error.type_name().to_owned(),
+                    error: error.error().to_owned(),
+                }
+            }
+            other => Self::failed(other),
+        }
+    }
+
     pub(crate) fn panicked(panic: &TaskPanic) -> Self {
         let backtrace = panic.backtrace();
         let is_captured = backtrace.status() == BacktraceStatus::Captured;
@@ -111,6 +173,38 @@ impl Failure {
                 } else {
                     TransferStep::ReceiveArgument
                 };
+                TransferError::named(step, type_name, error).into()
+            }
+            Self::Died {
+                pid,
+                exit: (kind, number),
+                memory_limit,
+                note,
+            } => TaskError::WorkerDied(Arc::new(WorkerDied {
+                task: None,
+                pid,
+                exit: match kind {
+                    0 => WorkerExit::Code(number),
+                    1 => WorkerExit::Signal(number),
+                    _ => WorkerExit::Unknown,
+                },
+                memory_limit,
+                note: (!note.is_empty()).then(|| note.into()),
+            })),
+            Self::TimeLimit { pid, limit } => TaskError::TimeLimit(Arc::new(TimeLimitExceeded {
+                task: FutureId::next(),
+                name: "of another machine",
+                pid,
+                limit,
+            })),
+            Self::Terminated => TaskError::Terminated,
+            Self::Lost {
+                step,
+                type_name,
+                error,
+            } => {
+                let step = STEPS.get(usize::from(step)).copied();
+                let step = step.unwrap_or(TransferStep::ReceiveResult);
                 TransferError::named(step, type_name, error).into()
             }
         }

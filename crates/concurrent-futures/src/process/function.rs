@@ -5,6 +5,7 @@
 //! for all types. It turns bytes into the argument, calls the function, and turns the result into bytes. The
 //! place of the trampoline is sent to the worker.
 
+use crate::error::TaskError;
 use crate::error::process::{TransferError, TransferStep};
 use crate::executor::{Function, Value};
 use crate::map;
@@ -172,6 +173,29 @@ where
     }
 }
 
+/// A call whose trampoline is given by its place, and whose value stays bytes.
+pub(crate) struct Opaque;
+
+impl Invoke for Opaque {
+    type Output = Vec<u8>;
+
+    fn name() -> &'static str {
+        "a call of another process"
+    }
+
+    fn invoke(_: Bytes<'_>, _: &mut Vec<u8>) -> Result<(), Failure> {
+        Err(Failure::failed(&TaskError::Abandoned))
+    }
+
+    fn receive(bytes: Bytes<'_>) -> Outcome<Vec<u8>> {
+        Ok(bytes.into_cow().into_owned())
+    }
+
+    fn is_plain() -> bool {
+        true
+    }
+}
+
 fn trampoline<I: Invoke>(argument: Bytes<'_>, result: &mut Vec<u8>) -> bool {
     let outcome = panic::catch(|| I::invoke(argument, result));
     let failure = match outcome {
@@ -197,6 +221,58 @@ pub(crate) fn at(place: u64) -> Option<Trampoline> {
     // is in the executable's code. A worker trusts its supervisor, whose memory is what it was made of, with
     // the rest.
     Some(unsafe { mem::transmute::<usize, Trampoline>(address) })
+}
+
+/// An entry of the executable's table of calls: the words that mark an entry, and the trampoline of a call.
+#[repr(C)]
+struct Entry {
+    mark: [u64; 4],
+    trampoline: Trampoline,
+}
+
+/// The words that mark an entry.
+const MARK: [u64; 4] = [
+    0x9b1f_70c5_3ee8_d2a7,
+    0x46d8_a90b_c15f_7e33,
+    0xe27c_5814_0b96_fd6a,
+    0x38f3_c6de_924b_a051,
+];
+
+/// The entry of one call. The compiler puts the entries among the constants of the executable.
+struct EntryOf<I>(PhantomData<I>);
+
+impl<I: Invoke> EntryOf<I> {
+    const ENTRY: &'static Entry = &Entry {
+        mark: MARK,
+        trampoline: trampoline::<I>,
+    };
+}
+
+/// Returns the place of a call's entry in the table, which names the call in every process of this build.
+pub(crate) fn entry_of<I: Invoke>() -> Option<u64> {
+    let entry = std::ptr::from_ref(EntryOf::<I>::ENTRY);
+    image().ok()?.constant_place_of(entry.addr())
+}
+
+/// Returns the place of the trampoline of an entry, for workers of this process. None if no entry is at
+/// `place`, whatever the place is.
+pub(crate) fn trampoline_of(place: u64) -> Option<u64> {
+    let image = image().ok()?;
+    let address = image.constant_at(place, size_of::<Entry>())?;
+    if !address.is_multiple_of(align_of::<Entry>()) {
+        return None;
+    }
+    let words = std::ptr::with_exposed_provenance::<[u64; 4]>(address);
+    // SAFETY: `constant_at` has checked that the bytes of an entry are constants of the executable, which are
+    // mapped as long as the process runs. The address is aligned, and any bytes are four words.
+    if unsafe { words.read() } != MARK {
+        return None;
+    }
+    let trampoline = std::ptr::with_exposed_provenance::<usize>(
+        address + std::mem::offset_of!(Entry, trampoline),
+    );
+    // SAFETY: as before; any bytes are a number.
+    image.place_of(unsafe { trampoline.read() })
 }
 
 /// Carries out the calls of the Rust frontend.

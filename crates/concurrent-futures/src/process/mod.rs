@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 mod builder;
+pub(crate) mod call;
 mod channel;
 mod codec;
 pub(crate) mod contract;

@@ -99,6 +99,8 @@ pub(crate) struct Image {
     pub(super) base: usize,
     /// The executable's code in memory.
     pub(super) code: Range<usize>,
+    /// The executable's constants in memory: what is mapped from the file and cannot be written.
+    pub(super) constants: Vec<Range<usize>>,
     pub(super) identity: Identity,
 }
 
@@ -131,10 +133,12 @@ impl Image {
         }
         // The distance between addresses in memory and those in the file.
         let bias = base.wrapping_sub(elf.headers);
-        let code = elf.code.start.wrapping_add(bias)..elf.code.end.wrapping_add(bias);
+        let in_memory =
+            |range: &Range<usize>| range.start.wrapping_add(bias)..range.end.wrapping_add(bias);
         Ok(Self {
             base,
-            code,
+            code: in_memory(&elf.code),
+            constants: elf.constants.iter().map(in_memory).collect(),
             identity: elf.identity(&mut file)?,
         })
     }
@@ -155,6 +159,20 @@ impl Image {
         self.code.contains(&address).then_some(place)
     }
 
+    /// Returns the distance of a constant's address from the program headers, if it is one of the executable.
+    pub(crate) fn constant_place_of(&self, address: usize) -> Option<u64> {
+        let place = address.wrapping_sub(self.base) as u64;
+        self.constant_at(place, 1).map(|_| place)
+    }
+
+    /// Returns the address at this distance from the program headers, if `length` bytes of constants are there.
+    pub(crate) fn constant_at(&self, place: u64, length: usize) -> Option<usize> {
+        let address = usize::try_from(place).ok()?.wrapping_add(self.base);
+        let end = address.checked_add(length)?;
+        let is_inside = |range: &Range<usize>| range.start <= address && end <= range.end;
+        self.constants.iter().any(is_inside).then_some(address)
+    }
+
     /// Returns the address at this distance from the program headers, if it is in code.
     pub(crate) fn address_at(&self, place: u64) -> Option<usize> {
         let address = usize::try_from(place).ok()?.wrapping_add(self.base);
@@ -167,6 +185,8 @@ struct Elf {
     /// The address of the program headers.
     headers: usize,
     code: Range<usize>,
+    /// The parts that cannot be written once the program runs.
+    constants: Vec<Range<usize>>,
     /// The places of the notes in the file, their lengths, and their addresses.
     notes: Vec<(u64, usize, usize)>,
     /// The program headers.
@@ -176,7 +196,9 @@ struct Elf {
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
+const PT_GNU_RELRO: u32 = 0x6474_e552;
 const PF_X: u32 = 1;
+const PF_W: u32 = 2;
 
 impl Elf {
     /// Reads the headers of a 64-bit file in this machine's byte order, which is the format of the running
@@ -195,6 +217,7 @@ impl Elf {
         let mut headers = None;
         let mut code: Option<Range<usize>> = None;
         let mut notes = Vec::new();
+        let mut constants = Vec::new();
         for entry in table.chunks_exact(entry_size.max(56)) {
             let (kind, flags) = (word(entry, 0)?, word(entry, 4)?);
             let (in_file, file_size) = (number(entry, 8)?, number(entry, 32)?);
@@ -206,6 +229,9 @@ impl Elf {
                 let start = code.as_ref().map_or(address, |code| code.start);
                 code = Some(start..address + size);
             }
+            if kind == PT_GNU_RELRO || kind == PT_LOAD && flags & (PF_W | PF_X) == 0 {
+                constants.push(address..address + size);
+            }
             if kind == PT_NOTE {
                 notes.push((in_file, self::size(file_size)?, address));
             }
@@ -214,6 +240,7 @@ impl Elf {
             (Some(headers), Some(code)) => Ok(Self {
                 headers,
                 code,
+                constants,
                 notes,
                 #[cfg(target_os = "linux")]
                 table,

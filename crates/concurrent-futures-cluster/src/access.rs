@@ -1,0 +1,211 @@
+//! The way to a server, as builders take it.
+
+#![forbid(unsafe_code)]
+
+use crate::bus::Bus;
+use crate::error::ClusterError;
+use crate::nats::{Access, Nats};
+use crate::wire::Seal;
+use std::env;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The variables that stand for settings.
+pub(crate) const URL: &str = "CONCURRENT_FUTURES_URL";
+pub(crate) const KEY: &str = "CONCURRENT_FUTURES_KEY";
+pub(crate) const QUEUE: &str = "CONCURRENT_FUTURES_QUEUE";
+
+/// The time for which a task is a host's own, unless the host extends it.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// The settings that clients and hosts have in common.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) url: Option<String>,
+    pub(crate) queue: Option<String>,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) insecure: bool,
+    pub(crate) tag: String,
+    pub(crate) lease: Duration,
+    token: Option<String>,
+    credentials: Option<PathBuf>,
+    nkey: Option<String>,
+    root_certificates: Option<PathBuf>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            url: None,
+            queue: None,
+            key: None,
+            insecure: false,
+            tag: String::new(),
+            lease: LEASE,
+            token: None,
+            credentials: None,
+            nkey: None,
+            root_certificates: None,
+        }
+    }
+}
+
+impl Door {
+    pub(crate) fn token(&mut self, token: String) {
+        self.token = Some(token);
+    }
+
+    pub(crate) fn credentials(&mut self, path: PathBuf) {
+        self.credentials = Some(path);
+    }
+
+    pub(crate) fn nkey(&mut self, seed: String) {
+        self.nkey = Some(seed);
+    }
+
+    pub(crate) fn root_certificates(&mut self, path: PathBuf) {
+        self.root_certificates = Some(path);
+    }
+
+    /// Returns the name of the queue.
+    pub(crate) fn queue_name(&self) -> Result<String, ClusterError> {
+        let given = self.queue.clone().or_else(|| env::var(QUEUE).ok());
+        let name = given.unwrap_or_else(|| String::from("default"));
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_part) {
+            return Err(ClusterError::QueueName(name));
+        }
+        Ok(name)
+    }
+
+    /// Returns the key of the queue.
+    pub(crate) fn key(&self) -> Option<Vec<u8>> {
+        let given = self.key.clone();
+        given.or_else(|| env::var(KEY).ok().map(String::into_bytes))
+    }
+
+    /// Returns the seal of messages for a server.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoKey`], without a key for a server of another machine.
+    pub(crate) fn seal(&self, url: &str) -> Result<Seal, ClusterError> {
+        let key = self.key();
+        if key.is_none() && !self.insecure && !is_loopback(url) {
+            return Err(ClusterError::NoKey(without_secrets(url)));
+        }
+        Ok(Seal::new(key.as_deref()))
+    }
+
+    /// Connects to a server.
+    pub(crate) async fn connect(&self, url: &str) -> Result<Arc<dyn Bus>, ClusterError> {
+        let require_tls = url.starts_with("tls://");
+        if !require_tls && !url.starts_with("nats://") {
+            return Err(ClusterError::Address(without_secrets(url)));
+        }
+        let access = Access {
+            url: url.to_owned(),
+            token: self.token.clone(),
+            credentials: self.credentials.clone(),
+            nkey: self.nkey.clone(),
+            require_tls,
+            root_certificates: self.root_certificates.clone(),
+            lease: self.lease,
+        };
+        let nats = Nats::connect(&access)
+            .await
+            .map_err(|cause| ClusterError::Connect {
+                url: without_secrets(url),
+                cause,
+            })?;
+        if !nats.is_at_least(2, 12, 5) {
+            return Err(ClusterError::ServerVersion {
+                url: without_secrets(url),
+                version: nats.version(),
+            });
+        }
+        Ok(Arc::new(nats))
+    }
+}
+
+/// Returns the part of an address that has the names of machines.
+fn machines(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.rsplit_once('@').map_or(rest, |(_, machines)| machines)
+}
+
+fn without_secrets(url: &str) -> String {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    format!("{scheme}://{}", machines(url))
+}
+
+/// Returns whether a server is on this machine, by its address.
+fn is_loopback(url: &str) -> bool {
+    let address = machines(url);
+    let address = address
+        .split_once('/')
+        .map_or(address, |(address, _)| address);
+    let host = match address.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => address,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_told_from_other_machines() {
+        for url in [
+            "nats://127.0.0.1:4222",
+            "nats://localhost",
+            "tls://user:word@127.1.2.3:1",
+            "nats://[::1]:4222",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "nats://10.0.0.1:4222",
+            "nats://localhost.example.org:4222",
+            "nats://127.0.0.1@example.org:4222",
+            "nats://127.0.0.1.example.org",
+            "nats://[2001:db8::1]:4222",
+            "nats://127.0.0.1:4222,10.0.0.1:4222",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn errors_show_no_secrets() {
+        let error = Door::default()
+            .seal("nats://user:word@10.0.0.1:4222")
+            .unwrap_err();
+        assert!(
+            matches!(&error, ClusterError::NoKey(url) if url == "nats://10.0.0.1:4222"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_server_of_another_machine_needs_a_key_or_a_declaration() {
+        let url = "nats://10.0.0.1:4222";
+        let keyed = Door {
+            key: Some(b"secret".to_vec()),
+            ..Door::default()
+        };
+        assert!(keyed.seal(url).unwrap().is_keyed());
+        let insecure = Door {
+            insecure: true,
+            ..Door::default()
+        };
+        assert!(!insecure.seal(url).unwrap().is_keyed());
+    }
+}

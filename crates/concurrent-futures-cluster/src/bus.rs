@@ -1,0 +1,193 @@
+//! The seam between the protocol and the server: all that the protocol asks of a server.
+//!
+//! [`Nats`](crate::nats::Nats) implements it. Calls never wait
+//! for ever: a server that does not answer is an error, which passes.
+
+#![forbid(unsafe_code)]
+
+use crate::wire::{Id, hex};
+use bytes::Bytes;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// The length up to which payloads are part of a message. Messages have a limit of a mebibyte.
+pub(crate) const INLINE: usize = 256 * 1024;
+/// The number of priorities.
+pub(crate) const PRIORITIES: u8 = 3;
+
+/// The future of a call.
+pub(crate) type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, BusError>> + Send + 'a>>;
+
+/// The reason why a call failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BusError {
+    /// No process listens to the subject of a request.
+    #[error("no process answers to the subject")]
+    NoListener,
+    /// The server, or the process behind it, did not answer in time.
+    #[error("no answer came in time")]
+    TimedOut,
+    /// The server refuses the call.
+    #[error("the server refuses: {0}")]
+    Refused(String),
+    /// The connection was closed.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// The place of tasks: a queue, an environment, and a priority.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lane {
+    pub(crate) queue: String,
+    pub(crate) environment: String,
+    pub(crate) priority: u8,
+}
+
+impl Lane {
+    /// Returns the subject of the tasks.
+    pub(crate) fn subject(&self) -> String {
+        let Self {
+            queue,
+            environment,
+            priority,
+        } = self;
+        format!("cf.t.{queue}.{environment}.{priority}")
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.subject())
+    }
+}
+
+/// A task that the server has delivered to a host.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) frame: Bytes,
+    /// The identity with which the task was published; the server keeps it unique for some minutes.
+    pub(crate) id: String,
+    /// The way to settle the delivery.
+    pub(crate) token: String,
+    /// The number of times that the server has delivered the task.
+    pub(crate) deliveries: u64,
+    /// When the task was published, in milliseconds since 1970 by the server's clock.
+    pub(crate) published: u64,
+}
+
+/// The end of a delivery, or its extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settle {
+    /// The task is done.
+    Done,
+    /// The host still has the task.
+    Extend,
+    /// Another host may have the task at once.
+    Back,
+}
+
+/// The fate of a task that a client withdraws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Withdrawn {
+    /// No host has ever got the task, and none will.
+    Untaken,
+    /// The task may be with a host.
+    Delivered,
+    /// The task is not on the server.
+    Gone,
+}
+
+/// A message on a subject.
+#[derive(Debug)]
+pub(crate) struct Note {
+    pub(crate) payload: Bytes,
+    pub(crate) reply: Option<String>,
+}
+
+/// The things that the server keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Thing {
+    /// The outcome of a task. The first one stays.
+    Outcome { queue: String, id: String },
+    /// A payload that is too long for a message.
+    Object { queue: String, name: String },
+    /// A host that is there. It goes by itself unless it is kept again.
+    Host { queue: String, name: String },
+}
+
+impl Thing {
+    /// Names the object of a payload of a session.
+    pub(crate) fn object(queue: &str, session: Id, hash: &[u8; 32]) -> Self {
+        Self::Object {
+            queue: queue.to_owned(),
+            name: format!("{session}.{}", hex(hash)),
+        }
+    }
+
+    /// Names the outcome of a task of a session.
+    pub(crate) fn outcome(queue: &str, session: Id, number: u64) -> Self {
+        Self::Outcome {
+            queue: queue.to_owned(),
+            id: format!("{session}.{number}"),
+        }
+    }
+}
+
+/// The calls of the server.
+pub(crate) trait Bus: Send + Sync + 'static {
+    /// Publishes a task, once for each `id`. Returns its number on the server.
+    fn push<'a>(&'a self, lane: &'a Lane, id: &'a str, frame: Bytes) -> Later<'a, u64>;
+
+    /// Takes up to `count` tasks, as they come. Ends when they have come, or some have and `wait` has passed.
+    fn pull<'a>(
+        &'a self,
+        lane: &'a Lane,
+        count: usize,
+        wait: Duration,
+        into: &'a mpsc::UnboundedSender<Delivery>,
+    ) -> Later<'a, ()>;
+
+    /// Settles a delivery, or extends it.
+    fn settle<'a>(&'a self, token: &'a str, how: Settle) -> Later<'a, ()>;
+
+    /// Takes a task back if no host has got it.
+    fn withdraw<'a>(&'a self, lane: &'a Lane, number: u64, id: &'a str) -> Later<'a, Withdrawn>;
+
+    /// Returns whether a task is on the server.
+    fn has<'a>(&'a self, lane: &'a Lane, number: u64, id: &'a str) -> Later<'a, bool>;
+
+    /// Sends a message to those that listen.
+    fn send<'a>(&'a self, subject: &'a str, payload: Bytes) -> Later<'a, ()>;
+
+    /// Sends a message, and returns the first answer.
+    fn request<'a>(
+        &'a self,
+        subject: &'a str,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Later<'a, Bytes>;
+
+    /// Listens to a subject.
+    fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, mpsc::UnboundedReceiver<Note>>;
+
+    /// Keeps a thing. Returns false if it is an outcome, and there is one.
+    fn keep<'a>(&'a self, thing: &'a Thing, content: Bytes) -> Later<'a, bool>;
+
+    /// Returns a thing.
+    fn fetch<'a>(&'a self, thing: &'a Thing) -> Later<'a, Option<Bytes>>;
+
+    /// Removes a thing.
+    fn forget<'a>(&'a self, thing: &'a Thing) -> Later<'a, ()>;
+
+    /// Returns the hosts that are there.
+    fn hosts<'a>(&'a self, queue: &'a str) -> Later<'a, Vec<Bytes>>;
+
+    /// Returns the time for which a delivery is a host's own, unless the host extends it.
+    fn lease(&self) -> Duration;
+
+    /// Returns the number of connections so far: it changes with each new one.
+    fn connections(&self) -> watch::Receiver<u64>;
+}

@@ -1,0 +1,182 @@
+//! Cancellation and termination, which tell the truth.
+//!
+//! A task that the server has never delivered is removed from the server, which then says so. For any other task, the
+//! host that has it decides: it gives the task up, or says that it runs. Without an answer the task stays running.
+
+#![forbid(unsafe_code)]
+
+use super::{Client, Sink, Stage};
+use crate::bus::{BusError, Withdrawn};
+use crate::log;
+use crate::wire::{Answer, Id, Kind, Order, TaskId, What};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// The time for which a host may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The next step of a cancellation.
+enum Step {
+    /// The task is done, or about to be.
+    TooLate,
+    /// The task is with this client only.
+    Ours,
+    /// The task is on its way to the server.
+    Wait,
+    /// The task is on the server, by this number, or with a host.
+    Ask(u32, u64, Option<Id>),
+}
+
+impl Client {
+    /// Takes back a task that no host has begun, and will not begin. Returns its sink, which the caller is to cancel.
+    pub(crate) async fn cancel(self: &Arc<Self>, number: u64) -> Option<Box<dyn Sink>> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            match self.next_step(number) {
+                Step::TooLate => return None,
+                Step::Ours => return self.finish_cancel(number),
+                Step::Wait => {
+                    // The sender is part of the client.
+                    let _ = changed.changed().await;
+                }
+                Step::Ask(attempt, place, holder) => {
+                    if self.take_from_cluster(number, attempt, place, holder).await {
+                        return self.finish_cancel(number);
+                    }
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn next_step(&self, number: u64) -> Step {
+        match self.lock().entries.get(&number) {
+            None => Step::TooLate,
+            Some(entry) => match entry.stage {
+                Stage::Fetching => Step::TooLate,
+                Stage::Waiting => Step::Ours,
+                Stage::Publishing => Step::Wait,
+                Stage::Published { .. } if entry.begun => Step::TooLate,
+                Stage::Published { number } => Step::Ask(entry.attempt, number, entry.holder),
+            },
+        }
+    }
+
+    /// Makes sure that no host runs a task. Returns whether that is so.
+    async fn take_from_cluster(
+        self: &Arc<Self>,
+        number: u64,
+        attempt: u32,
+        place: u64,
+        holder: Option<Id>,
+    ) -> bool {
+        let id = self.id(number, attempt);
+        if holder.is_none() {
+            let lane = &self.settings.lane;
+            match self.bus.withdraw(lane, place, &id.to_string()).await {
+                Ok(Withdrawn::Untaken) => return true,
+                Ok(Withdrawn::Delivered | Withdrawn::Gone) => {}
+                Err(error) => log::trouble("a task could not be withdrawn", &error),
+            }
+        }
+        let (sender, given_up) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            let Some(entry) = state.entries.get_mut(&number) else {
+                return false;
+            };
+            if entry.attempt != attempt || entry.begun {
+                return false;
+            }
+            entry.cancelling = Some(sender);
+        }
+        let said = tokio::select! {
+            biased;
+            // A host that got the task after the order gives it back.
+            Ok(()) = given_up => Ok(Answer::GivenUp),
+            said = self.order(id, What::Recall) => said,
+        };
+        let is_given_up = match said {
+            Ok(Answer::GivenUp | Answer::Ends) => true,
+            Ok(Answer::Runs | Answer::Unknown) => false,
+            Err(error) => {
+                log::trouble("no host answered to a cancellation", &error);
+                false
+            }
+        };
+        if !is_given_up && let Some(entry) = self.lock().entries.get_mut(&number) {
+            // From now on, a task that is given back is submitted again.
+            entry.cancelling = None;
+        }
+        is_given_up
+    }
+
+    /// Gives an order to the host that has a task, or to all hosts if no host has reported.
+    async fn order(&self, task: TaskId, what: What) -> Result<Answer, BusError> {
+        let holder = {
+            let state = self.lock();
+            state
+                .entries
+                .get(&task.number)
+                .and_then(|entry| entry.holder)
+        };
+        let queue = &self.settings.lane.queue;
+        let subject = match holder {
+            Some(host) => format!("cf.h.{queue}.{host}"),
+            None => format!("cf.h.{queue}.all"),
+        };
+        let order = Order { task, what };
+        let sealed = self
+            .settings
+            .seal
+            .seal(Kind::Order, subject.as_bytes(), &order);
+        let answer = self.bus.request(&subject, sealed.clone(), PATIENCE).await?;
+        let opened = self
+            .settings
+            .seal
+            .open::<Answer>(Kind::Answer, &sealed, &answer);
+        opened.map_err(|refused| BusError::Refused(refused.to_string()))
+    }
+
+    fn finish_cancel(self: &Arc<Self>, number: u64) -> Option<Box<dyn Sink>> {
+        let entry = self.remove(&mut self.lock(), number)?;
+        self.clean_up(&entry);
+        Some(entry.sink)
+    }
+
+    /// Ends a running task. Returns whether it will end.
+    pub(crate) async fn terminate(self: &Arc<Self>, number: u64) -> bool {
+        let attempt = match self.lock().entries.get(&number) {
+            None => return false,
+            Some(entry) => entry.attempt,
+        };
+        let id = self.id(number, attempt);
+        match timeout(2 * PATIENCE, self.order(id, What::Terminate)).await {
+            Ok(Ok(Answer::Ends | Answer::GivenUp)) => true,
+            Ok(Ok(Answer::Runs | Answer::Unknown)) | Err(_) => false,
+            Ok(Err(error)) => {
+                log::trouble("no host answered to a termination", &error);
+                false
+            }
+        }
+    }
+
+    /// Takes back all tasks that no host has begun. Returns their sinks, which the caller is to cancel.
+    pub(crate) async fn cancel_all(self: Arc<Self>) -> Vec<Box<dyn Sink>> {
+        use futures_util::StreamExt;
+        let mut numbers: Vec<u64> = self.lock().entries.keys().copied().collect();
+        // The last first, as hosts take the first.
+        numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
+        futures_util::stream::iter(numbers)
+            .map(|number| {
+                let client = Arc::clone(&self);
+                async move { client.cancel(number).await }
+            })
+            .buffer_unordered(64)
+            .filter_map(std::future::ready)
+            .collect()
+            .await
+    }
+}

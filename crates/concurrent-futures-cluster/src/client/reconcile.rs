@@ -1,0 +1,214 @@
+//! Reconciliation: what the server has lost is submitted again.
+//!
+//! Hosts report the tasks that they hold, several times in each lease. A task without a sign for a whole lease is a
+//! *suspect*. It may still wait on the server: that is in order. It may be gone with an outcome in the store, which is
+//! taken. Or it is gone without an outcome, as its stream was deleted, or the server began anew: then it is submitted
+//! again. A host stores an outcome before it acknowledges the task. So the store is asked *after* the task was found to
+//! be gone, and then has the outcome if there is one.
+
+#![forbid(unsafe_code)]
+
+use super::{Arrived, Client, Stage, failed};
+use crate::bus::{BusError, Thing};
+use crate::error::NoWorkersError;
+use crate::log;
+use crate::wire::{HostInfo, Kind};
+use futures_util::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// The time between two reconciliations, at most.
+const PERIOD: Duration = Duration::from_secs(10);
+/// The most suspects that are looked at in one reconciliation, and at once.
+const MOST: usize = 4096;
+const AT_ONCE: usize = 32;
+
+impl Client {
+    /// Looks for lost tasks now and then, and after each new connection.
+    pub(super) async fn reconcile(self: Arc<Self>) {
+        let mut connections = self.bus.connections();
+        connections.mark_unchanged();
+        loop {
+            let period = PERIOD.min(self.bus.lease() / 2);
+            let is_new = matches!(timeout(period, connections.changed()).await, Ok(Ok(())));
+            if is_new {
+                connections.mark_unchanged();
+            }
+            // After a new connection, a task that no host has reported may be gone.
+            let suspects = self.suspects(is_new);
+            futures_util::stream::iter(suspects)
+                .for_each_concurrent(AT_ONCE, |(number, attempt, place)| {
+                    let client = Arc::clone(&self);
+                    async move {
+                        if let Err(error) = client.look_after(number, attempt, place).await {
+                            log::trouble("a task could not be looked after", &error);
+                        }
+                    }
+                })
+                .await;
+        }
+    }
+
+    fn suspects(&self, untaken_too: bool) -> Vec<(u64, u32, u64)> {
+        let lease = self.bus.lease();
+        let mut state = self.lock();
+        let now = Instant::now();
+        state
+            .workers
+            .retain(|_, (_, seen)| now.duration_since(*seen) < 4 * lease);
+        let entries = state.entries.iter().filter_map(|(number, entry)| {
+            let Stage::Published { number: place } = entry.stage else {
+                return None;
+            };
+            let is_suspect =
+                now.duration_since(entry.seen) >= lease || untaken_too && entry.holder.is_none();
+            is_suspect.then_some((*number, entry.attempt, place))
+        });
+        entries.take(MOST).collect()
+    }
+
+    /// Looks after one suspect.
+    async fn look_after(
+        self: &Arc<Self>,
+        number: u64,
+        attempt: u32,
+        place: u64,
+    ) -> Result<(), BusError> {
+        let lane = &self.settings.lane;
+        let id = self.id(number, attempt).to_string();
+        let is_there = self.bus.has(lane, place, &id).await?;
+        let is_still = |client: &Self| {
+            let mut state = client.lock();
+            let entry = state.entries.get_mut(&number);
+            let entry = entry.filter(|entry| {
+                entry.attempt == attempt && entry.stage == Stage::Published { number: place }
+            });
+            entry.is_some_and(|entry| {
+                if is_there {
+                    entry.seen = Instant::now();
+                }
+                true
+            })
+        };
+        if !is_still(self) || is_there {
+            return Ok(());
+        }
+        let thing = Thing::outcome(&lane.queue, self.session, number);
+        if let Some(frame) = self.bus.fetch(&thing).await? {
+            let subject = format!("cf.c.{}", self.session);
+            let is_report = self.take(&subject, &frame);
+            self.bus.forget(&thing).await?;
+            if is_report {
+                return Ok(());
+            }
+        }
+        // A report may have come meanwhile.
+        let is_seen = {
+            let state = self.lock();
+            let entry = state.entries.get(&number);
+            entry.is_none_or(|entry| {
+                entry.holder.is_some() && entry.seen.elapsed() < self.bus.lease()
+            })
+        };
+        if !is_seen && is_still(self) {
+            self.submit_again(number);
+        }
+        Ok(())
+    }
+
+    /// Fails tasks for which no host comes.
+    pub(super) async fn watch_hosts(self: Arc<Self>) {
+        let wait = self.settings.wait_for_workers;
+        let look = (wait / 4).clamp(Duration::from_millis(20), Duration::from_secs(5));
+        let mut waiting_since: Option<Instant> = None;
+        loop {
+            sleep(look).await;
+            let is_waiting = {
+                let state = self.lock();
+                let is_seen = state.host_seen.is_some_and(|seen| seen.elapsed() < wait);
+                let mut entries = state.entries.values();
+                !is_seen && entries.any(|entry| entry.holder.is_none())
+            };
+            if !is_waiting {
+                waiting_since = None;
+                continue;
+            }
+            let since = *waiting_since.get_or_insert_with(Instant::now);
+            let (hosts, others) = match self.all_hosts().await {
+                Ok(hosts) => hosts,
+                Err(error) => {
+                    log::trouble("the registry of hosts does not answer", &error);
+                    continue;
+                }
+            };
+            let lane = &self.settings.lane;
+            if hosts
+                .iter()
+                .any(|host| host.environment == lane.environment)
+            {
+                self.lock().host_seen = Some(Instant::now());
+                waiting_since = None;
+            } else if since.elapsed() + look >= wait {
+                self.fail_untaken(&NoWorkersError {
+                    queue: lane.queue.clone(),
+                    environment: lane.environment.clone(),
+                    waited: wait,
+                    hosts,
+                    others,
+                });
+                waiting_since = None;
+            }
+        }
+    }
+
+    /// Returns the hosts of the queue.
+    pub(crate) async fn hosts(&self) -> Result<Vec<HostInfo>, BusError> {
+        Ok(self.all_hosts().await?.0)
+    }
+
+    /// Returns the hosts of the queue, and how many there are with another key.
+    async fn all_hosts(&self) -> Result<(Vec<HostInfo>, usize), BusError> {
+        let queue = &self.settings.lane.queue;
+        let frames = self.bus.hosts(queue).await?;
+        let open = |frame| {
+            self.settings
+                .seal
+                .open::<HostInfo>(Kind::Host, queue.as_bytes(), frame)
+        };
+        let hosts: Vec<HostInfo> = frames.iter().filter_map(|frame| open(frame).ok()).collect();
+        let others = frames.len() - hosts.len();
+        Ok((hosts, others))
+    }
+
+    fn fail_untaken(self: &Arc<Self>, error: &NoWorkersError) {
+        let untaken: Vec<(u64, u32, Option<u64>)> = {
+            let state = self.lock();
+            let entries = state.entries.iter();
+            let untaken = entries
+                .filter(|(_, entry)| entry.holder.is_none() && entry.stage != Stage::Fetching);
+            untaken
+                .map(|(number, entry)| {
+                    let place = match entry.stage {
+                        Stage::Published { number } => Some(number),
+                        _ => None,
+                    };
+                    (*number, entry.attempt, place)
+                })
+                .collect()
+        };
+        for (number, attempt, place) in untaken {
+            self.complete(number, Arrived::Error(failed(error.clone())));
+            if let Some(place) = place {
+                let client = Arc::clone(self);
+                let id = self.id(number, attempt).to_string();
+                tokio::spawn(async move {
+                    let lane = &client.settings.lane;
+                    if let Err(error) = client.bus.withdraw(lane, place, &id).await {
+                        log::trouble("a task could not be withdrawn", &error);
+                    }
+                });
+            }
+        }
+    }
+}

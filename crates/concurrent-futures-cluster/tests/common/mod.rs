@@ -1,0 +1,287 @@
+//! Servers and hosts for tests: real processes on loopback.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use concurrent_futures_cluster::{ClusterExecutor, ClusterExecutorBuilder};
+use std::env;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The time after which a test fails that waits for an event.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The lease in tests of lost hosts.
+pub(crate) const LEASE: Duration = Duration::from_millis(1500);
+
+/// Returns the program of the server: named by a variable, of `PATH`, or of an environment of the project.
+pub(crate) fn program() -> Option<PathBuf> {
+    if let Some(path) = env::var_os("CONCURRENT_FUTURES_NATS_SERVER") {
+        return Some(path.into());
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let environments = fs::read_dir(root.join(".venv"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(environments.map(|entry| entry.path().join("bin")));
+    let mut programs = folders.map(|folder| folder.join("nats-server"));
+    programs.find(|program| program.is_file())
+}
+
+/// Returns the program of the server, or prints why the test is skipped.
+#[allow(clippy::print_stderr, reason = "says that it was skipped")]
+pub(crate) fn program_or_skip() -> Option<PathBuf> {
+    let program = program();
+    if program.is_none() {
+        eprintln!("skipped: there is no nats-server; `make cluster` installs it");
+    }
+    program
+}
+
+/// A server on loopback, which can be killed and started again on the same port.
+pub(crate) struct Server {
+    program: PathBuf,
+    port: u16,
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Option<Self> {
+        let program = program_or_skip()?;
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut server = Self {
+            program,
+            port,
+            folder: TempDir::new().unwrap(),
+            child: None,
+        };
+        server.run();
+        Some(server)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the server, and waits until it accepts connections.
+    pub(crate) fn run(&mut self) {
+        let child = Command::new(&self.program)
+            .args([
+                "--addr",
+                "127.0.0.1",
+                "--port",
+                &self.port.to_string(),
+                "--jetstream",
+                "--store_dir",
+            ])
+            .arg(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        wait_until("the server accepts connections", || {
+            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
+    }
+
+    /// Kills the server, and forgets all that it had.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.folder = TempDir::new().unwrap();
+    }
+
+    /// Talks to the server, beside the crate.
+    pub(crate) fn ask<R>(
+        &self,
+        question: impl AsyncFnOnce(async_nats::jetstream::Context) -> Result<R, async_nats::Error>,
+    ) -> Result<R, async_nats::Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let client = async_nats::connect(self.url()).await?;
+            question(async_nats::jetstream::new(client)).await
+        })
+    }
+
+    /// Returns the number of tasks on the server.
+    pub(crate) fn messages(&self) -> Result<u64, async_nats::Error> {
+        self.ask(async |context| {
+            let stream = context.get_stream("cf-tasks-default").await?;
+            Ok(stream.cached_info().state.messages)
+        })
+    }
+
+    /// Deletes the stream of tasks.
+    pub(crate) fn delete_tasks(&self) -> Result<(), async_nats::Error> {
+        self.ask(async |context| {
+            context.delete_stream("cf-tasks-default").await?;
+            Ok(())
+        })
+    }
+
+    /// Starts a test of this program by itself, as another client.
+    pub(crate) fn program(&self, test: &str, folder: &str) -> Host {
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env("CLUSTER_TEST_FOLDER", folder)
+            .env("CLUSTER_TEST_URL", self.url())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Host(Some(child))
+    }
+
+    pub(crate) fn executor(&self) -> ClusterExecutorBuilder {
+        ClusterExecutor::builder().url(self.url()).lease(LEASE)
+    }
+
+    /// Starts a host, which is this program.
+    pub(crate) fn host(&self, workers: usize) -> Host {
+        self.host_with(workers, &[])
+    }
+
+    pub(crate) fn host_with(&self, workers: usize, variables: &[(&str, &str)]) -> Host {
+        let child = Command::new(env::current_exe().unwrap())
+            .env("CONCURRENT_FUTURES_WORKER", self.url())
+            .env("CONCURRENT_FUTURES_WORKERS", workers.to_string())
+            .env("CONCURRENT_FUTURES_LEASE_MS", LEASE.as_millis().to_string())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Host(Some(child))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A host process.
+pub(crate) struct Host(Option<Child>);
+
+impl Host {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(self.0.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let child = self.0.as_mut().unwrap();
+        child.try_wait().unwrap().is_some()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.0.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Waits for the end of the host.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        let mut child = self.0.take().unwrap();
+        let mut status = None;
+        wait_until("the host ends", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits for an event.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A folder in which tasks leave notes, and wait for those of the test.
+pub(crate) struct Notes(TempDir);
+
+impl Notes {
+    pub(crate) fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.0.path().to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn write(&self, name: &str) {
+        fs::write(self.0.path().join(name), "").unwrap();
+    }
+
+    pub(crate) fn wait_for(&self, name: &str) {
+        wait_until(name, || self.0.path().join(name).exists());
+    }
+
+    pub(crate) fn wait_for_prefix(&self, prefix: &str) {
+        wait_until(prefix, || !self.named(prefix).is_empty());
+    }
+
+    /// Returns the names of notes that begin with `prefix`.
+    pub(crate) fn named(&self, prefix: &str) -> Vec<String> {
+        let names = fs::read_dir(self.0.path()).unwrap().flatten();
+        let names = names.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(prefix)).collect()
+    }
+}
+
+/// A task that leaves a note, named by its worker's process, and waits for the note `go`. Returns the process.
+pub(crate) fn note_and_wait((folder, name): (String, String)) -> u32 {
+    let pid = std::process::id();
+    let folder = Path::new(&folder);
+    fs::write(folder.join(format!("{name}.{pid}")), "").unwrap();
+    while !folder.join("go").exists() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    pid
+}
+
+/// A task that leaves a note for each time that it runs.
+pub(crate) fn note((folder, name): (String, String)) -> u32 {
+    let pid = std::process::id();
+    let nanos = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos();
+    fs::write(Path::new(&folder).join(format!("{name}.{pid}.{nanos}")), "").unwrap();
+    pid
+}

@@ -1,0 +1,302 @@
+//! Hosts and servers that are killed, stopped and drained. Each test checks that every future is done once, with the
+//! right value, and that nothing is left on the server.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::{LEASE, Notes, PATIENCE, Server, note, note_and_wait, wait_until};
+use concurrent_futures::{Future, ReturnWhen, TaskError, wait};
+use concurrent_futures_cluster::{ClusterOptions, HostLost, OnHostLoss, PoisonTask};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::time::Instant;
+
+concurrent_futures_cluster::init_before_main!();
+
+type Test = Result<(), Box<dyn Error + Send + Sync>>;
+
+fn double(n: u64) -> u64 {
+    2 * n
+}
+
+/// Kills the host of this worker, which is its parent, and this worker with it.
+fn kill_the_host((): ()) -> u32 {
+    let parent = rustix::process::getppid().unwrap();
+    rustix::process::kill_process(parent, Signal::KILL).unwrap();
+    loop {
+        std::thread::yield_now();
+    }
+}
+
+fn parent((): ()) -> i32 {
+    rustix::process::getppid().unwrap().as_raw_nonzero().get()
+}
+
+#[test]
+fn the_task_of_a_killed_host_runs_elsewhere_within_the_lease() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let mut first = server.host(1);
+    let cluster = server.executor().build()?;
+    let task = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    wait_until("it runs", || {
+        notes.named("run").len() == 1 && task.is_running()
+    });
+    let second = server.host(1);
+    wait_until("the second host is there", || {
+        cluster.hosts().unwrap().len() == 2
+    });
+    let killed = Instant::now();
+    first.kill();
+    wait_until("it runs again", || notes.named("run").len() == 2);
+    let took = killed.elapsed();
+    notes.write("go");
+    task.result()?;
+    assert_eq!(
+        cluster.submit(parent, ())?.result()?,
+        i32::try_from(second.pid())?
+    );
+    // Not at once, as the host might have lived; the bound has room for a busy machine.
+    assert!(took < LEASE * 20, "{took:?}");
+    drop(cluster);
+    wait_until("all tasks are acknowledged", || {
+        server.messages().unwrap() == 0
+    });
+    Ok(())
+}
+
+#[test]
+fn a_task_that_is_not_to_run_again_fails_with_its_host() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let mut first = server.host(1);
+    let notes = Notes::new();
+    let cluster = server.executor().build()?;
+    let once = ClusterOptions::new().on_host_loss(OnHostLoss::Fail);
+    let task = cluster.submit_with(once, note_and_wait, (notes.path(), "run".into()))?;
+    wait_until("it runs", || {
+        notes.named("run").len() == 1 && task.is_running()
+    });
+    first.kill();
+    let _second = server.host(1);
+    let error = task.result().unwrap_err();
+    assert!(
+        matches!(&error, TaskError::Failed(cause) if cause.is::<HostLost>()),
+        "{error:?}"
+    );
+    assert_eq!(notes.named("run").len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_task_that_kills_each_host_is_given_up() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor().most_deliveries(2).build()?;
+    let poison = cluster.submit(kill_the_host, ())?;
+    let innocent: Vec<Future<u64>> = (0..20)
+        .map(|n| cluster.submit(double, n))
+        .collect::<Result<_, _>>()?;
+    let mut killed = 0;
+    let mut host = server.host(1);
+    wait_until("the poison is given up", || {
+        if host.has_ended() {
+            killed += 1;
+            host = server.host(1);
+        }
+        poison.is_done()
+    });
+    let error = poison.result().unwrap_err();
+    let TaskError::Failed(cause) = &error else {
+        panic!("{error:?}");
+    };
+    assert!(cause.is::<PoisonTask>(), "{error:?}");
+    // A host that dies at once may take the report of the start along. Then the deliveries are what is bounded.
+    assert!((2..=9).contains(&killed), "{killed} hosts were killed");
+    for (n, future) in innocent.into_iter().enumerate() {
+        assert_eq!(future.result()?, 2 * n as u64);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_stopped_host_that_goes_on_after_its_lease_changes_nothing() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let first = server.host(1);
+    let cluster = server.executor().build()?;
+    let task = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    wait_until("it runs", || {
+        notes.named("run").len() == 1 && task.is_running()
+    });
+    first.signal(Signal::STOP);
+    let _second = server.host(1);
+    wait_until("it runs again", || notes.named("run").len() == 2);
+    notes.write("go");
+    let pid = task.result()?;
+    first.signal(Signal::CONT);
+    // The first host's outcome is the second one, or the other way round. Both hosts go on.
+    let names: BTreeSet<String> = notes.named("run").into_iter().collect();
+    assert!(names.contains(&format!("run.{pid}")), "{names:?}, {pid}");
+    let more: Vec<Future<u64>> = (0..50)
+        .map(|n| cluster.submit(double, n))
+        .collect::<Result<_, _>>()?;
+    for (n, future) in more.into_iter().enumerate() {
+        assert_eq!(future.result()?, 2 * n as u64);
+    }
+    drop(cluster);
+    wait_until("the second outcome is acknowledged", || {
+        server.messages().unwrap() == 0
+    });
+    Ok(())
+}
+
+#[test]
+fn a_drained_host_finishes_what_runs_and_gives_the_rest_back() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let first = server.host(1);
+    let cluster = server.executor().build()?;
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    wait_until("it runs", || {
+        notes.named("run").len() == 1 && running.is_running()
+    });
+    let behind: Vec<Future<u32>> = (0..10)
+        .map(|n| cluster.submit(note, (notes.path(), format!("behind{n}"))))
+        .collect::<Result<_, _>>()?;
+    first.signal(Signal::TERM);
+    let _second = server.host(1);
+    for future in behind {
+        future.result()?;
+    }
+    // Each of them ran once: it was given back, and not lost.
+    assert_eq!(notes.named("behind").len(), 10);
+    notes.write("go");
+    running.result()?;
+    assert_eq!(notes.named("run").len(), 1);
+    assert!(first.wait().success());
+    assert_eq!(cluster.hosts()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_drained_host_ends_long_tasks_which_run_elsewhere() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let first = server.host_with(1, &[("CONCURRENT_FUTURES_DRAIN", "0")]);
+    let cluster = server.executor().build()?;
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    wait_until("it runs", || {
+        notes.named("run").len() == 1 && running.is_running()
+    });
+    first.signal(Signal::TERM);
+    assert!(first.wait().success());
+    let _second = server.host(1);
+    wait_until("it runs again", || notes.named("run").len() == 2);
+    notes.write("go");
+    running.result()?;
+    Ok(())
+}
+
+#[test]
+fn a_server_that_begins_anew_loses_nothing() -> Test {
+    let Some(mut server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let _host = server.host(2);
+    let cluster = server.executor().build()?;
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    wait_until("it runs", || {
+        !notes.named("run").is_empty() && running.is_running()
+    });
+    let mut waiting = Vec::new();
+    for n in 0..50 {
+        waiting.push(cluster.submit(note_and_wait, (notes.path(), format!("waits{n}")))?);
+    }
+    wait_until("the other worker is busy, too", || {
+        !notes.named("waits").is_empty()
+    });
+    server.kill();
+    let late = cluster.submit(double, 7)?;
+    server.run();
+    notes.write("go");
+    running.result()?;
+    let done = wait(&waiting, Some(PATIENCE), ReturnWhen::AllCompleted);
+    assert!(done.not_done.is_empty(), "{} are lost", done.not_done.len());
+    for future in waiting {
+        future.result()?;
+    }
+    assert_eq!(late.result()?, 14);
+    Ok(())
+}
+
+#[test]
+fn tasks_of_a_deleted_stream_are_submitted_again() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor().build()?;
+    let futures: Vec<Future<u64>> = (0..100)
+        .map(|n| cluster.submit(double, n))
+        .collect::<Result<_, _>>()?;
+    wait_until("all are on the server", || {
+        matches!(server.messages(), Ok(100))
+    });
+    server.delete_tasks()?;
+    let _host = server.host(1);
+    for (n, future) in futures.into_iter().enumerate() {
+        assert_eq!(future.result()?, 2 * n as u64);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_killed_client_leaves_its_hosts_free() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let _host = server.host(1);
+    let mut client = server.program("killed_client", &notes.path());
+    notes.wait_for_prefix("of-the-client");
+    client.kill();
+    notes.write("go");
+    let cluster = server.executor().build()?;
+    assert_eq!(cluster.submit(double, 7)?.result()?, 14);
+    drop(cluster);
+    // The outcome is kept for the client, and its task is acknowledged.
+    wait_until("the task is acknowledged", || {
+        server.messages().unwrap() == 0
+    });
+    Ok(())
+}
+
+/// The program of a test: what a client does until it is killed. It runs only in that test's child.
+#[test]
+fn killed_client() -> Test {
+    let Ok(folder) = std::env::var("CLUSTER_TEST_FOLDER") else {
+        return Ok(());
+    };
+    let url = std::env::var("CLUSTER_TEST_URL")?;
+    let cluster = concurrent_futures_cluster::ClusterExecutor::builder()
+        .url(url)
+        .lease(LEASE)
+        .build()?;
+    cluster
+        .submit(note_and_wait, (folder, "of-the-client".into()))?
+        .result()?;
+    Ok(())
+}
