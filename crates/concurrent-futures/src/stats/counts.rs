@@ -203,6 +203,7 @@ impl Counts {
             let _ = self
                 .timed_since
                 .compare_exchange(0, now(), Relaxed, Relaxed);
+            lock(&self.marks).begin(self.submissions());
             // ORDERING: Release publishes the moment.
             self.is_timed.store(true, Ordering::Release);
         }

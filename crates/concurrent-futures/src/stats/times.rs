@@ -105,10 +105,17 @@ pub(crate) struct Marks {
     kept: VecDeque<Mark>,
     /// The shortest time between two marks.
     apart: u64,
+    /// The number of the first task whose time is measured.
+    first: u64,
     pub(crate) histogram: Histogram,
 }
 
 impl Marks {
+    /// Begins to measure the times of tasks, after so many were submitted.
+    pub(crate) fn begin(&mut self, submitted: u64) {
+        self.first = submitted + 1;
+    }
+
     /// Notes that a task was submitted, as the number `submitted`, counted from 1.
     pub(crate) fn submitted(&mut self, submitted: u64, moment: u64) {
         if let Some(last) = self.kept.back()
@@ -141,10 +148,11 @@ impl Marks {
         let Some(before) = self.kept.front().copied() else {
             return;
         };
-        if before.submitted > taken {
-            // Submitted before times were measured.
+        if taken < self.first {
             return;
         }
+        // Another worker, which took a later task, may have noted that first. Then the mark of this task is gone,
+        // and the next one is near.
         let submitted = match self.kept.get(1) {
             Some(after) if taken > before.submitted => {
                 let part = u128::from(taken - before.submitted)
@@ -209,8 +217,21 @@ mod tests {
     }
 
     #[test]
-    fn tasks_from_before_the_first_mark_are_not_measured() {
+    fn a_task_that_is_noted_after_a_later_one_is_measured() {
         let mut marks = Marks::default();
+        for task in 1..=3 {
+            marks.submitted(task, 1_000 + task);
+        }
+        marks.taken(3, 1_010);
+        marks.taken(1, 1_011);
+        let times = marks.histogram.times();
+        assert_eq!((times.count, times.longest.as_nanos()), (2, 8));
+    }
+
+    #[test]
+    fn tasks_that_were_submitted_before_are_not_measured() {
+        let mut marks = Marks::default();
+        marks.begin(10);
         marks.submitted(11, 1_000);
         marks.taken(10, 2_000);
         assert_eq!(marks.histogram.times().count, 0);
