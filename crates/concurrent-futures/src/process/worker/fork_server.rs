@@ -29,7 +29,7 @@
 
 use crate::process::worker;
 use crate::runtime::os::fork::{Forked, fork};
-use crate::runtime::os::parent_death::{Forker, Life};
+use crate::runtime::os::parent_death::{Forker, Life, Parent};
 use crate::runtime::os::poll::poll;
 use crate::runtime::os::process::{CHECK, Exit, Handle, Pid};
 use crate::runtime::os::socket::{Packet, Socket};
@@ -44,7 +44,7 @@ pub(crate) fn serve(socket: Socket) -> ! {
     // A worker has nothing to do with the fork server's socket.
     drop(socket);
     match worker {
-        Ok(Some((worker, forker))) => worker::run(&worker, Some(&forker)),
+        Ok(Some((worker, forker))) => worker::run(&worker, &Parent::Forker(forker)),
         Ok(None) => process::exit(0),
         Err(_) => process::exit(70),
     }

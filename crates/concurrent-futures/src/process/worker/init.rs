@@ -3,14 +3,16 @@
 #![forbid(unsafe_code)]
 
 use crate::process::worker::{self, fork_server};
+use crate::runtime::os::parent_death::Parent;
+use crate::runtime::os::process::Pid;
 use crate::runtime::os::socket::Socket;
 use crate::runtime::os::{posix_signals, standard_input};
 use std::env;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The variable that tells a process its role: the role, and the socket (by its inode) that is its standard
-/// input. A process that inherits the variable, but not the socket, is no worker.
+/// The variable that tells a process its role: the role, its socket and its parent, which are numbers. The socket, known
+/// by its inode, is the standard input. A process that inherits the variable, but not the socket, is no worker.
 pub(crate) const VARIABLE: &str = "CONCURRENT_FUTURES_WORKER";
 
 /// The role of a process that was started for a pool.
@@ -24,7 +26,8 @@ impl Role {
     /// Returns the variable's value.
     pub(crate) fn announce(self, socket: &OwnedFd) -> std::io::Result<String> {
         let inode = standard_input::identity(socket)?;
-        Ok(format!("{}:{inode}", self.name()))
+        let parent = std::process::id();
+        Ok(format!("{}:{inode}:{parent}", self.name()))
     }
 
     fn name(self) -> &'static str {
@@ -60,24 +63,26 @@ pub(crate) fn is_initialized() -> bool {
 /// ```
 pub fn init() {
     INITIALIZED.store(true, Ordering::Relaxed);
-    let Some((role, socket)) = role() else {
+    let Some((role, socket, parent)) = role() else {
         return;
     };
     match role {
-        Role::Worker => worker::run(&socket, None),
+        Role::Worker => worker::run(&socket, &Parent::Starter(parent)),
         Role::ForkServer => fork_server::serve(socket),
     }
 }
 
-/// Returns the role of this process, if it was started for a pool.
-fn role() -> Option<(Role, Socket)> {
+/// Returns the role of this process, its socket and its parent, if it was started for a pool.
+fn role() -> Option<(Role, Socket, Option<Pid>)> {
     let value = env::var(VARIABLE).ok()?;
+    let (value, parent) = value.rsplit_once(':')?;
     let (name, inode) = value.rsplit_once(':')?;
     let role = [Role::Worker, Role::ForkServer]
         .into_iter()
         .find(|role| role.name() == name)?;
     let socket = standard_input::take_socket(inode.parse().ok()?)?;
-    Some((role, Socket::from_fd(socket).ok()?))
+    let parent = parent.parse().ok().and_then(Pid::from_raw);
+    Some((role, Socket::from_fd(socket).ok()?, parent))
 }
 
 /// Calls [`init`] for a program that has not come to `main`.

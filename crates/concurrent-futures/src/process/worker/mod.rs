@@ -23,7 +23,7 @@ use crate::process::worker::partial_reply::PartialReply;
 use crate::runtime::crew::{Crew, Single};
 use crate::runtime::os::clock;
 use crate::runtime::os::image::{Identity, image};
-use crate::runtime::os::parent_death::Forker;
+use crate::runtime::os::parent_death::Parent;
 use crate::runtime::os::shared::Shared;
 use crate::runtime::os::socket::{Packet, Socket};
 use crate::runtime::os::{Errno, fallback, fork, limits, parent_death, posix_signals};
@@ -62,12 +62,12 @@ pub(crate) enum Trouble {
     System(#[from] io::Error),
 }
 
-/// Works for the supervisor at the other end, then ends the process: also when the process that has forked it ends.
-pub(crate) fn run(socket: &Socket, forker: Option<&Forker>) -> ! {
+/// Works for the supervisor at the other end, then ends the process: also when the parent ends.
+pub(crate) fn run(socket: &Socket, parent: &Parent) -> ! {
     // The exit code of a worker that cannot go on, which is no task's doing.
     const TROUBLE: i32 = 70;
     let crew: Arc<dyn Crew> = Arc::new(Single::new());
-    let ended = Worker::new(PoolId::next(), &crew, None, None).enter(|| serve(socket, forker));
+    let ended = Worker::new(PoolId::next(), &crew, None, None).enter(|| serve(socket, parent));
     match ended {
         Ok(()) | Err(Trouble::Alone) => process::exit(0),
         Err(trouble) => {
@@ -107,8 +107,8 @@ pub(crate) fn refuse(socket: &Socket, why: &str) -> io::Result<()> {
     socket.send(&Refusal(why.to_owned()).encode(), None)
 }
 
-fn serve(socket: &Socket, forker: Option<&Forker>) -> Result<(), Trouble> {
-    if !parent_death::end_with_parent(&[socket.as_fd()], forker)? {
+fn serve(socket: &Socket, parent: &Parent) -> Result<(), Trouble> {
+    if !parent_death::end_with_parent(&[socket.as_fd()], parent)? {
         return Err(Trouble::Alone);
     }
     let memory = open(socket, image()?.identity())?;

@@ -14,7 +14,8 @@
 //! No system tells a process of an end that came before the process has asked. So each process looks once after it has
 //! asked: whether its sockets and pipes have ended, and whether its parent is another process now. A worker that starts
 //! without a parent ends before it runs any code of a program. The initializer may be there already, or a call that takes
-//! forever.
+//! forever. If the parent was about to start one more process at its end, that process has the other ends until it
+//! executes its program. Then a worker that was started by a program in between, or might have been, ends a moment later.
 
 use crate::runtime::os::backend;
 use crate::runtime::os::descriptors;
@@ -41,22 +42,38 @@ fn ask_system() -> bool {
     false
 }
 
+/// The process that the calling process is to end with.
+#[derive(Debug)]
+pub(crate) enum Parent {
+    /// The process has forked this one.
+    Forker(Forker),
+    /// The process has started this one, maybe by another program. Its number, if that is known.
+    Starter(Option<Pid>),
+}
+
 /// Kills this process when its parent ends, which has the other ends of these descriptors. Returns false if the parent
 /// has ended before.
 ///
 /// # Errors
 /// When there can be no thread for it.
-pub(crate) fn end_with_parent(
-    ends: &[BorrowedFd<'_>],
-    forker: Option<&Forker>,
-) -> io::Result<bool> {
+pub(crate) fn end_with_parent(ends: &[BorrowedFd<'_>], parent: &Parent) -> io::Result<bool> {
     let by_system = ask_system();
-    let pipe = forker.and_then(|forker| forker.pipe.as_ref());
+    let pipe = match parent {
+        Parent::Forker(forker) => forker.pipe.as_ref(),
+        Parent::Starter(_) => None,
+    };
     let ends: Vec<BorrowedFd<'_>> = ends.iter().copied().chain(pipe.map(AsFd::as_fd)).collect();
-    if has_end(&ends) || forker.is_some_and(|forker| !is_parent(forker.pid)) {
+    if has_end(&ends) {
         return Ok(false);
     }
-    if !by_system {
+    let is_there = match parent {
+        Parent::Forker(forker) if !is_parent(forker.pid) => return Ok(false),
+        Parent::Forker(_) => true,
+        // Another one is a program in between, for whose end the system has been asked, or the parent has ended. In
+        // this case, a process that the parent was about to start has the other ends for a moment.
+        Parent::Starter(pid) => pid.is_some_and(is_parent),
+    };
+    if !(by_system && is_there) {
         let ends: io::Result<Vec<OwnedFd>> =
             ends.iter().map(BorrowedFd::try_clone_to_owned).collect();
         watch(ends?)?;
