@@ -514,8 +514,7 @@ impl Bus for Nats {
         Box::pin(async move {
             let subscribed = self.client.subscribe(subject.to_owned()).await;
             let mut messages = subscribed.map_err(refused)?;
-            // The server knows of it when the call returns.
-            self.client.flush().await.map_err(refused)?;
+            // The server reads a connection in order: it knows of the subscription before all that is sent from now on.
             let (sender, receiver) = mpsc::unbounded_channel();
             tokio::spawn(async move {
                 loop {
