@@ -28,7 +28,7 @@ WITHOUT = """
     for name in list(sys.modules):
         if name.partition(".")[0] == "concurrent_futures" and name != _engine.__name__:
             del sys.modules[name]
-    # What the package loads is loaded when a program uses it.
+    # The package loads most of its modules when a program first uses them.
     for name in ("concurrent.futures.process", "multiprocessing"):
         sys.modules.pop(name, None)
 """
