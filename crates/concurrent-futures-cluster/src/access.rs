@@ -29,10 +29,10 @@ pub(crate) struct Door {
     pub(crate) insecure: bool,
     pub(crate) tag: String,
     pub(crate) lease: Duration,
-    token: Option<String>,
-    credentials: Option<PathBuf>,
-    nkey: Option<String>,
-    root_certificates: Option<PathBuf>,
+    pub(crate) token: Option<String>,
+    pub(crate) credentials: Option<PathBuf>,
+    pub(crate) nkey: Option<String>,
+    pub(crate) root_certificates: Option<PathBuf>,
 }
 
 impl Default for Door {
@@ -53,22 +53,6 @@ impl Default for Door {
 }
 
 impl Door {
-    pub(crate) fn token(&mut self, token: String) {
-        self.token = Some(token);
-    }
-
-    pub(crate) fn credentials(&mut self, path: PathBuf) {
-        self.credentials = Some(path);
-    }
-
-    pub(crate) fn nkey(&mut self, seed: String) {
-        self.nkey = Some(seed);
-    }
-
-    pub(crate) fn root_certificates(&mut self, path: PathBuf) {
-        self.root_certificates = Some(path);
-    }
-
     /// Returns the name of the queue.
     pub(crate) fn queue_name(&self) -> Result<String, ClusterError> {
         let given = self.queue.clone().or_else(|| env::var(QUEUE).ok());

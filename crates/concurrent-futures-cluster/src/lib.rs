@@ -29,6 +29,7 @@
 //! | `cf.c.SESSION` | a report: tasks held, started, ended | host, client |
 //! | `cf.q.SESSION` | a question: is the task open? | host, client |
 //! | `cf.h.QUEUE.HOST`, `cf.h.QUEUE.all` | an order: recall, terminate | client, host |
+//! | `cf.w.QUEUE` | news: a host has entered the registry | host, clients |
 //! | `cf.o.QUEUE.SESSION.NUMBER` | an outcome whose client did not answer; the first one stays | host, client |
 //!
 //! A session is a random number of 128 bits. A task's identity is its session, its number there, and the *attempt*: the
@@ -81,6 +82,7 @@
 #![cfg(unix)]
 
 mod access;
+mod builder;
 mod bus;
 mod client;
 mod environment;
@@ -97,13 +99,14 @@ mod service;
 mod wire;
 mod worker;
 
+pub use builder::ClusterBuilder;
 pub use bus::BusError;
 pub use client::{Arrived, ClusterOptions, Sink};
 pub use error::{ClusterError, HostLost, NoFunction, NoWorkersError, PoisonTask};
-pub use executor::{ClusterExecutor, ClusterExecutorBuilder};
+pub use executor::{ClusterExecutor, ClusterExecutorBuilder, ExecutorSettings};
 pub use runner::{CallOptions, Ended, Runner, Running};
 pub use wire::{Call, HostInfo, OnHostLoss};
-pub use worker::{ClusterHost, ClusterHostBuilder, init};
+pub use worker::{ClusterHost, ClusterHostBuilder, HostSettings, init};
 
 /// The functions that macros of this crate call.
 #[doc(hidden)]

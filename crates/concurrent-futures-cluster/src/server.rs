@@ -5,23 +5,26 @@
 use crate::error::ClusterError;
 use crate::os;
 use crate::wire::{hex, random};
-use serde::Deserialize;
-use std::collections::VecDeque;
 use std::env;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 /// The variable that names the program.
 const VARIABLE: &str = "CONCURRENT_FUTURES_NATS_SERVER";
 const PROGRAM: &str = "nats-server";
 /// The time that the server may take to start.
 const START: Duration = Duration::from_secs(20);
+/// The words of its log before the address at which it listens.
+const LISTENS: &str = "Listening for client connections on ";
 
 /// A server on this machine.
 #[derive(Debug)]
@@ -31,11 +34,6 @@ pub(crate) struct Server {
     _folder: TempDir,
     pub(crate) url: String,
     pub(crate) token: String,
-}
-
-#[derive(Deserialize)]
-struct Ports {
-    nats: VecDeque<String>,
 }
 
 /// Returns the program of the server, by the variable, or else from `PATH`, or from the active environment of Python.
@@ -69,45 +67,71 @@ impl Server {
             .arg(&path)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         os::end_with_this_thread(&mut command);
-        let child = command.spawn().map_err(failed)?;
-        let ports = folder
-            .path()
-            .join(format!("{PROGRAM}_{}.ports", child.id()));
+        let mut child = command.spawn().map_err(failed)?;
+        let log = child.stderr.take().map(OwnedFd::from);
         let mut server = Self {
             child,
             _folder: folder,
             url: String::new(),
             token,
         };
-        let deadline = Instant::now() + START;
-        loop {
-            let written = fs::read(&ports).unwrap_or_default();
-            if let Ok(mut ports) = serde_json::from_slice::<Ports>(&written)
-                && let Some(url) = ports.nats.pop_front()
-            {
-                server.url = url;
-                return Ok(server);
+        let log = log
+            .ok_or(io::ErrorKind::BrokenPipe)
+            .map_err(io::Error::from);
+        let mut log = Log::new(log.map_err(failed)?).map_err(failed)?;
+        let address = timeout(START, log.address()).await;
+        match address.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(Some(address)) => server.url = format!("nats://{address}"),
+            Ok(None) => {
+                let status = server.child.wait()?;
+                let why = format!("it ended: {status}; its last words: {}", log.last.trim());
+                return Err(failed(io::Error::other(why)));
             }
-            if let Some(status) = server.child.try_wait()? {
-                return Err(failed(io::Error::other(format!("it ended: {status}"))));
-            }
-            if Instant::now() >= deadline {
-                return Err(failed(io::ErrorKind::TimedOut.into()));
-            }
-            sleep(Duration::from_millis(2)).await;
+            Err(error) => return Err(failed(error)),
         }
+        tokio::spawn(log.drain());
+        Ok(server)
     }
 }
 
-/// Returns the configuration. Without memory of earlier runs, the name of the ports' file is that of the program.
+/// The log of a server, by a pipe. A line tells when the server listens, and where.
+struct Log {
+    lines: Lines<BufReader<pipe::Receiver>>,
+    last: String,
+}
+
+impl Log {
+    fn new(output: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            lines: BufReader::new(pipe::Receiver::from_owned_fd(output)?).lines(),
+            last: String::new(),
+        })
+    }
+
+    /// Returns the address at which the server listens to clients; none if the server has ended.
+    async fn address(&mut self) -> io::Result<Option<String>> {
+        while let Some(line) = self.lines.next_line().await? {
+            if let Some((_, address)) = line.split_once(LISTENS) {
+                return Ok(Some(address.trim().to_owned()));
+            }
+            self.last = line;
+        }
+        Ok(None)
+    }
+
+    /// Reads the log until the server ends, so that the server never waits for a reader.
+    async fn drain(mut self) {
+        while let Ok(Some(_)) = self.lines.next_line().await {}
+    }
+}
+
+/// Returns the configuration.
 fn configuration(folder: &Path, token: &str) -> String {
     let folder = folder.display();
     format!(
         "listen: \"127.0.0.1:-1\"\n\
-         ports_file_dir: \"{folder}\"\n\
-         logfile: \"{folder}/server.log\"\n\
          authorization {{ token: \"{token}\" }}\n\
          jetstream {{ store_dir: \"{folder}/jetstream\" }}\n"
     )

@@ -378,6 +378,11 @@ impl fmt::Display for HostInfo {
     }
 }
 
+/// Returns the subject on which hosts of a queue say that they have entered the registry.
+pub(crate) fn news_of(queue: &str) -> String {
+    format!("cf.w.{queue}")
+}
+
 /// Returns the time in milliseconds since 1970.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::access::{Door, KEY};
-use crate::environment;
+use crate::access::KEY;
+use crate::builder::ClusterBuilder;
 use crate::error::ClusterError;
 use crate::host::{self, Settings};
 use crate::os;
@@ -13,7 +13,6 @@ use concurrent_futures::ProcessPoolExecutor;
 use std::env;
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,100 +41,29 @@ pub(crate) struct Serving {
 }
 
 /// Makes a [`ClusterHost`]; see [`ClusterHost::builder`].
+pub type ClusterHostBuilder = ClusterBuilder<HostSettings>;
+
+/// The settings that only hosts have.
 #[derive(Clone)]
-#[must_use = "a builder does nothing until `start` is called"]
-pub struct ClusterHostBuilder {
-    pub(crate) door: Door,
-    pub(crate) runner: Option<Arc<dyn Runner>>,
-    pub(crate) environment: Option<String>,
-    pub(crate) workers: Option<usize>,
-    pub(crate) drain: Duration,
+pub struct HostSettings {
+    runner: Option<Arc<dyn Runner>>,
+    drain: Duration,
 }
 
-impl Default for ClusterHostBuilder {
+impl Default for HostSettings {
     fn default() -> Self {
         Self {
-            door: Door::default(),
             runner: None,
-            environment: None,
-            workers: None,
             drain: DRAIN_TIME,
         }
     }
 }
 
-impl ClusterHostBuilder {
-    /// Sets the address of the server, such as `nats://127.0.0.1:4222`.
-    pub fn url(mut self, url: impl Into<String>) -> Self {
-        self.door.url = Some(url.into());
-        self
-    }
-
-    /// Sets the queue whose tasks the host runs. The default is `CONCURRENT_FUTURES_QUEUE`, or else `default`.
-    pub fn queue(mut self, name: impl Into<String>) -> Self {
-        self.door.queue = Some(name.into());
-        self
-    }
-
-    /// Sets the key of the queue. The default is `CONCURRENT_FUTURES_KEY`.
-    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
-        self.door.key = Some(key.into());
-        self
-    }
-
-    /// Accepts a server on another machine without a key: who can write to the server can run code on the host.
-    pub fn insecure(mut self) -> Self {
-        self.door.insecure = true;
-        self
-    }
-
-    /// Sets the token with which the host logs in to the server.
-    pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.door.token(token.into());
-        self
-    }
-
-    /// Sets the file with the credentials with which the host logs in to the server.
-    pub fn credentials(mut self, path: impl Into<PathBuf>) -> Self {
-        self.door.credentials(path.into());
-        self
-    }
-
-    /// Sets the seed of the `NKey` with which the host logs in to the server.
-    pub fn nkey(mut self, seed: impl Into<String>) -> Self {
-        self.door.nkey(seed.into());
-        self
-    }
-
-    /// Sets the file with the certificates that the server's certificate is checked by.
-    pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
-        self.door.root_certificates(path.into());
-        self
-    }
-
-    /// Sets a tag that clients and hosts must have in common.
-    pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.door.tag = tag.into();
-        self
-    }
-
-    /// Sets the time for which a task is a host's own after the host's last sign; see
-    /// [`ClusterExecutorBuilder::lease`](crate::ClusterExecutorBuilder::lease).
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.door.lease = lease;
-        self
-    }
-
-    /// Sets how many tasks the host runs at once. The default is the number of CPUs that the process may use.
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = Some(workers);
-        self
-    }
-
+impl ClusterBuilder<HostSettings> {
     /// Sets the time that running tasks have when the host is to end. The default is 30 seconds. Tasks that take
     /// longer are ended, and run again on another host.
     pub fn drain(mut self, time: Duration) -> Self {
-        self.drain = time;
+        self.role.drain = time;
         self
     }
 
@@ -146,13 +74,7 @@ impl ClusterHostBuilder {
 
     /// Runs tasks with another kind of pool.
     pub fn runner(mut self, runner: Arc<dyn Runner>) -> Self {
-        self.runner = Some(runner);
-        self
-    }
-
-    /// Sets the environment whose tasks the host runs, a part of a subject. The default is that of this build.
-    pub fn environment(mut self, name: impl Into<String>) -> Self {
-        self.environment = Some(name.into());
+        self.role.runner = Some(runner);
         self
     }
 
@@ -175,15 +97,12 @@ impl ClusterHostBuilder {
         let seal = self.door.seal(&url)?;
         let settings = Settings {
             queue: self.door.queue_name()?,
-            environment: match self.environment {
-                Some(environment) => environment,
-                None => environment::of_this_program(&self.door.tag, &seal)?,
-            },
+            environment: self.environment_of(&seal)?,
             machine: os::machine(),
             seal,
-            drain: self.drain,
+            drain: self.role.drain,
         };
-        let runner = if let Some(runner) = self.runner {
+        let runner = if let Some(runner) = self.role.runner {
             runner
         } else {
             let mut pool = ProcessPoolExecutor::builder()
@@ -211,6 +130,7 @@ impl ClusterHostBuilder {
 impl Serving {
     /// Drains the host, and waits for its end.
     pub(crate) async fn stop(self) {
+        // Without a receiver, the host has ended by an error, which its task returns.
         let _ = self.stop.send(true);
         if let Ok(Err(error)) = self.task.await {
             crate::log::trouble("a host ended", &error);
@@ -231,7 +151,7 @@ impl ClusterHost {
 
     fn end(&mut self) {
         if let Some(running) = self.running.take() {
-            // None if the thread has ended.
+            // None if the thread has ended, and the host with it. Its tasks come to others when its lease ends.
             let _ = self.service.run(running.stop());
         }
     }
@@ -249,9 +169,11 @@ impl fmt::Debug for ClusterHost {
     }
 }
 
-impl fmt::Debug for ClusterHostBuilder {
+impl fmt::Debug for HostSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterHostBuilder").finish_non_exhaustive()
+        f.debug_struct("HostSettings")
+            .field("drain", &self.drain)
+            .finish_non_exhaustive()
     }
 }
 
@@ -278,7 +200,8 @@ pub fn init() {
     let code = match run(url) {
         Ok(()) => 0,
         Err(error) => {
-            // The process is a host and nothing else: this is the report of its end.
+            // The process is a host and nothing else: this is the report of its end. If its output is closed, the exit
+            // code still tells.
             let _ = writeln!(std::io::stderr(), "the host cannot work: {error}");
             70
         }
@@ -296,7 +219,7 @@ fn run(url: String) -> Result<(), ClusterError> {
     let mut builder = ClusterHost::builder().url(url);
     builder.workers = number(WORKERS);
     if let Some(seconds) = number(DRAIN) {
-        builder.drain = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+        builder.role.drain = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
     }
     if let Some(millis) = number("CONCURRENT_FUTURES_LEASE_MS") {
         builder.door.lease = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::process;
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 concurrent_futures_cluster::init_before_main!();
@@ -87,6 +88,13 @@ fn without_a_server_program_the_error_names_the_command_that_installs_it() {
         matches!(built, Err(ClusterError::ServerStart { .. })),
         "{built:?}"
     );
+    // The last words of the program are a part of the error.
+    let built = ClusterExecutor::builder()
+        .url("embedded")
+        .server_program("/bin/ls")
+        .build();
+    let text = format!("{}", built.unwrap_err());
+    assert!(text.contains("--help"), "{text}");
 }
 
 #[test]
@@ -132,6 +140,37 @@ fn a_host_can_be_a_part_of_a_program() -> Test {
     assert_eq!(cluster.submit(double, 4)?.result()?, 8);
     host.stop();
     assert!(cluster.hosts()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_host_tells_those_that_wait_for_one() -> Test {
+    let Some(mut server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor().build()?;
+    assert!(!cluster.wait_for_host(Duration::ZERO)?);
+    let host_of = |tag: &str| {
+        let host = ClusterHost::builder().url(server.url()).tag(tag);
+        host.lease(common::LEASE).start()
+    };
+    // One for other tasks does not count.
+    let other = host_of("other")?;
+    assert!(!cluster.wait_for_host(Duration::from_millis(50))?);
+    let host = thread::scope(|scope| {
+        let waiting = scope.spawn(|| cluster.wait_for_host(PATIENCE));
+        let host = host_of("")?;
+        assert!(waiting.join().unwrap()?);
+        Ok::<_, Box<dyn Error>>(host)
+    })?;
+    drop(host);
+    assert!(!cluster.wait_for_host(Duration::ZERO)?);
+    // It enters the registry of a server that begins anew.
+    let _host = host_of("")?;
+    server.kill();
+    server.run();
+    assert!(cluster.wait_for_host(PATIENCE)?);
+    drop(other);
     Ok(())
 }
 

@@ -53,19 +53,44 @@ impl Eavesdropper {
     }
 }
 
-/// Sends messages, and waits until the server has them.
-fn send(server: &Server, messages: Vec<(String, Option<HeaderMap>, Vec<u8>)>) -> Test {
-    server.ask(async |context| {
-        let client = context.client();
-        for (subject, headers, payload) in messages {
-            let headers = headers.unwrap_or_default();
-            client
-                .publish_with_headers(subject, headers, payload.into())
-                .await?;
+/// The messages of a party without the key.
+#[derive(Default)]
+struct Forgery(Vec<(String, HeaderMap, Vec<u8>)>);
+
+impl Forgery {
+    /// Adds a message with any content.
+    fn add(&mut self, subject: &str, headers: Option<&HeaderMap>, payload: &[u8]) {
+        let headers = headers.cloned().unwrap_or_default();
+        self.0.push((subject.to_owned(), headers, payload.to_vec()));
+    }
+
+    /// Adds a message that was heard, word for word.
+    fn repeat(&mut self, heard: &Message) {
+        self.add(&heard.subject, heard.headers.as_ref(), &heard.payload);
+    }
+
+    /// Adds copies of a message that was heard, each with another byte changed.
+    fn change_each_byte(&mut self, heard: &Message, change: impl Fn(u8) -> u8) {
+        for at in 0..heard.payload.len() {
+            let mut changed = heard.payload.to_vec();
+            changed[at] = change(changed[at]);
+            self.add(&heard.subject, None, &changed);
         }
-        client.flush().await?;
-        Ok(())
-    })
+    }
+
+    /// Sends the messages, and waits until the server has them.
+    fn send(self, server: &Server) -> Test {
+        server.ask(async |context| {
+            let client = context.client();
+            for (subject, headers, payload) in self.0 {
+                client
+                    .publish_with_headers(subject, headers, payload.into())
+                    .await?;
+            }
+            client.flush().await?;
+            Ok(())
+        })
+    }
 }
 
 fn pair(server: &Server) -> Result<(ClusterExecutor, common::Host), Box<dyn Error + Send + Sync>> {
@@ -86,25 +111,19 @@ fn repeated_and_changed_tasks_do_not_run() -> Test {
         .submit(note, (notes.path(), "first".into()))?
         .result()?;
     let task = ear.on("cf.t.").remove(0);
-    let subject = task.subject.to_string();
-    let mut evil = Vec::new();
+    let mut forgery = Forgery::default();
     // Word for word, under another identity, without one.
     let mut other = HeaderMap::new();
     other.insert("Nats-Msg-Id", "other");
-    evil.push((subject.clone(), task.headers.clone(), task.payload.to_vec()));
-    evil.push((subject.clone(), Some(other), task.payload.to_vec()));
-    evil.push((subject.clone(), None, task.payload.to_vec()));
-    // With a changed byte at each place.
-    for at in 0..task.payload.len() {
-        let mut changed = task.payload.to_vec();
-        changed[at] ^= 0x40;
-        evil.push((subject.clone(), None, changed));
-    }
+    forgery.repeat(&task);
+    forgery.add(&task.subject, Some(&other), &task.payload);
+    forgery.add(&task.subject, None, &task.payload);
+    forgery.change_each_byte(&task, |byte| byte ^ 0x40);
     // On the subject of another priority.
-    let raised = format!("{}2", &subject[..subject.len() - 1]);
-    evil.push((raised, task.headers.clone(), task.payload.to_vec()));
-    evil.push((subject.clone(), None, Vec::new()));
-    send(&server, evil)?;
+    let raised = format!("{}2", &task.subject[..task.subject.len() - 1]);
+    forgery.add(&raised, task.headers.as_ref(), &task.payload);
+    forgery.add(&task.subject, None, &[]);
+    forgery.send(&server)?;
     // A task behind them.
     cluster
         .submit(note, (notes.path(), "last".into()))?
@@ -133,14 +152,9 @@ fn a_host_asks_about_a_task_that_it_has_had() -> Test {
     cluster
         .submit(note, (notes.path(), "second".into()))?
         .result()?;
-    send(
-        &server,
-        vec![(
-            task.subject.to_string(),
-            task.headers,
-            task.payload.to_vec(),
-        )],
-    )?;
+    let mut forgery = Forgery::default();
+    forgery.repeat(&task);
+    forgery.send(&server)?;
     wait_until("the client is asked", || !ear.on("cf.q.").is_empty());
     wait_until("it is refused", || matches!(server.messages(), Ok(0)));
     cluster
@@ -167,23 +181,17 @@ fn forged_and_repeated_outcomes_change_nothing() -> Test {
     });
     let reports = ear.on("cf.c.");
     assert!(!reports.is_empty());
-    let subject = reports[0].subject.to_string();
-    let mut evil = Vec::new();
+    let mut forgery = Forgery::default();
     for report in &reports {
-        evil.push((subject.clone(), None, report.payload.to_vec()));
-        for at in 0..report.payload.len() {
-            let mut changed = report.payload.to_vec();
-            changed[at] = changed[at].wrapping_add(1);
-            evil.push((subject.clone(), None, changed));
-        }
+        forgery.add(&report.subject, None, &report.payload);
+        forgery.change_each_byte(report, |byte| byte.wrapping_add(1));
         // The form of a host without a key.
-        let mut bare = vec![report.payload[0]];
-        bare.extend(&report.payload[33..]);
-        evil.push((subject.clone(), None, bare));
+        let bare = [&report.payload[..1], &report.payload[33..]].concat();
+        forgery.add(&report.subject, None, &bare);
     }
     // Orders without a key.
-    evil.push(("cf.h.default.all".into(), None, vec![1, 2, 3]));
-    send(&server, evil)?;
+    forgery.add("cf.h.default.all", None, &[1, 2, 3]);
+    forgery.send(&server)?;
     // The client has read them when it has read what comes behind them.
     let behind = ClusterExecutor::builder()
         .url(server.url())

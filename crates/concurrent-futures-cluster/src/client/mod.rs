@@ -162,7 +162,7 @@ impl Client {
         let questions = format!("cf.q.{}", self.session);
         let mut reports_come = self.bus.listen(&reports).await?;
         let mut questions_come = self.bus.listen(&questions).await?;
-        // The caller waits for it.
+        // A caller that no longer waits drops the client.
         let _ = ready.send(());
         let pump = Arc::clone(&self).pump();
         let reconcile = Arc::clone(&self).reconcile();
@@ -209,10 +209,6 @@ impl Client {
 
     fn poke(&self) {
         self.changed.send_replace(());
-    }
-
-    pub(crate) fn lane(&self) -> &Lane {
-        &self.settings.lane
     }
 
     /// Returns how many tasks are not done.

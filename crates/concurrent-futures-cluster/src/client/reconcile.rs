@@ -12,7 +12,7 @@ use super::{Arrived, Client, Stage, failed};
 use crate::bus::{BusError, Thing};
 use crate::error::NoWorkersError;
 use crate::log;
-use crate::wire::{HostInfo, Kind};
+use crate::wire::{HostInfo, Kind, Refused, news_of};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// The most suspects that are looked at in one reconciliation, and at once.
 const MOST: usize = 4096;
 const AT_ONCE: usize = 32;
+/// The time after which a registry that did not answer is asked again.
+const AFTER_TROUBLE: Duration = Duration::from_millis(50);
 
 impl Client {
     /// Looks for lost tasks now and then, and after each new connection.
@@ -162,6 +164,49 @@ impl Client {
         }
     }
 
+    /// Waits until a host takes tasks of this client, up to `limit`. Returns whether there is one.
+    ///
+    /// A host says so when it has entered the registry. So the registry is read once the client listens, and again
+    /// after each new connection, as a message may have been lost meanwhile.
+    pub(crate) async fn wait_for_host(&self, limit: Duration) -> Result<bool, BusError> {
+        let lane = &self.settings.lane;
+        let is_ours = |host: &HostInfo| host.environment == lane.environment;
+        let mut connections = self.bus.connections();
+        let mut news = self.bus.listen(&news_of(&lane.queue)).await?;
+        let end = sleep(limit);
+        tokio::pin!(end);
+        loop {
+            connections.mark_unchanged();
+            let hosts = tokio::select! {
+                hosts = self.hosts() => hosts,
+                // The question may have been lost with the connection.
+                Ok(()) = connections.changed() => continue,
+            };
+            let (trouble, pause) = match hosts {
+                Ok(hosts) if hosts.iter().any(is_ours) => return Ok(true),
+                Ok(_) => (None, Duration::MAX),
+                Err(error) => (Some(error), AFTER_TROUBLE),
+            };
+            loop {
+                tokio::select! {
+                    () = &mut end => return trouble.map_or(Ok(false), Err),
+                    Some(note) = news.recv() => match self.open_host(&note.payload) {
+                        Ok(host) if is_ours(&host) => return Ok(true),
+                        Ok(_) => {}
+                        Err(refused) => log::refused("the news of a host", &refused),
+                    },
+                    Ok(()) = connections.changed() => break,
+                    () = sleep(pause) => break,
+                }
+            }
+        }
+    }
+
+    fn open_host(&self, frame: &[u8]) -> Result<HostInfo, Refused> {
+        let queue = self.settings.lane.queue.as_bytes();
+        self.settings.seal.open(Kind::Host, queue, frame)
+    }
+
     /// Returns the hosts of the queue.
     pub(crate) async fn hosts(&self) -> Result<Vec<HostInfo>, BusError> {
         Ok(self.all_hosts().await?.0)
@@ -171,12 +216,9 @@ impl Client {
     async fn all_hosts(&self) -> Result<(Vec<HostInfo>, usize), BusError> {
         let queue = &self.settings.lane.queue;
         let frames = self.bus.hosts(queue).await?;
-        let open = |frame| {
-            self.settings
-                .seal
-                .open::<HostInfo>(Kind::Host, queue.as_bytes(), frame)
-        };
-        let hosts: Vec<HostInfo> = frames.iter().filter_map(|frame| open(frame).ok()).collect();
+        // The others are counted: the error without a host names their number.
+        let opened = frames.iter().filter_map(|frame| self.open_host(frame).ok());
+        let hosts: Vec<HostInfo> = opened.collect();
         let others = frames.len() - hosts.len();
         Ok((hosts, others))
     }

@@ -15,7 +15,7 @@ use crate::log;
 use crate::runner::{CallOptions, Ended, Runner};
 use crate::wire::{
     Answer, HostInfo, Id, Kind, Order, Outcome, Payload, Question, Seal, Task, TaskId, What, Why,
-    hash, random,
+    hash, news_of, random,
 };
 use bytes::Bytes;
 use report::{News, Reporters};
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// The time for which one request for tasks waits at the server.
 const PULL: Duration = Duration::from_secs(20);
@@ -123,6 +123,7 @@ pub(crate) async fn serve(
     tasks.spawn(Arc::clone(&host).accept(deliveries));
     tasks.spawn(Arc::clone(&host).start_tasks());
     if let Some(ready) = ready.take() {
+        // A caller that no longer waits tells the host to stop.
         let _ = ready.send(());
     }
     // An error means that the other side is gone.
@@ -169,7 +170,7 @@ impl Host {
         }
     }
 
-    /// Keeps the host in the registry.
+    /// Keeps the host in the registry. Tells clients when it has entered, as some may wait for a host.
     async fn register(self: Arc<Self>) {
         let info = HostInfo {
             id: self.id,
@@ -188,15 +189,33 @@ impl Host {
             name: self.name(),
         };
         let mut connections = self.bus.connections();
+        let news = news_of(&self.settings.queue);
+        let mut is_entry = true;
         loop {
-            let wait = match self.bus.keep(&thing, content.clone()).await {
-                Ok(_) => self.bus.lease() / 3,
+            let kept = tokio::select! {
+                kept = self.bus.keep(&thing, content.clone()) => kept,
+                // The message may have been lost with the connection.
+                Ok(()) = connections.changed() => {
+                    is_entry = true;
+                    continue;
+                }
+            };
+            let wait = match kept {
+                Ok(_) => {
+                    if is_entry && let Err(error) = self.bus.send(&news, content.clone()).await {
+                        log::trouble("a host could not say that it is there", &error);
+                    }
+                    is_entry = false;
+                    self.bus.lease() / 3
+                }
                 Err(error) => {
+                    is_entry = true;
                     log::trouble("a host could not write itself into the registry", &error);
                     (self.bus.lease() / 10).min(Duration::from_secs(1))
                 }
             };
-            let _ = timeout(wait, connections.changed()).await;
+            // A server that begins anew has no registry. Clients that wait read it after each new connection.
+            is_entry |= timeout(wait, connections.changed()).await.is_ok();
         }
     }
 
@@ -212,7 +231,8 @@ impl Host {
                 held.map(|held| (held.id, held.token.clone())).collect()
             };
             for (id, token) in held {
-                // A lost extension is one of several before the lease ends.
+                // A lost extension is one of three in a lease. If all are lost, another host gets the task, and the
+                // first outcome counts.
                 let _ = self.bus.settle(&token, Settle::Extend).await;
                 self.report(id.session, News::Held(id.number, id.attempt));
             }
@@ -272,6 +292,7 @@ impl Host {
             tokio::select! {
                 Some(delivery) = arrivals.recv() => {
                     asked = asked.saturating_sub(1);
+                    // Without a receiver the host ends, and others get the task when its lease ends.
                     let _ = into.send(delivery);
                 }
                 Some(left) = pulls.join_next() => {
@@ -330,7 +351,8 @@ impl Host {
         }
         let Some((priority, task)) = opened.filter(|(_, task)| task.id.to_string() == delivery.id)
         else {
-            // Nothing will ever run it.
+            // Nothing will ever run it. If the acknowledgement is lost, it comes again when the lease ends, and is
+            // refused again.
             let _ = self.bus.settle(&delivery.token, Settle::Done).await;
             return;
         };
@@ -345,6 +367,7 @@ impl Host {
                     Ok(true) => host.hold(priority, task, delivery),
                     Ok(false) => {
                         log::replayed(&id);
+                        // If that is lost, the copy comes again when the lease ends, and the client is asked again.
                         let _ = host.bus.settle(&delivery.token, Settle::Done).await;
                     }
                     // The lease ends, and the question is asked again.
@@ -525,7 +548,7 @@ impl Host {
                         What::Terminate if running.terminate() => Answer::Ends,
                         _ => Answer::Runs,
                     };
-                    // The client may have lost its patience.
+                    // The host that waits for the answer is gone only if it ends.
                     let _ = answer.send(said);
                 }
             }
@@ -595,6 +618,8 @@ impl Host {
                         .settings
                         .seal
                         .seal(Kind::Answer, &note.payload, &answer);
+                    // A client without an answer leaves the task running. The effect of the order is reported as
+                    // well: by the outcome, or by a report that the task is given back.
                     let _ = host.bus.send(&reply, sealed).await;
                 }
             });
@@ -662,6 +687,7 @@ impl Host {
             };
             for orders in running {
                 let (sender, _) = oneshot::channel();
+                // A task without a receiver has ended, and its outcome is on the way.
                 let _ = orders.send((What::Terminate, sender));
             }
             self.settled_by(Instant::now() + self.bus.lease()).await;
@@ -675,10 +701,10 @@ impl Host {
             if self.lock().held.is_empty() {
                 return true;
             }
-            if Instant::now() >= deadline {
+            // Each task that is settled pokes. The sender is part of the host.
+            if timeout_at(deadline, changed.changed()).await.is_err() {
                 return false;
             }
-            let _ = timeout(Duration::from_millis(20), changed.changed()).await;
         }
     }
 

@@ -175,7 +175,7 @@ async fn deliver(host: Arc<Host>, subject: String, report: Report, keys: Vec<Key
 async fn settle(host: &Arc<Host>, keys: &[Key], how: Settle) {
     for key in keys {
         if let Some(token) = host.settled(*key) {
-            // If that is lost, the task comes again, and its outcome is a second one.
+            // If that is lost, the task comes again when its lease ends, and its outcome is a second one.
             let _ = host.bus.settle(&token, how).await;
         }
     }

@@ -1,0 +1,149 @@
+//! The settings that only executors have, and the making of an executor.
+
+#![forbid(unsafe_code)]
+
+use super::driver::ClusterDriver;
+use super::embedded::{EMBEDDED, Embedded};
+use super::{ClusterExecutor, ClusterOptions};
+use crate::access::URL;
+use crate::builder::ClusterBuilder;
+use crate::bus::{BusError, Lane, PRIORITIES};
+use crate::client::{Client, Settings};
+use crate::error::ClusterError;
+use crate::jobs::Jobs;
+use crate::service::Service;
+use concurrent_futures::engine::{self, PoolId};
+use std::env;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Makes a [`ClusterExecutor`]; see [`ClusterExecutor::builder`].
+pub type ClusterExecutorBuilder = ClusterBuilder<ExecutorSettings>;
+
+/// The settings that only executors have.
+#[derive(Clone, Debug)]
+pub struct ExecutorSettings {
+    priority: u8,
+    options: ClusterOptions,
+    most_deliveries: u32,
+    wait_for_workers: Duration,
+    pub(super) server_program: Option<PathBuf>,
+}
+
+impl Default for ExecutorSettings {
+    fn default() -> Self {
+        Self {
+            priority: 1,
+            options: ClusterOptions::default(),
+            most_deliveries: 3,
+            wait_for_workers: Duration::from_secs(30),
+            server_program: None,
+        }
+    }
+}
+
+impl ClusterBuilder<ExecutorSettings> {
+    /// Sets the priority of the tasks: 0, 1 (the default) or 2. Hosts start tasks of a higher priority first.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.role.priority = priority;
+        self
+    }
+
+    /// Sets the options of tasks.
+    pub fn task_options(mut self, options: ClusterOptions) -> Self {
+        self.role.options = options;
+        self
+    }
+
+    /// Sets how many hosts may be lost while they run a task, before the task fails with
+    /// [`PoisonTask`](crate::PoisonTask). The default is 3.
+    pub fn most_deliveries(mut self, number: u32) -> Self {
+        self.role.most_deliveries = number.max(1);
+        self
+    }
+
+    /// Sets how long tasks wait for a first host. Then they fail with [`NoWorkersError`](crate::NoWorkersError). The
+    /// default is 30 seconds.
+    pub fn wait_for_workers(mut self, time: Duration) -> Self {
+        self.role.wait_for_workers = time;
+        self
+    }
+
+    /// Sets the program of the embedded server. The default is `CONCURRENT_FUTURES_NATS_SERVER`, or else `nats-server`
+    /// from `PATH` or the active environment of Python.
+    pub fn server_program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.role.server_program = Some(path.into());
+        self
+    }
+
+    /// Connects to the cluster.
+    ///
+    /// # Errors
+    /// [`ClusterError`], when the server does not answer, or a setting makes no sense.
+    pub fn build(mut self) -> Result<ClusterExecutor, ClusterError> {
+        if self.role.priority >= PRIORITIES {
+            return Err(ClusterError::Priority(self.role.priority));
+        }
+        self.door.queue_name()?;
+        let given = self.door.url.take().or_else(|| env::var(URL).ok());
+        let url = given.unwrap_or_else(|| String::from(EMBEDDED));
+        let service = Service::start()?;
+        let options = self.role.options;
+        let parts = service.run(self.connect(url));
+        let (client, embedded) = parts.unwrap_or(Err(ClusterError::Server(BusError::Closed)))?;
+        let driver = Arc::new(ClusterDriver {
+            client: Arc::clone(&client),
+            handle: service.handle().clone(),
+        });
+        let id = PoolId::next();
+        let weak = Arc::downgrade(&driver);
+        engine::add_driver(id, weak);
+        Ok(ClusterExecutor {
+            id,
+            client,
+            options,
+            jobs: Arc::new(Jobs::start()?),
+            closed: AtomicBool::new(false),
+            embedded: Mutex::new(embedded),
+            driver,
+            service,
+        })
+    }
+
+    /// Connects to the cluster, whose server and host are started before if they belong to the executor.
+    async fn connect(
+        mut self,
+        mut url: String,
+    ) -> Result<(Arc<Client>, Option<Embedded>), ClusterError> {
+        let mut embedded = None;
+        if url == EMBEDDED {
+            let started = Embedded::start(&mut self).await?;
+            url.clone_from(&embedded.insert(started).server.url);
+        }
+        let seal = self.door.seal(&url)?;
+        let settings = Settings {
+            lane: Lane {
+                queue: self.door.queue_name()?,
+                environment: self.environment_of(&seal)?,
+                priority: self.role.priority,
+            },
+            seal,
+            wait_for_workers: self.role.wait_for_workers,
+            most_deliveries: self.role.most_deliveries,
+        };
+        let bus = self.door.connect(&url).await?;
+        let client = Arc::new(Client::new(bus, settings)?);
+        let (ready, is_ready) = oneshot::channel();
+        let mut work = tokio::spawn(Arc::clone(&client).work(ready));
+        tokio::select! {
+            Ok(()) = is_ready => Ok((client, embedded)),
+            ended = &mut work => match ended {
+                Ok(Err(error)) => Err(ClusterError::Server(error)),
+                _ => Err(ClusterError::Server(BusError::Closed)),
+            }
+        }
+    }
+}

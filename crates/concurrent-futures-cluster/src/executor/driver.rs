@@ -1,0 +1,118 @@
+//! The engine's way to a cluster, and the futures of Rust programs.
+
+#![forbid(unsafe_code)]
+
+use crate::client::{Arrived, Client, Sink};
+use crate::jobs::Jobs;
+use crate::service::run_on;
+use concurrent_futures::engine::{self, Driver, RemoteFunction, RemoteOutcome, number_of};
+use concurrent_futures::{FutureId, Promise, Value};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// The longest time that a cancellation may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The future of a Rust program.
+pub(super) struct RustSink<A, T> {
+    pub(super) promise: Promise<T>,
+    pub(super) function: RemoteFunction<A, T>,
+    pub(super) jobs: Arc<Jobs>,
+}
+
+impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
+    fn start(&self) -> bool {
+        self.promise.set_running_or_notify_cancel()
+    }
+
+    fn cancel(self: Box<Self>) {
+        engine::give_back(&self.promise);
+        engine::cancel(&self.promise);
+    }
+
+    fn complete(self: Box<Self>, arrived: Arrived) {
+        let Self {
+            promise,
+            function,
+            jobs,
+        } = *self;
+        let outcome = move || match &arrived {
+            Arrived::Value(bytes) => function.receive(RemoteOutcome::Value(Cow::Borrowed(bytes))),
+            Arrived::Failure(bytes) => {
+                function.receive(RemoteOutcome::Failure(Cow::Borrowed(bytes)))
+            }
+            Arrived::Error(error) => Err(error.clone()),
+        };
+        if function.is_plain() {
+            if let Some(rest) = engine::complete(promise, outcome()) {
+                jobs.run(rest);
+            }
+        } else {
+            jobs.run(Box::new(move || {
+                if let Some(rest) = engine::complete(promise, outcome()) {
+                    rest();
+                }
+            }));
+        }
+    }
+}
+
+/// The engine's way to a cluster.
+pub(super) struct ClusterDriver {
+    pub(super) client: Arc<Client>,
+    pub(super) handle: Handle,
+}
+
+impl ClusterDriver {
+    pub(super) fn cancel_number(&self, number: u64) -> bool {
+        let client = Arc::clone(&self.client);
+        let cancelled = run_on(&self.handle, async move {
+            timeout(PATIENCE, client.cancel(number)).await
+        });
+        match cancelled {
+            Some(Ok(Some(sink))) => {
+                sink.cancel();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn terminate_number(&self, number: u64) -> bool {
+        let client = Arc::clone(&self.client);
+        let ended = run_on(&self.handle, async move { client.terminate(number).await });
+        ended.unwrap_or(false)
+    }
+}
+
+impl Driver for ClusterDriver {
+    fn drive(&self, _: FutureId, is_done: &dyn Fn() -> bool, _: Option<Instant>) -> bool {
+        is_done()
+    }
+
+    fn cancel(&self, future: FutureId) -> bool {
+        self.cancel_number(number_of(future))
+    }
+
+    fn forget(&self, future: FutureId) {
+        self.client.forget(number_of(future));
+    }
+
+    fn has_begun(&self, future: FutureId) -> bool {
+        self.client.has_begun(number_of(future))
+    }
+
+    fn terminate(&self, future: FutureId) -> bool {
+        self.terminate_number(number_of(future))
+    }
+}
+
+impl fmt::Debug for ClusterDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterDriver").finish_non_exhaustive()
+    }
+}

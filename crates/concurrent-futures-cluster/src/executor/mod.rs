@@ -1,0 +1,370 @@
+//! The handle of a cluster.
+
+#![forbid(unsafe_code)]
+
+mod builder;
+mod driver;
+mod embedded;
+
+pub use builder::{ClusterExecutorBuilder, ExecutorSettings};
+
+use crate::bus::BusError;
+use crate::client::{Client, ClusterOptions, Request, Sink};
+use crate::jobs::Jobs;
+use crate::service::Service;
+use crate::wire::{Call, HostInfo};
+use concurrent_futures::engine::{
+    self, MapParts, PoolId, RemoteFunction, Unsent, map_chunks, map_single, number_of, promise_in,
+};
+use concurrent_futures::{
+    Executor, Function, Future, Map, MapOptions, Shutdown, SubmitError, Value,
+};
+use driver::{ClusterDriver, RustSink};
+use embedded::Embedded;
+use std::error::Error;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The number of tasks that `map` makes at least of many items, and the most items of a task.
+const SPANS: usize = 64;
+const LONGEST_SPAN: usize = 1024;
+
+/// An executor whose workers are on other machines, behind a NATS server with `JetStream`.
+///
+/// A task is a function, or a closure that captures nothing, and its argument, as for a
+/// [`ProcessPoolExecutor`](concurrent_futures::ProcessPoolExecutor). Hosts run the same build of the program; see
+/// [`init`](crate::init). Its futures are those of the other executors, and mix with them in
+/// [`wait`](concurrent_futures::wait) and [`as_completed`](concurrent_futures::as_completed).
+///
+/// A task runs at least once, and its future gets one outcome: the first that arrives. Dropping the executor waits for
+/// its tasks.
+///
+/// # Examples
+/// ```no_run
+/// use concurrent_futures_cluster::ClusterExecutor;
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     concurrent_futures_cluster::init(); // hosts and worker processes begin here
+///
+///     let cluster = ClusterExecutor::builder().url("embedded").build()?;
+///     let squares = cluster.map(|n: u64| n * n, 1..=3)?;
+///     assert_eq!(squares.collect::<Result<Vec<_>, _>>()?, [1, 4, 9]);
+///     Ok(())
+/// }
+/// ```
+pub struct ClusterExecutor {
+    id: PoolId,
+    client: Arc<Client>,
+    options: ClusterOptions,
+    jobs: Arc<Jobs>,
+    closed: AtomicBool,
+    embedded: Mutex<Option<Embedded>>,
+    /// The engine has a weak reference.
+    driver: Arc<ClusterDriver>,
+    service: Service,
+}
+
+impl ClusterExecutor {
+    /// Makes an executor with other settings.
+    pub fn builder() -> ClusterExecutorBuilder {
+        ClusterExecutorBuilder::default()
+    }
+
+    /// Submits the call `f(argument)`, and returns its future at once.
+    ///
+    /// An argument that does not serialise fails the future with [`TaskError::Transfer`](concurrent_futures::TaskError::Transfer).
+    ///
+    /// # Safety
+    /// A captured value without size must not be a token, as for
+    /// [`ProcessPoolExecutor`](concurrent_futures::ProcessPoolExecutor#safety-values-without-size).
+    ///
+    /// # Errors
+    /// [`SubmitError::Shutdown`], when the executor was shut down.
+    pub fn submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> T + Function,
+        A: Value,
+        T: Value,
+    {
+        self.submit_with(self.options, f, argument)
+    }
+
+    /// Submits a call as [`submit`](Self::submit) does, with options of its own.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    pub fn submit_with<F, A, T>(
+        &self,
+        options: ClusterOptions,
+        f: F,
+        argument: A,
+    ) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> T + Function,
+        A: Value,
+        T: Value,
+    {
+        self.submit_call(options, RemoteFunction::plain(f), argument)
+    }
+
+    /// Submits a call whose `Err` becomes the future's [`TaskError::Failed`](concurrent_futures::TaskError::Failed), with its text and those of its sources;
+    /// see [`RemoteError`](concurrent_futures::RemoteError).
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    pub fn submit_fallible<F, A, T, E>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> Result<T, E> + Function,
+        A: Value,
+        T: Value,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.submit_call(self.options, RemoteFunction::fallible(f), argument)
+    }
+
+    /// Submits a call for each item at once, and returns an iterator over their results in the order of the items. Use
+    /// [`std::iter::zip`] for several iterables.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit); nothing is left pending then.
+    pub fn map<F, I, T>(&self, f: F, items: I) -> Result<Map<T>, SubmitError>
+    where
+        F: Fn(I::Item) -> T + Function,
+        I: IntoIterator<Item: Value>,
+        T: Value,
+    {
+        self.map_with(MapOptions::new(), f, items)
+    }
+
+    /// Submits calls as [`map`](Self::map) does, with a time limit or a number of items a task. Without such a number, up
+    /// to 64 items are a task each, and more are grouped into at least 64 tasks.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit); nothing is left pending then.
+    pub fn map_with<F, I, T>(
+        &self,
+        options: MapOptions,
+        f: F,
+        items: I,
+    ) -> Result<Map<T>, SubmitError>
+    where
+        F: Fn(I::Item) -> T + Function,
+        I: IntoIterator<Item: Value>,
+        T: Value,
+    {
+        let MapParts { timeout, chunksize } = options.into();
+        let items = items.into_iter();
+        let chunksize = chunksize.unwrap_or_else(|| {
+            let length = (items.size_hint().0 / SPANS).min(LONGEST_SPAN);
+            NonZeroUsize::new(length).unwrap_or(NonZeroUsize::MIN)
+        });
+        if chunksize.get() > 1 {
+            let call = RemoteFunction::chunk(f);
+            return map_chunks(timeout, chunksize, items, |chunk| {
+                self.submit_call(self.options, call, chunk)
+            });
+        }
+        let call = RemoteFunction::plain(f);
+        map_single(timeout, items, |item| {
+            self.submit_call(self.options, call, item)
+        })
+    }
+
+    /// Refuses tasks from now on; `how` decides whether pending tasks run, and whether the call waits.
+    ///
+    /// Called by one of the executor's own callbacks, it does not wait.
+    pub fn shutdown(&self, how: Shutdown) {
+        self.closed.store(true, Ordering::SeqCst);
+        let (waits, cancels) = match how {
+            Shutdown::Wait => (true, false),
+            Shutdown::NoWait => (false, false),
+            Shutdown::CancelPending => (true, true),
+            Shutdown::CancelPendingNoWait => (false, true),
+        };
+        if cancels {
+            let cancelling = Arc::clone(&self.client).cancel_all();
+            if waits {
+                // None if the thread has ended.
+                let sinks = self.service.run(cancelling).unwrap_or_default();
+                for sink in sinks {
+                    sink.cancel();
+                }
+            } else {
+                let jobs = Arc::clone(&self.jobs);
+                self.service.handle().spawn(async move {
+                    for sink in cancelling.await {
+                        jobs.run(Box::new(move || sink.cancel()));
+                    }
+                });
+            }
+        }
+        if waits && !self.jobs.is_current() {
+            self.client.wait_until_idle();
+            self.jobs.finish();
+            let embedded = self
+                .embedded
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(embedded) = embedded {
+                // None if the thread has ended, and with it the host. The server was dropped then.
+                let _ = self.service.run(embedded.stop());
+            }
+        }
+    }
+
+    /// Returns the hosts of the queue, those with other environments included.
+    ///
+    /// # Errors
+    /// [`BusError`], when the server does not answer.
+    pub fn hosts(&self) -> Result<Vec<HostInfo>, BusError> {
+        let client = Arc::clone(&self.client);
+        let hosts = self.service.run(async move { client.hosts().await });
+        hosts.unwrap_or(Err(BusError::Closed))
+    }
+
+    /// Waits until a host takes tasks of this executor, up to `limit`. Returns whether there is one.
+    ///
+    /// # Errors
+    /// [`BusError`], when the server does not answer.
+    pub fn wait_for_host(&self, limit: Duration) -> Result<bool, BusError> {
+        let client = Arc::clone(&self.client);
+        let found = self
+            .service
+            .run(async move { client.wait_for_host(limit).await });
+        found.unwrap_or(Err(BusError::Closed))
+    }
+
+    /// Returns the address and the token of the embedded server, for further hosts of this machine.
+    #[must_use]
+    pub fn embedded_server(&self) -> Option<(String, String)> {
+        let embedded = self.embedded.lock().unwrap_or_else(PoisonError::into_inner);
+        embedded
+            .as_ref()
+            .map(|embedded| (embedded.server.url.clone(), embedded.server.token.clone()))
+    }
+
+    /// Submits a call of another frontend, as bytes, for which `sink` stands for the future. No other call of the
+    /// executor has the number.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    pub fn submit_bytes(
+        &self,
+        number: u64,
+        call: Call,
+        argument: Vec<u8>,
+        options: ClusterOptions,
+        sink: Box<dyn Sink>,
+    ) -> Result<(), SubmitError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(SubmitError::Shutdown);
+        }
+        let request = Request {
+            call,
+            argument: argument.into(),
+            options,
+        };
+        self.client.submit(number, request, sink);
+        Ok(())
+    }
+
+    /// Cancels a call of [`submit_bytes`](Self::submit_bytes) that no host has begun. Returns whether it was cancelled.
+    pub fn cancel_bytes(&self, number: u64) -> bool {
+        self.driver.cancel_number(number)
+    }
+
+    /// Ends a call of [`submit_bytes`](Self::submit_bytes) that runs. Returns whether it will end.
+    pub fn terminate_bytes(&self, number: u64) -> bool {
+        self.driver.terminate_number(number)
+    }
+
+    fn submit_call<A: Value, T: Send + 'static>(
+        &self,
+        options: ClusterOptions,
+        function: RemoteFunction<A, T>,
+        argument: A,
+    ) -> Result<Future<T>, SubmitError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(SubmitError::Shutdown);
+        }
+        let (promise, future) = promise_in(self.id);
+        match function.send(argument) {
+            Ok((entry, bytes)) => {
+                let request = Request {
+                    call: Call::Entry(entry),
+                    argument: bytes.into(),
+                    options,
+                };
+                let sink = RustSink {
+                    promise,
+                    function,
+                    jobs: Arc::clone(&self.jobs),
+                };
+                self.client
+                    .submit(number_of(future.id()), request, Box::new(sink));
+            }
+            // The handle is here, so that there are no callbacks yet.
+            Err(Unsent(error)) => {
+                if let Some(rest) = engine::complete(promise, Err(error)) {
+                    rest();
+                }
+            }
+        }
+        Ok(future)
+    }
+}
+
+impl Executor for ClusterExecutor {
+    fn submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> T + Function,
+        A: Value,
+        T: Value,
+    {
+        self.submit(f, argument)
+    }
+
+    fn submit_fallible<F, A, T, E>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> Result<T, E> + Function,
+        A: Value,
+        T: Value,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.submit_fallible(f, argument)
+    }
+
+    fn map_with<F, I, T>(&self, options: MapOptions, f: F, items: I) -> Result<Map<T>, SubmitError>
+    where
+        F: Fn(I::Item) -> T + Function,
+        I: IntoIterator<Item: Value>,
+        T: Value,
+    {
+        self.map_with(options, f, items)
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        self.shutdown(how);
+    }
+}
+
+impl Drop for ClusterExecutor {
+    fn drop(&mut self) {
+        self.shutdown(Shutdown::Wait);
+        engine::remove_driver(self.id);
+    }
+}
+
+impl fmt::Debug for ClusterExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterExecutor")
+            .field("client", &self.client)
+            .field("unfinished", &self.client.unfinished())
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
+    }
+}
