@@ -1,6 +1,7 @@
 """Tests of programs that are run by `python -m concurrent_futures` under another runner."""
 
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,23 @@ def test_trace_counts_the_lines_of_the_program(tmp_path: Path) -> None:
     lines = output(tmp_path, [*runner, "prog.py", "an", "argument"])
     assert [line for line in lines if line in EXPECTED] == EXPECTED
     assert list((tmp_path / "counts").glob("*prog.cover"))
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_valgrind(tmp_path: Path) -> None:
+    """Valgrind takes away the page by which the system tells the time."""
+    (tmp_path / "prog.py").write_text(PROGRAM)
+    valgrind = ["valgrind", "--quiet", "--tool=none", "--trace-children=yes"]
+    done = subprocess.run(
+        [*valgrind, sys.executable, *PACKAGE, "prog.py", "an", "argument"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=4 * LIMIT,
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert done.stdout.splitlines() == EXPECTED
 
 
 @pytest.mark.parametrize("alter_sys", [False, True])
