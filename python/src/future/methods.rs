@@ -21,11 +21,29 @@ impl Future {
     /// Cancels the future if possible.
     ///
     /// Returns True if the future is cancelled now, False if its task runs or has finished.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import Future
+    /// >>> pending, running = Future(), Future()
+    /// >>> running.set_running_or_notify_cancel()
+    /// True
+    /// >>> pending.cancel(), running.cancel()
+    /// (True, False)
     fn cancel(this: &Bound<'_, Self>) -> PyResult<bool> {
         Ok(Self::cancel_unbegun(this)? != Cancel::TooLate)
     }
 
     /// Returns True if the future was cancelled.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import Future
+    /// >>> future = Future()
+    /// >>> future.cancel()
+    /// True
+    /// >>> future.cancelled()
+    /// True
     fn cancelled(&self) -> bool {
         matches!(
             self.state().phase(),
@@ -34,6 +52,15 @@ impl Future {
     }
 
     /// Returns True if the task of the future is running.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import Future
+    /// >>> future = Future()
+    /// >>> future.set_running_or_notify_cancel()
+    /// True
+    /// >>> future.running()
+    /// True
     fn running(&self) -> bool {
         matches!(
             self.visible_phase(),
@@ -42,6 +69,14 @@ impl Future {
     }
 
     /// Returns True if the future was cancelled or has finished.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import ThreadPoolExecutor
+    /// >>> with ThreadPoolExecutor() as pool:
+    /// ...     future = pool.submit(pow, 2, 10)
+    /// >>> future.done()
+    /// True
     fn done(&self) -> bool {
         self.state().is_done()
     }
@@ -54,6 +89,13 @@ impl Future {
     ///
     /// A task that waits, without a timeout, for a pending task of its own pool runs it in
     /// place.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import ThreadPoolExecutor
+    /// >>> with ThreadPoolExecutor() as pool:
+    /// ...     pool.submit(pow, 2, 10).result(timeout=60)
+    /// 1024
     #[pyo3(signature = (timeout = None))]
     fn result<'py>(
         this: &Bound<'py, Self>,
@@ -64,6 +106,14 @@ impl Future {
     }
 
     /// Returns the exception that the task raised, or None, after waiting as `result` does.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import ThreadPoolExecutor
+    /// >>> with ThreadPoolExecutor() as pool:
+    /// ...     future = pool.submit(divmod, 1, 0)
+    /// >>> isinstance(future.exception(), ZeroDivisionError)
+    /// True
     #[pyo3(signature = (timeout = None))]
     fn exception<'py>(
         this: &Bound<'py, Self>,
@@ -81,6 +131,14 @@ impl Future {
     /// Callbacks are called in the order in which they were added, by a thread of the process that added
     /// them.
     /// Exceptions of callbacks are logged.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import ThreadPoolExecutor
+    /// >>> with ThreadPoolExecutor() as pool:
+    /// ...     future = pool.submit(pow, 2, 10)
+    /// ...     future.add_done_callback(lambda future: print(future.result()))
+    /// 1024
     #[pyo3(signature = (r#fn))]
     fn add_done_callback<'py>(this: &Bound<'py, Self>, r#fn: Bound<'py, PyAny>) -> PyResult<()> {
         match this.get().observers_to_be().add_callback(this, r#fn)? {
@@ -93,6 +151,17 @@ impl Future {
     ///
     /// Its future raises `TaskTerminatedError`. A pending one is cancelled. Returns whether it did
     /// either; calls that threads run cannot be ended.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import time
+    /// >>> from concurrent_futures import ProcessPoolExecutor
+    /// >>> with ProcessPoolExecutor(max_workers=1) as pool:
+    /// ...     future = pool.submit(time.sleep, 1000)
+    /// ...     future.terminate()
+    /// True
+    /// >>> future.done()
+    /// True
     fn terminate(this: &Bound<'_, Self>) -> PyResult<bool> {
         let cancel = Self::cancel_unbegun(this)?;
         if cancel != Cancel::TooLate {
@@ -111,6 +180,15 @@ impl Future {
     ///
     /// Returns False if the future was cancelled, and the task should not be run. Raises
     /// RuntimeError if it was called before, or the future has an outcome.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import Future
+    /// >>> future = Future()
+    /// >>> if future.set_running_or_notify_cancel():
+    /// ...     future.set_result(pow(2, 10))
+    /// >>> future.result()
+    /// 1024
     fn set_running_or_notify_cancel(this: &Bound<'_, Self>) -> PyResult<bool> {
         let state = this.get().state();
         // SAFETY: in this frontend any thread may begin a future.
@@ -138,6 +216,14 @@ impl Future {
     /// Sets the result of the future. For code that implements executors.
     ///
     /// Raises InvalidStateError if the future is done.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import Future
+    /// >>> future = Future()
+    /// >>> future.set_result(1024)
+    /// >>> future.result()
+    /// 1024
     fn set_result<'py>(this: &Bound<'py, Self>, result: Bound<'py, PyAny>) -> PyResult<()> {
         Self::set_outcome(this, || drop(Self::fill_result(this, result)))
     }
@@ -145,6 +231,14 @@ impl Future {
     /// Sets the exception that the task raised. For code that implements executors.
     ///
     /// Raises InvalidStateError if the future is done.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import Future
+    /// >>> future = Future()
+    /// >>> future.set_exception(ValueError("no number"))
+    /// >>> future.exception()
+    /// ValueError('no number')
     fn set_exception<'py>(this: &Bound<'py, Self>, exception: Bound<'py, PyAny>) -> PyResult<()> {
         Self::set_outcome(this, || {
             // `None` is no exception.
