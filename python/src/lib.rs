@@ -90,7 +90,10 @@ mod _engine {
     use super::process::parent_death::{life_of_this_process, live_no_longer_than};
     #[cfg(has_processes)]
     #[pymodule_export]
-    use super::process::pool::{ProcessPool, Supervisor};
+    use super::process::pool::ProcessPool;
+    #[cfg(has_processes)]
+    #[pymodule_export]
+    use super::process::supervisor::Supervisor;
     #[cfg(has_processes)]
     #[pymodule_export]
     use super::process::worker::call_chunk;

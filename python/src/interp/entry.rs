@@ -11,10 +11,10 @@
 //!    is never another object's.
 
 use crate::interp::os::symbol;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyFunction, PyType};
+use pyo3::types::{PyDict, PyFunction, PyString, PyType};
 use std::ffi::c_void;
 use std::mem;
 use std::ptr;
@@ -161,4 +161,18 @@ pub(crate) fn leads_to(number: usize, function: &Bound<'_, PyAny>) -> bool {
 #[pyfunction(name = "leads_to")]
 pub(crate) fn py_leads_to(number: usize, function: &Bound<'_, PyAny>) -> bool {
     leads_to(number, function)
+}
+
+/// Raises an exception unless all names of a call's keywords are strings.
+pub(crate) fn check_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    let are_strings = |keywords: &Bound<'_, PyDict>| {
+        keywords
+            .keys()
+            .iter()
+            .all(|key| key.is_instance_of::<PyString>())
+    };
+    if keywords.is_some_and(|keywords| !are_strings(keywords)) {
+        return Err(PyTypeError::new_err("keywords must be strings"));
+    }
+    Ok(())
 }

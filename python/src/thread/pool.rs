@@ -3,6 +3,7 @@
 use crate::future::call::Call;
 use crate::future::object::Future;
 use crate::interp::aside::aside;
+use crate::interp::entry::check_keywords;
 use crate::interp::signals::{hold_in_drop, raise_kept};
 use crate::interp::{attach, interned, stdlib, waiting};
 use crate::interpreters::task;
@@ -13,7 +14,7 @@ use crate::thread::map::{self, ResultIterator};
 use crate::thread::spawner::{Shared, Threads};
 use concurrent_futures::engine::{Permit, Pool, is_worker_of, recorder};
 use concurrent_futures::{BuildError, SubmitError};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -262,14 +263,7 @@ impl ThreadPool {
         args: Bound<'py, PyTuple>,
         kwargs: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(kwargs) = &kwargs
-            && !kwargs
-                .keys()
-                .iter()
-                .all(|key| key.is_instance_of::<PyString>())
-        {
-            return Err(PyTypeError::new_err("keywords must be strings"));
-        }
+        check_keywords(kwargs.as_ref())?;
         Self::submit_call(this, r#fn, args, kwargs)
     }
 
@@ -324,12 +318,13 @@ impl ThreadPool {
         Ok(self.started()?.pool.pending())
     }
 
-    /// Makes the pool work by the standard library's code from now on.
+    /// Returns the figures of the pool.
     #[pyo3(name = "_stats")]
     fn stats(&self) -> PyResult<Figures> {
         Ok(figures(&self.started()?.pool.stats()))
     }
 
+    /// Makes the pool work by the standard library's code from now on.
     #[pyo3(name = "_use_standard")]
     fn use_standard(&self) {
         // ORDERING: see `is_standard`.
@@ -379,6 +374,7 @@ impl ThreadPool {
         Ok(given_up)
     }
 
+    /// Returns whether the engine's pool accepts no more tasks.
     #[pyo3(name = "_is_closed")]
     fn is_shut_down(&self) -> PyResult<bool> {
         Ok(self.started()?.pool.is_closed())

@@ -8,7 +8,7 @@ use crate::future::ready::Watched;
 use crate::future::{Future, promise};
 use crate::runtime::sync::atomic::{AtomicUsize, Ordering};
 use crate::runtime::sync::{Arc, UnsafeCell, thread};
-use crate::task::header::TaskRef;
+use crate::task::TaskRef;
 use crate::task::list::{Action, Node};
 use crate::task::state::{Advance, Cancel, Phase, State};
 use std::ptr::NonNull;

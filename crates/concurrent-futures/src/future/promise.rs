@@ -3,8 +3,8 @@
 use crate::error::{InvalidStateError, TaskError};
 use crate::future::Future;
 use crate::id::PoolId;
-use crate::task::header::{Call, Outcome, TaskRef};
 use crate::task::state::Phase;
+use crate::task::{Call, Outcome, TaskRef};
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;

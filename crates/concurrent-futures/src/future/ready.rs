@@ -18,7 +18,7 @@ use crate::runtime::os::signal::{Signal, Woken};
 use crate::runtime::spin::Spin;
 use crate::runtime::sync::Arc;
 use crate::runtime::sync::atomic::{AtomicPtr, Ordering};
-use crate::task::header::TaskRef;
+use crate::task::TaskRef;
 use crate::task::list::{Action, Node};
 use crate::task::state::State;
 use std::cell::Cell;

@@ -2,8 +2,11 @@
 
 mod builder;
 mod call;
+mod crew;
 mod executor;
 mod idle;
+mod join;
+mod lifecycle;
 #[cfg(all(test, loom_models))]
 mod models;
 pub(crate) mod pool;
@@ -14,6 +17,7 @@ mod spare;
 mod spare_models;
 pub(crate) mod spawner;
 mod std_threads;
+mod submit;
 mod worker;
 
 pub use builder::{InitializerOutcome, ThreadPoolExecutorBuilder};
