@@ -195,7 +195,8 @@ def wait(
 
     Returns two sets, ``done`` and ``not_done``, when all futures are done, or after ``timeout``
     seconds. ``return_when`` may ask for less: for the first future that is done, or that has raised
-    an exception.
+    an exception. Raises ValueError for any other ``return_when``. The semantics are those of
+    ``concurrent.futures.wait``.
 
     Examples
     --------
@@ -230,7 +231,8 @@ def as_completed(
     """Yield futures, of any executors, each as it is done; those that are done already first.
 
     Raises TimeoutError if the next future is not done ``timeout`` seconds after the first was asked
-    for. With ``progress``, the iteration shows a bar of tqdm, if that is installed.
+    for. With ``progress``, the iteration shows a bar of tqdm, if that is installed. The semantics
+    are those of ``concurrent.futures.as_completed``.
 
     Examples
     --------

@@ -149,11 +149,28 @@ class Dashboard:
 
     @property
     def address(self) -> str:
-        """The address for a browser on this machine, with the token that it needs."""
+        """The address for a browser on this machine, with the token that it needs.
+
+        Examples
+        --------
+        >>> from concurrent_futures import dashboard
+        >>> with dashboard() as page:
+        ...     "/?token=" in page.address
+        True
+        """
         return f"http://127.0.0.1:{self._server.server_port}/?token={self._server.token}"
 
     def close(self) -> None:
-        """Stop the recording, send open pages the last update, and free the port."""
+        """Stop the recording, send open pages the last update, and free the port.
+
+        Waits two seconds at most for pages that do not read. A second call has no effect.
+
+        Examples
+        --------
+        >>> from concurrent_futures import dashboard
+        >>> page = dashboard()
+        >>> page.close()
+        """
         atexit.unregister(self.close)
         server = self._server
         if os.getpid() != self._owner or server.ends.is_set():
@@ -190,10 +207,10 @@ def dashboard(port: int = 0, *, records_per_thread: int = _RECORDS) -> Dashboard
     port
         The port; 0 takes one that is free.
     records_per_thread
-        The number of records that each thread keeps: the page shows the newest. More records make
-        updates larger, and so less frequent.
+        The number of records, of 64 bytes each, that each thread keeps: the page shows the newest.
+        More records make updates larger, and so less frequent.
 
-    Raises OSError if the port is taken.
+    Raises OSError if the port is taken, ValueError if ``records_per_thread`` is 0.
 
     Examples
     --------

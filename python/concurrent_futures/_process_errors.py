@@ -55,7 +55,17 @@ class WorkerDiedError(BrokenProcessPool, _RemoteTraceback):
 
     @property
     def signal(self) -> "_signal.Signals | int | None":
-        """The signal that killed the worker; None if no signal did."""
+        """The signal that killed the worker; None if no signal did.
+
+        Examples
+        --------
+        >>> import signal
+        >>> from concurrent_futures import ProcessPoolExecutor
+        >>> with ProcessPoolExecutor(max_workers=1, on_worker_death="isolate") as pool:
+        ...     error = pool.submit(signal.raise_signal, signal.SIGKILL).exception()
+        >>> error.signal == signal.SIGKILL
+        True
+        """
         if self.exitcode is None or self.exitcode >= 0:
             return None
         try:
@@ -68,11 +78,35 @@ class WorkerDiedError(BrokenProcessPool, _RemoteTraceback):
 
 
 class TaskTerminatedError(WorkerDiedError):
-    """A call was terminated while it ran, by ``Future.terminate`` or with all workers."""
+    """A call was terminated while it ran, by ``Future.terminate`` or with all workers.
+
+    Examples
+    --------
+    >>> import time
+    >>> from concurrent_futures import ProcessPoolExecutor, TaskTerminatedError
+    >>> with ProcessPoolExecutor(max_workers=1, on_worker_death="isolate") as pool:
+    ...     future = pool.submit(time.sleep, 1000)
+    ...     while not future.running():
+    ...         time.sleep(0.001)
+    ...     future.terminate()
+    True
+    >>> isinstance(future.exception(), TaskTerminatedError)
+    True
+    """
 
 
 class TaskTimeoutError(TimeoutError):
-    """A call ran longer than its own time limit, and its worker was killed."""
+    """A call ran longer than its own time limit, and its worker was killed.
+
+    Examples
+    --------
+    >>> import time
+    >>> from concurrent_futures import ProcessPoolExecutor, TaskTimeoutError
+    >>> with ProcessPoolExecutor(max_workers=1, on_worker_death="isolate") as pool:
+    ...     error = pool.options(timeout=0.1).submit(time.sleep, 1000).exception()
+    >>> isinstance(error, TaskTimeoutError), error.limit
+    (True, 0.1)
+    """
 
     def __init__(
         self, message: str, pid: "int | None" = None, limit: "float | None" = None

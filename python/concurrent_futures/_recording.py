@@ -74,8 +74,10 @@ def recording(
         and counted. The default is 1048576. A recording that begins while another runs has the
         other's number.
     arguments
-        The length up to which the ``repr`` of a call's arguments is shown. By default it is not
-        made: arguments may be secrets, and ``repr`` runs code of the program.
+        The length, in characters, up to which the ``repr`` of a call's arguments is shown. By
+        default it is not made: arguments may be secrets, and ``repr`` runs code of the program.
+
+    Raises ValueError if ``records_per_thread`` is 0.
 
     Examples
     --------

@@ -8,7 +8,7 @@ __all__ = ["ExecutorStats", "QueueTimes"]
 
 @dataclass(frozen=True, slots=True)
 class QueueTimes:
-    """The time that tasks spent in the queue, in seconds.
+    """The time that tasks spent in the queue; ``count`` is a number, all others are seconds.
 
     Percentiles are exact to an eighth of their value, and are 0 while ``count`` is.
 

@@ -74,6 +74,9 @@ def _cpu_count() -> int:
 class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     """Runs calls in worker processes.
 
+    The semantics are those of ``concurrent.futures.ProcessPoolExecutor``; the parameters from
+    ``on_worker_death`` on go beyond.
+
     Parameters
     ----------
     max_workers
@@ -106,6 +109,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     cloudpickle
         Whether ``cloudpickle``, which must be installed, pickles objects that ``pickle``
         refuses, such as lambdas and closures.
+
+    Raises ValueError if a number is not above 0, or if two options exclude each other. Raises
+    TypeError if the initializer cannot be called, and OSError if the system refuses a resource.
 
     Examples
     --------
@@ -328,6 +334,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         still for itself. If a worker dies, the calls that it had finished have their results. With
         ``progress``, the iteration shows a bar of tqdm, if that is installed.
 
+        Raises what ``submit`` raises, ValueError if ``chunksize`` or ``buffersize`` is not above 0,
+        and TypeError if one is no integer.
+
         Examples
         --------
         >>> from concurrent_futures import ProcessPoolExecutor
@@ -379,6 +388,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         is killed and replaced. One whose worker dies is called again, up to ``retries`` times;
         for that, ``on_worker_death`` must be ``"isolate"``. Recordings show the label.
 
+        Raises ValueError if ``retries`` is negative. The object's ``submit`` raises ValueError for
+        a ``timeout`` that is not above 0.
+
         Examples
         --------
         >>> import time
@@ -401,6 +413,15 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         all tasks, call this once before the first.
 
         Raises RuntimeError if the pool works by the standard library's code.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ProcessPoolExecutor
+        >>> with ProcessPoolExecutor(max_workers=1) as pool:
+        ...     value = pool.submit(abs, -7).result()
+        ...     stats = pool.stats()
+        >>> stats.finished, stats.failed
+        (1, 0)
         """
         from concurrent_futures import _stats
 
@@ -418,6 +439,15 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
 
         Waits for those that are pending or running, and for the end of the workers, if
         ``wait``. With ``cancel_futures``, those that no worker has begun are cancelled.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ProcessPoolExecutor
+        >>> pool = ProcessPoolExecutor(max_workers=1)
+        >>> future = pool.submit(pow, 2, 10)
+        >>> pool.shutdown()
+        >>> future.result()
+        1024
         """
         if self._is_standard:
             _stdlib_executor.shutdown(self, wait, cancel_futures=cancel_futures)

@@ -49,7 +49,8 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
     """Runs calls in threads of this process.
 
     Tasks start in the order in which they were submitted. The pool starts threads when there
-    are tasks for them, and uses idle threads first.
+    are tasks for them, and uses idle threads first. The semantics are those of
+    ``concurrent.futures.ThreadPoolExecutor``; only ``max_pending`` and ``copy_context`` go beyond.
 
     Parameters
     ----------
@@ -69,6 +70,8 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
     copy_context
         Whether each call runs in a copy of the context (``contextvars``) in which it was
         submitted. By default a call runs in the context of its thread.
+
+    Raises ValueError if a number is not above 0, and TypeError if the initializer cannot be called.
 
     Examples
     --------
@@ -227,6 +230,9 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         is closed or fails. With ``progress``, the iteration shows a bar of tqdm, if that is
         installed.
 
+        Raises what ``submit`` raises, ValueError if ``buffersize`` is not above 0, and TypeError if
+        it is no integer.
+
         Examples
         --------
         >>> from concurrent_futures import ThreadPoolExecutor
@@ -279,6 +285,15 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         all tasks, call this once before the first.
 
         Raises RuntimeError if the pool works by the standard library's code.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor() as pool:
+        ...     value = pool.submit(abs, -7).result()
+        ...     stats = pool.stats()
+        >>> stats.finished, stats.failed
+        (1, 0)
         """
         from concurrent_futures import _stats
 

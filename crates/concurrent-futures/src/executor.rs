@@ -202,7 +202,7 @@ pub trait Executor {
     /// endless iterator costs bounded memory.
     ///
     /// # Errors
-    /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
+    /// As for [`submit`](Self::submit), from the first `buffersize` items (at least one); later it is an
     /// item of the iterator, [`TaskError::Rejected`](crate::TaskError::Rejected).
     ///
     /// # Examples

@@ -92,6 +92,10 @@ impl MapOptions {
 /// An item is the error of a task whose turn it is; the others are not affected.
 /// Dropping the iterator cancels tasks that have not started.
 ///
+/// Source of the semantics: [`Executor.map`][python]. In Rust, an error does not end the iteration.
+///
+/// [python]: https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Executor.map
+///
 /// # Examples
 /// With [indicatif](https://docs.rs/indicatif), a progress bar is one call:
 /// ```
@@ -373,6 +377,10 @@ impl<T> fmt::Debug for Map<T> {
 /// and submits it for each result that it yields.
 ///
 /// Dropping the iterator cancels tasks that have not started.
+///
+/// Source of the semantics: `buffersize` of [`Executor.map`][python], which CPython has from 3.14 on.
+///
+/// [python]: https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Executor.map
 ///
 /// # Examples
 /// ```

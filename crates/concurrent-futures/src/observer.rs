@@ -9,7 +9,8 @@ use std::sync::Arc;
 ///
 /// The calls come on the thread that submits or runs the task, so they should
 /// be quick. A task that never runs (cancelled, or failed by a broken executor)
-/// is not reported as started.
+/// is not reported as started. An observer that panics is logged (by `tracing`), and
+/// does not affect the task.
 ///
 /// # Examples
 /// ```

@@ -5,7 +5,9 @@
 /// The way in which an executor is shut down: see
 /// [`ThreadPoolExecutor::shutdown`](crate::ThreadPoolExecutor::shutdown).
 ///
-/// In Python, these are the combinations of `wait` and `cancel_futures`.
+/// In Python, these are the combinations of `wait` and `cancel_futures` of [`Executor.shutdown`][python].
+///
+/// [python]: https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Executor.shutdown
 ///
 /// # Examples
 /// ```

@@ -42,22 +42,58 @@ impl Recording {
     }
 
     /// Stops the recording. A second call has no effect.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import recording
+    /// >>> run = recording()
+    /// >>> run.stop()
+    /// >>> run.is_running
+    /// False
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.0.stop());
     }
 
     /// Whether the recording goes on: it was not stopped, and this process did not fork from its own.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import recording
+    /// >>> with recording() as run:
+    /// ...     run.is_running
+    /// True
     #[getter]
     fn is_running(&self) -> bool {
         self.0.is_running()
     }
 
     /// Returns the recording as JSON in Chrome's trace event format.
+    ///
+    /// A recording that is running is returned as it is now.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import ThreadPoolExecutor, recording
+    /// >>> with ThreadPoolExecutor() as pool, recording() as run:
+    /// ...     length = pool.submit(len, "page").result()
+    /// >>> b'"len"' in run.trace()
+    /// True
     fn trace<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         written(py, |out| self.0.write_trace(out))
     }
 
     /// Returns the recording as JSON with columns; docs/recording.md describes it.
+    ///
+    /// A recording that is running is returned as it is now.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import json
+    /// >>> from concurrent_futures import ThreadPoolExecutor, recording
+    /// >>> with ThreadPoolExecutor() as pool, recording() as run:
+    /// ...     length = pool.submit(len, "page").result()
+    /// >>> json.loads(run.columns())["finished"]
+    /// True
     fn columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         written(py, |out| self.0.write_columns(out))
     }

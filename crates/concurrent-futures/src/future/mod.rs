@@ -419,7 +419,8 @@ impl<T> std::future::Future for Future<T> {
     type Output = Result<T, TaskError>;
 
     /// Polls for the value of the task, with the errors of [`result`](Future::result). A pool whose workers
-    /// poll gets no spare worker for that.
+    /// poll gets no spare worker for that. Polled again after it gave its value away, a future returns
+    /// [`TaskError::Taken`].
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if this.awaiting.poll(this.task.state(), context.waker()) {

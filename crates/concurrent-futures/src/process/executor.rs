@@ -248,7 +248,9 @@ impl ProcessPoolExecutor {
     /// not be a token, see [values without size](Self#safety-values-without-size).
     ///
     /// # Errors
-    /// [`SubmitError`], when the pool was shut down or is broken.
+    /// [`SubmitError`], when the pool was shut down or is broken. With
+    /// [`max_pending`](ProcessPoolExecutorBuilder::max_pending), also when the call is in a task for which the
+    /// pool's tasks wait, so that no room would ever come.
     ///
     /// # Examples
     /// ```
@@ -425,7 +427,7 @@ impl ProcessPoolExecutor {
     /// endless iterator costs bounded memory.
     ///
     /// # Errors
-    /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
+    /// As for [`submit`](Self::submit), from the first `buffersize` items (at least one); later it is an
     /// item of the iterator, [`TaskError::Rejected`].
     ///
     /// # Examples
@@ -482,6 +484,10 @@ impl ProcessPoolExecutor {
     /// Ends all workers at once with `SIGTERM`, and accepts no more tasks. Running tasks fail with
     /// [`TaskError::Terminated`]; all others are cancelled.
     ///
+    /// Source of the semantics: [`terminate_workers`][python], which CPython has from 3.14 on.
+    ///
+    /// [python]: https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor.terminate_workers
+    ///
     /// # Examples
     /// ```
     /// use concurrent_futures::{ProcessPoolExecutor, TaskError};
@@ -505,7 +511,8 @@ impl ProcessPoolExecutor {
         self.pool.end_workers(Signal::TERM);
     }
 
-    /// Ends all workers at once with `SIGKILL`, which no worker can ignore.
+    /// Ends all workers at once with `SIGKILL`, which no worker can ignore. Everything else is as in
+    /// [`terminate_workers`](Self::terminate_workers).
     ///
     /// # Examples
     /// ```

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-/// The ways to start worker processes.
+/// The ways to start worker processes, named after the start methods of Python's `multiprocessing`.
 ///
 /// # Examples
 /// See [`ProcessPoolExecutor::builder`](crate::ProcessPoolExecutor::builder).

@@ -96,7 +96,7 @@ mod own {
         }
 
         /// Sets the number of records that each thread keeps: the oldest are dropped, and counted. A record has
-        /// 64 bytes. By default a thread keeps 1,048,576 records.
+        /// 64 bytes. By default a thread keeps 1,048,576 records; the least is 1, and the most 2³².
         ///
         /// A recording that begins while another runs has the other's number.
         ///
@@ -117,7 +117,7 @@ mod own {
             self
         }
 
-        /// Sets the length up to which other frontends show arguments.
+        /// Sets the length, in characters, up to which other frontends show arguments.
         #[doc(hidden)]
         pub fn argument_length(mut self, length: usize) -> Self {
             self.argument_length = length;

@@ -145,8 +145,9 @@ impl ThreadPoolExecutor {
     /// Submits the call `f(argument)`, and returns its future at once.
     ///
     /// # Errors
-    /// [`SubmitError`], when the pool was shut down, is broken, or has no thread and
-    /// cannot start one.
+    /// [`SubmitError`], when the pool was shut down, is broken, or has no thread and cannot start one. With
+    /// [`max_pending`](ThreadPoolExecutorBuilder::max_pending), also when the call is in a task for which the
+    /// pool's tasks wait, so that no room would ever come.
     ///
     /// # Examples
     /// ```
@@ -347,7 +348,7 @@ impl ThreadPoolExecutor {
     /// a long or endless iterator costs bounded memory.
     ///
     /// # Errors
-    /// As for [`submit`](Self::submit), from the first `buffersize` items; later it is an
+    /// As for [`submit`](Self::submit), from the first `buffersize` items (at least one); later it is an
     /// item of the iterator, [`TaskError::Rejected`].
     ///
     /// # Examples
@@ -380,8 +381,10 @@ impl ThreadPoolExecutor {
     /// Calls `f` with a scope, whose tasks may borrow values of the caller, and returns
     /// when all tasks are done.
     ///
-    /// A task that panics fails its future, as everywhere; a panic of `f` itself goes on
-    /// after the tasks are done.
+    /// A task that panics fails its future, as everywhere.
+    ///
+    /// # Panics
+    /// If `f` panics: its panic goes on after all tasks are done.
     ///
     /// # Examples
     /// ```
