@@ -30,7 +30,7 @@ def documented() -> Iterator[tuple[str, object]]:
             continue
         yield name, value
         for member in dir(value) if isinstance(value, type) else []:
-            # What exceptions have from the interpreter's own is documented there.
+            # Members of the interpreter's own exceptions are documented there.
             if not member.startswith("_") and not hasattr(OSError, member):
                 yield f"{name}.{member}", inspect.getattr_static(value, member)
 
