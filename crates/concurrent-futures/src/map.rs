@@ -378,7 +378,7 @@ impl<T> fmt::Debug for Map<T> {
 ///
 /// Dropping the iterator cancels tasks that have not started.
 ///
-/// Source of the semantics: `buffersize` of [`Executor.map`][python], which CPython has from 3.14 on.
+/// Source of the semantics: `buffersize` of [`Executor.map`][python], which Python has from 3.14 on.
 ///
 /// [python]: https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Executor.map
 ///

@@ -484,7 +484,7 @@ impl ProcessPoolExecutor {
     /// Ends all workers at once with `SIGTERM`, and accepts no more tasks. Running tasks fail with
     /// [`TaskError::Terminated`]; all others are cancelled.
     ///
-    /// Source of the semantics: [`terminate_workers`][python], which CPython has from 3.14 on.
+    /// Source of the semantics: [`terminate_workers`][python], which Python has from 3.14 on.
     ///
     /// [python]: https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor.terminate_workers
     ///
