@@ -92,7 +92,7 @@ impl Recording {
     /// >>> from concurrent_futures import ThreadPoolExecutor, recording
     /// >>> with ThreadPoolExecutor() as pool, recording() as run:
     /// ...     length = pool.submit(len, "page").result()
-    /// >>> json.loads(run.columns())["finished"]
+    /// >>> json.loads(run.columns()).get("finished")
     /// True
     fn columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         written(py, |out| self.0.write_columns(out))
