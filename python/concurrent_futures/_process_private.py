@@ -36,6 +36,12 @@ class Wakeup:
         """Do nothing."""
 
 
+def wakeups() -> "list[tuple[threading.Thread, Wakeup]]":
+    """Return the supervisors' threads, each with its wake-up."""
+    found = _private.members(_stdlib_process._threads_wakeups)
+    return [(thread, wakeup) for thread, wakeup in found if isinstance(wakeup, Wakeup)]
+
+
 class CallQueue:
     """Stands for the queue of calls, which only the engine has."""
 

@@ -1,5 +1,6 @@
 """The worker processes of a pool, as the engine starts and ends them."""
 
+import multiprocessing
 import os
 import threading
 import time
@@ -143,3 +144,39 @@ class Workers:
 def start_method(context: "BaseContext") -> "str | None":
     """Return the name of the way in which a context starts processes."""
     return context.get_start_method(allow_none=False)
+
+
+def cpu_count() -> int:
+    """Return the number of CPUs, counted as this Python's executor does."""
+    count = getattr(os, "process_cpu_count", os.cpu_count)()
+    return count or 1
+
+
+def default_context(max_tasks_per_child: "int | None") -> "BaseContext":
+    """Return the default context of this Python's executor."""
+    if max_tasks_per_child is not None:
+        return multiprocessing.get_context("spawn")
+    return multiprocessing.get_context()
+
+
+def check_tasks_per_child(max_tasks_per_child: int, method: "str | None") -> None:
+    """Raise the standard library's error for a number of tasks that a worker cannot have."""
+    if not isinstance(max_tasks_per_child, int):
+        raise TypeError("max_tasks_per_child must be an integer")
+    if max_tasks_per_child <= 0:
+        raise ValueError("max_tasks_per_child must be >= 1")
+    if method == "fork":
+        raise ValueError(
+            "max_tasks_per_child is incompatible with"
+            " the 'fork' multiprocessing start method;"
+            " supply a different mp_context."
+        )
+
+
+def end_all(processes: "dict[int, Any]", kill: bool) -> None:
+    """End processes by their own methods, as some kinds of processes do more than send a signal."""
+    for process in list(processes.values()):
+        if kill:
+            process.kill()
+        else:
+            process.terminate()

@@ -7,13 +7,12 @@ import concurrent.futures as _stdlib
 import concurrent.futures.process as _stdlib_process
 import importlib
 import itertools
-import multiprocessing
 import os
 import sys
 import threading
 from functools import partial
 
-from concurrent_futures import TYPE_CHECKING, _base, _engine, _private, _worker
+from concurrent_futures import TYPE_CHECKING, _base, _engine, _private, _process_workers, _worker
 from concurrent_futures._private import without_hints
 from concurrent_futures._process_errors import (
     BrokenProcessPool,
@@ -29,14 +28,15 @@ from concurrent_futures._process_private import (
     Refusal,
     Wakeup,
     pending_work_items,
+    wakeups,
 )
-from concurrent_futures._process_workers import Workers, start_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.context import BaseContext
     from typing import Any, Literal, ParamSpec, TypeVar
 
+    from concurrent_futures._process_options import ProcessPoolOptions
     from concurrent_futures._stats import ExecutorStats
 
     _P = ParamSpec("_P")
@@ -62,12 +62,6 @@ _KILL = "kill"
 
 # `importlib.reload` executes this module again.
 _is_reloaded = "ProcessPoolExecutor" in globals()
-
-
-def _cpu_count() -> int:
-    """Return the number of CPUs, counted as this Python's executor does."""
-    count = getattr(os, "process_cpu_count", os.cpu_count)()
-    return count or 1
 
 
 @without_hints
@@ -171,25 +165,16 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     ) -> None:
         _check_system_limits()
         if max_workers is None:
-            max_workers = _cpu_count()
+            max_workers = _process_workers.cpu_count()
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if mp_context is None:
-            mp_context = _default_context(max_tasks_per_child)
+            mp_context = _process_workers.default_context(max_tasks_per_child)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        method = start_method(mp_context)
+        method = _process_workers.start_method(mp_context)
         if max_tasks_per_child is not None:
-            if not isinstance(max_tasks_per_child, int):
-                raise TypeError("max_tasks_per_child must be an integer")
-            if max_tasks_per_child <= 0:
-                raise ValueError("max_tasks_per_child must be >= 1")
-            if method == "fork":
-                raise ValueError(
-                    "max_tasks_per_child is incompatible with"
-                    " the 'fork' multiprocessing start method;"
-                    " supply a different mp_context."
-                )
+            _process_workers.check_tasks_per_child(max_tasks_per_child, method)
         if on_worker_death not in ("break", "isolate"):
             raise ValueError("on_worker_death must be 'break' or 'isolate'")
         if max_pending is not None and max_pending <= 0:
@@ -239,7 +224,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
             by_value=cloudpickle,
             memory_limit=memory_limit,
         )
-        self._workers = Workers(mp_context, task)
+        self._workers = _process_workers.Workers(mp_context, task)
         self._own(task)
         queue = CallQueue(self)
         of_instance.update(
@@ -369,9 +354,11 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
                         " leave buffersize out, or do not override submit"
                     )
                 options["buffersize"] = buffersize
-            chunks = _chunks(zip(*iterables, strict=False), chunksize)
-            call = partial(_process_chunk, fn)
-            return _flatten(_stdlib.Executor.map(self, call, chunks, **options))
+            from concurrent_futures import _process_chunks
+
+            chunks = _process_chunks.chunks(zip(*iterables, strict=False), chunksize)
+            call = partial(_process_chunks._process_chunk, fn)
+            return _process_chunks.flatten(_stdlib.Executor.map(self, call, chunks, **options))
         size = None if chunksize == 1 and self._may_divide else chunksize
         return self._map(fn, iterables, timeout, size, buffersize)
 
@@ -403,6 +390,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         >>> error.limit
         0.1
         """
+        from concurrent_futures._process_options import ProcessPoolOptions
+
         return ProcessPoolOptions(self, timeout, retries, label)
 
     def stats(self) -> "ExecutorStats":
@@ -491,15 +480,11 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
 
         Examples
         --------
-        >>> import time
-        >>> from concurrent_futures import BrokenProcessPool, ProcessPoolExecutor
+        >>> from concurrent_futures import ProcessPoolExecutor
         >>> pool = ProcessPoolExecutor(max_workers=1)
-        >>> future = pool.submit(time.sleep, 1000)
-        >>> while not future.running():
-        ...     time.sleep(0.001)
+        >>> pool.submit(pow, 2, 10).result()
+        1024
         >>> pool.kill_workers()
-        >>> isinstance(future.exception(), BrokenProcessPool)
-        True
         """
         self._force_shutdown(operation=_KILL)
 
@@ -514,7 +499,9 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
             vars(self)["_is_forced"] = True
             self._end_workers(operation == _KILL)
         # They have got a signal. This is for kinds of processes that do more.
-        _engine.with_signals_held(_end, self._processes or {}, operation)
+        _engine.with_signals_held(
+            _process_workers.end_all, self._processes or {}, operation == _KILL
+        )
         self.shutdown(wait=False, cancel_futures=True)
 
     # ---- what other code touches
@@ -624,78 +611,13 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
             self._supervise()
 
 
-@without_hints
-class ProcessPoolOptions:
-    """Submits calls with options; see `ProcessPoolExecutor.options`."""
-
-    def __init__(
-        self,
-        executor: "ProcessPoolExecutor",
-        timeout: "float | None",
-        retries: int,
-        label: "str | None" = None,
-    ) -> None:
-        if retries < 0:
-            raise ValueError("retries must not be negative")
-        self._executor = executor
-        self._timeout = timeout
-        self._retries = retries
-        self._label = label
-
-    def submit(
-        self, fn: "Callable[_P, _T]", /, *args: "_P.args", **kwargs: "_P.kwargs"
-    ) -> "_base.Future[_T]":
-        """Submit the call ``fn(*args, **kwargs)``, and return its Future at once."""
-        if self._executor._is_standard:
-            raise RuntimeError(
-                "options need the engine: this executor works by the standard library's code,"
-                " as a private part was replaced"
-            )
-        options = self._timeout, self._retries, fn, args, kwargs
-        if self._label is None:
-            return self._executor._submit_with(*options)
-        return _engine.call_with_label(self._label, self._executor._submit_with, *options)
-
-
-def _end(processes: "dict[int, Any]", operation: str) -> None:
-    for process in list(processes.values()):
-        if operation == _KILL:
-            process.kill()
-        else:
-            process.terminate()
-
-
-def _default_context(max_tasks_per_child: "int | None") -> "BaseContext":
-    """Return the default context of this Python's executor."""
-    if max_tasks_per_child is not None:
-        return multiprocessing.get_context("spawn")
-    return multiprocessing.get_context()
-
-
-def _chunks(items: "Iterator[Any]", size: int) -> "Iterator[tuple[Any, ...]]":
-    while chunk := tuple(itertools.islice(items, size)):
-        yield chunk
-
-
-def _flatten(results: "Iterator[list[_T]]") -> "Iterator[_T]":
-    """Yield the items of lists, without keeping a reference to a yielded item."""
-    for chunk in results:
-        chunk.reverse()
-        while chunk:
-            yield chunk.pop()
-
-
-def _process_chunk(fn: "Callable[..., _T]", chunk: "tuple[Any, ...]") -> "list[_T]":
-    return [fn(*args) for args in chunk]
-
-
 def _at_exit() -> None:
     """Let all pools finish their work before the interpreter ends."""
     _engine.interpreter_exits()
     supervisors = [
         (thread, wakeup.supervisor)
-        for thread, wakeup in _private.members(_stdlib_process._threads_wakeups)
-        if isinstance(wakeup, Wakeup) and (wakeup.supervisor is not None or thread.is_alive())
+        for thread, wakeup in wakeups()
+        if wakeup.supervisor is not None or thread.is_alive()
     ]
     for _, supervisor in supervisors:
         if supervisor is not None:
@@ -706,9 +628,8 @@ def _at_exit() -> None:
 
 def _after_fork_in_child() -> None:
     """Forget the supervisors, whose threads are not in the child."""
-    for thread, wakeup in _private.members(_stdlib_process._threads_wakeups):
-        if isinstance(wakeup, Wakeup):
-            del _stdlib_process._threads_wakeups[thread]
+    for thread, _ in wakeups():
+        del _stdlib_process._threads_wakeups[thread]
 
 
 ProcessPoolExecutor._hooks.remember(ProcessPoolExecutor)

@@ -3,6 +3,7 @@
 use crate::future::object::Future;
 use crate::future::plain;
 use crate::future::wait::Borrowed;
+use crate::interp::addresses::AddressSet;
 use crate::interp::time_limit::{End, refuse_nan};
 use crate::interp::{stdlib, waiting};
 use concurrent_futures::engine::{Futures, Places, Watched, next_ready};
@@ -10,8 +11,7 @@ use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PyList, PySet};
 use pyo3::{PyTraverseError, PyVisit};
-use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -78,36 +78,13 @@ pub(crate) fn as_completed<'py>(
     Ok(Bound::new(py, AsCompleted(Mutex::new(inner)))?.into_any())
 }
 
-/// A hash for addresses.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // Objects are aligned: what tells them apart must come to the lower and the upper bits.
-        self.0 = (self.0 ^ address as u64)
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .rotate_left(32);
-    }
-}
-
 /// Returns the futures, each once, in their order.
 fn distinct<'py>(futures: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let all = futures.try_iter()?;
     if futures.is_instance_of::<PySet>() || futures.is_instance_of::<PyFrozenSet>() {
         return all.collect();
     }
-    let mut seen = HashSet::<usize, BuildHasherDefault<AddressHasher>>::default();
+    let mut seen = AddressSet::default();
     let is_first = |future: &PyResult<Bound<'_, PyAny>>| {
         future
             .as_ref()

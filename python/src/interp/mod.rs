@@ -1,5 +1,6 @@
 //! The interpreter and its standard library: attaching, waiting, signals, and objects that come from Python.
 
+pub(crate) mod addresses;
 pub(crate) mod aside;
 pub(crate) mod attach;
 pub(crate) mod class_layout;

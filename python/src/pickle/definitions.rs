@@ -5,45 +5,21 @@
 //! function. Each call compares the function with the object that its name stands for, so that another
 //! function at the same address is noticed.
 
+use crate::interp::addresses::AddressMap;
 use crate::pickle::by_name::Name;
 use crate::pickle::callee::Callee;
 use crate::pickle::{partials, picklers};
 use concurrent_futures::engine::Definition;
 use pyo3::prelude::*;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The functions that are defined.
 #[derive(Default)]
 pub(crate) struct Functions(Mutex<Table>);
 
-/// The hash of an address: objects lie at multiples of 16.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        /// An odd number near 2^64 divided by the golden ratio, which spreads the bits.
-        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mixed = (self.0 ^ address as u64).wrapping_mul(SPREAD);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
-
 #[derive(Default)]
 struct Table {
-    by_address: HashMap<usize, Known, BuildHasherDefault<AddressHasher>>,
+    by_address: AddressMap<Known>,
     /// The address of the function at each place.
     places: Vec<usize>,
     /// The place that is used next when all are taken.

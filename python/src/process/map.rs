@@ -55,10 +55,7 @@ pub(crate) fn map<'py>(
     buffersize: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, SpanIterator>> {
     let py = executor.py();
-    let buffersize = buffersize
-        .filter(|size| !size.is_none())
-        .map(checked_buffersize)
-        .transpose()?;
+    let buffersize = checked_buffersize(buffersize)?;
     let end = End::of(timeout)?;
     let size = match buffersize {
         None => size,

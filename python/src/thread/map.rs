@@ -43,10 +43,7 @@ pub(crate) fn map<'py>(
     buffersize: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, ResultIterator>> {
     let py = executor.py();
-    let buffersize = buffersize
-        .filter(|size| !size.is_none())
-        .map(checked_buffersize)
-        .transpose()?;
+    let buffersize = checked_buffersize(buffersize)?;
     let end = End::of(timeout)?;
     let items = zip(py, iterables)?;
     let mut results = Results {
@@ -78,7 +75,10 @@ pub(crate) fn map<'py>(
     Bound::new(py, ResultIterator(Exclusive::new(results)))
 }
 
-pub(crate) fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
+pub(crate) fn checked_buffersize(size: Option<Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+    let Some(size) = size.filter(|size| !size.is_none()) else {
+        return Ok(None);
+    };
     if !size.is_instance_of::<pyo3::types::PyInt>() {
         return Err(PyTypeError::new_err(
             "buffersize must be an integer or None",
@@ -88,7 +88,7 @@ pub(crate) fn checked_buffersize(size: Bound<'_, PyAny>) -> PyResult<usize> {
         return Err(PyValueError::new_err("buffersize must be None or > 0"));
     }
     // More than fits into memory is no limit.
-    Ok(size.extract().unwrap_or(usize::MAX))
+    Ok(Some(size.extract().unwrap_or(usize::MAX)))
 }
 
 pub(crate) fn zip<'py>(
