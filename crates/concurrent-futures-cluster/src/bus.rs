@@ -113,17 +113,22 @@ pub(crate) enum Thing {
     /// The outcome of a task. The first one stays.
     Outcome { queue: String, id: String },
     /// A payload that is too long for a message.
-    Object { queue: String, name: String },
+    Object {
+        queue: String,
+        name: String,
+        length: usize,
+    },
     /// A host that is there. It goes by itself unless it is kept again.
     Host { queue: String, name: String },
 }
 
 impl Thing {
     /// Names the object of a payload of a session.
-    pub(crate) fn object(queue: &str, session: Id, hash: &[u8; 32]) -> Self {
+    pub(crate) fn object(queue: &str, session: Id, hash: &[u8; 32], length: u64) -> Self {
         Self::Object {
             queue: queue.to_owned(),
             name: format!("{session}.{}", hex(hash)),
+            length: usize::try_from(length).unwrap_or(usize::MAX),
         }
     }
 
@@ -136,19 +141,30 @@ impl Thing {
     }
 }
 
+/// An event of a [`Supply`].
+#[derive(Debug)]
+pub(crate) enum Supplied {
+    Task(Delivery),
+    /// Number of tasks that were asked for and do not come: the time of the request has passed.
+    Less(usize),
+}
+
+/// The tasks of a lane that come to one host, as it asks for them.
+pub(crate) trait Supply: Send {
+    /// Asks for `count` tasks more. The request holds for the time `wait`.
+    fn ask(&mut self, count: usize, wait: Duration) -> Later<'_, ()>;
+
+    /// Returns the next event. An error ends the supply, and all requests. A call that is dropped loses no event.
+    fn next(&mut self) -> Later<'_, Supplied>;
+}
+
 /// The calls of the server.
 pub(crate) trait Bus: Send + Sync + 'static {
     /// Publishes a task, once for each `id`. Returns its number on the server.
     fn push<'a>(&'a self, lane: &'a Lane, id: &'a str, frame: Bytes) -> Later<'a, u64>;
 
-    /// Takes up to `count` tasks, as they come. Ends when they have come, or some have and `wait` has passed.
-    fn pull<'a>(
-        &'a self,
-        lane: &'a Lane,
-        count: usize,
-        wait: Duration,
-        into: &'a mpsc::UnboundedSender<Delivery>,
-    ) -> Later<'a, ()>;
+    /// Opens a supply of tasks.
+    fn supply<'a>(&'a self, lane: &'a Lane) -> Later<'a, Box<dyn Supply>>;
 
     /// Settles a delivery, or extends it.
     fn settle<'a>(&'a self, token: &'a str, how: Settle) -> Later<'a, ()>;

@@ -31,6 +31,7 @@
 //! | `cf.h.QUEUE.HOST`, `cf.h.QUEUE.all` | an order: recall, terminate | client, host |
 //! | `cf.w.QUEUE` | news: a host has entered the registry | host, clients |
 //! | `cf.o.QUEUE.SESSION.NUMBER` | an outcome whose client did not answer; the first one stays | host, client |
+//! | `cf.p.QUEUE.SESSION.HASH.PART` | a part of a payload that is too long for a message | client, host; host, client |
 //!
 //! A session is a random number of 128 bits. A task's identity is its session, its number there, and the *attempt*: the
 //! count of its submissions. The environment is a hash of the build, the architecture, a tag and the key. A host asks for
@@ -41,7 +42,9 @@
 //!    minutes, so that a repetition after a lost confirmation makes no second task.
 //! 2. The server delivers the task to one host, for the time of a *lease*. The host extends the lease while it has the
 //!    task, and reports that it holds the task.
-//! 3. The host runs the task, and reports its start.
+//! 3. The host runs the task, and reports its start. The news of steps 2 and 3 wait for a millisecond: a task that is
+//!    done by then is reported once. A task that was lost before, or must not run again, is reported first: the host runs
+//!    it when it has the client's receipt.
 //! 4. The host sends the outcome to the client as a request. The client's receipt permits the acknowledgement, which
 //!    removes the task from the server. Without a client, the outcome goes into the stream of outcomes first.
 //!
@@ -57,12 +60,15 @@
 //!   from the server, which says afterwards that it still was. Otherwise the host that has the task gives it up, or says
 //!   that it runs. A host that does not have it yet remembers the order, and gives the task back on arrival. Without an
 //!   answer, the task stays running.
+//! - *A second loss is known.* The client has confirmed the start of each run of a task but the first one. So it counts
+//!   the hosts that a task has taken along, except perhaps one.
 //! - *A host that ends, or cannot run a task, gives the task back to the client*, by a report without an outcome. The
 //!   client submits it again, or fails it: a task that has taken [several hosts](ClusterExecutorBuilder::most_deliveries)
 //!   along fails with [`PoisonTask`].
 //!
-//! Payloads of more than 256 KiB are objects in the object store of the server, named by session and content. Messages
-//! have their hash.
+//! Payloads of more than 256 KiB are stored in parts, in a stream of their own, under the session and the hash of the
+//! content. Messages have the hash and the length, which the receiver checks. A payload that the server has lost is sent
+//! again together with its task.
 //!
 //! # Security
 //! With a key, every message has an authentication code (HMAC with SHA-256). It covers the message's kind and its subject,

@@ -1,4 +1,4 @@
-//! The calls of the server, by a NATS server with `JetStream`. All code that knows NATS is in this file.
+//! The calls of the server, by a NATS server with `JetStream`. All code that knows NATS is in this file, and in `nats/`.
 //!
 //! A queue has four stores on the server, which are made when they are first used, and again when they are gone:
 //!
@@ -7,28 +7,29 @@
 //! | stream `cf-tasks-QUEUE` | tasks, on subjects `cf.t.QUEUE.ENVIRONMENT.PRIORITY`; an acknowledged one is removed. One consumer for each environment and priority |
 //! | stream `cf-outcomes-QUEUE` | outcomes whose client did not answer, on subjects `cf.o.QUEUE.TASK`; the first message of a subject stays |
 //! | bucket `cf-hosts-QUEUE` | the hosts, which write themselves again before their entry ends |
-//! | object store `cf-objects-QUEUE` | payloads that are too long for a message |
+//! | stream `cf-payloads-QUEUE` | payloads that are too long for a message, in parts on subjects `cf.p.QUEUE.SESSION.HASH.PART` |
 
 #![forbid(unsafe_code)]
 
-use crate::bus::{Bus, BusError, Delivery, Lane, Later, Note, Settle, Thing, Withdrawn};
+mod pulls;
+
+use crate::bus::{Bus, BusError, Delivery, Lane, Later, Note, Settle, Supply, Thing, Withdrawn};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::object_store::{self, ObjectMetadata, ObjectStore};
 use async_nats::jetstream::stream::{
     self, DirectGetErrorKind, DiscardPolicy, RetentionPolicy, StorageType, Stream,
 };
 use async_nats::jetstream::{self, kv};
-use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, StatusCode};
+use async_nats::{Client, ConnectOptions, Event, RequestErrorKind};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use pulls::Pulls;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -42,8 +43,12 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// 512, make further hosts wait without a word.
 const MOST_HELD: i64 = 1 << 20;
 const MOST_WAITING: i64 = 1 << 16;
-/// The length of a part of an object.
-const CHUNK: usize = 512 * 1024;
+/// The length of a part of a payload: messages have a limit of a mebibyte.
+const PART: usize = 512 * 1024;
+/// The number of parts that are on the way at once.
+const PARTS_AT_ONCE: usize = 16;
+/// The most memory that is reserved for a payload before it comes.
+const MOST_RESERVED: usize = 64 << 20;
 
 /// The way to a server.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +70,7 @@ pub(crate) struct Nats {
     /// The time after which a host that does not write itself again is gone.
     host_ttl: Duration,
     /// The stores and consumers that were there when they were last used.
-    known: Mutex<HashSet<String>>,
+    known: Arc<Mutex<HashSet<String>>>,
     connections: watch::Receiver<u64>,
 }
 
@@ -121,7 +126,7 @@ impl Nats {
             context,
             lease: access.lease,
             host_ttl: (2 * access.lease).max(Duration::from_secs(2)),
-            known: Mutex::default(),
+            known: Arc::default(),
             connections,
         })
     }
@@ -245,19 +250,65 @@ impl Nats {
         Ok(store)
     }
 
-    async fn objects(&self, queue: &str) -> Result<ObjectStore, BusError> {
-        let bucket = format!("cf-objects-{queue}");
-        if let Ok(store) = self.context.get_object_store(&bucket).await {
-            return Ok(store);
-        }
-        let config = object_store::Config {
-            bucket,
-            max_age: KEPT,
+    async fn ensure_payloads(&self, queue: &str) -> Result<(), BusError> {
+        self.ensure_stream(stream::Config {
+            name: payloads_of(queue),
+            subjects: vec![format!("cf.p.{queue}.>")],
             storage: StorageType::Memory,
-            ..object_store::Config::default()
-        };
-        let made = self.context.create_object_store(config).await;
-        made.map_err(refused)
+            max_messages_per_subject: 1,
+            max_age: KEPT,
+            allow_direct: true,
+            ..stream::Config::default()
+        })
+        .await
+    }
+
+    /// Stores a payload in parts.
+    async fn store(&self, queue: &str, name: &str, content: &Bytes) -> Result<(), PublishFailure> {
+        let parts = (0..content.len()).step_by(PART).enumerate();
+        let sent = parts.map(|(index, start)| {
+            let part = content.slice(start..content.len().min(start + PART));
+            let message = PublishMessage::build().payload(part);
+            self.publish(part_subject(queue, name, index), message)
+        });
+        let mut sent = futures_util::stream::iter(sent).buffer_unordered(PARTS_AT_ONCE);
+        while let Some(stored) = sent.next().await {
+            stored?;
+        }
+        Ok(())
+    }
+
+    /// Fetches a payload; none if a part of it is not there.
+    async fn load(
+        &self,
+        queue: &str,
+        name: &str,
+        length: usize,
+    ) -> Result<Option<Bytes>, BusError> {
+        let stream = self.context.get_stream_no_info(payloads_of(queue)).await;
+        let stream = &stream.map_err(refused)?;
+        let parts = (0..length.div_ceil(PART)).map(|index| async move {
+            stream
+                .direct_get_last_for_subject(part_subject(queue, name, index))
+                .await
+        });
+        let mut parts = futures_util::stream::iter(parts).buffered(PARTS_AT_ONCE);
+        // The length may be any number, without a key.
+        let mut content = Vec::with_capacity(length.min(MOST_RESERVED));
+        while let Some(part) = timeout(PATIENCE, parts.next())
+            .await
+            .map_err(|_| BusError::TimedOut)?
+        {
+            match part {
+                Ok(part) => content.extend_from_slice(&part.payload),
+                Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+                Err(error) => {
+                    self.doubt();
+                    return Err(refused(error));
+                }
+            }
+        }
+        Ok(Some(content.into()))
     }
 
     /// Publishes a message into a stream.
@@ -313,6 +364,14 @@ fn consumer_of(lane: &Lane) -> String {
     format!("{}-{}", lane.environment, lane.priority)
 }
 
+fn payloads_of(queue: &str) -> String {
+    format!("cf-payloads-{queue}")
+}
+
+fn part_subject(queue: &str, name: &str, index: usize) -> String {
+    format!("cf.p.{queue}.{name}.{index}")
+}
+
 fn outcome_subject(queue: &str, id: &str) -> String {
     format!("cf.o.{queue}.{id}")
 }
@@ -365,61 +424,10 @@ impl Bus for Nats {
         })
     }
 
-    fn pull<'a>(
-        &'a self,
-        lane: &'a Lane,
-        count: usize,
-        wait: Duration,
-        into: &'a mpsc::UnboundedSender<Delivery>,
-    ) -> Later<'a, ()> {
+    fn supply<'a>(&'a self, lane: &'a Lane) -> Later<'a, Box<dyn Supply>> {
         Box::pin(async move {
             self.ensure_consumer(lane).await?;
-            let inbox = self.client.new_inbox();
-            let mut messages = self
-                .client
-                .subscribe(inbox.clone())
-                .await
-                .map_err(refused)?;
-            let subject = format!(
-                "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
-                tasks_of(&lane.queue),
-                consumer_of(lane)
-            );
-            let request = format!(r#"{{"batch":{count},"expires":{}}}"#, wait.as_nanos());
-            let asked = self
-                .client
-                .publish_with_reply(subject, inbox, request.into())
-                .await;
-            asked.map_err(refused)?;
-            let mut connections = self.connections.clone();
-            connections.mark_unchanged();
-            for _ in 0..count {
-                let message = tokio::select! {
-                    biased;
-                    message = messages.next() => message,
-                    // The request ended with the connection.
-                    _ = connections.changed() => return Err(BusError::Closed),
-                    () = tokio::time::sleep(wait + PATIENCE) => return Err(BusError::TimedOut),
-                };
-                let Some(message) = message else {
-                    return Err(BusError::Closed);
-                };
-                match message.status {
-                    None => {
-                        if let Some(delivery) = delivery(&self.context, message) {
-                            // Without a receiver, another host gets the task when the lease ends.
-                            let _ = into.send(delivery);
-                        }
-                    }
-                    Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => return Ok(()),
-                    Some(_) => {
-                        // The consumer is gone, or the server is about to end.
-                        self.doubt();
-                        return Err(BusError::NoListener);
-                    }
-                }
-            }
-            Ok(())
+            Ok(Box::new(Pulls::new(self, lane).await?) as Box<dyn Supply>)
         })
     }
 
@@ -557,15 +565,18 @@ impl Bus for Nats {
                         Err(PublishFailure::Other(error)) => Err(error),
                     }
                 }
-                Thing::Object { queue, name } => {
-                    let store = self.objects(queue).await?;
-                    let metadata = ObjectMetadata {
-                        name: name.clone(),
-                        chunk_size: Some(CHUNK),
-                        ..ObjectMetadata::default()
-                    };
-                    store.put(metadata, &mut &*content).await.map_err(refused)?;
-                    Ok(true)
+                Thing::Object { queue, name, .. } => {
+                    match self.store(queue, name, &content).await {
+                        Ok(()) => return Ok(true),
+                        Err(PublishFailure::Other(error)) => return Err(error),
+                        Err(PublishFailure::NoStream) => self.doubt(),
+                    }
+                    self.ensure_payloads(queue).await?;
+                    match self.store(queue, name, &content).await {
+                        Ok(()) => Ok(true),
+                        Err(PublishFailure::Other(error)) => Err(error),
+                        Err(PublishFailure::NoStream) => Err(BusError::NoListener),
+                    }
                 }
                 Thing::Host { queue, name } => {
                     let kept = match self.hosts_bucket(queue).await {
@@ -599,19 +610,13 @@ impl Bus for Nats {
                         }
                     }
                 }
-                Thing::Object { queue, name } => {
-                    let store = self.objects(queue).await?;
-                    let mut object = match store.get(name).await {
-                        Ok(object) => object,
-                        Err(error) if error.kind() == object_store::GetErrorKind::NotFound => {
-                            return Ok(None);
-                        }
-                        Err(error) => return Err(refused(error)),
-                    };
-                    let mut content = Vec::with_capacity(object.info().size);
-                    let read = timeout(12 * PATIENCE, object.read_to_end(&mut content)).await;
-                    read.map_err(|_| BusError::TimedOut)?.map_err(refused)?;
-                    Ok(Some(content.into()))
+                Thing::Object {
+                    queue,
+                    name,
+                    length,
+                } => {
+                    self.ensure_payloads(queue).await?;
+                    self.load(queue, name, *length).await
                 }
                 Thing::Host { queue, name } => {
                     let bucket = self.hosts_bucket(queue).await?;
@@ -632,14 +637,12 @@ impl Bus for Nats {
                     let purged = stream.purge().filter(outcome_subject(queue, id)).await;
                     purged.map(drop).map_err(refused)
                 }
-                Thing::Object { queue, name } => {
-                    let store = self.objects(queue).await?;
-                    match store.delete(name).await {
-                        Err(error) if error.kind() != object_store::DeleteErrorKind::NotFound => {
-                            Err(refused(error))
-                        }
-                        _ => Ok(()),
-                    }
+                Thing::Object { queue, name, .. } => {
+                    let stream = self.context.get_stream_no_info(payloads_of(queue)).await;
+                    let stream = stream.map_err(refused)?;
+                    let parts = format!("cf.p.{queue}.{name}.*");
+                    let purged = stream.purge().filter(parts).await;
+                    purged.map(drop).map_err(refused)
                 }
                 Thing::Host { queue, name } => {
                     let bucket = self.hosts_bucket(queue).await?;

@@ -85,6 +85,8 @@ impl Server {
         match address.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(Some(address)) => server.url = format!("nats://{address}"),
             Ok(None) => {
+                // A program that only closed its output is no server. One that has ended keeps its exit code.
+                server.child.kill()?;
                 let status = server.child.wait()?;
                 let why = format!("it ended: {status}; its last words: {}", log.last.trim());
                 return Err(failed(io::Error::other(why)));
@@ -143,4 +145,15 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns the program of the server for unit tests: that of users, or one that the project has installed.
+#[cfg(test)]
+pub(crate) fn for_tests() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let environments = fs::read_dir(root.join(".venv")).into_iter().flatten();
+    let mut programs = environments
+        .flatten()
+        .map(|entry| entry.path().join("bin").join(PROGRAM));
+    find().or_else(|| programs.find(|program| program.is_file()))
 }

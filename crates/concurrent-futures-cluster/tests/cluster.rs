@@ -267,6 +267,9 @@ fn payloads_of_all_lengths_come_and_go() -> Test {
     )?;
     let sums: Result<Vec<u64>, _> = sums.collect();
     assert_eq!(sums?, (0..40).map(|n| n * 200_000).collect::<Vec<u64>>());
+    wait_until("no part of a payload is left", || {
+        matches!(server.parts(), Ok(0))
+    });
     Ok(())
 }
 

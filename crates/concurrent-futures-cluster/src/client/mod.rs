@@ -29,7 +29,7 @@ use concurrent_futures::TaskError;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -78,9 +78,26 @@ pub struct ClusterOptions {
 
 /// A call, as the client keeps it.
 pub(crate) struct Request {
-    pub(crate) call: Call,
-    pub(crate) argument: Bytes,
-    pub(crate) options: ClusterOptions,
+    call: Call,
+    argument: Bytes,
+    options: ClusterOptions,
+    /// The hash of a long argument, once it is needed.
+    hash: OnceLock<[u8; 32]>,
+}
+
+impl Request {
+    pub(crate) fn new(call: Call, argument: Bytes, options: ClusterOptions) -> Self {
+        Self {
+            call,
+            argument,
+            options,
+            hash: OnceLock::new(),
+        }
+    }
+
+    fn hash(&self) -> &[u8; 32] {
+        self.hash.get_or_init(|| hash(&self.argument))
+    }
 }
 
 /// The place of a task; see the module's documentation.
@@ -120,6 +137,14 @@ struct State {
     workers: HashMap<Id, (u32, Instant)>,
     /// When a host of the environment was last seen.
     host_seen: Option<Instant>,
+}
+
+/// A task that is to be published.
+struct Next {
+    number: u64,
+    attempt: u32,
+    deliveries: u32,
+    request: Arc<Request>,
 }
 
 /// The settings of a client.
@@ -265,10 +290,10 @@ impl Client {
         let mut publishing = FuturesUnordered::new();
         loop {
             while publishing.len() < MOST_PUBLISHING {
-                let Some((number, attempt, request)) = self.next() else {
+                let Some(next) = self.next() else {
                     break;
                 };
-                publishing.push(self.publish(number, attempt, request));
+                publishing.push(self.publish(next));
             }
             tokio::select! {
                 Some(()) = publishing.next() => {}
@@ -279,7 +304,7 @@ impl Client {
     }
 
     /// Takes the next task of the backlog.
-    fn next(&self) -> Option<(u64, u32, Arc<Request>)> {
+    fn next(&self) -> Option<Next> {
         let mut state = self.lock();
         let workers = state.workers.values().map(|(workers, _)| *workers as usize);
         let room = LEAST_ON_SERVER.max(PER_WORKER.saturating_mul(workers.sum()));
@@ -306,7 +331,12 @@ impl Client {
             entry.attempt += 1;
             entry.holder = None;
             entry.begun = false;
-            let next = (number, entry.attempt, Arc::clone(&entry.request));
+            let next = Next {
+                number,
+                attempt: entry.attempt,
+                deliveries: self.deliveries_of(entry),
+                request: Arc::clone(&entry.request),
+            };
             state.on_server += 1;
             return Some(next);
         }
@@ -314,10 +344,13 @@ impl Client {
     }
 
     /// Publishes a task, however long that takes.
-    async fn publish(&self, number: u64, attempt: u32, request: Arc<Request>) {
+    async fn publish(&self, next: Next) {
+        let Next {
+            number, attempt, ..
+        } = next;
         let mut pause = Duration::from_millis(20);
         while self.is_publishing(number, attempt) {
-            match self.try_publish(number, attempt, &request).await {
+            match self.try_publish(&next).await {
                 Ok(place) => {
                     let mut state = self.lock();
                     if let Some(entry) = state.entries.get_mut(&number)
@@ -346,24 +379,20 @@ impl Client {
         entry.is_some_and(|entry| entry.attempt == attempt && entry.stage == Stage::Publishing)
     }
 
-    async fn try_publish(
-        &self,
-        number: u64,
-        attempt: u32,
-        request: &Request,
-    ) -> Result<u64, BusError> {
+    async fn try_publish(&self, next: &Next) -> Result<u64, BusError> {
+        let request = &*next.request;
         let argument = if request.argument.len() <= INLINE {
             Payload::Inline(request.argument.clone())
         } else {
-            let hash = hash(&request.argument);
-            let thing = Thing::object(&self.settings.lane.queue, self.session, &hash);
+            let hash = *request.hash();
+            let thing = self.object(&hash, request.argument.len() as u64);
             self.bus.keep(&thing, request.argument.clone()).await?;
             Payload::Object {
                 hash,
                 length: request.argument.len() as u64,
             }
         };
-        let id = self.id(number, attempt);
+        let id = self.id(next.number, next.attempt);
         let options = request.options;
         let task = Task {
             id,
@@ -372,7 +401,7 @@ impl Client {
             terms: Terms {
                 time_limit: options.time_limit,
                 retries: options.retries,
-                deliveries: self.deliveries_of(options),
+                deliveries: next.deliveries,
             },
             argument,
         };
@@ -385,9 +414,13 @@ impl Client {
     }
 
     /// Returns the number of deliveries beyond which the host asks before it runs the task.
-    fn deliveries_of(&self, options: ClusterOptions) -> u32 {
-        match options.on_host_loss {
-            OnHostLoss::Rerun => self.settings.most_deliveries,
+    fn deliveries_of(&self, entry: &Entry) -> u32 {
+        match entry.request.options.on_host_loss {
+            // One is left at least, as a task with more starts was given up.
+            OnHostLoss::Rerun => {
+                let left = self.settings.most_deliveries.saturating_sub(entry.starts);
+                left.max(1)
+            }
             OnHostLoss::Fail => 1,
         }
     }
@@ -460,7 +493,8 @@ impl Client {
                     entry.holder = Some(report.host);
                     entry.begun = false;
                 }
-                if begins {
+                // A report may come twice.
+                if begins && !entry.begun {
                     entry.begun = true;
                     entry.starts += 1;
                 }
@@ -516,20 +550,21 @@ impl Client {
     /// Removes the object of an argument.
     fn clean_up(self: &Arc<Self>, entry: &Entry) {
         if entry.request.argument.len() > INLINE {
-            let hash = hash(&entry.request.argument);
+            let length = entry.request.argument.len() as u64;
             // Another task may have the same argument.
             let is_shared = self.lock().entries.values().any(|other| {
-                other.request.argument.len() == entry.request.argument.len()
-                    && other.request.argument == entry.request.argument
+                // One without a hash is not stored yet.
+                other.request.hash.get() == Some(entry.request.hash())
             });
             if !is_shared {
-                self.discard(Thing::object(
-                    &self.settings.lane.queue,
-                    self.session,
-                    &hash,
-                ));
+                self.discard(self.object(entry.request.hash(), length));
             }
         }
+    }
+
+    /// Names the object of a payload.
+    fn object(&self, hash: &[u8; 32], length: u64) -> Thing {
+        Thing::object(&self.settings.lane.queue, self.session, hash, length)
     }
 
     fn discard(self: &Arc<Self>, thing: Thing) {
@@ -561,7 +596,7 @@ impl Client {
         }
         let client = Arc::clone(self);
         tokio::spawn(async move {
-            let thing = Thing::object(&client.settings.lane.queue, client.session, &wanted);
+            let thing = client.object(&wanted, length);
             for attempt in 0..4_u32 {
                 match client.bus.fetch(&thing).await {
                     Ok(Some(bytes)) if bytes.len() as u64 == length && hash(&bytes) == wanted => {

@@ -263,11 +263,7 @@ impl ClusterExecutor {
         if self.closed.load(Ordering::SeqCst) {
             return Err(SubmitError::Shutdown);
         }
-        let request = Request {
-            call,
-            argument: argument.into(),
-            options,
-        };
+        let request = Request::new(call, argument.into(), options);
         self.client.submit(number, request, sink);
         Ok(())
     }
@@ -294,11 +290,7 @@ impl ClusterExecutor {
         let (promise, future) = promise_in(self.id);
         match function.send(argument) {
             Ok((entry, bytes)) => {
-                let request = Request {
-                    call: Call::Entry(entry),
-                    argument: bytes.into(),
-                    options,
-                };
+                let request = Request::new(Call::Entry(entry), bytes.into(), options);
                 let sink = RustSink {
                     promise,
                     function,

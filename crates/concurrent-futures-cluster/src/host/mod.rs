@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arrival;
 mod report;
 
 use crate::bus::{Bus, BusError, Delivery, INLINE, Lane, PRIORITIES, Settle, Thing};
@@ -17,6 +18,7 @@ use crate::wire::{
     Answer, HostInfo, Id, Kind, Order, Outcome, Payload, Question, Seal, Task, TaskId, What, Why,
     hash, news_of, random,
 };
+use arrival::FRESH;
 use bytes::Bytes;
 use report::{News, Reporters};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -26,17 +28,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-/// The time for which one request for tasks waits at the server.
-const PULL: Duration = Duration::from_secs(20);
-/// The work that a host has in reserve, so that its workers need not wait for the server.
-const RESERVE: Duration = Duration::from_millis(20);
-/// The most tasks in reserve.
-const MOST_RESERVED: usize = 128;
-/// The age of a published task from which on it may be a copy that another party has sent again. The age is that of
-/// the client's time in the task, by the server's clock. The server refuses a second message of the same identity for
-/// two minutes. So a copy that it accepts is older than this.
-const FRESH: Duration = Duration::from_secs(60);
-
 /// The place of a task among those of a host.
 pub(crate) type Key = (Id, u64);
 
@@ -44,6 +35,8 @@ pub(crate) type Key = (Id, u64);
 struct Held {
     id: TaskId,
     token: String,
+    /// Whether the server has delivered it before.
+    is_repeated: bool,
     /// The task, until it runs.
     task: Option<Task>,
     /// Ends the running task.
@@ -87,6 +80,8 @@ pub(crate) struct Host {
     /// Notified when a task may start, or more tasks may be asked for.
     changed: watch::Sender<()>,
     reporters: Reporters,
+    /// The subjects of tasks, by priority.
+    places: Vec<String>,
 }
 
 /// Runs a host until `stop` says so, and the host has drained.
@@ -98,8 +93,16 @@ pub(crate) async fn serve(
     mut ready: Option<oneshot::Sender<()>>,
 ) -> Result<(), BusError> {
     let id = Id::random().map_err(|error| BusError::Refused(error.to_string()))?;
+    let lane = |priority| Lane {
+        queue: settings.queue.clone(),
+        environment: settings.environment.clone(),
+        priority,
+    };
     let host = Arc::new(Host {
         reporters: Reporters::new(id),
+        places: (0..PRIORITIES)
+            .map(|priority| lane(priority).subject())
+            .collect(),
         bus,
         runner,
         settings,
@@ -234,7 +237,7 @@ impl Host {
                 // A lost extension is one of three in a lease. If all are lost, another host gets the task, and the
                 // first outcome counts.
                 let _ = self.bus.settle(&token, Settle::Extend).await;
-                self.report(id.session, News::Held(id.number, id.attempt));
+                self.report(id.session, News::Held(id));
             }
             self.reporters.forget_idle(2 * self.bus.lease());
         }
@@ -242,141 +245,6 @@ impl Host {
 
     fn report(self: &Arc<Self>, session: Id, news: News) {
         self.reporters.tell(self, session, news);
-    }
-
-    /// Asks for tasks of a priority, as long as there is room.
-    async fn pull(self: Arc<Self>, priority: u8, into: mpsc::UnboundedSender<Delivery>) {
-        let lane = self.lane(priority);
-        let mut pulls = JoinSet::new();
-        let mut asked = 0;
-        let mut changed = self.changed.subscribe();
-        let (arrived, mut arrivals) = mpsc::unbounded_channel::<Delivery>();
-        loop {
-            let room = {
-                let state = self.lock();
-                self.capacity(&state)
-                    .saturating_sub(state.held.len())
-                    .saturating_sub(asked)
-            };
-            // Few requests with several tasks each, instead of one request a task.
-            if room > 0 && (asked == 0 || room >= self.runner.workers().div_ceil(2)) {
-                asked += room;
-                let (host, lane, arrived) = (Arc::clone(&self), lane.clone(), arrived.clone());
-                pulls.spawn(async move {
-                    let (own, mut came) = mpsc::unbounded_channel();
-                    let pull = host.bus.pull(&lane, room, PULL, &own);
-                    let mut count = 0;
-                    let forward = |delivery, count: &mut usize| {
-                        *count += 1;
-                        // The receiver lives as long as this task.
-                        let _ = arrived.send(delivery);
-                    };
-                    tokio::pin!(pull);
-                    let result = loop {
-                        tokio::select! {
-                            biased;
-                            Some(delivery) = came.recv() => forward(delivery, &mut count),
-                            result = &mut pull => break result,
-                        }
-                    };
-                    while let Ok(delivery) = came.try_recv() {
-                        forward(delivery, &mut count);
-                    }
-                    if let Err(error) = result {
-                        log::trouble("a host could not ask for tasks", &error);
-                        sleep(Duration::from_millis(50)).await;
-                    }
-                    room - count
-                });
-            }
-            tokio::select! {
-                Some(delivery) = arrivals.recv() => {
-                    asked = asked.saturating_sub(1);
-                    // Without a receiver the host ends, and others get the task when its lease ends.
-                    let _ = into.send(delivery);
-                }
-                Some(left) = pulls.join_next() => {
-                    // Arrivals are counted first.
-                    while let Ok(delivery) = arrivals.try_recv() {
-                        asked = asked.saturating_sub(1);
-                        let _ = into.send(delivery);
-                    }
-                    asked = asked.saturating_sub(left.unwrap_or(0));
-                }
-                Ok(()) = changed.changed() => {}
-            }
-        }
-    }
-
-    /// Returns how many tasks the host may hold: those that run, and some milliseconds of work.
-    fn capacity(&self, state: &State) -> usize {
-        let workers = self.runner.workers();
-        let reserve = state.pace.map_or(0, |pace| {
-            let each = pace.as_nanos().max(1);
-            let tasks = RESERVE.as_nanos() / each;
-            usize::try_from(tasks)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(workers)
-        });
-        workers + reserve.min(MOST_RESERVED.max(workers))
-    }
-
-    /// Receives tasks from the server.
-    async fn accept(self: Arc<Self>, mut deliveries: mpsc::UnboundedReceiver<Delivery>) {
-        while let Some(delivery) = deliveries.recv().await {
-            self.receive(delivery).await;
-        }
-        // The pulls have ended, and the host drains.
-        std::future::pending::<()>().await;
-    }
-
-    /// Receives a task from the server, if it is one.
-    async fn receive(self: &Arc<Self>, delivery: Delivery) {
-        let mut opened = None;
-        for priority in 0..PRIORITIES {
-            let place = self.lane(priority).subject();
-            let task =
-                self.settings
-                    .seal
-                    .open::<Task>(Kind::Task, place.as_bytes(), &delivery.frame);
-            match task {
-                Ok(task) => opened = Some((priority, task)),
-                Err(_) if priority + 1 < PRIORITIES => continue,
-                Err(refused) if opened.is_none() => {
-                    log::refused("a task", &refused);
-                }
-                Err(_) => {}
-            }
-            break;
-        }
-        let Some((priority, task)) = opened.filter(|(_, task)| task.id.to_string() == delivery.id)
-        else {
-            // Nothing will ever run it. If the acknowledgement is lost, it comes again when the lease ends, and is
-            // refused again.
-            let _ = self.bus.settle(&delivery.token, Settle::Done).await;
-            return;
-        };
-        let id = task.id;
-        let age = delivery.published.abs_diff(task.sent);
-        let is_old = u128::from(age) > FRESH.as_millis();
-        let was_here = self.note_seen(id) && delivery.deliveries <= 1;
-        if is_old || was_here {
-            let host = Arc::clone(self);
-            tokio::spawn(async move {
-                match host.is_open(id).await {
-                    Ok(true) => host.hold(priority, task, delivery),
-                    Ok(false) => {
-                        log::replayed(&id);
-                        // If that is lost, the copy comes again when the lease ends, and the client is asked again.
-                        let _ = host.bus.settle(&delivery.token, Settle::Done).await;
-                    }
-                    // The lease ends, and the question is asked again.
-                    Err(error) => log::trouble("a client does not answer", &error),
-                }
-            });
-        } else {
-            self.hold(priority, task, delivery);
-        }
     }
 
     /// Remembers a task. Returns whether it was here before.
@@ -445,6 +313,7 @@ impl Host {
             let held = Held {
                 id,
                 token: delivery.token,
+                is_repeated: delivery.deliveries > 1,
                 task: refusal.is_none().then_some(task),
                 orders: None,
             };
@@ -456,7 +325,7 @@ impl Host {
         if let Some(why) = refusal {
             self.report(id.session, News::Ended(key, Outcome::Returned(why)));
         } else {
-            self.report(id.session, News::Held(id.number, id.attempt));
+            self.report(id.session, News::Held(id));
             self.poke();
         }
     }
@@ -466,7 +335,7 @@ impl Host {
         let mut changed = self.changed.subscribe();
         loop {
             loop {
-                let (task, orders) = {
+                let (task, is_repeated, orders) = {
                     let mut state = self.lock();
                     if state.running >= self.runner.workers() {
                         break;
@@ -483,14 +352,15 @@ impl Host {
                     };
                     let (sender, orders) = mpsc::unbounded_channel();
                     held.orders = Some(sender);
+                    let is_repeated = held.is_repeated;
                     state.running += 1;
-                    (task, orders)
+                    (task, is_repeated, orders)
                 };
                 let host = Arc::clone(&self);
                 tokio::spawn(async move {
                     let key = (task.id.session, task.id.number);
                     let started = Instant::now();
-                    let mut outcome = host.run(task, orders).await;
+                    let mut outcome = host.run(task, is_repeated, orders).await;
                     {
                         let mut state = host.lock();
                         if state.gives_back && matches!(outcome, Outcome::Failure(_)) {
@@ -513,6 +383,7 @@ impl Host {
     async fn run(
         self: &Arc<Self>,
         task: Task,
+        is_repeated: bool,
         mut orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
     ) -> Outcome {
         let id = task.id;
@@ -537,8 +408,14 @@ impl Host {
             time_limit: task.terms.time_limit,
             retries: task.terms.retries,
         };
+        let must_be_known = is_repeated || id.attempt > 1 || task.terms.deliveries == 1;
+        if must_be_known && !report::confirm_start(self, id).await {
+            return Outcome::Returned(Why::Recalled);
+        }
         let mut running = self.runner.run(&task.call, argument, options);
-        self.report(id.session, News::Started(id.number, id.attempt));
+        if !must_be_known {
+            self.report(id.session, News::Started(id));
+        }
         let ended = loop {
             tokio::select! {
                 ended = &mut running => break ended,
@@ -572,7 +449,7 @@ impl Host {
         wanted: [u8; 32],
         length: u64,
     ) -> Result<Option<Bytes>, BusError> {
-        let thing = Thing::object(&self.settings.queue, session, &wanted);
+        let thing = Thing::object(&self.settings.queue, session, &wanted, length);
         let found = self.bus.fetch(&thing).await?;
         let is_right = |bytes: &Bytes| bytes.len() as u64 == length && hash(bytes) == wanted;
         Ok(found.filter(is_right))
@@ -585,7 +462,7 @@ impl Host {
         }
         let bytes = Bytes::from(bytes);
         let (hash, length) = (hash(&bytes), bytes.len() as u64);
-        let thing = Thing::object(&self.settings.queue, session, &hash);
+        let thing = Thing::object(&self.settings.queue, session, &hash, length);
         self.bus.keep(&thing, bytes).await?;
         Ok(Payload::Object { hash, length })
     }

@@ -3,21 +3,27 @@
 //! Each session has a *reporter*, which sends all news that there are in one message. A report with outcomes is a
 //! request: its receipt permits the acknowledgement of the tasks. Without a receipt the report is sent again, and
 //! without a client, the outcome goes to the store of outcomes. Only then is the task acknowledged.
+//!
+//! The news that a task is held, or has started, wait for a moment. Most tasks are done by then, and their outcome says
+//! it all. Only the count of the hosts that a task has taken along relies on them. So the start of a task that was lost
+//! before, or must not run twice, is confirmed by its client before the task runs.
 
 #![forbid(unsafe_code)]
 
 use super::{Host, Key};
 use crate::bus::{BusError, Settle, Thing};
 use crate::log;
-use crate::wire::{Id, Kind, Outcome, Receipt, Report};
+use crate::wire::{Id, Kind, Outcome, Receipt, Report, TaskId, Why};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// The number of times that a report is sent before its outcomes are stored.
 const TRIES: u32 = 3;
+/// The time that news without an outcome wait for it.
+const MOMENT: Duration = Duration::from_millis(1);
 /// The most news in one report.
 const MOST: usize = 1024;
 /// The most bytes of outcomes in one report: messages have a limit of a mebibyte.
@@ -25,9 +31,52 @@ const MOST_BYTES: usize = 512 * 1024;
 
 /// One piece of news.
 pub(super) enum News {
-    Held(u64, u32),
-    Started(u64, u32),
+    Held(TaskId),
+    Started(TaskId),
     Ended(Key, Outcome),
+}
+
+/// The tasks of which the client is to be told that they are held, or have started.
+#[derive(Default)]
+struct Pending {
+    tasks: HashMap<u64, (u32, Stage)>,
+    /// When the client is to be told.
+    due: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Held,
+    Started,
+}
+
+impl Pending {
+    fn add(&mut self, task: TaskId, stage: Stage) {
+        let told = self
+            .tasks
+            .entry(task.number)
+            .or_insert((task.attempt, stage));
+        // One that has started is held as well.
+        if stage == Stage::Started || told.0 != task.attempt {
+            *told = (task.attempt, stage);
+        }
+        self.due.get_or_insert_with(|| Instant::now() + MOMENT);
+    }
+
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// Moves all tasks into a report.
+    fn move_into(&mut self, report: &mut Report) {
+        self.due = None;
+        for (number, (attempt, stage)) in self.tasks.drain() {
+            match stage {
+                Stage::Held => report.held.push((number, attempt)),
+                Stage::Started => report.started.push((number, attempt)),
+            }
+        }
+    }
 }
 
 /// The reporters of a host.
@@ -71,53 +120,101 @@ impl Reporters {
 async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedReceiver<News>) {
     let subject = format!("cf.c.{session}");
     let mut batch = Vec::new();
-    while news.recv_many(&mut batch, MOST).await > 0 {
-        let empty = || Report {
-            host: id,
-            workers: host.workers(),
-            held: Vec::new(),
-            started: Vec::new(),
-            ended: Vec::new(),
+    let mut pending = Pending::default();
+    loop {
+        let due = pending.due;
+        let is_over = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
         };
-        let mut report = empty();
-        let mut keys = Vec::new();
-        let mut bytes = 0;
+        tokio::select! {
+            biased;
+            count = news.recv_many(&mut batch, MOST) => if count == 0 { break },
+            () = is_over => {}
+        }
+        let mut outcomes = Outcomes::new(&host, &subject, id);
         for one in batch.drain(..) {
             match one {
-                News::Held(number, attempt) => report.held.push((number, attempt)),
-                News::Started(number, attempt) => report.started.push((number, attempt)),
+                News::Held(task) => pending.add(task, Stage::Held),
+                News::Started(task) => pending.add(task, Stage::Started),
                 News::Ended(key, outcome) => {
-                    let Some(task) = host.id_of(key) else {
-                        continue;
-                    };
-                    let length = length_of(&outcome);
-                    if bytes + length > MOST_BYTES && !keys.is_empty() {
-                        let full = std::mem::replace(&mut report, empty());
-                        tokio::spawn(deliver(
-                            Arc::clone(&host),
-                            subject.clone(),
-                            full,
-                            std::mem::take(&mut keys),
-                        ));
-                        bytes = 0;
-                    }
-                    bytes += length;
-                    report.ended.push((task.number, task.attempt, outcome));
-                    keys.push(key);
+                    pending.tasks.remove(&key.1);
+                    outcomes.add(key, outcome);
                 }
             }
         }
-        if keys.is_empty() {
-            let sealed = host
-                .settings
-                .seal
-                .seal(Kind::Report, subject.as_bytes(), &report);
-            if let Err(error) = host.bus.send(&subject, sealed).await {
+        if pending.tasks.is_empty() {
+            pending.due = None;
+        } else if pending.is_due() {
+            pending.move_into(&mut outcomes.report);
+        }
+        outcomes.send().await;
+    }
+}
+
+/// A report that is being made.
+struct Outcomes<'a> {
+    host: &'a Arc<Host>,
+    subject: &'a str,
+    report: Report,
+    keys: Vec<Key>,
+    bytes: usize,
+}
+
+impl<'a> Outcomes<'a> {
+    fn new(host: &'a Arc<Host>, subject: &'a str, id: Id) -> Self {
+        Self {
+            host,
+            subject,
+            report: Report {
+                host: id,
+                workers: host.workers(),
+                held: Vec::new(),
+                started: Vec::new(),
+                ended: Vec::new(),
+            },
+            keys: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds an outcome. Sends those that are there before, if they do not fit into one message.
+    fn add(&mut self, key: Key, outcome: Outcome) {
+        let Some(task) = self.host.id_of(key) else {
+            return;
+        };
+        let length = length_of(&outcome);
+        if self.bytes + length > MOST_BYTES && !self.keys.is_empty() {
+            let next = Self::new(self.host, self.subject, self.report.host);
+            std::mem::replace(self, next).deliver();
+        }
+        self.bytes += length;
+        self.report.ended.push((task.number, task.attempt, outcome));
+        self.keys.push(key);
+    }
+
+    /// Sends what there is.
+    async fn send(self) {
+        if !self.keys.is_empty() {
+            self.deliver();
+        } else if !self.report.held.is_empty() || !self.report.started.is_empty() {
+            let seal = &self.host.settings.seal;
+            let sealed = seal.seal(Kind::Report, self.subject.as_bytes(), &self.report);
+            if let Err(error) = self.host.bus.send(self.subject, sealed).await {
                 log::trouble("a report could not be sent", &error);
             }
-        } else {
-            tokio::spawn(deliver(Arc::clone(&host), subject.clone(), report, keys));
         }
+    }
+
+    fn deliver(self) {
+        tokio::spawn(deliver(
+            Arc::clone(self.host),
+            self.subject.to_owned(),
+            self.report,
+            self.keys,
+        ));
     }
 }
 
@@ -131,25 +228,49 @@ fn length_of(outcome: &Outcome) -> usize {
     }
 }
 
+/// Tells a client that a task starts, and waits for its receipt. Returns false if the client does not answer.
+pub(super) async fn confirm_start(host: &Arc<Host>, task: TaskId) -> bool {
+    let subject = format!("cf.c.{}", task.session);
+    let mut start = Outcomes::new(host, &subject, host.id);
+    start.report.started.push((task.number, task.attempt));
+    host.is_received(&subject, &start.report).await
+}
+
+impl Host {
+    /// Sends a report until there is a receipt. Returns false if the client does not answer.
+    async fn is_received(&self, subject: &str, report: &Report) -> bool {
+        let seal = &self.settings.seal;
+        let sealed = seal.seal(Kind::Report, subject.as_bytes(), report);
+        for attempt in 0..TRIES {
+            let limit = self.bus.lease() / 3;
+            match self.bus.request(subject, sealed.clone(), limit).await {
+                Ok(answer) => match seal.open::<Receipt>(Kind::Receipt, &sealed, &answer) {
+                    Ok(Receipt) => return true,
+                    Err(refused) => log::refused("a receipt", &refused),
+                },
+                Err(BusError::NoListener) if attempt > 0 => break,
+                Err(error) => log::trouble("a client did not take a report", &error),
+            }
+            sleep(Duration::from_millis(20 << attempt)).await;
+        }
+        false
+    }
+}
+
 /// Brings outcomes to their client, or else to the store, and then acknowledges the tasks.
 async fn deliver(host: Arc<Host>, subject: String, report: Report, keys: Vec<Key>) {
-    let seal = &host.settings.seal;
-    let sealed = seal.seal(Kind::Report, subject.as_bytes(), &report);
-    for attempt in 0..TRIES {
-        let limit = host.bus.lease() / 3;
-        match host.bus.request(&subject, sealed.clone(), limit).await {
-            Ok(answer) => match seal.open::<Receipt>(Kind::Receipt, &sealed, &answer) {
-                Ok(Receipt) => return settle(&host, &keys, Settle::Done).await,
-                Err(refused) => log::refused("a receipt", &refused),
-            },
-            Err(BusError::NoListener) if attempt > 0 => break,
-            Err(error) => log::trouble("a client did not take an outcome", &error),
-        }
-        sleep(Duration::from_millis(20 << attempt)).await;
+    if host.is_received(&subject, &report).await {
+        return settle(&host, &keys, Settle::Done).await;
     }
+    let seal = &host.settings.seal;
     for ((number, attempt, outcome), key) in report.ended.into_iter().zip(keys) {
-        if matches!(outcome, Outcome::Returned(_)) {
-            settle(&host, &[key], Settle::Back).await;
+        if let Outcome::Returned(why) = outcome {
+            // Another host may run it. Else the task goes: its client, if it comes back, submits it again.
+            let how = match why {
+                Why::Drained => Settle::Back,
+                _ => Settle::Done,
+            };
+            settle(&host, &[key], how).await;
             continue;
         }
         let alone = Report {

@@ -126,6 +126,14 @@ impl Server {
         })
     }
 
+    /// Returns the number of parts of payloads on the server.
+    pub(crate) fn parts(&self) -> Result<u64, async_nats::Error> {
+        self.ask(async |context| {
+            let stream = context.get_stream("cf-payloads-default").await?;
+            Ok(stream.cached_info().state.messages)
+        })
+    }
+
     /// Deletes the stream of tasks.
     pub(crate) fn delete_tasks(&self) -> Result<(), async_nats::Error> {
         self.ask(async |context| {

@@ -1,0 +1,134 @@
+//! The arrival of tasks: a host asks for as many as it has room for, and refuses those that are none.
+
+#![forbid(unsafe_code)]
+
+use super::{Host, State};
+use crate::bus::{BusError, Delivery, Settle, Supplied};
+use crate::log;
+use crate::wire::{Kind, Task};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+/// The time for which one request for tasks waits at the server.
+const PULL: Duration = Duration::from_secs(20);
+/// The work that a host has in reserve, so that its workers need not wait for the server.
+const RESERVE: Duration = Duration::from_millis(20);
+/// The most tasks in reserve.
+const MOST_RESERVED: usize = 128;
+/// The age of a published task from which on it may be a copy that another party has sent again. The age is that of
+/// the client's time in the task, by the server's clock. The server refuses a second message of the same identity for
+/// two minutes. So a copy that it accepts is older than this.
+pub(super) const FRESH: Duration = Duration::from_secs(60);
+
+/// A task of the server, and its priority.
+pub(super) type Arrival = (u8, Delivery);
+
+impl Host {
+    /// Asks for tasks of a priority, as long as there is room.
+    pub(super) async fn pull(self: Arc<Self>, priority: u8, into: mpsc::UnboundedSender<Arrival>) {
+        while let Err(error) = self.pull_from_one_supply(priority, &into).await {
+            log::trouble("a host could not ask for tasks", &error);
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn pull_from_one_supply(
+        &self,
+        priority: u8,
+        into: &mpsc::UnboundedSender<Arrival>,
+    ) -> Result<(), BusError> {
+        let lane = self.lane(priority);
+        let mut supply = self.bus.supply(&lane).await?;
+        let mut changed = self.changed.subscribe();
+        let mut asked: usize = 0;
+        loop {
+            let capacity = self.capacity(&self.lock());
+            let room = capacity
+                .saturating_sub(self.lock().held.len())
+                .saturating_sub(asked);
+            // Few requests with several tasks each, instead of one request a task.
+            if room > 0 && (asked == 0 || room >= capacity.div_ceil(2)) {
+                asked += room;
+                supply.ask(room, PULL).await?;
+            }
+            tokio::select! {
+                supplied = supply.next() => match supplied? {
+                    Supplied::Task(delivery) => {
+                        asked = asked.saturating_sub(1);
+                        if into.send((priority, delivery)).is_err() {
+                            // The host ends, and others get the task when its lease ends.
+                            return Ok(());
+                        }
+                    }
+                    Supplied::Less(count) => asked = asked.saturating_sub(count),
+                },
+                // The sender is part of the host.
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    /// Returns how many tasks the host may hold: those that run, and some milliseconds of work.
+    fn capacity(&self, state: &State) -> usize {
+        let workers = self.runner.workers();
+        let reserve = state.pace.map_or(0, |pace| {
+            let each = pace.as_nanos().max(1);
+            let tasks = RESERVE.as_nanos() / each;
+            usize::try_from(tasks)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(workers)
+        });
+        workers + reserve.min(MOST_RESERVED.max(workers))
+    }
+
+    /// Receives tasks from the server.
+    pub(super) async fn accept(self: Arc<Self>, mut arrivals: mpsc::UnboundedReceiver<Arrival>) {
+        while let Some((priority, delivery)) = arrivals.recv().await {
+            self.receive(priority, delivery).await;
+        }
+        // The pulls have ended, and the host drains.
+        std::future::pending::<()>().await;
+    }
+
+    /// Receives a task from the server, if it is one.
+    async fn receive(self: &Arc<Self>, priority: u8, delivery: Delivery) {
+        let place = self.places.get(usize::from(priority));
+        let place = place.map_or(&[][..], String::as_bytes);
+        let seal = &self.settings.seal;
+        let opened = seal
+            .open::<Task>(Kind::Task, place, &delivery.frame)
+            .inspect_err(|refused| log::refused("a task", refused));
+        let Some(task) = opened
+            .ok()
+            .filter(|task| task.id.to_string() == delivery.id)
+        else {
+            // Nothing will ever run it. If the acknowledgement is lost, it comes again when the lease ends, and is
+            // refused again.
+            let _ = self.bus.settle(&delivery.token, Settle::Done).await;
+            return;
+        };
+        let id = task.id;
+        let age = delivery.published.abs_diff(task.sent);
+        let is_old = u128::from(age) > FRESH.as_millis();
+        let was_here = self.note_seen(id) && delivery.deliveries <= 1;
+        if is_old || was_here {
+            let host = Arc::clone(self);
+            tokio::spawn(async move {
+                match host.is_open(id).await {
+                    Ok(true) => host.hold(priority, task, delivery),
+                    Ok(false) => {
+                        log::replayed(&id);
+                        // If that is lost, the copy comes again when the lease ends, and the client is asked again.
+                        let _ = host.bus.settle(&delivery.token, Settle::Done).await;
+                    }
+                    // The lease ends, and the question is asked again.
+                    Err(error) => log::trouble("a client does not answer", &error),
+                }
+            });
+        } else {
+            self.hold(priority, task, delivery);
+        }
+    }
+}
