@@ -36,7 +36,8 @@ class InterpreterPoolExecutor(thread.ThreadPoolExecutor, _Original):
 
     Each worker has an interpreter, so that Python code of several workers runs at the same time.
     Interpreters share no objects: a function is sent by its code, or by its name, and
-    arguments, results and exceptions are copied, mostly by ``pickle``.
+    arguments, results and exceptions are copied, mostly by ``pickle``. The semantics are those of
+    ``concurrent.futures.InterpreterPoolExecutor``; ``max_pending`` goes beyond.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class InterpreterPoolExecutor(thread.ThreadPoolExecutor, _Original):
     max_pending
         The number of tasks that may be pending: ``submit`` waits for room. Running tasks do
         not count. By default there is no limit.
+
+    Raises ValueError if a number is not above 0.
 
     Examples
     --------

@@ -50,7 +50,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
 
     Tasks start in the order in which they were submitted. The pool starts threads when there
     are tasks for them, and uses idle threads first. The semantics are those of
-    ``concurrent.futures.ThreadPoolExecutor``; only ``max_pending`` and ``copy_context`` go beyond.
+    ``concurrent.futures.ThreadPoolExecutor``; ``max_pending`` and ``copy_context`` go beyond.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::memory::{in_own_process, with_little_memory};
+use common::memory::{in_own_process, pool_with_large_stacks, without_another_stack};
 use common::{Counter, Hold, LONG, eventually, within_limit};
 use concurrent_futures::{MapOptions, Shutdown, SubmitError, TaskError, ThreadPoolExecutor};
 use std::sync::{Arc, Barrier};
@@ -107,18 +107,13 @@ fn without_any_worker_many_submitters_all_get_an_answer() {
 /// Runs in a process of its own, as the limit is one of the whole process.
 #[test]
 fn when_a_further_worker_cannot_start_the_others_do_its_work() {
-    const STACK: u64 = 256 << 20;
     if !in_own_process("when_a_further_worker_cannot_start_the_others_do_its_work") {
         return;
     }
-    let pool = ThreadPoolExecutor::builder()
-        .max_workers(2)
-        .stack_size(usize::try_from(STACK).unwrap())
-        .build()
-        .unwrap();
+    let pool = pool_with_large_stacks();
     let hold = Hold::worker_of(&pool);
     let runs = Counter::new();
-    let futures: Vec<_> = with_little_memory(STACK / 2, || {
+    let futures: Vec<_> = without_another_stack(|| {
         let submit = |_| {
             let runs = runs.clone();
             pool.spawn(move || runs.add()).unwrap()

@@ -3,7 +3,7 @@
 mod common;
 
 #[cfg(target_os = "linux")]
-use common::memory::{in_own_process, with_little_memory};
+use common::memory::{in_own_process, pool_with_large_stacks, without_another_stack};
 use common::{Counter, Hold, LONG};
 use concurrent_futures::{Observer, Shutdown, ThreadPoolExecutor, promise};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
@@ -150,21 +150,16 @@ fn observers_and_destructors_that_panic_stop_no_task() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_scope_waits_for_a_task_whose_worker_could_not_start() {
-    const STACK: u64 = 256 << 20;
     if !in_own_process("a_scope_waits_for_a_task_whose_worker_could_not_start") {
         return;
     }
-    let pool = ThreadPoolExecutor::builder()
-        .max_workers(2)
-        .stack_size(usize::try_from(STACK).unwrap())
-        .build()
-        .unwrap();
+    let pool = pool_with_large_stacks();
     let mut hold = Some(Hold::worker_of(&pool));
     let text = String::from("borrowed");
     let length = logging(|| {
         pool.scope(|scope| {
             let spawn = || scope.spawn(|| text.len());
-            let future = with_little_memory(STACK / 2, spawn).unwrap();
+            let future = without_another_stack(spawn).unwrap();
             assert_eq!((pool.workers(), future.is_done()), (1, false));
             hold.take().unwrap().release();
             future.result().unwrap()

@@ -5,10 +5,8 @@
 mod common;
 
 use common::process::{Gate, hold, pool, start_methods};
-use common::{eventually, within_limit};
-use concurrent_futures::{
-    Executor, ExecutorStats, ProcessPoolExecutor, StartMethod, ThreadPoolExecutor,
-};
+use common::{counts, eventually, within_limit};
+use concurrent_futures::{Executor, ProcessPoolExecutor, StartMethod, ThreadPoolExecutor};
 
 concurrent_futures::init_before_main!();
 
@@ -23,17 +21,6 @@ fn square(n: u64) -> u64 {
 #[allow(clippy::needless_pass_by_value, reason = "a task has its argument")]
 fn parse(text: String) -> Result<u8, std::num::ParseIntError> {
     text.parse()
-}
-
-/// Returns pending, running, finished, failed, and cancelled tasks.
-fn counts(stats: &ExecutorStats) -> [u64; 5] {
-    [
-        stats.pending,
-        stats.running,
-        stats.finished,
-        stats.failed,
-        stats.cancelled,
-    ]
 }
 
 #[test]

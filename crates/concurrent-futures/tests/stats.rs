@@ -2,50 +2,18 @@
 
 mod common;
 
-use common::{eventually, within_limit};
-use concurrent_futures::{ExecutorStats, ThreadPoolExecutor};
-use std::sync::mpsc::{self, Receiver, Sender};
+use common::{Hold, counts, eventually, pool, within_limit};
+use concurrent_futures::ThreadPoolExecutor;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// A task that has begun, and runs until this is dropped.
-struct Held {
-    _end: Sender<()>,
-}
-
-fn hold(pool: &ThreadPoolExecutor) -> Held {
-    let (begin, has_begun) = mpsc::channel();
-    let (end, ends): (_, Receiver<()>) = mpsc::channel();
-    drop(pool.spawn(move || {
-        begin.send(()).unwrap();
-        let _ = ends.recv();
-    }));
-    has_begun.recv().unwrap();
-    Held { _end: end }
-}
-
-fn pool(workers: usize) -> ThreadPoolExecutor {
-    let builder = ThreadPoolExecutor::builder().max_workers(workers);
-    builder.build().unwrap()
-}
-
-/// Returns pending, running, finished, failed, and cancelled tasks.
-fn counts(stats: &ExecutorStats) -> [u64; 5] {
-    [
-        stats.pending,
-        stats.running,
-        stats.finished,
-        stats.failed,
-        stats.cancelled,
-    ]
-}
 
 #[test]
 fn each_task_is_counted_in_its_phase() {
     within_limit(|| {
         let pool = pool(1);
         assert_eq!(pool.stats().workers, 0);
-        let held = hold(&pool);
+        let held = Hold::worker_of(&pool);
         let pending: Vec<_> = (0..5).map(|n| pool.spawn(move || n).unwrap()).collect();
         let failing = pool.spawn_fallible(|| "x".parse::<u8>()).unwrap();
         let panicking = pool.spawn(|| panic!("as the test wants")).unwrap();
@@ -81,7 +49,7 @@ fn submissions_of_many_threads_are_all_counted() {
         const THREADS: u64 = 40;
         const TASKS: u64 = 500;
         let pool = pool(1);
-        let held = hold(&pool);
+        let held = Hold::worker_of(&pool);
         for _ in 0..3 {
             let before = pool.stats().pending;
             thread::scope(|scope| {
@@ -167,7 +135,7 @@ fn a_refused_submission_is_not_counted() {
 fn tasks_that_a_shutdown_cancels_are_counted() {
     within_limit(|| {
         let pool = pool(1);
-        let held = hold(&pool);
+        let held = Hold::worker_of(&pool);
         let futures: Vec<_> = (0..5).map(|n| pool.spawn(move || n).unwrap()).collect();
         assert!(futures[2].cancel());
         pool.shutdown(concurrent_futures::Shutdown::CancelPendingNoWait);
@@ -202,7 +170,7 @@ fn times_are_measured_from_the_first_call_on() {
         }
         assert_eq!(pool.stats().queued.count, 0);
         let begin = Instant::now();
-        let held = hold(&pool);
+        let held = Hold::worker_of(&pool);
         let first = Instant::now();
         let mut futures = vec![pool.spawn(|| ()).unwrap()];
         let second = Instant::now();
@@ -241,7 +209,7 @@ fn the_figures_of_many_pending_tasks_are_exact() {
         const TASKS: u64 = 200_000;
         let pool = pool(1);
         pool.stats();
-        let held = hold(&pool);
+        let held = Hold::worker_of(&pool);
         for _ in 0..TASKS {
             drop(pool.spawn(|| ()));
         }

@@ -262,6 +262,9 @@ pub fn argument_length() -> usize {
 
 /// Calls `f`; tasks that the calling thread submits meanwhile have a label in recordings.
 ///
+/// # Panics
+/// If `f` panics. The thread has its former label again by then.
+///
 /// # Examples
 /// ```
 /// use concurrent_futures::{ThreadPoolExecutor, with_label};

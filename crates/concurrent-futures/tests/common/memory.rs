@@ -1,5 +1,6 @@
 //! Helpers of tests that take memory away from a process. Linux only: the limits of other systems differ.
 
+use concurrent_futures::ThreadPoolExecutor;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::Command;
 use std::{env, fs};
@@ -21,13 +22,25 @@ pub(crate) fn in_own_process(test: &str) -> bool {
     false
 }
 
-/// Calls `f` while the process has no address space for another `bytes`.
-pub(crate) fn with_little_memory<R>(bytes: u64, f: impl FnOnce() -> R) -> R {
+/// The size of a stack of [`pool_with_large_stacks`].
+const STACK: u64 = 256 << 20;
+
+/// Makes a pool of two threads with large stacks.
+pub(crate) fn pool_with_large_stacks() -> ThreadPoolExecutor {
+    ThreadPoolExecutor::builder()
+        .max_workers(2)
+        .stack_size(usize::try_from(STACK).unwrap())
+        .build()
+        .unwrap()
+}
+
+/// Calls `f` while the process has no address space for another large stack.
+pub(crate) fn without_another_stack<R>(f: impl FnOnce() -> R) -> R {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
     let page_size = u64::try_from(rustix::param::page_size()).unwrap();
     let before = getrlimit(Resource::As);
-    let current = Some(pages * page_size + bytes);
+    let current = Some(pages * page_size + STACK / 2);
     let limit = Rlimit { current, ..before };
     setrlimit(Resource::As, limit).unwrap();
     let result = f();

@@ -10,7 +10,7 @@ pub(crate) mod process;
 #[cfg(feature = "recording")]
 pub(crate) mod recording;
 
-use concurrent_futures::{Future, TaskError, ThreadPoolExecutor};
+use concurrent_futures::{ExecutorStats, Future, TaskError, ThreadPoolExecutor};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -105,6 +105,17 @@ impl Drop for Hold {
     fn drop(&mut self) {
         self.gate.open();
     }
+}
+
+/// Returns pending, running, finished, failed, and cancelled tasks.
+pub(crate) fn counts(stats: &ExecutorStats) -> [u64; 5] {
+    [
+        stats.pending,
+        stats.running,
+        stats.finished,
+        stats.failed,
+        stats.cancelled,
+    ]
 }
 
 /// A counter that many threads share.
