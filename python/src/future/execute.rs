@@ -15,7 +15,7 @@ use crate::interp::{interned, stdlib};
 use crate::recording::names;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::VTable;
-use concurrent_futures::engine::recorder;
+use concurrent_futures::engine::recorder::{self, RunOutcome};
 use concurrent_futures::engine::{Advance, Cancel, ForeignTask, Header, Phase};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -77,13 +77,13 @@ impl Future {
 // SAFETY: a future that was enlisted is kept by a reference of Python's, which `free`
 // gives up.
 unsafe impl ForeignTask for Future {
-    unsafe fn execute(task: NonNull<Header>) -> bool {
+    unsafe fn execute(task: NonNull<Header>) -> RunOutcome {
         // SAFETY: the caller has started the task of a future.
         unsafe { Self::execute_by(task, make_here) }
     }
 
     unsafe fn finish(task: NonNull<Header>) {
-        // SAFETY: `execute` returned true, so that the future is claimed and its outcome written.
+        // SAFETY: `execute` did not return `Elsewhere`, so that the future is claimed and its outcome written.
         unsafe { Self::finish_task(task) };
     }
 
@@ -174,12 +174,12 @@ pub(crate) trait Make:
 impl<F: for<'py> FnOnce(Python<'py>, Call) -> PyResult<Bound<'py, PyAny>>> Make for F {}
 
 impl Future {
-    /// Executes a task: claims its future for the outcome of the call, which `make` makes. Returns false if
+    /// Executes a task: claims its future for the outcome of the call, which `make` makes. Returns `Elsewhere` if
     /// another thread has set an outcome.
     ///
     /// # Safety
     /// The header is that of a future, and the caller has started the task.
-    pub(crate) unsafe fn execute_by(task: NonNull<Header>, make: impl Make) -> bool {
+    pub(crate) unsafe fn execute_by(task: NonNull<Header>, make: impl Make) -> RunOutcome {
         attached(|py| {
             // SAFETY: the header is that of a future, and the caller has started the task, so that the call
             // is the caller's.
@@ -190,7 +190,7 @@ impl Future {
             };
             if !plain::is_plain(&future) {
                 Self::execute_by_methods(&future, call, make);
-                return false;
+                return RunOutcome::Elsewhere;
             }
             let outcome = match call {
                 Some(call) => {
@@ -204,10 +204,13 @@ impl Future {
             // SAFETY: in this frontend any thread may claim, and the call was taken above.
             if unsafe { future.get().state().claim() }.is_err() {
                 // Another thread has set an outcome, as any thread may.
-                return false;
+                return RunOutcome::Elsewhere;
             }
             match outcome {
-                Ok(result) => drop(Self::fill_result(&future, result)),
+                Ok(result) => {
+                    drop(Self::fill_result(&future, result));
+                    RunOutcome::Finished
+                }
                 Err(error) => {
                     let error = with_traceback(py, error);
                     let exception = error.into_value(py).into_bound(py).into_any();
@@ -215,9 +218,9 @@ impl Future {
                         recorder::note_error(&names::text_of(&exception));
                     }
                     drop(Self::fill_exception(&future, exception));
+                    RunOutcome::Failed
                 }
             }
-            true
         })
     }
 

@@ -4,6 +4,7 @@ use crate::future::call::Call;
 use crate::future::object::Future;
 use crate::interpreters::context;
 use concurrent_futures::TaskError;
+use concurrent_futures::engine::recorder::RunOutcome;
 use concurrent_futures::engine::{Cancel, ForeignTask, Header, VTable};
 use pyo3::prelude::*;
 use std::borrow::Cow;
@@ -17,13 +18,13 @@ struct IsolatedFuture;
 
 // SAFETY: the objects are `Future`s, and all operations are those of `Future`.
 unsafe impl ForeignTask for IsolatedFuture {
-    unsafe fn execute(task: NonNull<Header>) -> bool {
+    unsafe fn execute(task: NonNull<Header>) -> RunOutcome {
         // SAFETY: the caller has started the task of a future.
         unsafe { Future::execute_by(task, context::run) }
     }
 
     unsafe fn finish(task: NonNull<Header>) {
-        // SAFETY: `execute` returned true, as `finish` of `Future` requires.
+        // SAFETY: `execute` did not return `Elsewhere`, as `finish` of `Future` requires.
         unsafe { <Future as ForeignTask>::finish(task) }
     }
 

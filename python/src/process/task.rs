@@ -6,6 +6,7 @@ use crate::interp::attach::attached;
 use crate::interp::deferred_drop;
 use crate::interp::signals::cannot_be_told;
 use crate::process::shared::Shared;
+use concurrent_futures::engine::recorder::RunOutcome;
 use concurrent_futures::engine::{
     Cancel, ForeignTask, Header, Kept, RemoteAnswer, RemoteCall, RemoteTask, TaskRef, VTable,
 };
@@ -25,12 +26,12 @@ pub(crate) struct RemoteFuture;
 // until `free`.
 unsafe impl ForeignTask for RemoteFuture {
     /// Fails: no thread of this process calls the task.
-    unsafe fn execute(_: NonNull<Header>) -> bool {
-        false
+    unsafe fn execute(_: NonNull<Header>) -> RunOutcome {
+        RunOutcome::Elsewhere
     }
 
     unsafe fn finish(task: NonNull<Header>) {
-        // SAFETY: the header is that of a future, and `execute` never returns true. Only the pool calls this,
+        // SAFETY: the header is that of a future, and `execute` always returns `Elsewhere`. Only the pool calls this,
         // after it has claimed the future and its outcome was kept.
         attached(|py| unsafe { remote::finish(&Future::of(py, task)) });
     }

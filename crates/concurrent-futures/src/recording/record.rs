@@ -61,6 +61,15 @@ pub enum RunOutcome {
 }
 
 impl RunOutcome {
+    /// Returns whether a call finished or failed, by its result.
+    pub(crate) fn of<T, E>(result: &Result<T, E>) -> Self {
+        if result.is_ok() {
+            Self::Finished
+        } else {
+            Self::Failed
+        }
+    }
+
     const ALL: [Self; 10] = [
         Self::Pending,
         Self::Running,

@@ -75,22 +75,30 @@ pub(crate) struct WorkerCounts {
     busy: AtomicU64,
     /// When the running task began; 0 if that was not measured, or none runs.
     since: AtomicU64,
+    /// When times began to be measured; 0 if they are not. A copy of the pool's: the line is the worker's own.
+    timed_since: AtomicU64,
 }
 
 impl WorkerCounts {
-    /// Counts a task that begins.
+    /// Counts a task that begins, and that came out of the queue as number `taken`; 0 if it came another way.
     #[inline]
-    pub(crate) fn begin(&self, task: FutureId, operations: *const (), counts: &Counts) {
+    pub(crate) fn begin(
+        &self,
+        task: FutureId,
+        operations: *const (),
+        taken: u64,
+        counts: Option<&Counts>,
+    ) {
         self.operations.store(operations.cast_mut(), Relaxed);
         self.task.store(task.number(), Relaxed);
-        if counts.is_timed() {
-            self.begin_timed();
+        if self.timed_since.load(Relaxed) != 0 {
+            self.begin_timed(taken, counts);
         }
     }
 
     /// Counts a task that ends.
     #[inline]
-    pub(crate) fn end(&self, has_failed: bool, counts: &Counts) {
+    pub(crate) fn end(&self, has_failed: bool) {
         add(
             if has_failed {
                 &self.failed
@@ -100,27 +108,31 @@ impl WorkerCounts {
             1,
         );
         self.task.store(0, Relaxed);
-        if counts.is_timed() {
-            self.end_timed(counts);
+        if self.timed_since.load(Relaxed) != 0 {
+            self.end_timed();
         }
     }
 
     #[cold]
-    fn begin_timed(&self) {
-        self.since.store(now(), Relaxed);
+    fn begin_timed(&self, taken: u64, counts: Option<&Counts>) {
+        let moment = now();
+        self.since.store(moment, Relaxed);
+        if let (1.., Some(counts)) = (taken, counts) {
+            lock(&counts.marks).taken(taken, moment);
+        }
     }
 
     #[cold]
-    fn end_timed(&self, counts: &Counts) {
-        let began = self.began(counts.timed_since());
+    fn end_timed(&self) {
+        let began = self.began();
         self.since.store(0, Relaxed);
         add(&self.busy, now().saturating_sub(began));
     }
 
     /// Returns when the running task began, or when times began to be measured.
-    fn began(&self, timed_since: u64) -> u64 {
+    fn began(&self) -> u64 {
         match self.since.load(Relaxed) {
-            0 => timed_since,
+            0 => self.timed_since.load(Relaxed),
             since => since,
         }
     }
@@ -199,11 +211,18 @@ impl Counts {
 
     /// Measures times from now on.
     pub(crate) fn measure(&self) {
+        if self.is_timed() {
+            return;
+        }
+        // Under the lock, so that each worker has the moment before any thread finds that times are measured.
+        let workers = lock(&self.workers);
         if !self.is_timed() {
-            let _ = self
-                .timed_since
-                .compare_exchange(0, now(), Relaxed, Relaxed);
+            let moment = now().max(1);
+            self.timed_since.store(moment, Relaxed);
             lock(&self.marks).begin(self.submissions());
+            for worker in &workers.alive {
+                worker.timed_since.store(moment, Relaxed);
+            }
             // ORDERING: Release publishes the moment.
             self.is_timed.store(true, Ordering::Release);
         }
@@ -249,19 +268,6 @@ impl Counts {
         let first = self.first.count.load(Relaxed);
         let groups = self.groups.iter();
         groups.fold(first, |sum, group| sum.wrapping_add(group.0.load(Relaxed)))
-    }
-
-    /// Notes that a worker has taken a task from the queue, as number `taken`, and has started it.
-    #[inline]
-    pub(crate) fn taken(&self, taken: u64) {
-        if self.is_timed() {
-            self.note_taken(taken);
-        }
-    }
-
-    #[cold]
-    fn note_taken(&self, taken: u64) {
-        lock(&self.marks).taken(taken, now());
     }
 
     /// Counts a task that has left the queue and is not started.
@@ -310,11 +316,13 @@ impl Counts {
 
     /// Adds a worker thread.
     pub(crate) fn add_worker(&self, name: String) -> Arc<WorkerCounts> {
+        let mut workers = lock(&self.workers);
         let worker = Arc::new(WorkerCounts {
             name,
+            timed_since: AtomicU64::new(self.timed_since()),
             ..WorkerCounts::default()
         });
-        lock(&self.workers).alive.push(Arc::clone(&worker));
+        workers.alive.push(Arc::clone(&worker));
         worker
     }
 
@@ -393,7 +401,7 @@ impl Counts {
         for worker in &workers.alive {
             if worker.is_running() {
                 stats.running += 1;
-                busy += moment.saturating_sub(worker.began(timed_since));
+                busy += moment.saturating_sub(worker.began());
             }
             stats.finished += worker.finished.load(Relaxed);
             stats.failed += worker.failed.load(Relaxed);

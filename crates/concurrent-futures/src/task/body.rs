@@ -12,6 +12,7 @@
 
 use crate::error::TaskError;
 use crate::id::PoolId;
+use crate::recording::record::RunOutcome;
 use crate::task::header::{Header, VTable};
 use crate::task::panic;
 use crate::task::state::Cancel;
@@ -93,15 +94,16 @@ impl<C: Call> Task<C> {
     ///
     /// # Safety
     /// The caller has started the task.
-    unsafe fn execute(header: NonNull<Header>) -> bool {
+    unsafe fn execute(header: NonNull<Header>) -> RunOutcome {
         // SAFETY: the caller has started the task, so no other thread takes the call.
         unsafe {
             let call = Self::take_call(header);
             let outcome = panic::catch(|| call.call())
                 .unwrap_or_else(|panic| Err(TaskError::Panicked(panic)));
+            let end = RunOutcome::of(&outcome);
             Self::set_outcome(header, outcome);
+            end
         }
-        true
     }
 
     /// # Safety

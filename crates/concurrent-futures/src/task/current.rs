@@ -21,8 +21,10 @@ pub(crate) struct Worker<'pool> {
     pub(crate) observer: Option<&'pool dyn Observer>,
     /// The worker's number in recordings.
     pub(crate) number: u32,
-    /// The worker's counters, among those of its pool.
-    counts: Option<(&'pool Counts, StdArc<WorkerCounts>)>,
+    /// The worker's counters.
+    counts: StdArc<WorkerCounts>,
+    /// The counters of the pool, which the worker's belong to, if there are any.
+    pool_counts: Option<&'pool Counts>,
     /// The session of recordings to which the worker was described last.
     described: Cell<u64>,
     task: Cell<*const TaskRef>,
@@ -49,12 +51,14 @@ impl<'pool> Worker<'pool> {
         observer: Option<&'pool dyn Observer>,
         counts: Option<(&'pool Counts, StdArc<WorkerCounts>)>,
     ) -> Self {
+        let (pool_counts, counts) = counts.unzip();
         Self {
             pool_id,
             crew,
             observer,
             number: recorder::next_number(),
-            counts,
+            counts: counts.unwrap_or_default(),
+            pool_counts,
             described: Cell::new(0),
             task: Cell::new(ptr::null()),
         }
@@ -75,23 +79,25 @@ impl<'pool> Worker<'pool> {
         f()
     }
 
-    /// Runs a task to its end.
+    /// Runs a task to its end. For `taken` see `run_and_finish`.
     ///
     /// # Safety
     /// The caller has started it.
-    pub(crate) unsafe fn run(&self, task: &TaskRef) {
+    pub(crate) unsafe fn run(&self, task: &TaskRef, taken: u64) {
         // SAFETY: `run`'s caller has started the task, which is `run_and_finish`'s condition; `finish` runs
         // after `execute` has written the outcome.
-        unsafe { self.run_and_finish(task, || task.finish()) };
+        unsafe { self.run_and_finish(task, taken, || task.finish()) };
     }
 
     /// Calls the task's call, and then `finish` to make the future done, unless another thread has done that.
+    /// `taken` is the number by which the task came out of the queue; 0 if it came another way.
     ///
     /// # Safety
     /// The caller has started the task.
     pub(crate) unsafe fn run_and_finish<R>(
         &self,
         task: &TaskRef,
+        taken: u64,
         finish: impl FnOnce() -> R,
     ) -> Option<R> {
         /// Forgets the task, also if something panics.
@@ -110,20 +116,16 @@ impl<'pool> Worker<'pool> {
         } else {
             None
         };
-        if let Some((pool, counts)) = &self.counts {
-            counts.begin(task.id(), task.operations(), pool);
-        }
+        self.counts
+            .begin(task.id(), task.operations(), taken, self.pool_counts);
         // SAFETY: the caller has started the task, which is `execute`'s condition.
-        let has_outcome = unsafe { task.execute() };
-        if let Some((pool, counts)) = &self.counts {
-            // SAFETY: the outcome is written, and the worker's until it finishes the task.
-            counts.end(has_outcome && unsafe { task.failed() }, pool);
-        }
+        let outcome = unsafe { task.execute() };
+        self.counts.end(outcome == RunOutcome::Failed);
         if let Some(begun) = recorded {
             // SAFETY: the task was executed, and is not finished.
-            unsafe { record(begun, task, has_outcome) };
+            unsafe { record(begun, task, outcome) };
         }
-        let result = has_outcome.then(finish);
+        let result = (outcome != RunOutcome::Elsewhere).then(finish);
         self.observe(|observer| observer.finished(task.id()));
         result
     }
@@ -153,8 +155,8 @@ impl<'pool> Worker<'pool> {
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
-        if let Some((pool, counts)) = &self.counts {
-            pool.remove_worker(counts);
+        if let Some(pool) = self.pool_counts {
+            pool.remove_worker(&self.counts);
         }
     }
 }
@@ -162,19 +164,11 @@ impl Drop for Worker<'_> {
 /// Records the run of a task.
 ///
 /// # Safety
-/// The task was executed, and is not finished. `has_outcome` is the result of `execute`.
+/// The task was executed, and is not finished. `outcome` is the result of `execute`.
 #[cold]
-unsafe fn record(begun: recorder::Begun, task: &TaskRef, has_outcome: bool) {
-    let outcome = if !has_outcome {
-        RunOutcome::Elsewhere
-    // SAFETY: the outcome is written, and the worker's until it finishes the task.
-    } else if unsafe { task.failed() } {
-        RunOutcome::Failed
-    } else {
-        RunOutcome::Finished
-    };
+unsafe fn record(begun: recorder::Begun, task: &TaskRef, outcome: RunOutcome) {
     let error = if outcome == RunOutcome::Failed {
-        // SAFETY: as above.
+        // SAFETY: the outcome is written, and the worker's until it finishes the task.
         unsafe { task.error_text() }
     } else {
         None

@@ -20,7 +20,7 @@ use std::ptr::{self, NonNull};
 /// The operations that depend on the kind of task: its types, or its frontend.
 #[derive(Debug)]
 pub struct VTable {
-    pub(super) execute: unsafe fn(NonNull<Header>) -> bool,
+    pub(super) execute: unsafe fn(NonNull<Header>) -> RunOutcome,
     pub(super) finish: unsafe fn(NonNull<Header>),
     pub(super) fail: unsafe fn(NonNull<Header>, TaskError),
     pub(super) cancel: unsafe fn(NonNull<Header>) -> Cancel,
@@ -47,17 +47,17 @@ pub struct VTable {
 /// # Safety
 /// An object whose header has a [`TaskRef`](super::reference::TaskRef) stays until `free` is called.
 pub unsafe trait ForeignTask {
-    /// Calls the task's function, and claims its future for the outcome. Returns false if another thread has
-    /// set an outcome.
+    /// Calls the task's function, and claims its future for the outcome. Returns whether the call `Finished` or
+    /// `Failed`, or `Elsewhere` if another thread has set an outcome.
     ///
     /// # Safety
     /// The caller has started the task.
-    unsafe fn execute(task: NonNull<Header>) -> bool;
+    unsafe fn execute(task: NonNull<Header>) -> RunOutcome;
 
     /// Makes the future done.
     ///
     /// # Safety
-    /// `execute` returned true.
+    /// `execute` returned `Finished` or `Failed`.
     unsafe fn finish(task: NonNull<Header>);
 
     /// Makes the future done with an error instead of an outcome of the call.

@@ -169,11 +169,11 @@ impl TaskRef {
         unsafe { (self.header().vtable.name)(self.0) }
     }
 
-    /// Runs the task's call. If true is returned, `finish` must follow.
+    /// Runs the task's call. `finish` must follow, unless `Elsewhere` is returned.
     ///
     /// # Safety
     /// The caller has started it.
-    pub(crate) unsafe fn execute(&self) -> bool {
+    pub(crate) unsafe fn execute(&self) -> RunOutcome {
         // SAFETY: the caller has started the task, and the vtable is this task's.
         unsafe { (self.header().vtable.execute)(self.0) }
     }

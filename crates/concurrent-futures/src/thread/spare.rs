@@ -146,14 +146,13 @@ pub(super) fn run(pool: &Arc<Pool>, worker: &Worker<'_>) -> bool {
             .idle(&mut || next = next_for(pool, worker, &slot));
         match next {
             // SAFETY: the detector has started it.
-            Next::Run(task) => unsafe { run_started(pool, worker, &task) },
+            Next::Run(task) => unsafe { run_started(pool, worker, &task, 0) },
             Next::TakeOldest => {
                 if let Some((task, number)) = pool.queue.pop_counted() {
                     // SAFETY: a task of a pool is run by that pool's workers; run below.
                     if unsafe { task.state().start() } {
-                        pool.counts.taken(number);
                         // SAFETY: just started.
-                        unsafe { run_started(pool, worker, &task) };
+                        unsafe { run_started(pool, worker, &task, number) };
                     } else {
                         pool.skip(&task);
                     }
@@ -165,14 +164,16 @@ pub(super) fn run(pool: &Arc<Pool>, worker: &Worker<'_>) -> bool {
     }
 }
 
+/// Runs a task, which came out of the queue as number `taken`; 0 if it is in the queue still.
+///
 /// # Safety
 /// The task was started, for this worker.
-unsafe fn run_started(pool: &Pool, worker: &Worker<'_>, task: &TaskRef) {
+unsafe fn run_started(pool: &Pool, worker: &Worker<'_>, task: &TaskRef, taken: u64) {
     // SAFETY: the task was started, for this worker, which is the condition of `fail` and `run`.
     unsafe {
         match pool.broken() {
             Some(broken) => task.fail(TaskError::Broken(broken)),
-            None => worker.run(task),
+            None => worker.run(task, taken),
         }
     }
 }

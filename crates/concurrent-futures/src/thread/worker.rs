@@ -124,9 +124,8 @@ fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef, number: u64) 
         unsafe { task.fail(TaskError::Broken(broken)) };
         return false;
     }
-    pool.counts.taken(number);
     // SAFETY: just started; `finish` finishes it.
-    unsafe { worker.run_and_finish(task, || finish(pool, task)) }.unwrap_or(false)
+    unsafe { worker.run_and_finish(task, number, || finish(pool, task)) }.unwrap_or(false)
 }
 
 /// Makes the future done. If there is nothing else to do, the worker searches from before that moment. The
