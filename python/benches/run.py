@@ -23,6 +23,7 @@ from footprint import footprint
 from from_asyncio import from_asyncio
 from harness import Settings
 from machine import Disturbance
+from recording_cost import recording_cost
 
 WORKLOADS: dict[str, Callable[[Settings], report.Section]] = {
     "submit": workloads.submit,
@@ -31,6 +32,7 @@ WORKLOADS: dict[str, Callable[[Settings], report.Section]] = {
     "as-completed": workloads.as_completed,
     "callbacks": workloads.callbacks,
     "drain": workloads.drain,
+    "recording": recording_cost,
     "sleeps": workloads.sleeps,
     "memory": footprint,
     "asyncio": from_asyncio,

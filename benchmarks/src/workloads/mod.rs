@@ -10,6 +10,7 @@ mod many_submitters;
 mod map;
 #[cfg_attr(not(target_os = "linux"), path = "no_processes.rs")]
 pub(crate) mod processes;
+mod recording;
 mod round_trip;
 mod sleeps;
 mod submit_and_take;
@@ -38,6 +39,7 @@ pub(crate) enum Workload {
     J,
     K,
     L,
+    M,
 }
 
 impl Workload {
@@ -63,6 +65,7 @@ impl Workload {
             Self::J => idle::run(settings),
             Self::K => fork_join::run(settings),
             Self::L => processes::run(settings),
+            Self::M => recording::run(settings),
         };
         Section {
             letter: self.letter(),

@@ -7,7 +7,8 @@
 //! meanwhile. No thread waits for another.
 //!
 //! The *current* record, which says what the owner is doing, is overwritten in place: its version is odd while
-//! the owner writes. A reader that sees an odd version, or another one afterwards, has read nothing.
+//! the owner writes. A reader that sees an odd version, or another one afterwards, has read nothing. One word
+//! alone is replaced without a new version.
 //!
 //! # Invariants
 //! 1. A record that a reader returns is whole: all of its words are of one `push`.
@@ -24,13 +25,21 @@
 use crate::runtime::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::OnceLock;
 
-/// The number of records that are allocated at a time.
+/// The number of records that are allocated at a time, at first.
 const CHUNK: usize = if cfg!(loom_models) { 1 } else { 1024 };
+
+/// The number of slots in chunks. Records beyond are allocated by large pages: a page fault for each small page would
+/// cost as much as all else of an event. A lane of few records gets no large page.
+const SMALL: usize = 4 * CHUNK;
 
 /// The records of one thread, of so many words each.
 pub(crate) struct Lane<const WORDS: usize> {
-    /// The slots, each chunk from its first use on.
+    /// The first slots, each chunk from its first use on.
     chunks: Box<[OnceLock<Box<[Slot<WORDS>]>>]>,
+    /// The other slots, each page from its first use on.
+    pages: Box<[OnceLock<Page>]>,
+    /// The number of slots, a power of two.
+    slots: u64,
     /// The number of records ever pushed.
     head: AtomicU64,
     /// Twice the number of changes of the current record; odd during a change.
@@ -38,23 +47,67 @@ pub(crate) struct Lane<const WORDS: usize> {
     current: Slot<WORDS>,
 }
 
-struct Slot<const WORDS: usize>([AtomicU64; WORDS]);
+type Slot<const WORDS: usize> = [AtomicU64; WORDS];
 
-impl<const WORDS: usize> Slot<WORDS> {
-    fn empty() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+fn empty<const WORDS: usize>() -> Slot<WORDS> {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
+
+fn write<const WORDS: usize>(slot: &Slot<WORDS>, words: &[u64; WORDS]) {
+    for (place, word) in slot.iter().zip(words) {
+        // ORDERING: Relaxed, as fences and the published number order the words.
+        place.store(*word, Ordering::Relaxed);
     }
+}
 
-    fn write(&self, words: &[u64; WORDS]) {
-        for (place, word) in self.0.iter().zip(words) {
-            // ORDERING: Relaxed, as fences and the published number order the words.
-            place.store(*word, Ordering::Relaxed);
+fn read<const WORDS: usize>(slot: &Slot<WORDS>) -> [u64; WORDS] {
+    // ORDERING: Relaxed, as for `write`.
+    std::array::from_fn(|index| slot[index].load(Ordering::Relaxed))
+}
+
+#[cfg(not(loom_models))]
+use large::Page;
+
+/// Slots on a large page.
+#[cfg(not(loom_models))]
+mod large {
+    use super::Slot;
+    use crate::runtime::os::pages::{LargePage, WORDS as PAGE_WORDS};
+
+    pub(super) struct Page(Box<LargePage>);
+
+    impl Page {
+        /// The number of slots of a page.
+        pub(super) const fn slots<const WORDS: usize>() -> usize {
+            PAGE_WORDS / WORDS
+        }
+
+        pub(super) fn new() -> Self {
+            Self(LargePage::zeroed())
+        }
+
+        pub(super) fn slot<const WORDS: usize>(&self, index: usize) -> &Slot<WORDS> {
+            &self.0.0.as_chunks::<WORDS>().0[index]
         }
     }
+}
 
-    fn read(&self) -> [u64; WORDS] {
-        // ORDERING: Relaxed, as for `write`.
-        std::array::from_fn(|index| self.0[index].load(Ordering::Relaxed))
+/// No page: a model has few slots.
+#[cfg(loom_models)]
+enum Page {}
+
+#[cfg(loom_models)]
+impl Page {
+    const fn slots<const WORDS: usize>() -> usize {
+        1
+    }
+
+    fn new() -> Self {
+        unreachable!("a model has few slots")
+    }
+
+    fn slot<const WORDS: usize>(&self, _: usize) -> &Slot<WORDS> {
+        match *self {}
     }
 }
 
@@ -70,32 +123,37 @@ pub(crate) struct Reading {
 impl<const WORDS: usize> Lane<WORDS> {
     /// Makes a lane for at least so many records. Their memory is allocated when it is needed.
     pub(crate) fn new(records: usize) -> Self {
-        let chunks = records.div_ceil(CHUNK).max(1).next_power_of_two();
+        let slots = records.max(CHUNK).next_power_of_two();
+        let small = slots.min(SMALL);
+        let pages = (slots - small).div_ceil(Page::slots::<WORDS>());
         let lane = Self {
-            chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
+            slots: slots as u64,
+            chunks: (0..small / CHUNK).map(|_| OnceLock::new()).collect(),
+            pages: (0..pages).map(|_| OnceLock::new()).collect(),
             head: AtomicU64::new(0),
             version: AtomicU64::new(0),
-            current: Slot::empty(),
+            current: empty(),
         };
         if cfg!(loom_models) {
             // Loom does not know `OnceLock`.
-            for number in 0..chunks as u64 {
+            for number in 0..lane.slots {
                 let _ = lane.slot(number);
             }
         }
         lane
     }
 
-    /// The number of slots, a power of two.
-    fn slots(&self) -> u64 {
-        (self.chunks.len() * CHUNK) as u64
-    }
-
     fn slot(&self, number: u64) -> &Slot<WORDS> {
         // The number of slots fits, and the remainder is less.
-        let index = usize::try_from(number & (self.slots() - 1)).unwrap_or_default();
-        let new = || (0..CHUNK).map(|_| Slot::empty()).collect();
-        &self.chunks[index / CHUNK].get_or_init(new)[index % CHUNK]
+        let index = usize::try_from(number & (self.slots - 1)).unwrap_or_default();
+        let Some(beyond) = index.checked_sub(SMALL) else {
+            let new = || (0..CHUNK).map(|_| empty()).collect();
+            return &self.chunks[index / CHUNK].get_or_init(new)[index % CHUNK];
+        };
+        let slots = Page::slots::<WORDS>();
+        self.pages[beyond / slots]
+            .get_or_init(Page::new)
+            .slot(beyond % slots)
     }
 
     /// Returns the number of records that were ever pushed.
@@ -110,7 +168,7 @@ impl<const WORDS: usize> Lane<WORDS> {
         let head = self.head.load(Ordering::Relaxed);
         // ORDERING: Release: a reader that sees a word written below sees that `head` was published.
         fence(Ordering::Release);
-        self.slot(head).write(words);
+        write(self.slot(head), words);
         // ORDERING: Release publishes the words.
         self.head.store(head + 1, Ordering::Release);
     }
@@ -122,9 +180,15 @@ impl<const WORDS: usize> Lane<WORDS> {
         self.version.store(version + 1, Ordering::Relaxed);
         // ORDERING: Release: a reader that sees a word written below sees the odd version.
         fence(Ordering::Release);
-        self.current.write(words);
+        write(&self.current, words);
         // ORDERING: Release publishes the words.
         self.version.store(version + 2, Ordering::Release);
+    }
+
+    /// Replaces a word of the current record. Only the owner may do so.
+    pub(crate) fn set_current_word(&self, place: usize, word: u64) {
+        // ORDERING: Relaxed: the record is whole with either word, and the version orders later changes.
+        self.current[place].store(word, Ordering::Relaxed);
     }
 
     /// Returns the current record; none while the owner is changing it, and before there is one.
@@ -134,7 +198,7 @@ impl<const WORDS: usize> Lane<WORDS> {
         if before == 0 || before % 2 == 1 {
             return None;
         }
-        let words = self.current.read();
+        let words = read(&self.current);
         // ORDERING: Acquire: what was read came before the version that is read now.
         fence(Ordering::Acquire);
         (self.version.load(Ordering::Relaxed) == before).then_some(words)
@@ -142,11 +206,11 @@ impl<const WORDS: usize> Lane<WORDS> {
 
     /// Appends the records from a number on to `records`, without those that were overwritten.
     pub(crate) fn read_from(&self, from: u64, records: &mut Vec<[u64; WORDS]>) -> Reading {
-        let slots = self.slots();
+        let slots = self.slots;
         let next = self.head();
         let first = from.max(next.saturating_sub(slots));
         let start = records.len();
-        records.extend((first..next).map(|number| self.slot(number).read()));
+        records.extend((first..next).map(|number| read(self.slot(number))));
         // ORDERING: Acquire: what was read came before the number that is read now.
         fence(Ordering::Acquire);
         let head = self.head.load(Ordering::Relaxed);
@@ -164,7 +228,7 @@ impl<const WORDS: usize> Lane<WORDS> {
 impl<const WORDS: usize> std::fmt::Debug for Lane<WORDS> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lane")
-            .field("slots", &self.slots())
+            .field("slots", &self.slots)
             .field("head", &self.head())
             .finish_non_exhaustive()
     }
@@ -200,6 +264,19 @@ mod tests {
         assert_eq!((reading.next, reading.dropped), (2 * SLOTS, SLOTS - 2));
         let kept: Vec<_> = (SLOTS + 1..2 * SLOTS).map(record).collect();
         assert_eq!(records, kept);
+    }
+
+    #[test]
+    fn records_beyond_the_first_chunks_are_kept_on_large_pages() {
+        const SLOTS: u64 = 4 * SMALL as u64;
+        let lane = Lane::new(3 * SMALL);
+        for number in 0..SLOTS + 10 {
+            lane.push(&record(number));
+        }
+        let mut records = Vec::new();
+        let reading = lane.read_from(0, &mut records);
+        assert_eq!((reading.next, reading.dropped), (SLOTS + 10, 11));
+        assert!(records.into_iter().eq((11..SLOTS + 10).map(record)));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use crate::recording::lane::Lane;
 /// The number of words of a record: a line of the cache.
 pub(crate) const WORDS: usize = 8;
 
+/// The place of the word with the kind of the event: words are no record while this one is 0.
+pub(crate) const KINDS: usize = 3;
+
 /// The words of a record.
 pub(crate) type Words = [u64; WORDS];
 

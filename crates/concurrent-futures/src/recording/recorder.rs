@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use crate::id::FutureId;
-use crate::recording::record::{Kind, Record, RunOutcome};
+use crate::recording::record::{KINDS, Kind, Record, RunOutcome};
 use crate::recording::session::{Entry, PoolInfo, Session, WorkerEnd, WorkerInfo};
 use crate::runtime::os::clock::now;
 #[cfg(all(feature = "process", unix))]
@@ -380,7 +380,7 @@ pub(crate) fn end(
         };
         local.push(&record);
         local.current = Record::new(Kind::Run, 0);
-        local.entry.lane.set_current(&[0; 8]);
+        local.entry.lane.set_current_word(KINDS, 0);
     });
 }
 

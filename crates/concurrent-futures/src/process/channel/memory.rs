@@ -7,7 +7,8 @@
 
 use crate::process::channel::flag::Flag;
 use crate::process::channel::ring::Corrupt;
-use crate::runtime::os::shared::{self, Region, Shared};
+use crate::runtime::os::pages;
+use crate::runtime::os::shared::{Region, Shared};
 use std::io;
 use std::mem::offset_of;
 use std::ptr;
@@ -213,7 +214,7 @@ pub(crate) fn reserve(bytes: &mut Vec<u8>, length: usize) -> Result<(), Corrupt>
     const LARGE: usize = 4 << 20;
     bytes.try_reserve_exact(length).map_err(|_| Corrupt)?;
     if length >= LARGE {
-        shared::prefer_large_pages(bytes);
+        pages::prefer_large_pages(bytes);
     }
     Ok(())
 }

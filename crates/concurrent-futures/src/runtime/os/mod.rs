@@ -14,6 +14,7 @@
 //! | start and fork a process | `process.rs`, `fork.rs` | `exec`, `fork` | `exec`, `fork` |
 //! | watch, signal and reap a process | `process.rs` | a pidfd | its socket's end, `kill`, `waitid` |
 //! | share memory | `shared.rs`, by `files.rs`, `system_v.rs` | a sealed file in memory | an unlinked file: `shm_open`, or in a folder |
+//! | ask for large pages | `pages.rs` | `madvise` | nothing |
 //! | lend a long buffer | `segment.rs`, by `files.rs` | a sealed file in memory | `shm_open`, unlinked |
 //! | talk to a process, and pass files | `socket.rs` | a socket of packets | a socket of bytes |
 //! | die with the parent | `parent_death.rs` | `PR_SET_PDEATHSIG` | a thread that waits for the end of a socket or pipe |
@@ -30,6 +31,7 @@ pub(crate) mod clock;
     allow(dead_code, reason = "there are no words that processes share")
 )]
 pub(crate) mod futex;
+pub(crate) mod pages;
 pub(crate) mod signal;
 
 #[cfg(all(feature = "process", unix))]

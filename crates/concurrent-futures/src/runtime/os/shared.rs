@@ -83,22 +83,3 @@ impl Region {
         }
     }
 }
-
-/// Asks the system for large pages in the room of an empty buffer: each small page costs a page fault.
-pub(crate) fn prefer_large_pages(bytes: &mut Vec<u8>) {
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE: usize = 4096;
-        let start = bytes.as_mut_ptr();
-        let skipped = start.align_offset(PAGE);
-        let whole = bytes.capacity().saturating_sub(skipped) / PAGE * PAGE;
-        // SAFETY: whole pages inside the buffer's room; the advice changes no content. That it is not
-        // taken does no harm.
-        unsafe {
-            let pages = start.add(skipped).cast();
-            let _ = rustix::mm::madvise(pages, whole, rustix::mm::Advice::LinuxHugepage);
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = bytes;
-}
