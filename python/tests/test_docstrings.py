@@ -30,9 +30,14 @@ def documented() -> Iterator[tuple[str, object]]:
             continue
         yield name, value
         for member in dir(value) if isinstance(value, type) else []:
-            # Members of the interpreter's own exceptions are documented there.
-            if not member.startswith("_") and not hasattr(OSError, member):
+            if not member.startswith("_") and is_own(value, member):
                 yield f"{name}.{member}", inspect.getattr_static(value, member)
+
+
+def is_own(of: type, member: str) -> bool:
+    """Return whether this package defines a member, and not a base class of the interpreter's."""
+    owner = next(each for each in of.__mro__ if member in vars(each))
+    return owner.__module__.partition(".")[0] == concurrent_futures.__name__
 
 
 DOCUMENTED = dict(documented())

@@ -1,6 +1,8 @@
 //! Sets and maps of objects by their addresses.
 
-use std::collections::{HashMap, HashSet};
+#[cfg(has_processes)]
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A set of addresses of objects.
