@@ -1,8 +1,16 @@
 //! Tells the compiler about the interpreter and the system.
 //!
-//! `Py_GIL_DISABLED` is set for a free-threaded build, and `has_processes` where the module has pools of processes.
+//! | cfg | is set where |
+//! |---|---|
+//! | `Py_GIL_DISABLED` | the build of the interpreter is free-threaded |
+//! | `has_processes` | the module has pools of processes |
+//! | `late_threads` | the interpreter's end would unwind threads; see `src/interp/late_threads.rs` |
 
 use std::env;
+use std::fs;
+
+/// The file with the functions that take the place of the interpreter's.
+const LATE_THREADS: &str = "src/interp/late_threads.rs";
 
 fn main() {
     pyo3_build_config::use_pyo3_cfgs();
@@ -10,5 +18,27 @@ fn main() {
     let is_set = |variable| env::var_os(variable).is_some();
     if is_set("CARGO_FEATURE_PROCESS") && is_set("CARGO_CFG_UNIX") {
         println!("cargo::rustc-cfg=has_processes");
+    }
+    println!("cargo::rustc-check-cfg=cfg(late_threads)");
+    let is = |variable, value| env::var(variable).is_ok_and(|it| it == value);
+    let version = pyo3_build_config::get().version();
+    let unwinds = (version.major, version.minor) < (3, 14);
+    if unwinds && is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu") {
+        println!("cargo::rustc-cfg=late_threads");
+        wrap_functions();
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+}
+
+/// Lets the linker put the functions of `late_threads.rs` in the place of the interpreter's.
+fn wrap_functions() {
+    println!("cargo::rerun-if-changed={LATE_THREADS}");
+    // Where it is no function of the interpreter, nothing refers to it.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,--wrap=PyVectorcall_Function");
+    let source = fs::read_to_string(LATE_THREADS).expect("the sources are complete");
+    let begins = |line: &&str| line.starts_with("    Py") || line.starts_with("    _Py");
+    for line in source.lines().filter(begins) {
+        let name = line.trim().split('(').next().unwrap_or_default();
+        println!("cargo::rustc-cdylib-link-arg=-Wl,--wrap={name}");
     }
 }

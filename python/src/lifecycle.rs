@@ -17,7 +17,7 @@ use pyo3::types::PyDict;
 use std::cell::RefCell;
 #[cfg(unix)]
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Counts forks, before anything else happens in the child.
 #[cfg(unix)]
@@ -35,23 +35,28 @@ pub(crate) fn count_forks() {
 }
 
 /// Refuses interpreters other than the first that loaded the module, as its Python objects belong to one
-/// interpreter.
+/// interpreter. A program that embeds Python may end the first, and begin another one with the same number. Each
+/// has a dictionary of its own, and the first has a mark there.
 ///
 /// # Errors
 /// `ImportError`, on which the package turns to the standard library.
 pub(crate) fn only_in_first_interpreter(py: Python<'_>) -> PyResult<()> {
-    static FIRST: AtomicI64 = AtomicI64::new(-1);
-    // SAFETY: attached.
-    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
-    if this < 0 {
-        return Err(PyErr::fetch(py));
-    }
-    match FIRST.compare_exchange(-1, this, Ordering::SeqCst, Ordering::SeqCst) {
-        Err(first) if first != this => Err(PyImportError::new_err(
+    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+    const MARK: &str = "concurrent_futures._engine";
+    // SAFETY: attached; the reference is borrowed, from an interpreter that is there.
+    let own = unsafe {
+        let interpreter = ffi::PyInterpreterState_Get();
+        let own = ffi::PyInterpreterState_GetDict(interpreter);
+        Bound::from_borrowed_ptr_or_opt(py, own)
+    };
+    let own = own.map(Bound::cast_into::<PyDict>).transpose()?;
+    let own = own.ok_or_else(|| PyImportError::new_err("the interpreter has no dictionary"))?;
+    if IS_TAKEN.swap(true, Ordering::SeqCst) && !own.contains(MARK)? {
+        return Err(PyImportError::new_err(
             "concurrent_futures._engine does not support subinterpreters",
-        )),
-        _ => Ok(()),
+        ));
     }
+    own.set_item(MARK, true)
 }
 
 /// Registers functions that the interpreter calls around forks and at its end. The package may call

@@ -394,3 +394,50 @@ def test_daemon_threads_work_until_all_functions_of_atexit_were_called(
         """
     )
     assert out == "done\nFalse\n"
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "future.add_done_callback(block); future.set_result(1)",
+        "future.set_result(1); future.add_done_callback(block)",
+        "future.add_done_callback(block); future.cancel()",
+        "future.set_result(Blocking()); repr(future.result())",
+        "futures.Future().set_result(Blocking())",
+        "list(pool.map(abs, items(1)))",
+        "list(Blocks(1).map(abs, [1]))",
+        "futures.wait(items(done))",
+        "list(futures.as_completed(items(done)))",
+    ],
+)
+def test_a_daemon_thread_that_runs_python_code_at_the_end(lib: ModuleType, work: str) -> None:
+    out = prints(
+        lib,
+        f"""
+        import threading
+        import time
+
+        def block(*_):
+            begun.set()
+            while True:
+                time.sleep(0)
+        def items(first):
+            yield first
+            block()
+        class Blocking:
+            __del__ = __repr__ = block
+        class Blocks(futures.ThreadPoolExecutor):
+            submit = block
+        def work():
+            {work}
+
+        begun = threading.Event()
+        pool = futures.ThreadPoolExecutor(1)
+        done, future = futures.Future(), futures.Future()
+        done.set_result(None)
+        threading.Thread(target=work, daemon=True).start()
+        begun.wait()
+        print("end")
+        """,
+    )
+    assert out == "end\n"

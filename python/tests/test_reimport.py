@@ -1,11 +1,16 @@
 """Tests of the package imported more than once, reloaded, and in a second interpreter."""
 
+import os
+import shutil
+import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from support import prints
+from support import LIMIT, environment, prints
 
 USE = """
     def use(ThreadPoolExecutor, Future, wait, as_completed):
@@ -236,3 +241,46 @@ def test_an_isolated_interpreter(package: ModuleType) -> None:
     {in_another(inside, "isolated").strip()}
     """
     assert prints(package, code) == "5\n"
+
+
+#: A program that embeds Python, and begins and ends it three times.
+EMBEDS = """
+#include <Python.h>
+int main(int count, char **arguments) {
+    for (int round = 0; round < 3; round++) {
+        Py_Initialize();
+        if (PyRun_SimpleString(arguments[1]) != 0 || Py_FinalizeEx() != 0)
+            return 1;
+    }
+    return 0;
+}
+"""
+
+
+def test_interpreters_that_begin_when_another_has_ended(lib: ModuleType, tmp_path: Path) -> None:
+    include, folder = Path(sysconfig.get_path("include")), sysconfig.get_config_var("LIBDIR")
+    library = f"python{sysconfig.get_config_var('LDVERSION')}"
+    if not (include / "Python.h").exists() or shutil.which("cc") is None:
+        pytest.skip("there is no C compiler, or no header of CPython")
+    if not (Path(folder) / f"lib{library}.so").exists():
+        pytest.skip("this CPython has no shared library")
+    source, built = tmp_path / "embeds.c", tmp_path / "embeds"
+    source.write_text(EMBEDS)
+    link = [f"-L{folder}", f"-Wl,-rpath,{folder}", f"-l{library}"]
+    subprocess.run(["cc", f"-I{include}", "-o", built, source, *link], check=True)
+    code = f"""
+import {lib.__name__} as futures
+with futures.ThreadPoolExecutor(2) as pool:
+    print(pool.submit(abs, -1).result(), list(pool.map(abs, [-2, 3])))
+"""
+    paths = os.pathsep.join([*sys.path, sysconfig.get_path("purelib")])
+    done = subprocess.run(
+        [built, code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment() | {"PYTHONHOME": sys.base_prefix, "PYTHONPATH": paths},
+        timeout=2 * LIMIT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "1 [2, 3]\n" * 3

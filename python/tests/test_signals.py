@@ -322,3 +322,58 @@ def test_a_permanent_error_of_a_thread_start_is_raised(
             with pytest.raises(TypeError, match="no such thread"):
                 pool.submit(int)
         assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+@pytest.mark.parametrize("cancel", ["pending.cancel()", "pool.shutdown(cancel_futures=True)"])
+@pytest.mark.parametrize(
+    "submit",
+    [
+        "pool.submit(print, Interrupted())",
+        "pool.submit(print, *[Interrupted()] * 2)",
+        "pool.submit(print, *range(20), Interrupted())",
+        "pool.submit(print, end=Interrupted())",
+        "pool.submit(Interrupted().method)",
+    ],
+)
+def test_an_interrupt_while_cancelling_drops_the_arguments(
+    lib: ModuleType, submit: str, cancel: str
+) -> None:
+    """In the standard library, a worker drops those of `cancel`, and no handler runs there."""
+    if lib is not concurrent_futures and "shutdown" in cancel:
+        pytest.skip("the standard library's shutdown drops them, and loses the interrupt")
+    out = subprocess.run(
+        program(
+            lib,
+            f"""
+            import signal, threading
+            class Interrupted:
+                def method(self):
+                    pass
+                def __del__(self):
+                    signal.raise_signal(signal.SIGINT)
+                    list(map(str, range(1000)))
+                    print("dropped")
+            release = threading.Event()
+            pool = futures.ThreadPoolExecutor(1)
+            running = pool.submit(release.wait)
+            while not running.running():
+                pass
+            pending = {submit}
+            threading.Timer(0.1, release.set).start()
+            try:
+                {cancel}
+                release.set()
+                pool.shutdown()
+                print("it is lost")
+            except KeyboardInterrupt:
+                print("interrupted")
+            pool.shutdown()
+            """,
+        ),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=2 * LIMIT,
+    )
+    assert (out.returncode, out.stderr) == (0, "")
+    assert sorted(out.stdout.split()) == ["dropped", "interrupted"]

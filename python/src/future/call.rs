@@ -1,6 +1,9 @@
 //! The call that a future's task makes.
 
+use crate::interp::deferred_drop::has_no_finalizer;
+use crate::interp::fork::may_handle_signals;
 use crate::interp::interned;
+use crate::interp::signals::hold;
 use concurrent_futures::engine::Permit;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -71,6 +74,36 @@ impl Call {
             arguments,
             keywords,
         ))
+    }
+
+    /// Drops a call that will not be made. An interrupt that came in a finalizer of its objects would be lost, so
+    /// that signals are held if there may be one. In the standard library, a worker drops these objects, and no
+    /// signal handler runs there.
+    pub(crate) fn abandon(self, py: Python<'_>) {
+        let held = (may_handle_signals() && self.may_have_finalizers(py)).then(|| hold(py));
+        drop(self);
+        drop(held);
+    }
+
+    /// Returns whether Python code may run when the call is dropped: it has the last references to an object that
+    /// may have a finalizer.
+    fn may_have_finalizers(&self, py: Python<'_>) -> bool {
+        /// To count the references in longer calls takes longer than to hold signals.
+        const MOST: usize = 8;
+        let arguments = self.arguments.bind(py);
+        if self.keywords.is_some() || self.context.is_some() || arguments.len() > MOST {
+            return true;
+        }
+        let all = [self.function.bind_borrowed(py)];
+        let all = || all.into_iter().chain(arguments.iter_borrowed());
+        all().any(|object| {
+            let own = all().filter(|other| other.is(object)).count();
+            // SAFETY: attached; the call keeps its objects alive.
+            unsafe {
+                !has_no_finalizer(object.as_ptr())
+                    && ffi::Py_REFCNT(object.as_ptr()).cast_unsigned() <= own
+            }
+        })
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -92,7 +92,10 @@ unsafe impl ForeignTask for Future {
             // SAFETY: the header is that of a future, which its `TaskRef` keeps alive.
             let future = unsafe { Self::of(py, task) };
             // SAFETY: the call of a started task is the caller's.
-            drop(unsafe { Self::take_call(&future) });
+            let taken = unsafe { Self::take_call(&future) };
+            if let Some(taken) = taken {
+                taken.abandon(py);
+            }
             let error = stdlib::task_error(py, &error);
             let exception = error.into_value(py).into_bound(py).into_any();
             let set = if plain::is_plain(&future) {
@@ -320,7 +323,10 @@ impl Future {
             Advance::Done => {
                 this.get().header().note_cancelled();
                 // SAFETY: ours is the cancellation, so the call is ours.
-                drop(unsafe { Self::take_call(this) });
+                let taken = unsafe { Self::take_call(this) };
+                if let Some(taken) = taken {
+                    taken.abandon(this.py());
+                }
                 if let Some(remote) = this.get().remote() {
                     remote.leave();
                 }

@@ -76,7 +76,8 @@ pub(crate) fn this_thread() -> u64 {
     NUMBER.with(|number| *number)
 }
 
-fn stop() -> ! {
+/// Lets the calling thread sleep for good.
+pub(crate) fn stop() -> ! {
     loop {
         thread::sleep(Duration::MAX);
     }

@@ -102,6 +102,23 @@ pub(crate) fn drop_released(py: Python<'_>) {
     drop(held);
 }
 
+/// Returns whether no Python code runs when an object is freed: it is of a simple type.
+///
+/// # Safety
+/// The calling thread is attached, and the object is alive.
+pub(crate) unsafe fn has_no_finalizer(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: attached, and the object is alive.
+    unsafe {
+        object == ffi::Py_None()
+            || ffi::PyType_Check(object) != 0
+            || ffi::PyUnicode_CheckExact(object) != 0
+            || ffi::PyBytes_CheckExact(object) != 0
+            || ffi::PyLong_CheckExact(object) != 0
+            || ffi::PyFloat_CheckExact(object) != 0
+            || ffi::PyBool_Check(object) != 0
+    }
+}
+
 /// Returns whether Python code may run when a reference to a future is dropped. That is so if the reference
 /// is the last, and the future has weak references, or an object that may have a finalizer.
 ///
@@ -110,16 +127,7 @@ pub(crate) fn drop_released(py: Python<'_>) {
 unsafe fn may_run_code(py: Python<'_>, future: NonNull<ffi::PyObject>) -> bool {
     extern "C" fn visit(object: *mut ffi::PyObject, _: *mut c_void) -> c_int {
         // SAFETY: the interpreter calls this with an object that is alive.
-        let is_plain = unsafe {
-            object == ffi::Py_None()
-                || ffi::PyType_Check(object) != 0
-                || ffi::PyUnicode_CheckExact(object) != 0
-                || ffi::PyBytes_CheckExact(object) != 0
-                || ffi::PyLong_CheckExact(object) != 0
-                || ffi::PyFloat_CheckExact(object) != 0
-                || ffi::PyBool_Check(object) != 0
-        };
-        c_int::from(!is_plain)
+        c_int::from(!unsafe { has_no_finalizer(object) })
     }
     let object = future.as_ptr();
     // SAFETY: attached, and the object is alive.

@@ -12,6 +12,8 @@ pub(crate) mod handled;
 pub(crate) mod interned;
 #[cfg(has_processes)]
 pub(crate) mod jobs;
+#[cfg(late_threads)]
+mod late_threads;
 pub(crate) mod os;
 #[cfg(has_processes)]
 pub(crate) mod process_errors;
