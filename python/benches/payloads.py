@@ -30,6 +30,8 @@ FEW_SIZES = [100, 64 << 10, 1 << 20, 8 << 20]
 LONG = 8 << 20
 #: A cell is slower from here on.
 SLOWER = 0.95
+#: A cell takes too much memory from here on.
+LARGER = 1.1
 BEGIN = "<!-- payloads:begin -->"
 END = "<!-- payloads:end -->"
 _CELL = Path(__file__).with_name("payload_cell.py")
@@ -145,14 +147,18 @@ def speeds(sizes: Sequence[int], rounds: int) -> str:
 
 
 def memory() -> str:
-    """Return the table of peaks."""
-    rows = []
+    """Return the table of peaks, and which cells are larger."""
+    rows, larger = [], []
     for kind, direction, form in itertools.product(["bytes", "array"], DIRECTIONS, FORMS):
         theirs, ours = peaks(Cell(kind, LONG, direction, form))
         figures = [digits(theirs / 2**20), digits(ours / 2**20), f"{ours / theirs:.2f}"]
         rows.append([kind, direction, f"`{form}`", *figures])
+        if ours > theirs * LARGER:
+            larger.append(f"{kind}, {direction}, `{form}`")
         print(".", end="", file=sys.stderr, flush=True)
-    return markdown(["kind", "as", "by", *LIBRARIES, "ratio"], rows)
+    table = markdown(["kind", "as", "by", *LIBRARIES, "ratio"], rows)
+    verdict = "; ".join(larger) if larger else "none"
+    return f"{table}\n\nA larger peak than the standard library's by more than 10 %: {verdict}."
 
 
 def render(sizes: Sequence[int], rounds: int) -> str:
