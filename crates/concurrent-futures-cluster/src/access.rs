@@ -16,6 +16,12 @@ use std::time::Duration;
 pub(crate) const URL: &str = "CONCURRENT_FUTURES_URL";
 pub(crate) const KEY: &str = "CONCURRENT_FUTURES_KEY";
 pub(crate) const QUEUE: &str = "CONCURRENT_FUTURES_QUEUE";
+const TOKEN: &str = "CONCURRENT_FUTURES_TOKEN";
+const CREDENTIALS: &str = "CONCURRENT_FUTURES_CREDENTIALS";
+const NKEY: &str = "CONCURRENT_FUTURES_NKEY";
+const ROOT_CERTIFICATES: &str = "CONCURRENT_FUTURES_ROOT_CERTIFICATES";
+/// The variables that workers of a host need not know.
+pub(crate) const SECRETS: [&str; 3] = [KEY, TOKEN, NKEY];
 
 /// The time for which a task is a host's own, unless the host extends it.
 const LEASE: Duration = Duration::from_secs(15);
@@ -88,7 +94,7 @@ impl Door {
         if !require_tls && !url.starts_with("nats://") {
             return Err(ClusterError::Address(without_secrets(url)));
         }
-        let access = Access {
+        let mut access = Access {
             url: url.to_owned(),
             token: self.token.clone(),
             credentials: self.credentials.clone(),
@@ -97,6 +103,15 @@ impl Door {
             root_certificates: self.root_certificates.clone(),
             lease: self.lease,
         };
+        // One way to log in is enough. That of the program goes before those of the variables.
+        if access.token.is_none() && access.credentials.is_none() && access.nkey.is_none() {
+            access.token = env::var(TOKEN).ok();
+            access.credentials = env::var_os(CREDENTIALS).map(PathBuf::from);
+            access.nkey = env::var(NKEY).ok();
+        }
+        if access.root_certificates.is_none() {
+            access.root_certificates = env::var_os(ROOT_CERTIFICATES).map(PathBuf::from);
+        }
         let nats = Nats::connect(&access)
             .await
             .map_err(|cause| ClusterError::Connect {

@@ -34,7 +34,7 @@ pub struct ClusterBuilder<Role> {
 }
 
 impl<Role> ClusterBuilder<Role> {
-    /// Sets the address of the server, such as `nats://127.0.0.1:4222`. An executor also takes `embedded`: a server and a
+    /// Sets the address of the server, such as `nats://127.0.0.1:4222`, or `tls://ann:secret@example.org`. An executor also takes `embedded`: a server and a
     /// host that belong to it. Its default is `CONCURRENT_FUTURES_URL`, or else `embedded`.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.door.url = Some(url.into());
@@ -61,7 +61,8 @@ impl<Role> ClusterBuilder<Role> {
         self
     }
 
-    /// Sets the token with which to log in to the server.
+    /// Sets the token with which to log in to the server. Without any way to log in, the variables
+    /// `CONCURRENT_FUTURES_TOKEN`, `CONCURRENT_FUTURES_CREDENTIALS` (a file) and `CONCURRENT_FUTURES_NKEY` count.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.door.token = Some(token.into());
         self
@@ -79,7 +80,8 @@ impl<Role> ClusterBuilder<Role> {
         self
     }
 
-    /// Sets the file with the certificates that the server's certificate is checked by.
+    /// Sets the file with the certificates that the server's certificate is checked by, besides those of the system. The
+    /// default is `CONCURRENT_FUTURES_ROOT_CERTIFICATES`.
     pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
         self.door.root_certificates = Some(path.into());
         self

@@ -21,6 +21,9 @@ pub enum ClusterError {
     /// The priority is none of 0, 1 and 2.
     #[error("the priority is {0}, but must be 0, 1 or 2")]
     Priority(u8),
+    /// The limit of pending tasks is zero: no task could ever be submitted.
+    #[error("max_pending must be greater than 0")]
+    ZeroPending,
     /// The server is on another machine, and no key is given.
     #[error(
         "the server {0} is not on this machine, and tasks would not be authenticated: give a key \

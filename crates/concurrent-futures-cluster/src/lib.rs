@@ -66,6 +66,9 @@
 //!   client submits it again, or fails it: a task that has taken [several hosts](ClusterExecutorBuilder::most_deliveries)
 //!   along fails with [`PoisonTask`].
 //!
+//! A client keeps about a second's work on the server, by the times that hosts report. So the tasks of another client
+//! wait for about a second. The bounds are four tasks for each worker, and the greater of that and 1,000.
+//!
 //! Payloads of more than 256 KiB are stored in parts, in a stream of their own, under the session and the hash of the
 //! content. Messages have the hash and the length, which the receiver checks. A payload that the server has lost is sent
 //! again together with its task.
@@ -82,6 +85,10 @@
 //!
 //! Without a key, only servers on loopback are accepted, unless [`insecure`](ClusterExecutorBuilder::insecure) says
 //! otherwise. A key does not hide anything: the server sees all payloads. Use TLS (`tls://`) on networks.
+//!
+//! `CONCURRENT_FUTURES_TOKEN`, `CONCURRENT_FUTURES_CREDENTIALS`, `CONCURRENT_FUTURES_NKEY` and
+//! `CONCURRENT_FUTURES_ROOT_CERTIFICATES` are for programs that are started as hosts. The workers of a host do not get
+//! the secrets among them.
 //!
 //! [NATS]: https://nats.io
 

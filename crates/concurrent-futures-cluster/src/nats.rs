@@ -21,9 +21,10 @@ use async_nats::jetstream::stream::{
     self, DirectGetErrorKind, DiscardPolicy, RetentionPolicy, StorageType, Stream,
 };
 use async_nats::jetstream::{self, kv};
-use async_nats::{Client, ConnectOptions, Event, RequestErrorKind};
+use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use percent_encoding::percent_decode_str;
 use pulls::Pulls;
 use std::collections::HashSet;
 use std::fmt;
@@ -97,6 +98,12 @@ impl Nats {
                 }
                 std::future::ready(())
             });
+        if let Some((user, password)) = login_in(&access.url) {
+            options = match password {
+                Some(password) => options.user_and_password(user, password),
+                None => options.token(user),
+            };
+        }
         if let Some(token) = &access.token {
             options = options.token(token.clone());
         }
@@ -337,6 +344,17 @@ impl Nats {
             },
         }
     }
+}
+
+/// Returns the user and the password in an address; the client library does not look at them. A user alone is a token.
+fn login_in(url: &str) -> Option<(String, Option<String>)> {
+    let address: ServerAddr = url.parse().ok()?;
+    let decode = |text: &str| {
+        let text = percent_decode_str(text).decode_utf8_lossy();
+        text.into_owned()
+    };
+    let user = address.username().map(decode)?;
+    Some((user, address.password().map(decode)))
 }
 
 /// The way in which a publication failed.
@@ -684,5 +702,23 @@ impl Bus for Nats {
 impl fmt::Debug for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Nats").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::login_in;
+
+    #[test]
+    fn the_login_is_read_from_the_address() {
+        let login = |user: &str, password: Option<&str>| {
+            Some((user.to_owned(), password.map(ToOwned::to_owned)))
+        };
+        assert_eq!(
+            login_in("nats://ann:se%40cret@host:4222"),
+            login("ann", Some("se@cret"))
+        );
+        assert_eq!(login_in("tls://token@host"), login("token", None));
+        assert_eq!(login_in("nats://host:4222"), None);
     }
 }

@@ -271,6 +271,8 @@ pub(crate) struct Report {
     pub(crate) host: Id,
     /// The number of tasks that the host runs at once.
     pub(crate) workers: u32,
+    /// The average time that the host's tasks take; none until one has ended.
+    pub(crate) pace: Option<Duration>,
     /// Tasks that the host has.
     pub(crate) held: Vec<(u64, u32)>,
     /// Tasks that run.

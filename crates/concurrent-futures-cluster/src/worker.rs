@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::access::KEY;
+use crate::access::SECRETS;
 use crate::builder::ClusterBuilder;
 use crate::error::ClusterError;
 use crate::host::{self, Settings};
@@ -105,9 +105,10 @@ impl ClusterBuilder<HostSettings> {
         let runner = if let Some(runner) = self.role.runner {
             runner
         } else {
-            let mut pool = ProcessPoolExecutor::builder()
-                // Workers need not know the key.
-                .env_remove(KEY);
+            let mut pool = ProcessPoolExecutor::builder();
+            for name in SECRETS {
+                pool = pool.env_remove(name);
+            }
             if let Some(workers) = self.workers {
                 pool = pool.max_workers(workers);
             }
@@ -183,7 +184,8 @@ impl fmt::Debug for HostSettings {
 /// Call it first in `main`, in place of [`concurrent_futures::init`]. A program that is started with
 /// `CONCURRENT_FUTURES_WORKER=nats://HOST:PORT` is a host: it runs the tasks that other processes of the same build
 /// submit. `CONCURRENT_FUTURES_QUEUE`, `CONCURRENT_FUTURES_KEY`, `CONCURRENT_FUTURES_WORKERS` (how many tasks at once)
-/// and `CONCURRENT_FUTURES_DRAIN` (in seconds) are its settings. `SIGTERM` and Ctrl-C drain the host: it takes no more
+/// and `CONCURRENT_FUTURES_DRAIN` (in seconds) are its settings, together with those of
+/// [`token`](ClusterHostBuilder::token) and [`root_certificates`](ClusterHostBuilder::root_certificates). `SIGTERM` and Ctrl-C drain the host: it takes no more
 /// tasks, and ends when the running ones are done. A second signal ends it at once.
 ///
 /// # Examples

@@ -439,3 +439,68 @@ fn settings_that_make_no_sense_are_refused() {
         "{built:?}"
     );
 }
+
+#[test]
+fn a_submission_waits_for_room_or_is_refused() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor().max_pending(2).build()?;
+    let first = cluster.submit(double, 1)?;
+    let second = cluster.try_submit(double, 2)?;
+    assert!(matches!(
+        cluster.try_submit(double, 3),
+        Err(SubmitError::Full)
+    ));
+    // A task that is cancelled makes room.
+    assert!(second.cancel());
+    let third = cluster.try_submit(double, 3)?;
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| cluster.map(double, 4..100).unwrap().collect());
+        let _host = server.host(1);
+        assert_eq!((first.result()?, third.result()?), (2, 6));
+        let doubles: Result<Vec<u64>, _> = waiting.join().unwrap();
+        assert_eq!(doubles?, (4..100).map(double).collect::<Vec<_>>());
+        Ok::<_, Box<dyn Error>>(())
+    })
+}
+
+#[test]
+fn a_submission_that_waits_for_room_ends_with_the_executor() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor().max_pending(1).build()?;
+    let first = cluster.submit(double, 1)?;
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| cluster.submit(double, 2));
+        cluster.shutdown(Shutdown::CancelPending);
+        let refused = waiting.join().unwrap();
+        assert!(matches!(refused, Err(SubmitError::Shutdown)), "{refused:?}");
+    });
+    assert!(matches!(first.result(), Err(TaskError::Cancelled)));
+    let built = ClusterExecutor::builder().max_pending(0).build();
+    assert!(matches!(built, Err(ClusterError::ZeroPending)), "{built:?}");
+    Ok(())
+}
+
+#[test]
+fn the_tasks_of_one_client_do_not_keep_those_of_another_waiting() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let (many, few) = (server.executor().build()?, server.executor().build()?);
+    let pause = |millis: u64| thread::sleep(Duration::from_millis(millis));
+    // The host tells how long tasks take.
+    many.submit(pause, 20)?.result()?;
+    let futures: Result<Vec<_>, _> = (0..1000).map(|_| many.submit(pause, 20)).collect();
+    let futures = futures?;
+    wait_until("the first one is done", || futures[0].is_done());
+    few.submit(pause, 20)?.result()?;
+    // About a second's tasks of the first client were before it, and not all that the server may have of a client.
+    let done = futures.iter().filter(|future| future.is_done()).count();
+    assert!(done < 500, "{done} of 1000 tasks were done before");
+    many.shutdown(Shutdown::CancelPending);
+    Ok(())
+}

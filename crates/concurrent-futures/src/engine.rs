@@ -18,7 +18,7 @@ pub use crate::future::wait::{
     HasTask, Seal, has_failed, next_ready, wait_for_all, wait_for_first,
 };
 pub use crate::id::{PoolId, number_of};
-pub use crate::limit::{Permit, WhenFull};
+pub use crate::limit::{PendingLimit, Permit, WhenFull, admit};
 pub use crate::map::{MapParts, map_chunks, map_single};
 #[cfg(feature = "recording")]
 pub use crate::page::write as write_page;

@@ -17,7 +17,7 @@ use std::fmt;
 use std::io;
 
 /// Counts pending tasks, and makes submitters wait for room.
-pub(crate) struct PendingLimit {
+pub struct PendingLimit {
     max: usize,
     state: Mutex<State>,
 }
@@ -47,7 +47,7 @@ pub enum WhenFull<'a> {
 /// # Errors
 /// [`SubmitError::Full`], if there is no room, and waiting for it was not wanted or
 /// was stopped. [`SubmitError::NoWorker`], if no thread would ever make room.
-pub(crate) fn admit(
+pub fn admit(
     limit: Option<&Arc<PendingLimit>>,
     pool: PoolId,
     when_full: WhenFull<'_>,
@@ -64,7 +64,7 @@ impl PendingLimit {
     ///
     /// # Errors
     /// [`BuildError::ZeroPending`] for a limit of no task.
-    pub(crate) fn bound(max_pending: Option<usize>) -> Result<Option<Arc<Self>>, BuildError> {
+    pub fn bound(max_pending: Option<usize>) -> Result<Option<Arc<Self>>, BuildError> {
         match max_pending {
             Some(0) => Err(BuildError::ZeroPending),
             max => Ok(max.map(Self::new)),
@@ -126,7 +126,7 @@ impl PendingLimit {
     }
 
     /// Lets all threads go that wait for room.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         for signal in state.waiting.drain(..) {

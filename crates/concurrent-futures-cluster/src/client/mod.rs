@@ -26,6 +26,7 @@ use crate::wire::{
 };
 use bytes::Bytes;
 use concurrent_futures::TaskError;
+use concurrent_futures::engine::Permit;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::{HashMap, VecDeque};
@@ -36,9 +37,13 @@ use tokio::time::{Instant, sleep};
 
 /// The most publications that wait for the server's confirmation.
 const MOST_PUBLISHING: usize = 4096;
-/// The fewest tasks that a client keeps on the server, and how many it keeps there for each worker.
-const LEAST_ON_SERVER: usize = 1000;
+/// The most tasks that a client keeps on the server, and a number for each worker, which it keeps there in any case.
+const ON_SERVER: usize = 1000;
 const PER_WORKER: usize = 4;
+/// The time that the tasks of one client on the server take, about. The tasks of another client wait behind them.
+const SHARE: Duration = Duration::from_secs(1);
+/// The tasks that a client keeps on the server until a host has reported how long they take.
+const AT_FIRST: usize = 256;
 /// The number of times that a task may come back without an outcome, for each permitted delivery.
 const RETURNS: u32 = 4;
 
@@ -112,6 +117,8 @@ enum Stage {
 struct Entry {
     request: Arc<Request>,
     sink: Box<dyn Sink>,
+    /// The permit of a task that no host has begun.
+    permit: Option<Permit>,
     stage: Stage,
     attempt: u32,
     /// The last sign of the task: its publication, or a report of a host that has it.
@@ -128,13 +135,21 @@ struct Entry {
     cancelling: Option<oneshot::Sender<()>>,
 }
 
+/// The amount of work that a host does.
+struct Power {
+    workers: usize,
+    /// The average time of a task; none until one has ended.
+    pace: Option<Duration>,
+    seen: Instant,
+}
+
 #[derive(Default)]
 struct State {
     entries: HashMap<u64, Entry>,
     backlog: VecDeque<u64>,
     on_server: usize,
-    /// The workers of the hosts that have reported.
-    workers: HashMap<Id, (u32, Instant)>,
+    /// The hosts that have reported.
+    hosts: HashMap<Id, Power>,
     /// When a host of the environment was last seen.
     host_seen: Option<Instant>,
 }
@@ -211,10 +226,17 @@ impl Client {
     }
 
     /// Submits a call, under a number that no other call of the client has.
-    pub(crate) fn submit(&self, number: u64, request: Request, sink: Box<dyn Sink>) {
+    pub(crate) fn submit(
+        &self,
+        number: u64,
+        request: Request,
+        sink: Box<dyn Sink>,
+        permit: Option<Permit>,
+    ) {
         let entry = Entry {
             request: Arc::new(request),
             sink,
+            permit,
             stage: Stage::Waiting,
             attempt: 0,
             seen: Instant::now(),
@@ -306,8 +328,7 @@ impl Client {
     /// Takes the next task of the backlog.
     fn next(&self) -> Option<Next> {
         let mut state = self.lock();
-        let workers = state.workers.values().map(|(workers, _)| *workers as usize);
-        let room = LEAST_ON_SERVER.max(PER_WORKER.saturating_mul(workers.sum()));
+        let room = room(state.hosts.values());
         while state.on_server < room {
             let number = state.backlog.pop_front()?;
             let Some(entry) = state.entries.get_mut(&number) else {
@@ -484,7 +505,12 @@ impl Client {
         let mut state = self.lock();
         let now = Instant::now();
         state.host_seen = Some(now);
-        state.workers.insert(report.host, (report.workers, now));
+        let power = Power {
+            workers: report.workers as usize,
+            pace: report.pace,
+            seen: now,
+        };
+        state.hosts.insert(report.host, power);
         let mut note = |number: u64, attempt: u32, begins: bool| {
             let entry = state.entries.get_mut(&number);
             if let Some(entry) = entry.filter(|entry| entry.attempt == attempt) {
@@ -497,6 +523,7 @@ impl Client {
                 if begins && !entry.begun {
                     entry.begun = true;
                     entry.starts += 1;
+                    entry.permit = None;
                 }
             }
         };
@@ -684,6 +711,21 @@ impl Client {
     }
 }
 
+/// Returns how many tasks of a client may be on the server, by the hosts that have reported.
+fn room<'a>(hosts: impl Iterator<Item = &'a Power> + Clone) -> usize {
+    let workers: usize = hosts.clone().map(|host| host.workers).sum();
+    let least = PER_WORKER.saturating_mul(workers);
+    let most = ON_SERVER.max(least);
+    let share = hosts.map(|host| {
+        let each = host.pace?.as_nanos().max(1);
+        let tasks = usize::try_from(SHARE.as_nanos() / each).unwrap_or(usize::MAX);
+        Some(tasks.saturating_mul(host.workers))
+    });
+    // Hosts that have not ended a task yet are left out.
+    let share = share.flatten().reduce(usize::saturating_add);
+    share.unwrap_or(AT_FIRST).clamp(least, most)
+}
+
 /// Makes the error of a task of its cause.
 pub(crate) fn failed(cause: impl std::error::Error + Send + Sync + 'static) -> TaskError {
     TaskError::Failed(Arc::new(cause))
@@ -724,5 +766,39 @@ impl ClusterOptions {
     pub fn on_host_loss(mut self, effect: OnHostLoss) -> Self {
         self.on_host_loss = effect;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(workers: usize, pace: Option<Duration>) -> Power {
+        Power {
+            workers,
+            pace,
+            seen: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn a_client_keeps_about_a_second_of_work_on_the_server() {
+        let millis = |millis| Some(Duration::from_millis(millis));
+        let rooms = [
+            (vec![], 256),
+            (vec![host(2, None)], 256),
+            (vec![host(100, None)], 400),
+            (vec![host(2, millis(20))], 100),
+            // A host without a task yet, and one with two.
+            (vec![host(2, millis(20)), host(2, None)], 100),
+            (vec![host(2, millis(20)), host(4, millis(10))], 500),
+            // At least four for each worker, and at most 1,000 or that.
+            (vec![host(2, millis(60_000))], 8),
+            (vec![host(2, Some(Duration::ZERO))], 1000),
+            (vec![host(500, millis(1))], 2000),
+        ];
+        for (hosts, expected) in rooms {
+            assert_eq!(room(hosts.iter()), expected);
+        }
     }
 }

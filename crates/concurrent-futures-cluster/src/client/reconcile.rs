@@ -57,8 +57,8 @@ impl Client {
         let mut state = self.lock();
         let now = Instant::now();
         state
-            .workers
-            .retain(|_, (_, seen)| now.duration_since(*seen) < 4 * lease);
+            .hosts
+            .retain(|_, host| now.duration_since(host.seen) < 4 * lease);
         let entries = state.entries.iter().filter_map(|(number, entry)| {
             let Stage::Published { number: place } = entry.stage else {
                 return None;

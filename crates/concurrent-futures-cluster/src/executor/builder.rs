@@ -12,7 +12,7 @@ use crate::client::{Client, Settings};
 use crate::error::ClusterError;
 use crate::jobs::Jobs;
 use crate::service::Service;
-use concurrent_futures::engine::{self, PoolId};
+use concurrent_futures::engine::{self, PendingLimit, PoolId};
 use std::env;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -27,6 +27,7 @@ pub type ClusterExecutorBuilder = ClusterBuilder<ExecutorSettings>;
 #[derive(Clone, Debug)]
 pub struct ExecutorSettings {
     priority: u8,
+    max_pending: Option<usize>,
     options: ClusterOptions,
     most_deliveries: u32,
     wait_for_workers: Duration,
@@ -37,6 +38,7 @@ impl Default for ExecutorSettings {
     fn default() -> Self {
         Self {
             priority: 1,
+            max_pending: None,
             options: ClusterOptions::default(),
             most_deliveries: 3,
             wait_for_workers: Duration::from_secs(30),
@@ -49,6 +51,15 @@ impl ClusterBuilder<ExecutorSettings> {
     /// Sets the priority of the tasks: 0, 1 (the default) or 2. Hosts start tasks of a higher priority first.
     pub fn priority(mut self, priority: u8) -> Self {
         self.role.priority = priority;
+        self
+    }
+
+    /// Limits the number of pending tasks: those that no host is known to have begun. A call of `submit` that finds no
+    /// room waits until a host begins a task; [`try_submit`](ClusterExecutor::try_submit) returns an error.
+    ///
+    /// Without a limit, the tasks of a program that submits faster than hosts work fill its memory.
+    pub fn max_pending(mut self, max_pending: usize) -> Self {
+        self.role.max_pending = Some(max_pending);
         self
     }
 
@@ -87,6 +98,8 @@ impl ClusterBuilder<ExecutorSettings> {
         if self.role.priority >= PRIORITIES {
             return Err(ClusterError::Priority(self.role.priority));
         }
+        let limit = PendingLimit::bound(self.role.max_pending);
+        let limit = limit.map_err(|_| ClusterError::ZeroPending)?;
         self.door.queue_name()?;
         let given = self.door.url.take().or_else(|| env::var(URL).ok());
         let url = given.unwrap_or_else(|| String::from(EMBEDDED));
@@ -104,6 +117,7 @@ impl ClusterBuilder<ExecutorSettings> {
         Ok(ClusterExecutor {
             id,
             client,
+            limit,
             options,
             jobs: Arc::new(Jobs::start()?),
             closed: AtomicBool::new(false),

@@ -14,7 +14,8 @@ use crate::jobs::Jobs;
 use crate::service::Service;
 use crate::wire::{Call, HostInfo};
 use concurrent_futures::engine::{
-    self, MapParts, PoolId, RemoteFunction, Unsent, map_chunks, map_single, number_of, promise_in,
+    self, MapParts, PendingLimit, Permit, PoolId, RemoteFunction, Unsent, WhenFull, admit,
+    map_chunks, map_single, number_of, promise_in,
 };
 use concurrent_futures::{
     Executor, Function, Future, Map, MapOptions, Shutdown, SubmitError, Value,
@@ -31,6 +32,8 @@ use std::time::Duration;
 /// The number of tasks that `map` makes at least of many items, and the most items of a task.
 const SPANS: usize = 64;
 const LONGEST_SPAN: usize = 1024;
+/// A submission that finds no room waits for it, however long that takes.
+const WAIT: WhenFull<'static> = WhenFull::Wait(&|| false);
 
 /// An executor whose workers are on other machines, behind a NATS server with `JetStream`.
 ///
@@ -58,6 +61,7 @@ const LONGEST_SPAN: usize = 1024;
 pub struct ClusterExecutor {
     id: PoolId,
     client: Arc<Client>,
+    limit: Option<Arc<PendingLimit>>,
     options: ClusterOptions,
     jobs: Arc<Jobs>,
     closed: AtomicBool,
@@ -80,6 +84,8 @@ impl ClusterExecutor {
     /// # Safety
     /// A captured value without size must not be a token, as for
     /// [`ProcessPoolExecutor`](concurrent_futures::ProcessPoolExecutor#safety-values-without-size).
+    ///
+    /// Waits for room if there are as many pending tasks as [`max_pending`](ClusterExecutorBuilder::max_pending) allows.
     ///
     /// # Errors
     /// [`SubmitError::Shutdown`], when the executor was shut down.
@@ -107,7 +113,23 @@ impl ClusterExecutor {
         A: Value,
         T: Value,
     {
-        self.submit_call(options, RemoteFunction::plain(f), argument)
+        self.submit_call(WAIT, options, RemoteFunction::plain(f), argument)
+    }
+
+    /// Submits a call as [`submit`](Self::submit) does, but does not wait for room.
+    ///
+    /// # Errors
+    /// [`SubmitError::Full`], when there are as many pending tasks as
+    /// [`max_pending`](ClusterExecutorBuilder::max_pending) allows. [`SubmitError::Shutdown`], when the executor was shut
+    /// down.
+    pub fn try_submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        F: Fn(A) -> T + Function,
+        A: Value,
+        T: Value,
+    {
+        let call = RemoteFunction::plain(f);
+        self.submit_call(WhenFull::Refuse, self.options, call, argument)
     }
 
     /// Submits a call whose `Err` becomes the future's [`TaskError::Failed`](concurrent_futures::TaskError::Failed), with its text and those of its sources;
@@ -122,7 +144,7 @@ impl ClusterExecutor {
         T: Value,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        self.submit_call(self.options, RemoteFunction::fallible(f), argument)
+        self.submit_call(WAIT, self.options, RemoteFunction::fallible(f), argument)
     }
 
     /// Submits a call for each item at once, and returns an iterator over their results in the order of the items. Use
@@ -164,12 +186,12 @@ impl ClusterExecutor {
         if chunksize.get() > 1 {
             let call = RemoteFunction::chunk(f);
             return map_chunks(timeout, chunksize, items, |chunk| {
-                self.submit_call(self.options, call, chunk)
+                self.submit_call(WAIT, self.options, call, chunk)
             });
         }
         let call = RemoteFunction::plain(f);
         map_single(timeout, items, |item| {
-            self.submit_call(self.options, call, item)
+            self.submit_call(WAIT, self.options, call, item)
         })
     }
 
@@ -178,6 +200,9 @@ impl ClusterExecutor {
     /// Called by one of the executor's own callbacks, it does not wait.
     pub fn shutdown(&self, how: Shutdown) {
         self.closed.store(true, Ordering::SeqCst);
+        if let Some(limit) = &self.limit {
+            limit.close();
+        }
         let (waits, cancels) = match how {
             Shutdown::Wait => (true, false),
             Shutdown::NoWait => (false, false),
@@ -260,11 +285,9 @@ impl ClusterExecutor {
         options: ClusterOptions,
         sink: Box<dyn Sink>,
     ) -> Result<(), SubmitError> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(SubmitError::Shutdown);
-        }
+        let permit = self.admit(WAIT)?;
         let request = Request::new(call, argument.into(), options);
-        self.client.submit(number, request, sink);
+        self.client.submit(number, request, sink, permit);
         Ok(())
     }
 
@@ -278,15 +301,23 @@ impl ClusterExecutor {
         self.driver.terminate_number(number)
     }
 
+    /// Takes a permit for one task.
+    fn admit(&self, when_full: WhenFull<'_>) -> Result<Option<Permit>, SubmitError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(SubmitError::Shutdown);
+        }
+        let closed = || SubmitError::Shutdown;
+        admit(self.limit.as_ref(), self.id, when_full, closed)
+    }
+
     fn submit_call<A: Value, T: Send + 'static>(
         &self,
+        when_full: WhenFull<'_>,
         options: ClusterOptions,
         function: RemoteFunction<A, T>,
         argument: A,
     ) -> Result<Future<T>, SubmitError> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(SubmitError::Shutdown);
-        }
+        let permit = self.admit(when_full)?;
         let (promise, future) = promise_in(self.id);
         match function.send(argument) {
             Ok((entry, bytes)) => {
@@ -296,8 +327,8 @@ impl ClusterExecutor {
                     function,
                     jobs: Arc::clone(&self.jobs),
                 };
-                self.client
-                    .submit(number_of(future.id()), request, Box::new(sink));
+                let number = number_of(future.id());
+                self.client.submit(number, request, Box::new(sink), permit);
             }
             // The handle is here, so that there are no callbacks yet.
             Err(Unsent(error)) => {

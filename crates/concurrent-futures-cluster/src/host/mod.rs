@@ -152,6 +152,10 @@ impl Host {
         u32::try_from(self.runner.workers()).unwrap_or(u32::MAX)
     }
 
+    fn pace(&self) -> Option<Duration> {
+        self.lock().pace
+    }
+
     /// Lets all parts of the host look at its state.
     fn poke(&self) {
         self.changed.send_replace(());

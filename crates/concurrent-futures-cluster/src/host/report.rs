@@ -171,6 +171,7 @@ impl<'a> Outcomes<'a> {
             report: Report {
                 host: id,
                 workers: host.workers(),
+                pace: host.pace(),
                 held: Vec::new(),
                 started: Vec::new(),
                 ended: Vec::new(),
@@ -276,6 +277,7 @@ async fn deliver(host: Arc<Host>, subject: String, report: Report, keys: Vec<Key
         let alone = Report {
             host: report.host,
             workers: report.workers,
+            pace: report.pace,
             held: Vec::new(),
             started: Vec::new(),
             ended: vec![(number, attempt, outcome)],

@@ -49,10 +49,18 @@ pub(crate) struct Server {
     port: u16,
     folder: TempDir,
     child: Option<Child>,
+    /// A part of the server's configuration.
+    settings: String,
+    scheme: &'static str,
 }
 
 impl Server {
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("nats", "")
+    }
+
+    /// Starts a server with a part of a configuration. Clients reach it by addresses of the scheme.
+    pub(crate) fn start_with(scheme: &'static str, settings: &str) -> Option<Self> {
         let program = program_or_skip()?;
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -64,18 +72,24 @@ impl Server {
             port,
             folder: TempDir::new().unwrap(),
             child: None,
+            settings: settings.to_owned(),
+            scheme,
         };
         server.run();
         Some(server)
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
     /// Starts the server, and waits until it accepts connections.
     pub(crate) fn run(&mut self) {
+        let settings = self.folder.path().join("settings.conf");
+        fs::write(&settings, &self.settings).unwrap();
         let child = Command::new(&self.program)
+            .arg("--config")
+            .arg(settings)
             .args([
                 "--addr",
                 "127.0.0.1",
@@ -84,7 +98,7 @@ impl Server {
                 "--jetstream",
                 "--store_dir",
             ])
-            .arg(self.folder.path())
+            .arg(self.folder.path().join("jetstream"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
