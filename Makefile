@@ -145,6 +145,10 @@ python-3.%: .venv/3.%/package
 	.venv/3.$*/bin/python python/fuzz/compare.py --kind process --seed 1 --count 100
 	.venv/3.$*/bin/python python/cpython/run.py
 
+## CPython's own tests with a recording of all pools, for example `make cpython-recording-3.13`. Slower than without.
+cpython-recording-%: .venv/%/package
+	.venv/$*/bin/python python/cpython/run.py --recording --time-limit 1200
+
 ## Contents of the crate, the source distribution and the wheel, for example `make packages-3.13`.
 packages-%: .venv/%/package
 	.venv/$*/bin/python lints/packages.py --crate --sdist --wheel target/wheels/$*/*.whl

@@ -57,6 +57,9 @@ class Task:
 
 
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
+#: The types of arguments that recordings show, and the longest text of an exception there.
+_SHOWN = frozenset([int, float, str])
+_LONGEST = 300
 
 
 def run(
@@ -114,7 +117,8 @@ def _limit_memory(limit: int) -> None:
 def pack_exception(error: BaseException) -> bytes:
     """Return an exception as bytes for `rebuild_exception`, with its traceback as text.
 
-    The first byte tells whether unpickling it runs no code but that of the interpreter.
+    The first byte tells whether unpickling it runs no code but that of the interpreter. Behind the
+    pickle there is a text for recordings, and its length in two bytes.
     """
     text = format_traceback(error)
     error.__traceback__ = None
@@ -135,7 +139,25 @@ def pack_exception(error: BaseException) -> bytes:
         except Exception:
             parts = None
     kind = b"p" if _is_plain(error) else b"."
-    return kind + pickle.dumps((exact, parts, text), 5)
+    shown = _shown(error)
+    return b"".join(
+        (kind, pickle.dumps((exact, parts, text), 5), shown, len(shown).to_bytes(2, "little"))
+    )
+
+
+def _shown(error: BaseException) -> bytes:
+    """Return an exception as a short text, with those arguments that are numbers or texts."""
+    name = type(error).__name__
+    shown = [_text(value) for value in error.args if type(value) in _SHOWN]
+    text = f"{name}: {', '.join(shown)}" if shown else name
+    return text[:_LONGEST].encode("utf-8", "replace")
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # A number with more digits than the interpreter writes.
+        return "…"
 
 
 def _is_plain(error: BaseException) -> bool:

@@ -155,6 +155,11 @@ def hold(running: Flag, release: Flag) -> int:
     return os.getpid()
 
 
+def hold_at(folder: str) -> int:
+    """Do as `hold`, with the flags in a folder: its name is a plain argument."""
+    return hold(Flag(Path(folder) / "begun"), Flag(Path(folder) / "end"))
+
+
 def meet(folder: Path, number: int) -> int:
     """Waits until as many tasks are in this call; returns the process."""
     (folder / str(os.getpid())).touch()

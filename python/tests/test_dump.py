@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,15 +112,19 @@ def test_waits_of_tasks_are_told() -> None:
     assert "(running in pool" in text
 
 
-def test_worker_processes_and_their_tasks_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_map", [False, True])
+def test_worker_processes_and_their_tasks_are_told(tmp_path: Path, by_map: bool) -> None:
     with ProcessPoolExecutor(1) as pool:
         begun, end = tasks.Flag(tmp_path / "begun"), tasks.Flag(tmp_path / "end")
-        running = pool.submit(tasks.hold, begun, end)
+        if by_map:
+            results = pool.map(functools.partial(tasks.hold_at), [str(tmp_path)])
+        else:
+            running = pool.submit(tasks.hold_at, str(tmp_path))
         begun.wait()
         text = dumped()
         end.set()
-        pid = running.result(LIMIT)
-    assert f"process {pid} runs task #" in text
+        pid = next(results) if by_map else running.result(LIMIT)
+    assert re.search(rf"process {pid} runs task #\d+ \(tasks.hold_at\)", text)
     # No signal was sent, for which the worker is not prepared.
     assert "Stacks of the worker" not in text
 

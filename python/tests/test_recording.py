@@ -185,6 +185,42 @@ def test_tasks_of_processes_have_times_of_the_worker_and_bytes() -> None:
         assert row["submit"] <= row["start"] <= row["end"]
 
 
+class OddError(Exception):
+    def __str__(self) -> str:
+        raise AssertionError("the text of an exception is code of the program")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("v"), "ValueError: v"),
+        (KeyError(), "KeyError"),
+        (OSError(2, "no", None), "FileNotFoundError: 2, no"),
+        (OddError("odd", [1], 2.5), "OddError: odd, 2.5"),
+        (ValueError("\ud800ä" * 1000), f"ValueError: {'?ä' * 1000}"[:300]),
+        (ValueError(10**5000), "ValueError: …"),
+    ],
+    ids=["plain", "empty", "system", "own", "long", "number"],
+)
+@needs_processes
+def test_errors_of_worker_processes_have_a_text(error: Exception, text: str) -> None:
+    with cf.recording() as recording, cf.ProcessPoolExecutor(1) as executor:
+        assert type(executor.submit(fail, error).exception()) is type(error)
+        assert executor.submit(answer, 1).result() == 2
+    first, second = rows(recording)
+    assert (first["outcome"], first["error"]) == (3, text)
+    assert (second["outcome"], second["error"]) == (2, "")
+
+
+def test_an_error_with_a_number_of_many_digits_has_a_text(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with cf.recording() as recording, cf.ThreadPoolExecutor(1) as executor:
+        assert isinstance(executor.submit(fail, ValueError(10**5000, "a")).exception(), ValueError)
+    assert [row["error"] for row in rows(recording)] == ["ValueError: …, a"]
+    assert capfd.readouterr() == ("", "")
+
+
 @needs_processes
 def test_a_worker_that_dies_is_told_with_its_exit_code() -> None:
     with cf.recording() as recording:

@@ -169,22 +169,24 @@ impl Name {
     /// # Errors
     /// When the bytes are something else.
     pub(crate) fn from_bytes(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
-        let read = || {
-            let (length, rest) = bytes.split_first_chunk()?;
-            let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
-            let (module, qualified) = rest.split_at_checked(length)?;
-            Some((
-                str::from_utf8(module).ok()?,
-                str::from_utf8(qualified).ok()?,
-            ))
-        };
-        let (module, qualified) =
-            read().ok_or_else(|| PyRuntimeError::new_err("the name of the function is garbled"))?;
+        let (module, qualified) = read(bytes)
+            .ok_or_else(|| PyRuntimeError::new_err("the name of the function is garbled"))?;
         Ok(Self::new(
             PyString::intern(py, module).unbind(),
             PyString::intern(py, qualified).unbind(),
         ))
     }
+}
+
+/// Returns the module and the qualified name, of the bytes that [`Name::to_bytes`] has written.
+pub(crate) fn read(bytes: &[u8]) -> Option<(&str, &str)> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
+    let (module, qualified) = rest.split_at_checked(length)?;
+    Some((
+        str::from_utf8(module).ok()?,
+        str::from_utf8(qualified).ok()?,
+    ))
 }
 
 /// Returns the value of a key. Runs no Python code if the dictionary has no keys but texts.

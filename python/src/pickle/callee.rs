@@ -1,7 +1,7 @@
 //! The functions that are defined for workers: as bytes, and in the worker.
 
-use crate::pickle::by_name::Name;
-use crate::pickle::partials::Partial;
+use crate::pickle::by_name::{self, Name};
+use crate::pickle::partials::{self, Partial};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -33,6 +33,21 @@ impl Callee {
             Some((&Self::PARTIAL, bytes)) => Partial::from_bytes(py, bytes).map(Self::Partial),
             _ => Err(PyRuntimeError::new_err("the function is garbled")),
         }
+    }
+
+    /// Returns the name of the function for people, by the same bytes; none if they are something else.
+    pub(crate) fn name(bytes: &[u8]) -> Option<String> {
+        let name = match bytes.split_first()? {
+            (&Self::NAME, bytes) => bytes,
+            (&Self::PARTIAL, bytes) => partials::function(bytes)?,
+            _ => return None,
+        };
+        let (module, qualified) = by_name::read(name)?;
+        Some(if module == "__main__" || module == "builtins" {
+            qualified.to_owned()
+        } else {
+            format!("{module}.{qualified}")
+        })
     }
 
     /// Returns whether the function, or a partial call with all its parts, is found under its name.

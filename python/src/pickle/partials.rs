@@ -117,6 +117,15 @@ fn append_name(function: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> PyResult<boo
     Ok(true)
 }
 
+/// Returns the bytes of the function's name, of the bytes that [`to_bytes`] has written.
+pub(crate) fn function(bytes: &[u8]) -> Option<&[u8]> {
+    let (&NAME, bytes) = bytes.split_first()? else {
+        return None;
+    };
+    let (length, bytes) = bytes.split_first_chunk()?;
+    bytes.get(..usize::try_from(u32::from_ne_bytes(*length)).ok()?)
+}
+
 /// A partial call in a worker.
 pub(crate) struct Partial {
     function: Name,

@@ -41,6 +41,13 @@ pub(crate) fn is_plain_failure(bytes: &[u8]) -> bool {
     bytes.first() == Some(&b'p')
 }
 
+/// Returns the text of an exception, which `pack_exception` has put behind the pickle, with its length at the end.
+pub(crate) fn failure_text(bytes: &[u8]) -> Option<&str> {
+    let (rest, length) = bytes.split_last_chunk()?;
+    let start = rest.len().checked_sub(u16::from_le_bytes(*length).into())?;
+    str::from_utf8(&rest[start..]).ok()
+}
+
 /// The length above which pickles are read where they are.
 const COPIED: usize = 4096;
 

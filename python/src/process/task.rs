@@ -5,6 +5,8 @@ use crate::future::remote::{self, Remote};
 use crate::interp::attach::attached;
 use crate::interp::deferred_drop;
 use crate::interp::signals::cannot_be_told;
+use crate::pickle::callee::Callee;
+use crate::pickle::unpickling;
 use crate::process::shared::Shared;
 use concurrent_futures::engine::recorder::RunOutcome;
 use concurrent_futures::engine::{
@@ -115,6 +117,14 @@ unsafe impl RemoteTask for RemoteFuture {
         // SAFETY: the pool has a reference to the future, which has this part.
         let future = unsafe { Future::at(task).as_ref() };
         future.remote().is_some_and(Remote::is_abandoned)
+    }
+
+    fn error_text(failure: &[u8]) -> Option<String> {
+        unpickling::failure_text(failure).map(str::to_owned)
+    }
+
+    fn function_name(definition: &[u8]) -> Option<String> {
+        Callee::name(definition)
     }
 }
 

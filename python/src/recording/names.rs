@@ -173,7 +173,12 @@ pub(crate) fn text_of(exception: &Bound<'_, PyAny>) -> String {
             || value.is_exact_instance_of::<PyFloat>()
     };
     let plain = arguments.iter().filter(is_plain);
-    let texts: Vec<String> = plain.map(|value| value.to_string()).collect();
+    // A number may have more digits than the interpreter writes.
+    let text = |value: Bound<'_, PyAny>| match value.str() {
+        Ok(text) => text.to_string_lossy().into_owned(),
+        Err(_) => "…".to_owned(),
+    };
+    let texts: Vec<String> = plain.map(text).collect();
     match &texts[..] {
         [] => name.to_owned(),
         texts => format!("{name}: {}", texts.join(", ")),

@@ -236,6 +236,16 @@ pub unsafe trait RemoteTask: ForeignTask {
     /// # Safety
     /// It is such an object's.
     unsafe fn is_abandoned(task: NonNull<Header>) -> bool;
+
+    /// Returns the error of a failed call as text, by the bytes of its failure; none if they tell none.
+    ///
+    /// It calls no foreign code, and the thread need not be attached.
+    fn error_text(failure: &[u8]) -> Option<String>;
+
+    /// Returns the name of a function, by the bytes of its [`Definition`]; none if they tell none.
+    ///
+    /// It calls no foreign code, and the thread need not be attached.
+    fn function_name(definition: &[u8]) -> Option<String>;
 }
 
 /// A function that workers know by a number.

@@ -13,6 +13,7 @@ use crate::runtime::os::clock::now;
 use crate::stats::ExecutorStats;
 use crate::stats::times::Marks;
 use crate::stats::view::{Inspect, RunTime, TaskView, WorkerView};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::ptr;
@@ -362,7 +363,7 @@ impl Counts {
                 since => RunTime::Exactly(time(since)),
             };
             let operations = worker.operations.load(Relaxed);
-            let name = name(operations);
+            let name = Cow::Borrowed(name(operations));
             WorkerView {
                 name: worker.name.clone(),
                 pid: None,

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub(crate) struct WorkerView {
 #[derive(Debug)]
 pub(crate) struct TaskView {
     pub(crate) number: u64,
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) time: RunTime,
 }
 

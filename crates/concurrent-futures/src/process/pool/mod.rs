@@ -148,7 +148,7 @@ impl Inspect for Pool {
             is_ready: worker.stage == Stage::Ready,
             task: worker.running().map(|task| TaskView {
                 number: task.id().number(),
-                name: task.name(),
+                name: task.function_name(),
                 time: RunTime::Exactly(moment.saturating_duration_since(worker.since)),
             }),
             behind: worker.load().saturating_sub(1),

@@ -10,6 +10,7 @@ use crate::process::failure::Failure;
 use crate::process::function::Invoke;
 use crate::task::header::Header;
 use crate::task::{Call, Outcome, TaskRef, panic};
+use std::borrow::Cow;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -94,6 +95,10 @@ pub(super) enum Frontend {
         /// # Safety
         /// The address is that of this task's future.
         leave: unsafe fn(NonNull<Header>),
+        /// [`RemoteTask::error_text`]: returns an error as text, by the bytes of the failure.
+        error_text: fn(&[u8]) -> Option<String>,
+        /// [`RemoteTask::function_name`]: returns the name of a function, by the bytes of its definition.
+        function_name: fn(&[u8]) -> Option<String>,
     },
 }
 
@@ -117,6 +122,8 @@ impl Frontend {
             settle: T::settle,
             is_abandoned: T::is_abandoned,
             leave: T::leave,
+            error_text: T::error_text,
+            function_name: T::function_name,
         }
     }
 
@@ -125,6 +132,22 @@ impl Frontend {
         match self {
             Self::Rust { name, .. } => Some(name()),
             Self::Foreign { .. } => None,
+        }
+    }
+
+    /// Returns the error of a failed call as text, by the bytes of the failure.
+    pub(super) fn error_text(self, failure: &[u8]) -> Option<String> {
+        match self {
+            Self::Rust { .. } => Some(Failure::decode(failure).to_string()),
+            Self::Foreign { error_text, .. } => error_text(failure),
+        }
+    }
+
+    /// Returns the name of the function, which may be defined by these bytes.
+    pub(super) fn function_name(self, definition: Option<&[u8]>) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Rust { name, .. } => Some(Cow::Borrowed(name())),
+            Self::Foreign { function_name, .. } => function_name(definition?).map(Cow::Owned),
         }
     }
 

@@ -31,6 +31,7 @@ use crate::task::state::Advance;
 use crate::task::{Phase, TaskRef};
 pub(crate) use frontend::Ending;
 use frontend::Frontend;
+use std::borrow::Cow;
 use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -231,6 +232,20 @@ impl Task {
     /// Returns the name of the function of a task of the Rust frontend.
     pub(crate) fn rust_name(&self) -> Option<&'static str> {
         self.face.rust_name()
+    }
+
+    /// Returns the name of the function for people.
+    pub(crate) fn function_name(&self) -> Cow<'static, str> {
+        let definition = self.definition.as_ref();
+        let name = self
+            .face
+            .function_name(definition.map(|known| known.bytes.as_slice()));
+        name.unwrap_or(Cow::Borrowed("a call"))
+    }
+
+    /// Returns the error of the failed call as text, by the bytes of the failure.
+    pub(crate) fn error_text(&self, failure: &[u8]) -> Option<String> {
+        self.face.error_text(failure)
     }
 
     /// Returns the number of bytes of the call.

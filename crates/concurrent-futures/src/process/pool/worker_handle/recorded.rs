@@ -8,7 +8,6 @@
 
 use crate::error::process::WorkerExit;
 use crate::process::channel::{Reply, ReplyKind};
-use crate::process::failure::Failure;
 use crate::process::pool::task::Task;
 use crate::process::pool::worker_handle::WorkerHandle;
 use crate::recording::processes::RecordedPool;
@@ -88,12 +87,11 @@ impl WorkerHandle {
             ReplyKind::Failure => RunOutcome::Failed,
             _ => RunOutcome::Finished,
         };
-        let error = match (outcome, task.rust_name()) {
-            (RunOutcome::Failed, Some(_)) => {
-                let text = Failure::decode(content).to_string();
-                recorder::text(recorder::cut(&text))
-            }
-            _ => 0,
+        let error = if outcome == RunOutcome::Failed {
+            task.error_text(content)
+                .map_or(0, |text| recorder::text(recorder::cut(&text)))
+        } else {
+            0
         };
         let record = Record {
             start,
