@@ -105,7 +105,7 @@ class Runner:
             lines.append(f"import {PACKAGE}; {PACKAGE}.install()")
             if self._options.recording:
                 # Kept for as long as the interpreter runs.
-                lines.append(f"import sys; sys._recording = {PACKAGE}.recording()")
+                lines.append(f"import sys, {PACKAGE}; sys._recording = {PACKAGE}.recording()")
         (site / "in_place.pth").write_text("\n".join(lines))
         return folder / "bin" / "python"
 
