@@ -122,6 +122,24 @@ impl ClusterExecutor {
     /// [`SubmitError::Full`], when there are as many pending tasks as
     /// [`max_pending`](ClusterExecutorBuilder::max_pending) allows. [`SubmitError::Shutdown`], when the executor was shut
     /// down.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use concurrent_futures::SubmitError;
+    /// use concurrent_futures_cluster::ClusterExecutor;
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     concurrent_futures_cluster::init(); // hosts and worker processes begin here
+    ///
+    ///     let cluster = ClusterExecutor::builder().max_pending(1000).build()?;
+    ///     match cluster.try_submit(f64::sqrt, 2.0) {
+    ///         Ok(future) => println!("{}", future.result()?),
+    ///         Err(SubmitError::Full) => println!("the hosts are busy"),
+    ///         Err(error) => return Err(error.into()),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn try_submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
     where
         F: Fn(A) -> T + Function,

@@ -197,8 +197,8 @@ mod tests {
         for id in ["a", "b", "c"] {
             bus.push(&lane, id, Bytes::from(id)).await?;
         }
-        // It gets a part of its tasks.
-        supply.ask(4, SOON).await?;
+        // It gets a part of its tasks. Its time is long enough for a server that a busy machine holds up.
+        supply.ask(4, 100 * SOON).await?;
         for id in ["a", "b", "c"] {
             let Supplied::Task(delivery) = supply.next().await? else {
                 panic!("{id} does not come");
