@@ -118,11 +118,14 @@ miri:
 	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" $(CARGO) +nightly miri test -p concurrent-futures --lib \
 		--no-default-features --target-dir target/miri -- future:: runtime:: task::
 
-## The Python package: lints, then tests with each CPython that python/pythons.py finds.
+## The Python package: lints, then tests with each CPython that python/pythons.py finds, two at a time: they wait more
+## than they compute. The packages are built before, one after another.
 python: python-lint
-	set -e; for version in $$($(PYTHON) python/pythons.py); do \
-		$(MAKE) --no-print-directory python-$$version; \
-	done
+	set -e; tests=; for version in $$($(PYTHON) python/pythons.py); do \
+		$(MAKE) --no-print-directory .venv/$$version/package; \
+		tests="$$tests python-$$version"; \
+	done; \
+	$(MAKE) --no-print-directory --jobs=2 $$tests
 
 # With the newest of them.
 python-lint:
