@@ -8,9 +8,8 @@ use common::Server;
 use concurrent_futures_cluster::{
     ClusterError, ClusterExecutor, ClusterExecutorBuilder, ClusterHost,
 };
-use nkeys::KeyPair;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::error::Error;
-use std::path::PathBuf;
 
 concurrent_futures_cluster::init_before_main!();
 
@@ -75,7 +74,7 @@ fn a_user_and_a_password_in_the_address_open_the_server() -> Test {
 
 #[test]
 fn an_nkey_opens_the_server() -> Test {
-    let (ours, other) = (KeyPair::new_user(), KeyPair::new_user());
+    let (ours, other) = (nkeys::KeyPair::new_user(), nkeys::KeyPair::new_user());
     let users = format!(
         "authorization {{ users: [{{ nkey: \"{}\" }}] }}",
         ours.public_key()
@@ -92,27 +91,37 @@ fn an_nkey_opens_the_server() -> Test {
     )
 }
 
-/// Returns the path of a certificate of the tests, or of a key.
-fn certificate(name: &str) -> String {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    folder.join(name).to_str().unwrap().to_owned()
+/// Makes an authority for certificates.
+fn authority() -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Error> {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(authority, KeyPair::generate()?)
 }
 
 #[test]
 fn the_certificate_of_a_server_is_checked() -> Test {
+    let folder = tempfile::tempdir()?;
+    let write = |name: &str, pem: String| -> Result<String, Box<dyn Error>> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem)?;
+        Ok(path.to_str().ok_or("a path that is not text")?.to_owned())
+    };
+    let (ours, other) = (authority()?, authority()?);
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(["127.0.0.1".to_owned()])?.signed_by(&key, &ours)?;
     let settings = format!(
         "tls {{ cert_file: \"{}\", key_file: \"{}\" }}",
-        certificate("server.pem"),
-        certificate("server.key")
+        write("server.pem", certificate.pem())?,
+        write("server.key", key.serialize_pem())?,
     );
     let Some(server) = Server::start_with("tls", &settings) else {
         return Ok(());
     };
     // By the system's certificates, and by another authority's.
     assert_refused(server.executor());
-    let other = certificate("other.pem");
+    let other = write("other.pem", other.pem())?;
     assert_refused(server.executor().root_certificates(other));
-    let ours = certificate("authority.pem");
+    let ours = write("authority.pem", ours.pem())?;
     check(
         &server,
         &[("CONCURRENT_FUTURES_ROOT_CERTIFICATES", &ours)],
