@@ -33,12 +33,15 @@ fn main() {
 /// Lets the linker put the functions of `late_threads.rs` in the place of the interpreter's.
 fn wrap_functions() {
     println!("cargo::rerun-if-changed={LATE_THREADS}");
-    // Where it is no function of the interpreter, nothing refers to it.
-    println!("cargo::rustc-cdylib-link-arg=-Wl,--wrap=PyVectorcall_Function");
+    // Some linkers replace only functions that something else refers to.
+    let wrap = |name: &str| {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,--undefined={name},--wrap={name}");
+    };
+    // Where it is no function of the interpreter, nothing calls it.
+    wrap("PyVectorcall_Function");
     let source = fs::read_to_string(LATE_THREADS).expect("the sources are complete");
     let begins = |line: &&str| line.starts_with("    Py") || line.starts_with("    _Py");
     for line in source.lines().filter(begins) {
-        let name = line.trim().split('(').next().unwrap_or_default();
-        println!("cargo::rustc-cdylib-link-arg=-Wl,--wrap={name}");
+        wrap(line.trim().split('(').next().unwrap_or_default());
     }
 }
