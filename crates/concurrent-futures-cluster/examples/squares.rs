@@ -19,7 +19,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let cluster = ClusterExecutor::builder().build()?;
     for host in cluster.hosts()? {
-        println!("a host on {} with {} workers", host.machine(), host.workers());
+        println!(
+            "a host on {} with {} workers",
+            host.machine(),
+            host.workers()
+        );
     }
 
     // In the order of the items.
