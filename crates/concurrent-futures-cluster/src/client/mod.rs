@@ -7,7 +7,7 @@
 //! | `Waiting` | with the client only | publication, when the server has room; cancellation |
 //! | `Publishing` | on its way to the server | the server's confirmation |
 //! | `Published` | on the server, or with a host | an outcome; a host that gives it back, or its loss by the server: `Waiting` again |
-//! | `Fetching` | done; its value is fetched from the object store | the value |
+//! | `Fetching` | done; its value is fetched from the stream of payloads | the value |
 //!
 //! The first outcome that is accepted removes the task, under the lock. So a second one finds no task, and changes
 //! nothing. It gets a receipt, too, so that its host acknowledges the task.
@@ -604,7 +604,7 @@ impl Client {
         });
     }
 
-    /// Fetches the value of a task from the object store, and completes it.
+    /// Fetches the value of a task from the stream of payloads, and completes it.
     fn fetch(self: &Arc<Self>, number: u64, wanted: [u8; 32], length: u64) {
         {
             let mut state = self.lock();

@@ -48,6 +48,7 @@ unsafe fn advise(start: *mut u8, length: usize) {
     #[cfg(target_os = "linux")]
     // SAFETY: the caller's.
     unsafe {
+        // Without large pages, the memory comes by small ones.
         let _ = rustix::mm::madvise(start.cast(), length, rustix::mm::Advice::LinuxHugepage);
     }
     #[cfg(not(target_os = "linux"))]
