@@ -10,6 +10,7 @@ import contextlib
 import copyreg
 import functools
 import logging
+import os
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
@@ -83,6 +84,12 @@ _stdlib_future = _stdlib.Future
 
 #: The names in the ``__dict__`` of a future of the standard library.
 _FIELDS = ("_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks")
+
+
+def cpu_count() -> int:
+    """Return the number of CPUs, counted as this Python's executors do."""
+    count = getattr(os, "process_cpu_count", os.cpu_count)()
+    return count or 1
 
 
 class DeadlockError(RuntimeError):

@@ -8,7 +8,6 @@ import weakref
 from operator import methodcaller
 
 from concurrent_futures import TYPE_CHECKING, _engine, _worker
-from concurrent_futures._forkserver_preload import preload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +32,6 @@ class Workers:
         #: The threads that pickle and unpickle.
         self._job_threads: set[threading.Thread] = set()
         method = start_method(context)
-        self._is_served = method == "forkserver"
         self._is_forked = method == "fork"
         #: Starts a process.
         self._start: Callable[[Any], None] = methodcaller("start")
@@ -65,8 +63,6 @@ class Workers:
                 os.getpid() if self._is_forked else None,
             ),
         )
-        if self._is_served:
-            preload()
         self._start(process)
         pid: int = process.pid
         self.processes[pid] = process
@@ -144,12 +140,6 @@ class Workers:
 def start_method(context: "BaseContext") -> "str | None":
     """Return the name of the way in which a context starts processes."""
     return context.get_start_method(allow_none=False)
-
-
-def cpu_count() -> int:
-    """Return the number of CPUs, counted as this Python's executor does."""
-    count = getattr(os, "process_cpu_count", os.cpu_count)()
-    return count or 1
 
 
 def default_context(max_tasks_per_child: "int | None") -> "BaseContext":

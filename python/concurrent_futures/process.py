@@ -165,7 +165,7 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
     ) -> None:
         _check_system_limits()
         if max_workers is None:
-            max_workers = _process_workers.cpu_count()
+            max_workers = _base.cpu_count()
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if mp_context is None:

@@ -38,12 +38,6 @@ if not _is_reloaded:
     _executors: "dict[int, weakref.ref[ThreadPoolExecutor]]" = {}
 
 
-def _cpu_count() -> int:
-    """Return the number of CPUs, counted as this Python's executor does."""
-    count = getattr(os, "process_cpu_count", os.cpu_count)()
-    return count or 1
-
-
 @without_hints
 class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
     """Runs calls in threads of this process.
@@ -124,7 +118,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         **ctxkwargs: "Never",
     ) -> None:
         if max_workers is None:
-            max_workers = min(32, _cpu_count() + 4)
+            max_workers = min(32, _base.cpu_count() + 4)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if max_pending is not None and max_pending <= 0:
