@@ -102,7 +102,6 @@ mod environment;
 mod error;
 mod executor;
 mod host;
-mod jobs;
 mod log;
 mod nats;
 mod os;

@@ -19,7 +19,7 @@ pub use crate::future::wait::{
 };
 pub use crate::id::{PoolId, number_of};
 pub use crate::limit::{PendingLimit, Permit, WhenFull, admit};
-pub use crate::map::{MapParts, map_chunks, map_single};
+pub use crate::map::submit_items;
 #[cfg(feature = "recording")]
 pub use crate::page::write as write_page;
 #[cfg(feature = "recording")]
@@ -48,6 +48,8 @@ pub use crate::process::contract::{
 pub use crate::process::forks::guard_forks;
 #[cfg(all(feature = "process", unix))]
 pub use crate::process::frontend::{ProcessPool, refuse, serve};
+#[cfg(all(feature = "process", unix))]
+pub use crate::process::pool::callbacks::Callbacks;
 pub use crate::runtime::os::signal::glancing;
 #[cfg(all(feature = "process", unix))]
 pub use crate::runtime::os::{

@@ -262,19 +262,22 @@ pub trait Executor {
     fn shutdown(&self, how: Shutdown);
 }
 
-/// Implements [`Executor`] by the type's own methods of the same names, whose bounds are not stricter.
-macro_rules! executor_by_own_methods {
-    ($executor:ty) => {
-        impl $crate::executor::Executor for $executor {
+/// Implements [`Executor`] by the type's own methods of the same names, whose bounds are not stricter. Executors of
+/// this project in other crates use it as well. One without figures of its own leaves `stats` out.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __executor_by_own_methods {
+    ($executor:ty $(, $stats:ident)?) => {
+        impl $crate::Executor for $executor {
             fn submit<F, A, T>(
                 &self,
                 f: F,
                 argument: A,
             ) -> Result<$crate::Future<T>, $crate::SubmitError>
             where
-                F: Fn(A) -> T + $crate::executor::Function,
-                A: $crate::executor::Value,
-                T: $crate::executor::Value,
+                F: Fn(A) -> T + $crate::Function,
+                A: $crate::Value,
+                T: $crate::Value,
             {
                 self.submit(f, argument)
             }
@@ -285,9 +288,9 @@ macro_rules! executor_by_own_methods {
                 argument: A,
             ) -> Result<$crate::Future<T>, $crate::SubmitError>
             where
-                F: Fn(A) -> Result<T, E> + $crate::executor::Function,
-                A: $crate::executor::Value,
-                T: $crate::executor::Value,
+                F: Fn(A) -> Result<T, E> + $crate::Function,
+                A: $crate::Value,
+                T: $crate::Value,
                 E: Into<Box<dyn std::error::Error + Send + Sync>>,
             {
                 self.submit_fallible(f, argument)
@@ -300,16 +303,16 @@ macro_rules! executor_by_own_methods {
                 items: I,
             ) -> Result<$crate::Map<T>, $crate::SubmitError>
             where
-                F: Fn(I::Item) -> T + $crate::executor::Function,
-                I: IntoIterator<Item: $crate::executor::Value>,
-                T: $crate::executor::Value,
+                F: Fn(I::Item) -> T + $crate::Function,
+                I: IntoIterator<Item: $crate::Value>,
+                T: $crate::Value,
             {
                 self.map_with(options, f, items)
             }
 
-            fn stats(&self) -> $crate::ExecutorStats {
-                self.stats()
-            }
+            $(fn $stats(&self) -> $crate::ExecutorStats {
+                self.$stats()
+            })?
 
             fn shutdown(&self, how: $crate::Shutdown) {
                 self.shutdown(how);
@@ -317,4 +320,4 @@ macro_rules! executor_by_own_methods {
         }
     };
 }
-pub(crate) use executor_by_own_methods;
+pub(crate) use __executor_by_own_methods as executor_by_own_methods;

@@ -117,48 +117,26 @@ pub struct Map<T> {
     deadline: Option<Instant>,
 }
 
-/// The options of a `map`, as an executor reads them.
-#[derive(Clone, Copy, Debug)]
-pub struct MapParts {
-    /// The time limit of all results.
-    pub timeout: Option<Duration>,
-    /// The number of items of a task, if the caller gives it.
-    pub chunksize: Option<NonZeroUsize>,
-}
-
-impl From<MapOptions> for MapParts {
-    fn from(options: MapOptions) -> Self {
-        Self {
-            timeout: options.timeout,
-            chunksize: options.chunksize,
+/// Submits the items of a `map`, alone or several to a task, for executors of other crates. If a task is refused,
+/// cancels the others. Without a number of items a task among the options, `chunksize` makes it of the number of items.
+///
+/// # Errors
+/// The error of the task that was refused.
+pub fn submit_items<A, T>(
+    options: MapOptions,
+    items: impl Iterator<Item = A>,
+    chunksize: impl FnOnce(usize) -> usize,
+    single: impl FnMut(A) -> Result<Future<T>, SubmitError>,
+    chunk: impl FnMut(Vec<A>) -> Result<Future<Vec<Result<T, TaskError>>>, SubmitError>,
+) -> Result<Map<T>, SubmitError> {
+    let given = options.chunksize.map(NonZeroUsize::get);
+    let chunksize = given.unwrap_or_else(|| chunksize(items.size_hint().0));
+    match NonZeroUsize::new(chunksize) {
+        Some(several) if chunksize > 1 => {
+            Map::submit_chunks(options.timeout, several, items, chunk)
         }
+        _ => Map::submit(options.timeout, items, single),
     }
-}
-
-/// Submits a task for each item, for executors of other frontends. If one is refused, cancels the others.
-///
-/// # Errors
-/// The error of the task that was refused.
-pub fn map_single<A, T>(
-    timeout: Option<Duration>,
-    items: impl Iterator<Item = A>,
-    submit: impl FnMut(A) -> Result<Future<T>, SubmitError>,
-) -> Result<Map<T>, SubmitError> {
-    Map::submit(timeout, items, submit)
-}
-
-/// Submits a task for each chunk of items, for executors of other frontends. If one is refused, cancels the
-/// others.
-///
-/// # Errors
-/// The error of the task that was refused.
-pub fn map_chunks<A, T>(
-    timeout: Option<Duration>,
-    chunksize: NonZeroUsize,
-    items: impl Iterator<Item = A>,
-    submit: impl FnMut(Vec<A>) -> Result<Future<Vec<Result<T, TaskError>>>, SubmitError>,
-) -> Result<Map<T>, SubmitError> {
-    Map::submit_chunks(timeout, chunksize, items, submit)
 }
 
 enum Futures<T> {
@@ -182,7 +160,7 @@ pub(crate) type Chunk<T> = Vec<Result<T, TaskError>>;
 
 impl<T> Map<T> {
     /// Submits all items; if one is refused, cancels the others.
-    pub(crate) fn submit<A>(
+    fn submit<A>(
         timeout: Option<Duration>,
         items: impl Iterator<Item = A>,
         mut submit: impl FnMut(A) -> Result<Future<T>, SubmitError>,
@@ -206,7 +184,7 @@ impl<T> Map<T> {
     }
 
     /// Submits all items, several to a task; if one is refused, cancels the others.
-    pub(crate) fn submit_chunks<A>(
+    fn submit_chunks<A>(
         timeout: Option<Duration>,
         chunksize: NonZeroUsize,
         mut items: impl Iterator<Item = A>,

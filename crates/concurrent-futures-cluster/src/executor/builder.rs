@@ -10,7 +10,6 @@ use crate::builder::ClusterBuilder;
 use crate::bus::{BusError, Lane, PRIORITIES};
 use crate::client::{Client, Settings};
 use crate::error::ClusterError;
-use crate::jobs::Jobs;
 use crate::service::Service;
 use concurrent_futures::engine::{self, PendingLimit, PoolId};
 use std::env;
@@ -119,7 +118,7 @@ impl ClusterBuilder<ExecutorSettings> {
             client,
             limit,
             options,
-            jobs: Arc::new(Jobs::start()?),
+            callbacks: Arc::default(),
             closed: AtomicBool::new(false),
             embedded: Mutex::new(embedded),
             driver,

@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use crate::client::{Arrived, Client, Sink};
-use crate::jobs::Jobs;
 use crate::service::run_on;
-use concurrent_futures::engine::{self, Driver, RemoteFunction, RemoteOutcome, number_of};
+use concurrent_futures::engine::{
+    self, Callbacks, Driver, RemoteFunction, RemoteOutcome, number_of,
+};
 use concurrent_futures::{FutureId, Promise, Value};
 use std::borrow::Cow;
 use std::fmt;
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct RustSink<A, T> {
     pub(super) promise: Promise<T>,
     pub(super) function: RemoteFunction<A, T>,
-    pub(super) jobs: Arc<Jobs>,
+    pub(super) callbacks: Arc<Callbacks>,
 }
 
 impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
@@ -38,7 +39,7 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
         let Self {
             promise,
             function,
-            jobs,
+            callbacks,
         } = *self;
         let outcome = move || match &arrived {
             Arrived::Value(bytes) => function.receive(RemoteOutcome::Value(Cow::Borrowed(bytes))),
@@ -49,10 +50,10 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
         };
         if function.is_plain() {
             if let Some(rest) = engine::complete(promise, outcome()) {
-                jobs.run(rest);
+                callbacks.run(rest);
             }
         } else {
-            jobs.run(Box::new(move || {
+            callbacks.run(Box::new(move || {
                 if let Some(rest) = engine::complete(promise, outcome()) {
                     rest();
                 }

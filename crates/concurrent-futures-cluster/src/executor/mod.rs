@@ -10,21 +10,17 @@ pub use builder::{ClusterExecutorBuilder, ExecutorSettings};
 
 use crate::bus::BusError;
 use crate::client::{Client, ClusterOptions, Request, Sink};
-use crate::jobs::Jobs;
 use crate::service::Service;
 use crate::wire::{Call, HostInfo};
 use concurrent_futures::engine::{
-    self, MapParts, PendingLimit, Permit, PoolId, RemoteFunction, Unsent, WhenFull, admit,
-    map_chunks, map_single, number_of, promise_in,
+    self, Callbacks, PendingLimit, Permit, PoolId, RemoteFunction, Unsent, WhenFull, admit,
+    number_of, promise_in, submit_items,
 };
-use concurrent_futures::{
-    Executor, Function, Future, Map, MapOptions, Shutdown, SubmitError, Value,
-};
+use concurrent_futures::{Function, Future, Map, MapOptions, Shutdown, SubmitError, Value};
 use driver::{ClusterDriver, RustSink};
 use embedded::Embedded;
 use std::error::Error;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,7 +59,7 @@ pub struct ClusterExecutor {
     client: Arc<Client>,
     limit: Option<Arc<PendingLimit>>,
     options: ClusterOptions,
-    jobs: Arc<Jobs>,
+    callbacks: Arc<Callbacks>,
     closed: AtomicBool,
     embedded: Mutex<Option<Embedded>>,
     /// The engine has a weak reference.
@@ -195,22 +191,14 @@ impl ClusterExecutor {
         I: IntoIterator<Item: Value>,
         T: Value,
     {
-        let MapParts { timeout, chunksize } = options.into();
-        let items = items.into_iter();
-        let chunksize = chunksize.unwrap_or_else(|| {
-            let length = (items.size_hint().0 / SPANS).min(LONGEST_SPAN);
-            NonZeroUsize::new(length).unwrap_or(NonZeroUsize::MIN)
-        });
-        if chunksize.get() > 1 {
-            let call = RemoteFunction::chunk(f);
-            return map_chunks(timeout, chunksize, items, |chunk| {
-                self.submit_call(WAIT, self.options, call, chunk)
-            });
-        }
-        let call = RemoteFunction::plain(f);
-        map_single(timeout, items, |item| {
-            self.submit_call(WAIT, self.options, call, item)
-        })
+        let (single, chunk) = (RemoteFunction::plain(f), RemoteFunction::chunk(f));
+        submit_items(
+            options,
+            items.into_iter(),
+            |length| (length / SPANS).min(LONGEST_SPAN),
+            |item| self.submit_call(WAIT, self.options, single, item),
+            |items| self.submit_call(WAIT, self.options, chunk, items),
+        )
     }
 
     /// Refuses tasks from now on; `how` decides whether pending tasks run, and whether the call waits.
@@ -236,17 +224,17 @@ impl ClusterExecutor {
                     sink.cancel();
                 }
             } else {
-                let jobs = Arc::clone(&self.jobs);
+                let callbacks = Arc::clone(&self.callbacks);
                 self.service.handle().spawn(async move {
                     for sink in cancelling.await {
-                        jobs.run(Box::new(move || sink.cancel()));
+                        callbacks.run(Box::new(move || sink.cancel()));
                     }
                 });
             }
         }
-        if waits && !self.jobs.is_current() {
+        if waits && !self.callbacks.is_current() {
             self.client.wait_until_idle();
-            self.jobs.finish();
+            self.callbacks.finish();
             let embedded = self
                 .embedded
                 .lock()
@@ -343,7 +331,7 @@ impl ClusterExecutor {
                 let sink = RustSink {
                     promise,
                     function,
-                    jobs: Arc::clone(&self.jobs),
+                    callbacks: Arc::clone(&self.callbacks),
                 };
                 let number = number_of(future.id());
                 self.client.submit(number, request, Box::new(sink), permit);
@@ -359,39 +347,7 @@ impl ClusterExecutor {
     }
 }
 
-impl Executor for ClusterExecutor {
-    fn submit<F, A, T>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
-    where
-        F: Fn(A) -> T + Function,
-        A: Value,
-        T: Value,
-    {
-        self.submit(f, argument)
-    }
-
-    fn submit_fallible<F, A, T, E>(&self, f: F, argument: A) -> Result<Future<T>, SubmitError>
-    where
-        F: Fn(A) -> Result<T, E> + Function,
-        A: Value,
-        T: Value,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        self.submit_fallible(f, argument)
-    }
-
-    fn map_with<F, I, T>(&self, options: MapOptions, f: F, items: I) -> Result<Map<T>, SubmitError>
-    where
-        F: Fn(I::Item) -> T + Function,
-        I: IntoIterator<Item: Value>,
-        T: Value,
-    {
-        self.map_with(options, f, items)
-    }
-
-    fn shutdown(&self, how: Shutdown) {
-        self.shutdown(how);
-    }
-}
+concurrent_futures::__executor_by_own_methods!(ClusterExecutor);
 
 impl Drop for ClusterExecutor {
     fn drop(&mut self) {

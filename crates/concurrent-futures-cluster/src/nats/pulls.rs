@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Nats, PATIENCE, consumer_of, delivery, refused, tasks_of};
+use super::stores::{consumer_of, tasks_of};
+use super::tasks::delivery;
+use super::{Nats, PATIENCE, refused};
 use crate::bus::{BusError, Lane, Later, Supplied, Supply};
 use async_nats::{Message, StatusCode, Subscriber, jetstream};
 use futures_util::StreamExt;

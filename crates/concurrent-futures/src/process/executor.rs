@@ -8,7 +8,7 @@ use crate::executor::{Executor, Function, Value, executor_by_own_methods};
 use crate::future::Future;
 use crate::future::blocking::NEVER;
 use crate::limit::WhenFull;
-use crate::map::{BufferedMap, Map, MapOptions};
+use crate::map::{BufferedMap, Map, MapOptions, submit_items};
 use crate::process::builder::{ProcessPoolExecutorBuilder, not_ours};
 use crate::process::codec;
 use crate::process::function::{self, Chunk, Fallible, Invoke, Plain};
@@ -20,7 +20,6 @@ use crate::shutdown::Shutdown;
 use crate::stats::ExecutorStats;
 use std::error::Error;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// An executor whose workers are processes: the same program, started anew.
@@ -408,19 +407,16 @@ impl ProcessPoolExecutor {
         I: IntoIterator<Item: Value>,
         T: Value,
     {
-        let items = items.into_iter();
-        let chunksize = options
-            .chunksize
-            .unwrap_or_else(|| chunksize_for(items.size_hint().0));
         let task_options = self.pool.settings.options;
-        if chunksize.get() > 1 {
-            return Map::submit_chunks(options.timeout, chunksize, items, |chunk| {
+        submit_items(
+            options,
+            items.into_iter(),
+            chunksize_for,
+            |item| self.submit_call::<Plain<F, I::Item, T>, F, I::Item>(task_options, f, item),
+            |chunk| {
                 self.submit_call::<Chunk<F, I::Item, T>, F, Vec<I::Item>>(task_options, f, chunk)
-            });
-        }
-        Map::submit(options.timeout, items, |item| {
-            self.submit_call::<Plain<F, I::Item, T>, F, I::Item>(task_options, f, item)
-        })
+            },
+        )
     }
 
     /// Submits calls as [`map`](Self::map) does, at most `buffersize` tasks ahead of the yielded result: an
@@ -581,13 +577,13 @@ impl ProcessPoolExecutor {
 
 /// Returns how many of `items` items make a task: one, unless there are so many items that the cost of a task
 /// counts.
-fn chunksize_for(items: usize) -> NonZeroUsize {
+fn chunksize_for(items: usize) -> usize {
     const SINGLE: usize = 4096;
     const MOST: usize = 256;
-    NonZeroUsize::new((items / SINGLE).min(MOST)).unwrap_or(NonZeroUsize::MIN)
+    (items / SINGLE).min(MOST)
 }
 
-executor_by_own_methods!(ProcessPoolExecutor);
+executor_by_own_methods!(ProcessPoolExecutor, stats);
 
 impl Drop for ProcessPoolExecutor {
     fn drop(&mut self) {

@@ -14,7 +14,7 @@ mod function;
 pub(crate) mod fuzz;
 mod items;
 mod options;
-mod pool;
+pub(crate) mod pool;
 pub(crate) mod spawner;
 mod worker;
 

@@ -6,7 +6,7 @@ use crate::executor::executor_by_own_methods;
 use crate::future::Future;
 use crate::future::blocking::NEVER;
 use crate::limit::WhenFull;
-use crate::map::{BufferedMap, Map, MapOptions};
+use crate::map::{BufferedMap, Map, MapOptions, submit_items};
 use crate::shutdown::Shutdown;
 use crate::stats::ExecutorStats;
 use crate::task::{Call, panic};
@@ -326,22 +326,19 @@ impl ThreadPoolExecutor {
         T: Send + 'static,
     {
         let f = SharedFn::new(f);
-        let items = items.into_iter();
-        match options.chunksize {
-            Some(chunksize) if chunksize.get() > 1 => {
-                Map::submit_chunks(options.timeout, chunksize, items, |chunk| {
-                    let f = f.clone();
-                    self.submit_static(Plain(move || {
-                        let call =
-                            |item| panic::catch(|| f.get()(item)).map_err(TaskError::Panicked);
-                        chunk.into_iter().map(call).collect()
-                    }))
-                })
-            }
-            _ => Map::submit(options.timeout, items, |item| {
-                self.submit_static(MapItem { f: f.clone(), item })
-            }),
-        }
+        submit_items(
+            options,
+            items.into_iter(),
+            |_| 1,
+            |item| self.submit_static(MapItem { f: f.clone(), item }),
+            |chunk| {
+                let f = f.clone();
+                self.submit_static(Plain(move || {
+                    let call = |item| panic::catch(|| f.get()(item)).map_err(TaskError::Panicked);
+                    chunk.into_iter().map(call).collect()
+                }))
+            },
+        )
     }
 
     /// Like [`map`](Self::map), with at most `buffersize` tasks ahead of the result that is yielded, so that
@@ -512,7 +509,7 @@ impl<F: Fn(A) -> T, A, T> Call for MapItem<F, A> {
 }
 
 #[cfg(feature = "process")]
-executor_by_own_methods!(ThreadPoolExecutor);
+executor_by_own_methods!(ThreadPoolExecutor, stats);
 
 impl Drop for ThreadPoolExecutor {
     fn drop(&mut self) {

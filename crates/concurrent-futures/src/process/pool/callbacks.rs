@@ -8,6 +8,7 @@
 
 use crate::task::log;
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -18,8 +19,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A call of foreign code.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
+/// The thread for callbacks of one executor.
 #[derive(Default)]
-pub(crate) struct Callbacks {
+pub struct Callbacks {
     state: Mutex<State>,
     /// Notified when there is a job, or when the thread is to end.
     changed: Condvar,
@@ -53,7 +55,7 @@ impl Callbacks {
     }
 
     /// Runs a job in the thread for callbacks.
-    pub(crate) fn run(self: &Arc<Self>, job: Job) {
+    pub fn run(self: &Arc<Self>, job: Job) {
         let mut state = self.lock();
         state.jobs.push_back(job);
         match state.stage {
@@ -107,17 +109,24 @@ impl Callbacks {
     }
 
     /// Returns whether the calling thread runs callbacks.
-    pub(crate) fn is_current(&self) -> bool {
+    #[must_use]
+    pub fn is_current(&self) -> bool {
         self.lock().thread == Some(thread::current().id())
     }
 
     /// Waits until all jobs are done. From now on the thread does not wait for more.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         let mut state = self.lock();
         state.closed = true;
         self.changed.notify_all();
         let is_busy = |state: &mut State| !state.jobs.is_empty() || state.stage == Stage::Working;
         drop(self.idle.wait_while(state, is_busy));
+    }
+}
+
+impl fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callbacks").finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,84 @@
+//! Payloads that are too long for a message: arguments that were stored, and values that are fetched.
+
+#![forbid(unsafe_code)]
+
+use super::{Arrived, Client, Entry, Stage};
+use crate::bus::{INLINE, Thing};
+use crate::log;
+use crate::wire::hash;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+impl Client {
+    /// Removes the object of an argument.
+    pub(super) fn clean_up(self: &Arc<Self>, entry: &Entry) {
+        if entry.request.argument.len() > INLINE {
+            let length = entry.request.argument.len() as u64;
+            // Another task may have the same argument.
+            let is_shared = self.lock().entries.values().any(|other| {
+                // One without a hash is not stored yet.
+                other.request.hash.get() == Some(entry.request.hash())
+            });
+            if !is_shared {
+                self.discard(self.object(entry.request.hash(), length));
+            }
+        }
+    }
+
+    /// Names the object of a payload.
+    pub(super) fn object(&self, hash: &[u8; 32], length: u64) -> Thing {
+        Thing::object(&self.settings.lane.queue, self.session, hash, length)
+    }
+
+    fn discard(self: &Arc<Self>, thing: Thing) {
+        let client = Arc::clone(self);
+        tokio::spawn(async move {
+            // If that fails, it goes by its age.
+            if let Err(error) = client.bus.forget(&thing).await {
+                log::trouble("an object could not be removed", &error);
+            }
+        });
+    }
+
+    /// Fetches the value of a task from the stream of payloads, and completes it.
+    pub(super) fn fetch(self: &Arc<Self>, number: u64, wanted: [u8; 32], length: u64) {
+        {
+            let mut state = self.lock();
+            let Some(entry) = state.entries.get_mut(&number) else {
+                return;
+            };
+            if entry.stage == Stage::Fetching {
+                return;
+            }
+            if entry.stage == Stage::Waiting {
+                state.on_server += 1;
+            }
+            if let Some(entry) = state.entries.get_mut(&number) {
+                entry.stage = Stage::Fetching;
+            }
+        }
+        let client = Arc::clone(self);
+        tokio::spawn(async move {
+            let thing = client.object(&wanted, length);
+            for attempt in 0..4_u32 {
+                match client.bus.fetch(&thing).await {
+                    Ok(Some(bytes)) if bytes.len() as u64 == length && hash(&bytes) == wanted => {
+                        let removed = client.remove(&mut client.lock(), number);
+                        if let Some(entry) = removed {
+                            client.clean_up(&entry);
+                            entry.sink.complete(Arrived::Value(bytes));
+                        }
+                        client.discard(thing);
+                        return;
+                    }
+                    Ok(_) => break,
+                    Err(error) => log::trouble("a value could not be fetched", &error),
+                }
+                sleep(Duration::from_millis(50 << attempt)).await;
+            }
+            // The server lost it: the task runs again.
+            client.submit_again(number);
+        });
+    }
+}

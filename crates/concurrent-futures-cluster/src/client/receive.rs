@@ -1,0 +1,209 @@
+//! Receipt: reports of hosts, their outcomes, and the tasks that they give back.
+
+#![forbid(unsafe_code)]
+
+use super::{Arrived, Client, Power, Stage, failed};
+use crate::bus::Note;
+use crate::error::{HostLost, NoFunction, PoisonTask};
+use crate::log;
+use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, Why};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// The number of times that a task may come back without an outcome, for each permitted delivery.
+const RETURNS: u32 = 4;
+
+impl Client {
+    /// Answers a host that asks whether a task is open.
+    pub(super) async fn answer(&self, subject: &str, note: Note) {
+        let opened =
+            self.settings
+                .seal
+                .open::<Question>(Kind::Question, subject.as_bytes(), &note.payload);
+        let question = match opened {
+            Ok(question) => question,
+            Err(refused) => return log::refused("a question", &refused),
+        };
+        let is_open = {
+            let state = self.lock();
+            let entry = state.entries.get(&question.task.number);
+            question.task.session == self.session
+                && entry.is_some_and(|entry| entry.attempt == question.task.attempt)
+        };
+        if let Some(reply) = note.reply {
+            let sealed = self
+                .settings
+                .seal
+                .seal(Kind::Answer, &note.payload, &is_open);
+            if let Err(error) = self.bus.send(&reply, sealed).await {
+                log::trouble("an answer could not be sent", &error);
+            }
+        }
+    }
+
+    /// Receives a report, and confirms its outcomes.
+    pub(super) async fn receive(self: &Arc<Self>, subject: &str, note: Note) {
+        if !self.take(subject, &note.payload) {
+            return;
+        }
+        if let Some(reply) = note.reply {
+            let receipt = self
+                .settings
+                .seal
+                .seal(Kind::Receipt, &note.payload, &Receipt);
+            if let Err(error) = self.bus.send(&reply, receipt).await {
+                log::trouble("a receipt could not be sent", &error);
+            }
+        }
+    }
+
+    /// Takes what a report says. Returns false if it is none.
+    pub(super) fn take(self: &Arc<Self>, subject: &str, frame: &[u8]) -> bool {
+        let opened = self
+            .settings
+            .seal
+            .open::<Report>(Kind::Report, subject.as_bytes(), frame);
+        let report = match opened {
+            Ok(report) => report,
+            Err(refused) => {
+                log::refused("a report", &refused);
+                return false;
+            }
+        };
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.host_seen = Some(now);
+        let power = Power {
+            workers: report.workers as usize,
+            pace: report.pace,
+            seen: now,
+        };
+        state.hosts.insert(report.host, power);
+        let mut note = |number: u64, attempt: u32, begins: bool| {
+            let entry = state.entries.get_mut(&number);
+            if let Some(entry) = entry.filter(|entry| entry.attempt == attempt) {
+                entry.seen = now;
+                if entry.holder != Some(report.host) {
+                    entry.holder = Some(report.host);
+                    entry.begun = false;
+                }
+                // A report may come twice.
+                if begins && !entry.begun {
+                    entry.begun = true;
+                    entry.starts += 1;
+                    entry.permit = None;
+                }
+            }
+        };
+        for (number, attempt) in report.held {
+            note(number, attempt, false);
+        }
+        for (number, attempt) in report.started {
+            note(number, attempt, true);
+        }
+        drop(state);
+        for (number, attempt, outcome) in report.ended {
+            self.end(number, attempt, outcome);
+        }
+        true
+    }
+
+    /// Accepts the outcome of a task, unless there was one.
+    fn end(self: &Arc<Self>, number: u64, attempt: u32, outcome: Outcome) {
+        let arrived = match outcome {
+            Outcome::Value(Payload::Inline(bytes)) => Arrived::Value(bytes),
+            Outcome::Value(Payload::Object { hash, length }) => {
+                return self.fetch(number, hash, length);
+            }
+            Outcome::Failure(bytes) => Arrived::Failure(bytes),
+            Outcome::NoFunction(text) => Arrived::Error(failed(NoFunction(text))),
+            Outcome::Returned(why) => return self.take_back(number, attempt, why),
+        };
+        self.complete(number, arrived);
+    }
+
+    /// Completes a task, unless it is done.
+    pub(super) fn complete(self: &Arc<Self>, number: u64, arrived: Arrived) {
+        let removed = {
+            let mut state = self.lock();
+            // Another outcome came first, and its value is on the way.
+            if state
+                .entries
+                .get(&number)
+                .is_some_and(|entry| entry.stage == Stage::Fetching)
+            {
+                return;
+            }
+            self.remove(&mut state, number)
+        };
+        if let Some(entry) = removed {
+            self.clean_up(&entry);
+            entry.sink.complete(arrived);
+        }
+    }
+
+    /// Submits a task again, whose stage is not `Waiting`.
+    pub(super) fn submit_again(&self, number: u64) {
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(&number) else {
+            return;
+        };
+        if entry.stage != Stage::Waiting {
+            entry.stage = Stage::Waiting;
+            entry.holder = None;
+            entry.begun = false;
+            state.on_server -= 1;
+            state.backlog.push_front(number);
+        }
+        drop(state);
+        self.poke();
+    }
+
+    /// Decides about a task that a host has given back.
+    fn take_back(self: &Arc<Self>, number: u64, attempt: u32, why: Why) {
+        let error = {
+            let mut state = self.lock();
+            let Some(entry) = state.entries.get_mut(&number) else {
+                return;
+            };
+            if entry.attempt != attempt
+                || !matches!(entry.stage, Stage::Publishing | Stage::Published { .. })
+            {
+                return;
+            }
+            if why == Why::Recalled
+                && let Some(cancelling) = entry.cancelling.take()
+                && cancelling.send(()).is_ok()
+            {
+                // The cancellation goes on.
+                return;
+            }
+            entry.returns += 1;
+            let most = self.settings.most_deliveries;
+            if let Why::Deliveries(times) = why {
+                entry.deliveries += times - 1;
+            }
+            let most_returns = RETURNS * most + 4;
+            if entry.request.options.on_host_loss == OnHostLoss::Fail
+                && matches!(why, Why::Deliveries(_))
+                && entry.starts > 0
+            {
+                Some(failed(HostLost))
+            } else if matches!(why, Why::Deliveries(_)) && entry.starts >= most
+                || entry.deliveries >= u64::from(RETURNS * most)
+                || why == Why::NoObject && entry.returns > most_returns
+            {
+                Some(failed(PoisonTask {
+                    deliveries: entry.deliveries,
+                    starts: entry.starts,
+                }))
+            } else {
+                None
+            }
+        };
+        match error {
+            Some(error) => self.complete(number, Arrived::Error(error)),
+            None => self.submit_again(number),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Outcomes, payloads in parts, and the registry of hosts.
+
+#![forbid(unsafe_code)]
+
+use super::stores::{PublishFailure, outcome_subject, part_subject, payloads_of};
+use super::{Nats, PATIENCE, refused};
+use crate::bus::{BusError, Thing};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::DirectGetErrorKind;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::time::timeout;
+
+/// The length of a part of a payload: messages have a limit of a mebibyte.
+const PART: usize = 512 * 1024;
+/// The number of parts that are on the way at once.
+const PARTS_AT_ONCE: usize = 16;
+/// The most memory that is reserved for a payload before it comes.
+const MOST_RESERVED: usize = 64 << 20;
+
+impl Nats {
+    pub(super) async fn keep_thing(&self, thing: &Thing, content: Bytes) -> Result<bool, BusError> {
+        match thing {
+            Thing::Outcome { queue, id } => {
+                self.ensure_outcomes(queue).await?;
+                let message = PublishMessage::build().payload(content);
+                match self.publish(outcome_subject(queue, id), message).await {
+                    Ok(_) => Ok(true),
+                    Err(PublishFailure::NoStream) => {
+                        self.doubt();
+                        Err(BusError::NoListener)
+                    }
+                    // The first outcome stays.
+                    Err(PublishFailure::Other(BusError::Refused(text)))
+                        if text.contains("per subject") =>
+                    {
+                        Ok(false)
+                    }
+                    Err(PublishFailure::Other(error)) => Err(error),
+                }
+            }
+            Thing::Object { queue, name, .. } => {
+                match self.store(queue, name, &content).await {
+                    Ok(()) => return Ok(true),
+                    Err(PublishFailure::Other(error)) => return Err(error),
+                    Err(PublishFailure::NoStream) => self.doubt(),
+                }
+                self.ensure_payloads(queue).await?;
+                match self.store(queue, name, &content).await {
+                    Ok(()) => Ok(true),
+                    Err(PublishFailure::Other(error)) => Err(error),
+                    Err(PublishFailure::NoStream) => Err(BusError::NoListener),
+                }
+            }
+            Thing::Host { queue, name } => {
+                let kept = match self.hosts_bucket(queue).await {
+                    Ok(bucket) => bucket.put(name, content).await.map_err(refused),
+                    Err(error) => Err(error),
+                };
+                kept.inspect_err(|_| self.doubt())?;
+                Ok(true)
+            }
+        }
+    }
+
+    pub(super) async fn fetch_thing(&self, thing: &Thing) -> Result<Option<Bytes>, BusError> {
+        match thing {
+            Thing::Outcome { queue, id } => {
+                self.ensure_outcomes(queue).await?;
+                let stream = self
+                    .context
+                    .get_stream_no_info(format!("cf-outcomes-{queue}"));
+                let stream = stream.await.map_err(refused)?;
+                let found = stream.direct_get_last_for_subject(outcome_subject(queue, id));
+                match timeout(PATIENCE, found).await {
+                    Err(_) => Err(BusError::TimedOut),
+                    Ok(Ok(message)) => Ok(Some(message.payload)),
+                    Ok(Err(error)) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+                    Ok(Err(error)) => {
+                        self.doubt();
+                        Err(refused(error))
+                    }
+                }
+            }
+            Thing::Object {
+                queue,
+                name,
+                length,
+            } => {
+                self.ensure_payloads(queue).await?;
+                self.load(queue, name, *length).await
+            }
+            Thing::Host { queue, name } => {
+                let bucket = self.hosts_bucket(queue).await?;
+                bucket.get(name.clone()).await.map_err(refused)
+            }
+        }
+    }
+
+    pub(super) async fn forget_thing(&self, thing: &Thing) -> Result<(), BusError> {
+        match thing {
+            Thing::Outcome { queue, id } => {
+                let stream = self
+                    .context
+                    .get_stream_no_info(format!("cf-outcomes-{queue}"));
+                let stream = stream.await.map_err(refused)?;
+                let purged = stream.purge().filter(outcome_subject(queue, id)).await;
+                purged.map(drop).map_err(refused)
+            }
+            Thing::Object { queue, name, .. } => {
+                let stream = self.context.get_stream_no_info(payloads_of(queue)).await;
+                let stream = stream.map_err(refused)?;
+                let parts = format!("cf.p.{queue}.{name}.*");
+                let purged = stream.purge().filter(parts).await;
+                purged.map(drop).map_err(refused)
+            }
+            Thing::Host { queue, name } => {
+                let bucket = self.hosts_bucket(queue).await?;
+                bucket.purge(name).await.map_err(refused)
+            }
+        }
+    }
+
+    pub(super) async fn list_hosts(&self, queue: &str) -> Result<Vec<Bytes>, BusError> {
+        let list = async {
+            let bucket = self.hosts_bucket(queue).await?;
+            let names = bucket.keys().await.map_err(refused)?;
+            let names: Vec<String> = names.try_collect().await.map_err(refused)?;
+            let mut hosts = Vec::new();
+            for name in names {
+                // An entry may have ended meanwhile.
+                hosts.extend(bucket.get(name).await.map_err(refused)?);
+            }
+            Ok(hosts)
+        };
+        let hosts = timeout(PATIENCE, list).await;
+        hosts
+            .unwrap_or(Err(BusError::TimedOut))
+            .inspect_err(|_| self.doubt())
+    }
+
+    /// Stores a payload in parts.
+    async fn store(&self, queue: &str, name: &str, content: &Bytes) -> Result<(), PublishFailure> {
+        let parts = (0..content.len()).step_by(PART).enumerate();
+        let sent = parts.map(|(index, start)| {
+            let part = content.slice(start..content.len().min(start + PART));
+            let message = PublishMessage::build().payload(part);
+            self.publish(part_subject(queue, name, index), message)
+        });
+        let mut sent = futures_util::stream::iter(sent).buffer_unordered(PARTS_AT_ONCE);
+        while let Some(stored) = sent.next().await {
+            stored?;
+        }
+        Ok(())
+    }
+
+    /// Fetches a payload; none if a part of it is not there.
+    async fn load(
+        &self,
+        queue: &str,
+        name: &str,
+        length: usize,
+    ) -> Result<Option<Bytes>, BusError> {
+        let stream = self.context.get_stream_no_info(payloads_of(queue)).await;
+        let stream = &stream.map_err(refused)?;
+        let parts = (0..length.div_ceil(PART)).map(|index| async move {
+            stream
+                .direct_get_last_for_subject(part_subject(queue, name, index))
+                .await
+        });
+        let mut parts = futures_util::stream::iter(parts).buffered(PARTS_AT_ONCE);
+        // The length may be any number, without a key.
+        let mut content = Vec::with_capacity(length.min(MOST_RESERVED));
+        while let Some(part) = timeout(PATIENCE, parts.next())
+            .await
+            .map_err(|_| BusError::TimedOut)?
+        {
+            match part {
+                Ok(part) => content.extend_from_slice(&part.payload),
+                Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+                Err(error) => {
+                    self.doubt();
+                    return Err(refused(error));
+                }
+            }
+        }
+        Ok(Some(content.into()))
+    }
+}
