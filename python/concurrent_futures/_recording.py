@@ -25,6 +25,29 @@ class Recording(_engine.Recording):
 
     __slots__ = ()
 
+    @classmethod
+    def open(cls, path: "str | os.PathLike[str]") -> "Recording":
+        """Open the file of ``recording(file=…)``, to save the recording in other formats.
+
+        Opens also a file that grows, and that of a program which was killed: such a file has all
+        that was written before.
+
+        Raises OSError if the file cannot be read, is damaged, or has another format.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from concurrent_futures import Recording, ThreadPoolExecutor, recording
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "run.recording")
+        ...     with ThreadPoolExecutor() as pool, recording(file=path):
+        ...         length = pool.submit(len, "page").result()
+        ...     b'"len"' in Recording.open(path).trace()
+        True
+        """
+        options: dict[str, Any] = {"opened": os.fsdecode(path)}
+        return cls(**options)
+
     def save(self, path: "str | os.PathLike[str]") -> None:
         """Save the recording to a file, which is there as a whole or not at all.
 
@@ -63,7 +86,10 @@ class Recording(_engine.Recording):
 
 
 def recording(
-    *, records_per_thread: "int | None" = None, arguments: "int | None" = None
+    *,
+    records_per_thread: "int | None" = None,
+    arguments: "int | None" = None,
+    file: "str | os.PathLike[str] | None" = None,
 ) -> Recording:
     """Start a recording of all pools of this process.
 
@@ -76,8 +102,13 @@ def recording(
     arguments
         The length, in characters, up to which the ``repr`` of a call's arguments is shown. By
         default it is not made: arguments may be secrets, and ``repr`` runs code of the program.
+    file
+        A file that grows while the program runs, instead of a buffer that drops the oldest
+        records. `Recording.open` reads the file, also that of a program which was killed: a thread
+        writes twenty times a second. A disk that gets full ends the recording, and
+        `Recording.error` tells it.
 
-    Raises ValueError if ``records_per_thread`` is 0.
+    Raises ValueError if ``records_per_thread`` is 0, OSError if the file cannot be written.
 
     Examples
     --------
@@ -88,4 +119,6 @@ def recording(
     True
     """
     options: dict[str, Any] = {"records_per_thread": records_per_thread, "arguments": arguments}
+    if file is not None:
+        options["file"] = os.fsdecode(file)
     return Recording(**options)

@@ -25,6 +25,7 @@ from concurrent_futures._install import install
 USAGE = """\
 usage: python -m concurrent_futures [OPTION ...] script.py [ARGUMENT ...]
        python -m concurrent_futures [OPTION ...] -m module [ARGUMENT ...]
+       python -m concurrent_futures --convert RUN.recording FILE ...
 
 Runs a script, a directory or zip file with a __main__.py, or a module as Python would, but with
 concurrent_futures in the place of concurrent.futures. Python's own options go before the first -m.
@@ -33,6 +34,11 @@ concurrent_futures in the place of concurrent.futures. Python's own options go b
                       CONCURRENT_FUTURES_TIMELINE does the same
 --trace FILE.json     writes a trace for https://ui.perfetto.dev; the variable
                       CONCURRENT_FUTURES_TRACE does the same
+--record RUN.recording
+                      writes a file that grows while the program runs, and is there also if the
+                      program is killed; the variable CONCURRENT_FUTURES_RECORD does the same
+--convert RUN.recording FILE ...
+                      writes such a recording as FILE.html or FILE.json
 --dashboard [PORT]    serves the page with live updates on this machine while the program runs, at
                       an address that it tells on the error stream; the variable
                       CONCURRENT_FUTURES_DASHBOARD does the same
@@ -45,14 +51,16 @@ def main(caller: dict[str, Any]) -> None:
     match arguments:
         case ["-h" | "--help", *_]:
             print(USAGE, end="")
+        case ["--convert", _, _, *_]:
+            _trace.convert(arguments[1:])
         case ["-m", module, *arguments]:
             install()
-            _trace.begin(files, port)
+            _trace.begin(module, files, port)
             with _main_module(caller) as run:
                 _run_module(run, module, arguments)
         case [script, *arguments] if not script.startswith("-"):
             install()
-            _trace.begin(files, port)
+            _trace.begin(script, files, port)
             with _main_module(caller) as run:
                 _run_script(run, script, arguments)
         case _:

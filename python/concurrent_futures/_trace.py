@@ -1,22 +1,28 @@
 """Recordings of programs that ``python -m concurrent_futures`` runs.
 
 A recording begins before the program's first line, and is saved after the last of its exit
-functions. A program that ends by ``os._exit`` or by a signal leaves no file. Nothing of this
-changes the program's exit code: a file that cannot be written is told on the error stream.
+functions. A program that ends by ``os._exit`` or by a signal leaves no trace and no page, but the
+file of ``--record``, which grows meanwhile. Nothing of this changes the program's exit code: a
+file that cannot be written is told on the error stream.
 """
 
 import atexit
 import contextlib
 import os
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent_futures._recording import Recording
 
 #: The options, each with its environment variable.
 _OPTIONS = {
     "--trace": "CONCURRENT_FUTURES_TRACE",
     "--timeline": "CONCURRENT_FUTURES_TIMELINE",
+    "--record": "CONCURRENT_FUTURES_RECORD",
 }
 #: The options, each with the ending of its file's name.
-_ENDINGS = {"--trace": ".json", "--timeline": ".html"}
+_ENDINGS = {"--trace": ".json", "--timeline": ".html", "--record": ".recording"}
 
 
 #: The variable with the port of the live page.
@@ -58,7 +64,7 @@ def options(arguments: list[str]) -> tuple[list[str], list[str], int | None]:
     return rest, [file for file in files.values() if file], int(port) if port else None
 
 
-def begin(files: list[str], port: int | None) -> None:
+def begin(program: str, files: list[str], port: int | None) -> None:
     """Start a recording that is saved to these files when the program ends, and the live page."""
     if port is not None:
         from concurrent_futures._dashboard import serve_program
@@ -66,23 +72,58 @@ def begin(files: list[str], port: int | None) -> None:
         serve_program(port)
     if not files:
         return
-    from concurrent_futures._recording import recording
-
     # The program may change its directory.
     paths = [os.path.abspath(file) for file in files]
-    recorded = recording()
+    growing = [path for path in paths if path.endswith(_ENDINGS["--record"])]
+    others = [path for path in paths if path not in growing]
+    recorded = _start(program, growing[0]) if growing else None
+    if recorded is None and others:
+        recorded = _start(program, None)
+    if recorded is None:
+        return
     owner = os.getpid()
 
     def save() -> None:
         if os.getpid() != owner:
             return
         recorded.stop()
-        for path in paths:
+        if recorded.error is not None:
+            _tell(f"the recording ends early: {recorded.error}")
+        for path in others:
             try:
                 recorded.save(path)
             except Exception as error:
-                # A program may have closed its error stream.
-                with contextlib.suppress(Exception):
-                    os.write(2, f"concurrent_futures: no recording: {error}\n".encode())
+                _tell(f"no recording: {error}")
 
     atexit.register(save)
+
+
+def _start(program: str, file: str | None) -> "Recording | None":
+    from concurrent_futures._recording import Recording
+
+    options: dict[str, Any] = {"program": os.path.basename(program), "file": file}
+    try:
+        return Recording(**options)
+    except OSError as error:
+        _tell(f"no recording: {error}")
+        return None
+
+
+def _tell(text: str) -> None:
+    # A program may have closed its error stream.
+    with contextlib.suppress(Exception):
+        os.write(2, f"concurrent_futures: {text}\n".encode())
+
+
+def convert(arguments: list[str]) -> None:
+    """Save the file of a recording in the formats of other files; exit with 1 if that fails."""
+    from concurrent_futures._recording import Recording
+
+    source, *targets = arguments
+    try:
+        recorded = Recording.open(source)
+        for target in targets:
+            recorded.save(target)
+    except (OSError, ValueError) as error:
+        print(f"concurrent_futures: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -12,6 +12,11 @@ class Recording:
         """Raise RuntimeError."""
         raise RuntimeError("start the recording in the first interpreter of the process")
 
+    @classmethod
+    def open(cls, path: Any) -> "NoReturn":
+        """Raise RuntimeError."""
+        raise RuntimeError("open the recording in the first interpreter of the process")
+
 
 def recording(**options: Any) -> Recording:
     """Raise RuntimeError: only the first interpreter of a process can record."""

@@ -15,8 +15,20 @@ pub(crate) struct Recording(concurrent_futures::Recording);
 #[pymethods]
 impl Recording {
     #[new]
-    #[pyo3(signature = (*, records_per_thread = None, arguments = None))]
-    fn new(records_per_thread: Option<usize>, arguments: Option<usize>) -> PyResult<Self> {
+    #[pyo3(signature = (*, records_per_thread = None, arguments = None, file = None, opened = None, program = None))]
+    fn new(
+        py: Python<'_>,
+        records_per_thread: Option<usize>,
+        arguments: Option<usize>,
+        file: Option<PathBuf>,
+        opened: Option<PathBuf>,
+        program: Option<String>,
+    ) -> PyResult<Self> {
+        if let Some(path) = opened {
+            return Ok(Self(
+                py.detach(|| concurrent_futures::Recording::open(path))?,
+            ));
+        }
         let mut options = RecordingOptions::new();
         match records_per_thread {
             Some(0) => {
@@ -27,9 +39,15 @@ impl Recording {
             Some(records) => options = options.records_per_thread(records),
             None => {}
         }
-        Ok(Self(
-            options.argument_length(arguments.unwrap_or(0)).start(),
-        ))
+        let options = options.argument_length(arguments.unwrap_or(0));
+        match program {
+            Some(program) => set_program(program),
+            None => tell_program(py),
+        }
+        Ok(Self(match file {
+            Some(path) => py.detach(|| options.start_to_file(path))?,
+            None => options.start(),
+        }))
     }
 
     fn __enter__<'py>(this: Bound<'py, Self>) -> Bound<'py, Self> {
@@ -51,6 +69,7 @@ impl Recording {
     /// >>> run.is_running
     /// False
     fn stop(&self, py: Python<'_>) {
+        tell_program(py);
         py.detach(|| self.0.stop());
     }
 
@@ -65,6 +84,24 @@ impl Recording {
     #[getter]
     fn is_running(&self) -> bool {
         self.0.is_running()
+    }
+
+    /// The error that ended the writing of the recording's file, for example because the disk is full; or None.
+    ///
+    /// Examples
+    /// --------
+    /// >>> from concurrent_futures import recording
+    /// >>> with recording() as run:
+    /// ...     run.error is None
+    /// True
+    #[getter]
+    fn error(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let error = self.0.error()?;
+        let copy = match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(error.kind(), error),
+        };
+        Some(PyErr::from(copy).into_value(py).into_any())
     }
 
     /// Returns the recording as JSON in Chrome's trace event format.

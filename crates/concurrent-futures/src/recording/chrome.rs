@@ -17,11 +17,11 @@ const QUEUED: usize = 100_000;
 const POINTS: usize = 2000;
 
 /// Writes a recording as a trace.
-pub(crate) fn write(snapshot: &Snapshot, program: &str, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "{{\"displayTimeUnit\":\"ns\",\"otherData\":")?;
     let other = json!({
-        "program": program,
-        "pid": std::process::id(),
+        "program": snapshot.raw.program,
+        "pid": snapshot.raw.pid,
         "started": snapshot.raw.started,
         "dropped": snapshot.raw.dropped,
     });

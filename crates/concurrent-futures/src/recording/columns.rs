@@ -10,7 +10,7 @@ use serde_json::json;
 use std::io::{self, Write};
 
 /// Writes a recording as a document of columns.
-pub(crate) fn write(snapshot: &Snapshot, program: &str, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
     let raw = &snapshot.raw;
     let pools = raw.pools.iter().map(|pool| {
         let kind = match pool.kind {
@@ -25,7 +25,7 @@ pub(crate) fn write(snapshot: &Snapshot, program: &str, out: &mut dyn Write) -> 
     let workers = raw.workers.iter().map(|worker| {
         let pool = raw.pools.iter().position(|pool| pool.number == worker.pool);
         let exit = match worker.end {
-            None | Some((_, WorkerEnd::Plain)) if worker.pid == std::process::id() => json!(null),
+            None | Some((_, WorkerEnd::Plain)) if worker.pid == raw.pid => json!(null),
             None => json!(null),
             Some((_, WorkerEnd::Plain)) => json!({}),
             Some((_, WorkerEnd::Code(code))) => json!({"code": code}),
@@ -44,8 +44,8 @@ pub(crate) fn write(snapshot: &Snapshot, program: &str, out: &mut dyn Write) -> 
     let head = json!({
         "format": "concurrent-futures recording",
         "version": 1,
-        "program": program,
-        "pid": std::process::id(),
+        "program": raw.program,
+        "pid": raw.pid,
         "started": raw.started,
         "duration": raw.ended.saturating_sub(raw.began),
         "finished": raw.is_finished,

@@ -67,6 +67,8 @@ pub(crate) struct Tables {
     pub(crate) pools: Vec<PoolInfo>,
     pub(crate) workers: Vec<WorkerInfo>,
     of_workers: HashMap<u32, usize>,
+    /// The places of workers, each time that one is added or ends.
+    pub(crate) changes: Vec<usize>,
 }
 
 impl Tables {
@@ -88,6 +90,7 @@ impl Tables {
     fn add_worker(&mut self, worker: WorkerInfo) {
         if self.workers.len() < MOST && !self.of_workers.contains_key(&worker.number) {
             self.of_workers.insert(worker.number, self.workers.len());
+            self.changes.push(self.workers.len());
             self.workers.push(worker);
         }
     }
@@ -176,6 +179,7 @@ impl Session {
         let mut tables = self.tables();
         if let Some(index) = tables.of_workers.get(&number).copied() {
             tables.workers[index].end = Some((now(), end));
+            tables.changes.push(index);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::recording::record::{Kind, Record, RunOutcome};
 use crate::recording::session::{PoolInfo, WorkerInfo};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The records of a recording, with the tables that they refer to.
@@ -23,6 +23,35 @@ pub(crate) struct Raw {
     /// Seconds since 1970 at the beginning.
     pub(crate) started: f64,
     pub(crate) is_finished: bool,
+    /// The program, and the number of its process.
+    pub(crate) program: String,
+    pub(crate) pid: u32,
+}
+
+impl Raw {
+    /// Leaves out running tasks that have ended meanwhile, workers of other times, and pools other than `only`.
+    pub(crate) fn settle(&mut self, only: Option<&HashSet<u32>>) {
+        let key = |record: &Record| (record.task, record.start);
+        let running: HashSet<_> = self.current.iter().map(key).collect();
+        let runs = self.records.iter();
+        let runs = runs.filter(|record| record.kind == Kind::Run).map(key);
+        let over: HashSet<_> = runs.filter(|key| running.contains(key)).collect();
+        self.current.retain(|current| !over.contains(&key(current)));
+        let (began, ended) = (self.began, self.ended);
+        self.workers.retain(|worker| {
+            let is_over = worker.end.is_some_and(|(moment, _)| moment < began);
+            !is_over && worker.start.is_none_or(|start| start <= ended)
+        });
+        if let Some(pools) = only {
+            self.pools.retain(|pool| pools.contains(&pool.number));
+            self.workers.retain(|worker| pools.contains(&worker.pool));
+            let ours = self.records.iter();
+            let ours = ours.filter(|record| pools.contains(&record.pool));
+            let tasks: HashSet<u64> = ours.map(|record| record.task).collect();
+            self.records.retain(|record| tasks.contains(&record.task));
+            self.current.retain(|current| pools.contains(&current.pool));
+        }
+    }
 }
 
 /// One run of a task, or a task that never ran. Times are nanoseconds since the beginning.

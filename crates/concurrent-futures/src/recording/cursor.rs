@@ -1,0 +1,54 @@
+//! A place in the lanes of a session, from which a recording reads on.
+//!
+//! A session only adds lanes, and a lane only grows. So a place is one number for each lane.
+
+#![forbid(unsafe_code)]
+
+use crate::recording::record::Words;
+use crate::recording::session::Session;
+
+/// A place in the lanes of a session.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cursor {
+    /// The number of the next record of each lane.
+    next: Vec<u64>,
+}
+
+/// The records of a lane beyond a cursor.
+#[derive(Debug)]
+pub(crate) struct Reading<'a> {
+    pub(crate) records: &'a [Words],
+    /// The task that the lane's thread is running.
+    pub(crate) current: Option<Words>,
+    /// The number of records that were overwritten before they were read.
+    pub(crate) dropped: u64,
+}
+
+impl Cursor {
+    /// Returns the place behind all records that there are.
+    pub(crate) fn behind(session: &Session) -> Self {
+        let lanes = session.lanes();
+        Self {
+            next: lanes.iter().map(|entry| entry.lane.head()).collect(),
+        }
+    }
+
+    /// Gives what each lane has beyond this place to `take`, and moves on.
+    pub(crate) fn read(&mut self, session: &Session, mut take: impl FnMut(Reading<'_>)) {
+        let lanes = session.lanes().clone();
+        self.next.resize(lanes.len().max(self.next.len()), 0);
+        let mut records = Vec::new();
+        for (entry, next) in lanes.iter().zip(&mut self.next) {
+            // First, as a task that ends meanwhile has its run among the records.
+            let current = (0..4).find_map(|_| entry.lane.current());
+            let reading = entry.lane.read_from(*next, &mut records);
+            *next = reading.next;
+            take(Reading {
+                records: &records,
+                current,
+                dropped: reading.dropped,
+            });
+            records.clear();
+        }
+    }
+}
