@@ -47,6 +47,7 @@ pub enum WhenFull<'a> {
 /// # Errors
 /// [`SubmitError::Full`], if there is no room, and waiting for it was not wanted or
 /// was stopped. [`SubmitError::NoWorker`], if no thread would ever make room.
+#[inline]
 pub fn admit(
     limit: Option<&Arc<PendingLimit>>,
     pool: PoolId,

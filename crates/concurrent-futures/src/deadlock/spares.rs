@@ -91,7 +91,8 @@ pub(crate) fn hold_back(crew: &dyn Crew) {
 
 /// Returns whether a regular worker may have to be [held back](hold_back) before it takes a task. A worker
 /// that was counted as awake a moment ago is as good as a worker that takes a task now.
-pub(crate) fn may_be_crowded(crew: &dyn Crew) -> bool {
+#[inline]
+pub(crate) fn may_be_crowded<C: Crew>(crew: &C) -> bool {
     crew.tally().spares() > 0 && crew::is_crowded(crew)
 }
 

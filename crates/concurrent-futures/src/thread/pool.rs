@@ -167,6 +167,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`SubmitError`], when there is no room, or the pool accepts no tasks.
+    #[inline]
     pub fn admit(&self, when_full: WhenFull<'_>) -> Result<Option<Permit>, SubmitError> {
         limit::admit(self.limit.as_ref(), self.id, when_full, || {
             self.closed_error()
