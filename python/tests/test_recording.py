@@ -447,3 +447,29 @@ def test_workers_and_forks_of_a_recorded_program_record_nothing() -> None:
         with cf.ThreadPoolExecutor(1) as executor:
             executor.submit(answer, 1).result()
     assert len(rows(recording)) == 1
+
+
+def inverse(n: float | str) -> object:
+    if n == "own":
+        raise OddError("odd")
+    return {0: [1.5, ("x", None)], 1: b"y", 2: {"k": 3}}.get(n) or 1 / (n - 3)  # type: ignore[operator, call-overload]
+
+
+@pytest.mark.parametrize("chunksize", [None, 3])
+@needs_processes
+def test_a_part_of_a_map_has_the_error_of_its_first_failed_item(chunksize: int | None) -> None:
+    texts = {"OddError: odd", "ZeroDivisionError: division by zero"}
+    options = {} if chunksize is None else {"chunksize": chunksize}
+    with cf.recording() as recording, cf.ProcessPoolExecutor(1) as executor:
+        for last, expected in ((3, "ZeroDivisionError: division by zero"), ("own", "OddError: odd")):
+            results = executor.map(inverse, [0, 1, 2, 5, 7, last], **options)
+            with pytest.raises((ZeroDivisionError, OddError)):
+                list(results)
+            failed = [row for row in rows(recording) if row["outcome"] == 3]
+            assert failed[-1]["error"].endswith(expected)
+    found = rows(recording)
+    assert sum(row["items"] for row in found) == 12
+    failed = [row for row in found if row["outcome"] == 3]
+    assert len(failed) == 2
+    assert {row["error"].rpartition("test_recording.")[2] for row in failed} == texts
+    assert {row["error"] for row in found if row["outcome"] == 2} == {""}

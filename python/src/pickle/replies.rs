@@ -241,6 +241,23 @@ pub(crate) fn read_all<'py>(
     Ok(read)
 }
 
+/// Returns the bytes of the first exception among results, without reading the results.
+pub(crate) fn first_failure(results: &[u8]) -> Option<&[u8]> {
+    let mut left = results;
+    loop {
+        let (kind, rest) = left.split_first()?;
+        left = rest;
+        match *kind {
+            FAILURE | PLAIN_FAILURE => return values::skip_counted(&mut left),
+            VALUE | PLAIN => {
+                values::skip_counted(&mut left)?;
+            }
+            LONG | ALL => return None,
+            kind => values::skip_rest(kind, &mut left)?,
+        }
+    }
+}
+
 fn read_one<'py>(
     py: Python<'py>,
     bytes: &mut &[u8],

@@ -192,6 +192,45 @@ pub(crate) fn read_rest<'py>(
     })
 }
 
+/// Skips the value behind its first byte; none if the bytes are something else.
+pub(crate) fn skip_rest(kind: u8, bytes: &mut &[u8]) -> Option<()> {
+    // Containers have plain values, among them containers: the number of values that are left.
+    let mut left = 1_u64;
+    let mut next = Some(kind);
+    while left > 0 {
+        let kind = match next.take() {
+            Some(kind) => kind,
+            None => *bytes.split_off_first()?,
+        };
+        left -= 1;
+        match kind {
+            NONE | FALSE | TRUE => {}
+            SHORT_INT => skip(4, bytes)?,
+            INT | FLOAT => skip(8, bytes)?,
+            TEXT | BYTES => skip(skip_count(bytes)? as usize, bytes)?,
+            TUPLE | LIST => left += u64::from(skip_count(bytes)?),
+            DICT => left += 2 * u64::from(skip_count(bytes)?),
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+fn skip(length: usize, bytes: &mut &[u8]) -> Option<()> {
+    bytes.split_off(..length).map(|_| ())
+}
+
+fn skip_count(bytes: &mut &[u8]) -> Option<u32> {
+    let count = bytes.split_off(..4)?;
+    count.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// Skips bytes with their number before them, and returns the bytes.
+pub(crate) fn skip_counted<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(skip_count(bytes)?).ok()?;
+    bytes.split_off(..length)
+}
+
 fn count(bytes: &mut &[u8]) -> PyResult<u32> {
     Ok(u32::from_ne_bytes(fixed(bytes)?))
 }

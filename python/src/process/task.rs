@@ -6,7 +6,7 @@ use crate::interp::attach::attached;
 use crate::interp::deferred_drop;
 use crate::interp::signals::cannot_be_told;
 use crate::pickle::callee::Callee;
-use crate::pickle::unpickling;
+use crate::pickle::{replies, unpickling};
 use crate::process::shared::Shared;
 use concurrent_futures::engine::recorder::RunOutcome;
 use concurrent_futures::engine::{
@@ -121,6 +121,11 @@ unsafe impl RemoteTask for RemoteFuture {
 
     fn error_text(failure: &[u8]) -> Option<String> {
         unpickling::failure_text(failure).map(str::to_owned)
+    }
+
+    fn item_error_text(results: &[u8]) -> Option<String> {
+        replies::first_failure(results)
+            .map(|failure| unpickling::failure_text(failure).unwrap_or("").to_owned())
     }
 
     fn function_name(definition: &[u8]) -> Option<String> {

@@ -242,6 +242,12 @@ pub unsafe trait RemoteTask: ForeignTask {
     /// It calls no foreign code, and the thread need not be attached.
     fn error_text(failure: &[u8]) -> Option<String>;
 
+    /// Returns the error of the first item that has failed as text, by the bytes of the results of a span; none if
+    /// no item has failed, or the bytes tell none.
+    ///
+    /// It calls no foreign code, and the thread need not be attached.
+    fn item_error_text(results: &[u8]) -> Option<String>;
+
     /// Returns the name of a function, by the bytes of its [`Definition`]; none if they tell none.
     ///
     /// It calls no foreign code, and the thread need not be attached.

@@ -97,6 +97,8 @@ pub(super) enum Frontend {
         leave: unsafe fn(NonNull<Header>),
         /// [`RemoteTask::error_text`]: returns an error as text, by the bytes of the failure.
         error_text: fn(&[u8]) -> Option<String>,
+        /// [`RemoteTask::item_error_text`]: returns the error of a failed item as text, by the bytes of the results.
+        item_error_text: fn(&[u8]) -> Option<String>,
         /// [`RemoteTask::function_name`]: returns the name of a function, by the bytes of its definition.
         function_name: fn(&[u8]) -> Option<String>,
     },
@@ -123,6 +125,7 @@ impl Frontend {
             is_abandoned: T::is_abandoned,
             leave: T::leave,
             error_text: T::error_text,
+            item_error_text: T::item_error_text,
             function_name: T::function_name,
         }
     }
@@ -140,6 +143,17 @@ impl Frontend {
         match self {
             Self::Rust { .. } => Some(Failure::decode(failure).to_string()),
             Self::Foreign { error_text, .. } => error_text(failure),
+        }
+    }
+
+    /// Returns the error of the first failed item of a span as text, by the bytes of the results.
+    pub(super) fn item_error_text(self, results: &[u8]) -> Option<String> {
+        match self {
+            // No spans.
+            Self::Rust { .. } => None,
+            Self::Foreign {
+                item_error_text, ..
+            } => item_error_text(results),
         }
     }
 

@@ -248,6 +248,13 @@ impl Task {
         self.face.error_text(failure)
     }
 
+    /// Returns the error of the first item that has failed as text, by the bytes of the answer; none if this is no
+    /// span.
+    pub(crate) fn item_error_text(&self, results: &[u8]) -> Option<String> {
+        self.span.as_ref()?;
+        self.face.item_error_text(results)
+    }
+
     /// Returns the number of bytes of the call.
     pub(crate) fn sent(&self) -> usize {
         let attached = self

@@ -83,16 +83,18 @@ impl WorkerHandle {
             // Not stamped; or its clock is another, as that of a container can be.
             _ => (arrived.saturating_sub(reply.nanoseconds), arrived),
         };
-        let outcome = match reply.kind {
-            ReplyKind::Failure => RunOutcome::Failed,
-            _ => RunOutcome::Finished,
-        };
-        let error = if outcome == RunOutcome::Failed {
-            task.error_text(content)
-                .map_or(0, |text| recorder::text(recorder::cut(&text)))
+        let (has_failed, error) = if reply.kind == ReplyKind::Failure {
+            (true, task.error_text(content))
         } else {
-            0
+            let error = task.item_error_text(content);
+            (error.is_some(), error)
         };
+        let outcome = if has_failed {
+            RunOutcome::Failed
+        } else {
+            RunOutcome::Finished
+        };
+        let error = error.map_or(0, |text| recorder::text(recorder::cut(&text)));
         let record = Record {
             start,
             end,
