@@ -21,7 +21,7 @@ __all__ = ["Dashboard", "dashboard"]
 _PAUSE = 0.5
 #: The part of the time that updates of one page may take.
 _SHARE = 0.1
-#: The records that each thread keeps by default: the page gets them all with each update.
+#: The records that each thread keeps by default, for pages that are opened later.
 _RECORDS = 1 << 15
 #: The seconds for which the end of the program waits for pages to get the last update.
 _PATIENCE = 2.0
@@ -104,16 +104,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_updates(self) -> None:
         """Send the recording until it ends, or the page is closed."""
         self.close_connection = True
-        is_over = False
-        while not is_over:
-            # Before the recording is read, so that the last update has its end.
-            is_over = self.server.ends.is_set()
+        follower = self.server.recorded._follow()
+        goes_on = True
+        while goes_on:
             began = time.monotonic()
-            self.wfile.write(b"data: " + self.server.recorded.columns() + b"\n\n")
+            document, goes_on = follower.update()
+            self.wfile.write(b"data: " + document + b"\n\n")
             self.wfile.flush()
             took = time.monotonic() - began
-            # A large recording takes long: the program is to have the CPU for most of the time.
-            if not is_over:
+            # Many events take long: the program is to have the CPU for most of the time.
+            if goes_on:
                 self.server.ends.wait(max(_PAUSE, took / _SHARE))
         self.wfile.write(b"event: end\ndata:\n\n")
         self.wfile.flush()
@@ -207,8 +207,8 @@ def dashboard(port: int = 0, *, records_per_thread: int = _RECORDS) -> Dashboard
     port
         The port; 0 takes one that is free.
     records_per_thread
-        The number of records, of 64 bytes each, that each thread keeps: the page shows the newest.
-        More records make updates larger, and so less frequent.
+        The number of records, of 64 bytes each, that each thread keeps: a page that is opened
+        later shows the newest.
 
     Raises OSError if the port is taken, ValueError if ``records_per_thread`` is 0.
 

@@ -101,7 +101,7 @@ mod _engine {
     #[pymodule_export]
     use super::process::worker::{refuse, serve};
     #[pymodule_export]
-    use super::recording::object::{Recording, call_with_label};
+    use super::recording::object::{Follower, Recording, call_with_label};
     #[pymodule_export]
     use super::thread::at_exit::interpreter_exits;
     #[pymodule_export]

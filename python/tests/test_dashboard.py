@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import concurrent_futures as cf
-from support import LIMIT, environment, held
+from support import LIMIT, environment, held, needs_processes
+from test_recording import rows_of
 
 
 class Page:
@@ -52,27 +53,62 @@ class Page:
                 yield json.loads(line.removeprefix(b"data: "))
 
 
+class Growing:
+    """Joins updates, as the page does."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.strings: list[str] = []
+        self.wholes = 0
+
+    def apply(self, document: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the rows of tasks as they are now, with names."""
+        if "update" in document:
+            assert document["update"] == {
+                "tasks": len(self.rows["tasks"]),
+                "waits": len(self.rows["waits"]),
+                "strings": len(self.strings),
+            }
+        else:
+            self.wholes += 1
+            self.rows = {"tasks": [], "waits": []}
+            self.strings = []
+        self.strings += document["strings"]
+        named = {**document, "strings": self.strings}
+        for table, rows in self.rows.items():
+            rows += rows_of(named, table)
+        return self.rows["tasks"] + rows_of({**named, **document["open"]})
+
+
 def test_the_page_and_its_updates() -> None:
     with cf.dashboard() as dashboard, cf.ThreadPoolExecutor(1) as pool:
         page = Page(dashboard.address)
         text = page.get(f"/?{page.query}").read().decode()
         assert 'content="events?token=' in text
         assert "default-src 'none'" in text
-        updates = page.updates()
-        first = next(updates)
-        assert first is not None
-        assert not first["finished"]
-        assert first["tasks"]["count"] == 0
+        # Two pages at once, of which each gets all.
+        growing, others = Growing(), [page.updates(), page.updates()]
+        for updates in others:
+            first = next(updates)
+            assert first is not None
+            assert not first["finished"]
+            assert growing.apply(first) == []
+        updates = others[1]
         with held(pool):
             pool.submit(pow, 2, 3)
-            while first is not None and first["tasks"]["count"] < 2:
-                first = next(updates)
+            document = next(updates)
+            while document is not None and len(growing.apply(document)) < 2:
+                document = next(updates)
         dashboard.close()
-        *_, last, end = updates
-        assert last is not None
-        assert end is None
-        assert last["finished"]
-        assert last["tasks"]["count"] == 2
+        for updates in others:
+            *rest, last, end = updates
+            assert last is not None
+            assert end is None
+            assert last["finished"]
+        for document in [*rest, last]:
+            assert document is not None
+            rows = growing.apply(document)
+        assert sorted(row["outcome"] for row in rows) == [2, 2]
 
 
 def test_requests_without_the_token_are_refused() -> None:
@@ -96,7 +132,7 @@ def test_a_page_that_is_closed_and_opened_again() -> None:
             updates = page.updates()
             document = next(updates)
             assert document is not None
-            assert document["tasks"]["count"] == count
+            assert len(Growing().apply(document)) == count
             # In the middle of an update.
             for connection in page.kept:
                 connection.close()
@@ -165,7 +201,7 @@ def test_an_unmodified_program_is_served_until_it_ends(tmp_path: Path, option: l
     updates = page.updates()
     document = next(updates)
     assert document is not None
-    assert document["tasks"]["count"] == 10
+    assert len(Growing().apply(document)) == 10
     assert document["program"] == "program.py"
     program.stdin.close()
     *_, last, end = updates
@@ -246,3 +282,112 @@ def test_a_notebook_shows_the_page_and_the_figures() -> None:
         figures = pool._repr_html_()
         assert "<td>1</td>" in figures
         assert "finished" in figures
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what two documents have in common: they number tasks in other ways."""
+    numbers = ("start", "end", "submit", "outcome", "items", "attempt", "worker", "pool")
+    texts = [row[name] for name in ("name", "label", "error")]
+    # A column in which all rows have the same number may have it as an integer, or none.
+    return (*texts, *(str(float("nan" if row[name] is None else row[name])) for name in numbers))
+
+
+def nested(pool: cf.Executor, n: int) -> int:
+    return pool.submit(abs, n).result(LIMIT) if n % 5 == 0 else 1 // (n % 3)
+
+
+def test_updates_have_the_new_events_only_and_together_all() -> None:
+    with cf.recording() as recording, cf.ThreadPoolExecutor(4) as pool:
+        followers = [recording._follow(), recording._follow()]
+        growing = [Growing(), Growing()]
+
+        def follow(number: int) -> None:
+            goes_on = True
+            while goes_on:
+                document, goes_on = followers[number].update()
+                growing[number].apply(json.loads(document))
+
+        def work() -> None:
+            for n in range(1000):
+                pool.submit(nested, pool, n)
+                pool.submit(nested, pool, n).cancel()
+
+        threads = [threading.Thread(target=follow, args=(number,)) for number in (0, 1)]
+        workers = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads + workers:
+            thread.start()
+        for thread in workers:
+            thread.join(LIMIT)
+        pool.shutdown()
+        recording.stop()
+        for thread in threads:
+            thread.join(LIMIT)
+    whole = json.loads(recording.columns())
+    rows = rows_of(whole)
+    assert len(rows) >= 4000
+    for each in growing:
+        assert each.wholes == 1
+        assert sorted(map(key, each.rows["tasks"])) == sorted(map(key, rows))
+        assert len(each.rows["waits"]) == whole["waits"]["count"]
+        submitters = {row["task"]: row for row in each.rows["tasks"]}
+        parents = [row["parent"] for row in each.rows["tasks"] if row["parent"]]
+        assert len(parents) == sum(row["parent"] > 0 for row in rows) > 0
+        assert {submitters[parent]["name"] for parent in parents} == {"test_dashboard.nested"}
+
+
+def test_an_update_without_events_is_short() -> None:
+    with cf.recording() as recording, cf.ThreadPoolExecutor(1) as pool:
+        follower = recording._follow()
+        for n in range(1000):
+            pool.submit(abs, n).result(LIMIT)
+        growing = Growing()
+        first, _ = follower.update()
+        assert len(growing.apply(json.loads(first))) == 1000
+        growing.apply(json.loads(follower.update()[0]))
+        with held(pool):
+            pool.submit(pow, 2, 3)
+            growing.apply(json.loads(follower.update()[0]))
+            document = json.loads(follower.update()[0])
+            assert document["tasks"]["count"] == 0
+            assert document["open"]["tasks"]["count"] == 2
+            assert len(json.dumps(document)) < len(first) / 4
+            outcomes = sorted(row["outcome"] for row in growing.apply(document))
+            assert outcomes[:2] == [0, 1]
+            assert outcomes[2:] == [2] * 1000
+
+
+def test_a_page_that_has_too_many_tasks_begins_anew() -> None:
+    with cf.recording(records_per_thread=1) as recording, cf.ThreadPoolExecutor(1) as pool:
+        follower = recording._follow()
+        growing = Growing()
+        count = 0
+        while growing.wholes < 2:
+            for future in [pool.submit(abs, n) for n in range(1000)]:
+                future.result(LIMIT)
+            count += 1000
+            document, goes_on = follower.update()
+            assert goes_on
+            found = growing.apply(json.loads(document))
+        # The events that are still in the buffers.
+        assert 0 < len(found) < count
+        pool.submit(abs, -1).result(LIMIT)
+        growing.apply(json.loads(follower.update()[0]))
+        assert growing.wholes == 2
+
+
+@needs_processes
+def test_updates_of_processes() -> None:
+    with cf.recording() as recording, cf.ProcessPoolExecutor(2) as pool:
+        follower, growing = recording._follow(), Growing()
+        for _ in range(10):
+            assert list(pool.map(abs, range(100))) == list(range(100))
+            growing.apply(json.loads(follower.update()[0]))
+        pool.shutdown()
+        recording.stop()
+        document, goes_on = follower.update()
+        assert not goes_on
+        last = json.loads(document)
+        growing.apply(last)
+    assert [worker["exit"] for worker in last["workers"]] == [{"code": 0}] * len(last["workers"])
+    rows = rows_of(json.loads(recording.columns()))
+    assert sorted(map(key, growing.rows["tasks"])) == sorted(map(key, rows))

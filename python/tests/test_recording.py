@@ -459,9 +459,12 @@ def inverse(n: float | str) -> object:
 @needs_processes
 def test_a_part_of_a_map_has_the_error_of_its_first_failed_item(chunksize: int | None) -> None:
     texts = {"OddError: odd", "ZeroDivisionError: division by zero"}
-    options = {} if chunksize is None else {"chunksize": chunksize}
+    options: dict[str, Any] = {} if chunksize is None else {"chunksize": chunksize}
     with cf.recording() as recording, cf.ProcessPoolExecutor(1) as executor:
-        for last, expected in ((3, "ZeroDivisionError: division by zero"), ("own", "OddError: odd")):
+        for last, expected in (
+            (3, "ZeroDivisionError: division by zero"),
+            ("own", "OddError: odd"),
+        ):
             results = executor.map(inverse, [0, 1, 2, 5, 7, last], **options)
             with pytest.raises((ZeroDivisionError, OddError)):
                 list(results)

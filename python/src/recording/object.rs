@@ -1,12 +1,13 @@
 //! `Recording`, the object that `concurrent_futures.recording()` returns.
 
 use concurrent_futures::RecordingOptions;
-use concurrent_futures::engine::{recorder, set_program, write_page};
+use concurrent_futures::engine::{self, recorder, set_program, write_page};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 /// A recording of the tasks of this process's pools; see `concurrent_futures.recording`.
 #[pyclass(module = "concurrent_futures._engine", subclass, frozen)]
@@ -146,12 +147,36 @@ impl Recording {
         })
     }
 
+    /// Returns the updates of one live page.
+    #[pyo3(name = "_follow")]
+    fn follow(&self) -> Follower {
+        Follower(Mutex::new(engine::Follower::new(&self.0)))
+    }
+
     /// Saves the recording to a file whose name ends with .json: a trace, or columns if it ends with
     /// .columns.json.
     #[pyo3(name = "_save")]
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         tell_program(py);
         Ok(py.detach(|| self.0.save(&path))?)
+    }
+}
+
+/// The updates of one live page.
+#[pyclass(module = "concurrent_futures._engine", frozen)]
+pub(crate) struct Follower(Mutex<engine::Follower>);
+
+#[pymethods]
+impl Follower {
+    /// Returns the next document as JSON, and whether another one follows.
+    fn update<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyBytes>, bool)> {
+        let mut goes_on = true;
+        let document = written(py, |out| {
+            let mut follower = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            goes_on = follower.write(out)?;
+            Ok(())
+        })?;
+        Ok((document, goes_on))
     }
 }
 

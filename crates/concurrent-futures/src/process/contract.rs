@@ -242,8 +242,8 @@ pub unsafe trait RemoteTask: ForeignTask {
     /// It calls no foreign code, and the thread need not be attached.
     fn error_text(failure: &[u8]) -> Option<String>;
 
-    /// Returns the error of the first item that has failed as text, by the bytes of the results of a span; none if
-    /// no item has failed, or the bytes tell none.
+    /// Returns the error of the first failed item of a span as text, by the bytes of the results; none if no item
+    /// has failed.
     ///
     /// It calls no foreign code, and the thread need not be attached.
     fn item_error_text(results: &[u8]) -> Option<String>;

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::recording::session::{PoolKind, WorkerEnd};
-use crate::recording::snapshot::{Row, Snapshot};
+use crate::recording::snapshot::{Raw, Row, Snapshot, WaitRow};
 use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 use serde_json::json;
@@ -11,7 +11,48 @@ use std::io::{self, Write};
 
 /// Writes a recording as a document of columns.
 pub(crate) fn write(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
-    let raw = &snapshot.raw;
+    write_head(&snapshot.raw, None, out)?;
+    write_rows(&snapshot.rows, &snapshot.waits, out)?;
+    writeln!(out, "}}")
+}
+
+/// The numbers of rows and strings that a live page has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) tasks: usize,
+    pub(crate) waits: usize,
+    pub(crate) strings: usize,
+}
+
+/// Writes an update of a live page, or a whole document if the page has nothing: rows that will not change, and others.
+pub(crate) fn write_update(
+    raw: &Raw,
+    sent: Option<Sent>,
+    (rows, waits): (&[Row], &[WaitRow]),
+    (open_rows, open_waits): (&[Row], &[WaitRow]),
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    write_head(raw, sent, out)?;
+    write_rows(rows, waits, out)?;
+    write!(out, ",\"open\":{{\"version\":1")?;
+    write_rows(open_rows, open_waits, out)?;
+    writeln!(out, "}}}}")
+}
+
+fn write_rows(rows: &[Row], waits: &[WaitRow], out: &mut dyn Write) -> io::Result<()> {
+    write!(out, ",\"tasks\":")?;
+    write_tasks(rows, out)?;
+    write!(out, ",\"waits\":")?;
+    let mut table = Table::begin(waits.len(), out)?;
+    table.f64("start", waits.iter().map(|wait| wait.start))?;
+    table.f64("end", waits.iter().map(|wait| wait.end))?;
+    table.u32("waiter", waits.iter().map(|wait| wait.waiter))?;
+    table.u32("awaited", waits.iter().map(|wait| wait.awaited))?;
+    table.end()
+}
+
+/// Writes the beginning of a document, up to its tables.
+fn write_head(raw: &Raw, sent: Option<Sent>, out: &mut dyn Write) -> io::Result<()> {
     let pools = raw.pools.iter().map(|pool| {
         let kind = match pool.kind {
             PoolKind::Threads => "threads",
@@ -41,7 +82,9 @@ pub(crate) fn write(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> 
             "exit": exit,
         })
     });
-    let head = json!({
+    let known = sent.map_or(0, |sent| sent.strings);
+    let strings = raw.strings.iter().skip(known).map(|text| &**text);
+    let mut head = json!({
         "format": "concurrent-futures recording",
         "version": 1,
         "program": raw.program,
@@ -50,23 +93,18 @@ pub(crate) fn write(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> 
         "duration": raw.ended.saturating_sub(raw.began),
         "finished": raw.is_finished,
         "dropped": raw.dropped,
-        "strings": raw.strings.iter().map(|text| &**text).collect::<Vec<_>>(),
+        "strings": strings.collect::<Vec<_>>(),
         "pools": pools,
         "workers": workers.collect::<Vec<_>>(),
     });
+    if let Some(sent) = sent {
+        head["update"] = json!({
+            "tasks": sent.tasks, "waits": sent.waits, "strings": sent.strings,
+        });
+    }
     let head = serde_json::to_string(&head)?;
     let head = head.strip_suffix('}').unwrap_or(&head);
-    write!(out, "{head},\"tasks\":")?;
-    write_tasks(&snapshot.rows, out)?;
-    write!(out, ",\"waits\":")?;
-    let waits = &snapshot.waits;
-    let mut table = Table::begin(waits.len(), out)?;
-    table.f64("start", waits.iter().map(|wait| wait.start))?;
-    table.f64("end", waits.iter().map(|wait| wait.end))?;
-    table.u32("waiter", waits.iter().map(|wait| wait.waiter))?;
-    table.u32("awaited", waits.iter().map(|wait| wait.awaited))?;
-    table.end()?;
-    writeln!(out, "}}")
+    write!(out, "{head}")
 }
 
 fn write_tasks(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {

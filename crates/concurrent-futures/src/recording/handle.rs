@@ -49,6 +49,14 @@ struct Growing {
     writer: Writer,
 }
 
+/// The parts of a recording that a live page follows.
+pub(super) struct Followed {
+    pub(super) session: Arc<Session>,
+    pub(super) cursor: Cursor,
+    pub(super) began: u64,
+    pub(super) started: f64,
+}
+
 struct Inner {
     cursor: Cursor,
     began: u64,
@@ -295,6 +303,20 @@ impl Recording {
         state.session.as_deref().is_some_and(recorder::is_running)
     }
 
+    /// Returns what a live page follows; none if the recording has ended, has a file, or leaves out pools.
+    pub(super) fn followed(&self) -> Option<Followed> {
+        let inner = &self.0;
+        if !inner.has_all_pools || inner.growing.is_some() {
+            return None;
+        }
+        Some(Followed {
+            session: inner.state().session.clone()?,
+            cursor: inner.cursor.clone(),
+            began: inner.began,
+            started: inner.started,
+        })
+    }
+
     pub(crate) fn add_pool(&self, number: u32) {
         self.0.state().pools.insert(number);
     }
@@ -401,7 +423,7 @@ pub fn set_program(name: String) {
 }
 
 /// Returns the name of this program.
-fn program() -> String {
+pub(super) fn program() -> String {
     let program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
     program.clone().unwrap_or_else(executable)
 }

@@ -8,6 +8,7 @@
 //! | `record.rs` | the records |
 //! | `snapshot.rs` | records as rows: runs of tasks, and waits |
 //! | `handle.rs`, `options.rs` | recordings, as programs hold them |
+//! | `follower.rs` | the updates of live pages |
 //! | `cursor.rs` | places in the lanes, from which recordings read on |
 //! | `writer.rs`, `log.rs` | recordings to files that grow, and the format of the files |
 //! | `columns.rs`, `chrome.rs` | the formats, which `docs/recording.md` describes |
@@ -30,6 +31,8 @@ mod cursor;
 #[cfg(feature = "recording")]
 mod file;
 #[cfg(feature = "recording")]
+mod follower;
+#[cfg(feature = "recording")]
 mod handle;
 mod lane;
 #[cfg(feature = "recording")]
@@ -50,6 +53,9 @@ mod writer;
 
 pub use recorder::with_label;
 
+#[cfg(feature = "recording")]
+#[allow(unused_imports, reason = "other frontends use it")]
+pub use follower::Follower;
 #[cfg(feature = "recording")]
 pub use handle::{Recording, set_program};
 #[cfg(feature = "recording")]

@@ -39,8 +39,7 @@ impl Raw {
         self.current.retain(|current| !over.contains(&key(current)));
         let (began, ended) = (self.began, self.ended);
         self.workers.retain(|worker| {
-            let is_over = worker.end.is_some_and(|(moment, _)| moment < began);
-            !is_over && worker.start.is_none_or(|start| start <= ended)
+            !is_over(worker, began) && worker.start.is_none_or(|start| start <= ended)
         });
         if let Some(pools) = only {
             self.pools.retain(|pool| pools.contains(&pool.number));
@@ -52,6 +51,11 @@ impl Raw {
             self.current.retain(|current| pools.contains(&current.pool));
         }
     }
+}
+
+/// Returns whether a worker has ended before a recording began.
+pub(super) fn is_over(worker: &WorkerInfo, began: u64) -> bool {
+    worker.end.is_some_and(|(moment, _)| moment < began)
 }
 
 /// One run of a task, or a task that never ran. Times are nanoseconds since the beginning.
@@ -99,21 +103,23 @@ pub(crate) struct Snapshot {
 
 /// The records of a task apart from its runs.
 #[derive(Clone, Debug, Default)]
-struct Task {
-    number: u32,
-    submit: Option<Record>,
-    end: Option<Record>,
-    pickle: Option<Record>,
-    retries: Vec<u64>,
-    has_run: bool,
+pub(super) struct Task {
+    pub(super) number: u32,
+    pub(super) submit: Option<Record>,
+    pub(super) end: Option<Box<Record>>,
+    pub(super) pickle: Option<Box<Record>>,
+    pub(super) retries: Vec<u64>,
+    pub(super) has_run: bool,
+    /// The number of the task that submitted it, once that was looked up.
+    pub(super) parent: Option<u32>,
 }
 
 /// The tasks by the numbers of their futures.
-#[derive(Default)]
-struct Tasks(HashMap<u64, Task>);
+#[derive(Debug, Default)]
+pub(super) struct Tasks(pub(super) HashMap<u64, Task>);
 
 impl Tasks {
-    fn of(&mut self, future: u64) -> &mut Task {
+    pub(super) fn of(&mut self, future: u64) -> &mut Task {
         let number = u32::try_from(self.0.len() + 1).unwrap_or(u32::MAX);
         self.0.entry(future).or_insert_with(|| Task {
             number,
@@ -121,13 +127,13 @@ impl Tasks {
         })
     }
 
-    fn number(&self, future: u64) -> u32 {
+    pub(super) fn number(&self, future: u64) -> u32 {
         self.0.get(&future).map_or(0, |task| task.number)
     }
 }
 
 /// The nanoseconds from one moment to another.
-fn since(began: u64, moment: u64) -> f64 {
+pub(super) fn since(began: u64, moment: u64) -> f64 {
     #[expect(
         clippy::cast_precision_loss,
         reason = "a day has fewer nanoseconds than 2^53"
@@ -162,28 +168,19 @@ impl Snapshot {
                     tasks.of(record.task).has_run = true;
                     runs.push(*record);
                 }
-                Kind::Cancel | Kind::Reject => tasks.of(record.task).end = Some(*record),
+                Kind::Cancel | Kind::Reject => {
+                    tasks.of(record.task).end = Some(Box::new(*record));
+                }
                 Kind::Retry => tasks.of(record.task).retries.push(record.start),
-                Kind::Pickle => tasks.of(record.task).pickle = Some(*record),
+                Kind::Pickle => tasks.of(record.task).pickle = Some(Box::new(*record)),
                 Kind::Wait => waits.push((*record, true)),
             }
         }
         for record in &raw.current {
-            let run = Record {
-                end: 0,
-                kind: Kind::Run,
-                outcome: RunOutcome::Running,
-                items: 1,
-                ..*record
-            };
             tasks.of(record.task).has_run = true;
-            runs.push(run);
+            runs.push(running(record));
             if record.kind == Kind::Wait {
-                let wait = Record {
-                    start: record.end,
-                    ..*record
-                };
-                waits.push((wait, false));
+                waits.push((*record, false));
             }
         }
         runs.sort_by_key(|run| run.start);
@@ -203,16 +200,9 @@ impl Snapshot {
                 .into_iter()
                 .map(|task| row(&raw, &indices, &tasks, task, None)),
         );
-        let waits = waits.into_iter().map(|(wait, is_over)| WaitRow {
-            start: since(raw.began, wait.start),
-            end: if is_over {
-                since(raw.began, wait.end)
-            } else {
-                f64::NAN
-            },
-            waiter: tasks.number(wait.task),
-            awaited: tasks.number(wait.items),
-        });
+        let waits = waits
+            .into_iter()
+            .map(|(wait, is_over)| wait_row(raw.began, &tasks, &wait, is_over));
         Self {
             rows,
             waits: waits.collect(),
@@ -235,14 +225,40 @@ impl Snapshot {
     }
 }
 
+/// Returns the run of a task that is running, by the record of a lane's current task.
+pub(super) fn running(current: &Record) -> Record {
+    Record {
+        end: 0,
+        kind: Kind::Run,
+        outcome: RunOutcome::Running,
+        items: 1,
+        ..*current
+    }
+}
+
+/// Returns the row of a wait: one that is over, or that of a lane's current task.
+pub(super) fn wait_row(began: u64, tasks: &Tasks, wait: &Record, is_over: bool) -> WaitRow {
+    let (start, end) = if is_over {
+        (wait.start, since(began, wait.end))
+    } else {
+        (wait.end, f64::NAN)
+    };
+    WaitRow {
+        start: since(began, start),
+        end,
+        waiter: tasks.number(wait.task),
+        awaited: tasks.number(wait.items),
+    }
+}
+
 /// The places of pools and workers, by their numbers.
-struct Indices {
+pub(super) struct Indices {
     pools: HashMap<u32, u32>,
     workers: HashMap<u32, u32>,
 }
 
 impl Indices {
-    fn new(raw: &Raw) -> Self {
+    pub(super) fn new(raw: &Raw) -> Self {
         let count = |index: usize| narrow(index as u64 + 1);
         let pools = raw.pools.iter().enumerate();
         let workers = raw.workers.iter().enumerate();
@@ -255,9 +271,15 @@ impl Indices {
     }
 }
 
-fn row(raw: &Raw, indices: &Indices, tasks: &Tasks, task: &Task, run: Option<&Record>) -> Row {
+pub(super) fn row(
+    raw: &Raw,
+    indices: &Indices,
+    tasks: &Tasks,
+    task: &Task,
+    run: Option<&Record>,
+) -> Row {
     let submit = task.submit.as_ref();
-    let end = task.end.as_ref();
+    let end = task.end.as_deref();
     let time = |moment: u64| since(raw.began, moment);
     let place = run.or(submit);
     let pool = place.map_or(0, |record| record.pool);
@@ -274,6 +296,7 @@ fn row(raw: &Raw, indices: &Indices, tasks: &Tasks, task: &Task, run: Option<&Re
     #[expect(clippy::cast_possible_truncation, reason = "a rounded time")]
     let pickling = task
         .pickle
+        .as_ref()
         .map_or(0.0, |pickle| since(pickle.start, pickle.end) as f32);
     let outcome = match (run, end) {
         (Some(run), _) => run.outcome,
@@ -301,11 +324,13 @@ fn row(raw: &Raw, indices: &Indices, tasks: &Tasks, task: &Task, run: Option<&Re
         worker: run
             .and_then(|run| indices.workers.get(&run.worker).copied())
             .unwrap_or(0),
-        parent: submit.map_or(0, |submit| tasks.number(submit.end)),
+        parent: task
+            .parent
+            .unwrap_or_else(|| submit.map_or(0, |submit| tasks.number(submit.end))),
         items: run.map_or(1, |run| narrow(run.items)),
         attempt: u8::try_from(attempts).unwrap_or(u8::MAX),
         sent: if sent == 0 {
-            task.pickle.map_or(0, |pickle| pickle.sent)
+            task.pickle.as_ref().map_or(0, |pickle| pickle.sent)
         } else {
             sent
         },
