@@ -107,8 +107,8 @@ impl<Role> ClusterBuilder<Role> {
         self
     }
 
-    /// Sets the environment of the tasks, a part of a subject. The default is that of this build. Another one is for tasks
-    /// of other frontends, which need other things of a host.
+    /// Sets the environment of the tasks. The default is this build. Another one is for tasks of other frontends, which
+    /// need other things of a host. The name is a part of a subject, together with a hash of the tag and of the key.
     pub fn environment(mut self, name: impl Into<String>) -> Self {
         self.environment = Some(name.into());
         self
@@ -117,7 +117,7 @@ impl<Role> ClusterBuilder<Role> {
     /// Returns the environment of the tasks.
     pub(crate) fn environment_of(&self, seal: &Seal) -> io::Result<String> {
         match &self.environment {
-            Some(environment) => Ok(environment.clone()),
+            Some(name) => Ok(environment::of_a_frontend(name, &self.door.tag, seal)),
             None => environment::of_this_program(&self.door.tag, seal),
         }
     }

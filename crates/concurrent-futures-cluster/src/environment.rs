@@ -25,16 +25,23 @@ pub(crate) fn of_this_program(tag: &str, seal: &Seal) -> io::Result<String> {
         let build = build(&mut File::open(os::executable()?)?)?;
         *BUILD.get_or_init(|| build)
     };
+    Ok(named("rust", &build, tag, seal))
+}
+
+/// Returns the environment of another frontend, with a tag of its user. As in [`of_this_program`], the key is a part.
+pub(crate) fn of_a_frontend(name: &str, tag: &str, seal: &Seal) -> String {
+    named(name, name.as_bytes(), tag, seal)
+}
+
+fn named(name: &str, content: &[u8], tag: &str, seal: &Seal) -> String {
     let mut hash = Context::new(&SHA256);
-    hash.update(&build);
+    hash.update(content);
     hash.update(std::env::consts::ARCH.as_bytes());
     hash.update(&seal.fingerprint());
     hash.update(tag.as_bytes());
     let hash = hash.finish();
-    Ok(format!(
-        "rust-{}",
-        hex(hash.as_ref().get(..12).unwrap_or_default())
-    ))
+    let hash = hex(hash.as_ref().get(..12).unwrap_or_default());
+    format!("{name}-{hash}")
 }
 
 /// Returns the hash of the loaded parts of an executable; of the whole file if it is not of the usual format.
@@ -114,5 +121,10 @@ mod tests {
         assert_eq!(one, of_this_program("one", &keyed).unwrap());
         assert_ne!(one, of_this_program("two", &keyed).unwrap());
         assert_ne!(one, of_this_program("one", &open).unwrap());
+        let python = of_a_frontend("python", "one", &keyed);
+        assert!(python.starts_with("python-"), "{python}");
+        assert_eq!(python, of_a_frontend("python", "one", &keyed));
+        assert_ne!(python, of_a_frontend("python", "two", &keyed));
+        assert_ne!(python, of_a_frontend("python", "one", &open));
     }
 }

@@ -5,10 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Client, Sink, Stage};
+use super::{Arrived, Client, Sink, Stage};
 use crate::bus::{BusError, Withdrawn};
 use crate::log;
 use crate::wire::{Answer, Id, Kind, Order, TaskId, What};
+use concurrent_futures::TaskError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -160,6 +161,21 @@ impl Client {
                 log::trouble("no host answered to a termination", &error);
                 false
             }
+        }
+    }
+
+    /// Fails all tasks. The server keeps those that it has, until a host asks for their client, or they age.
+    pub(crate) fn abandon(&self) {
+        let removed: Vec<_> = {
+            let mut state = self.lock();
+            let numbers: Vec<u64> = state.entries.keys().copied().collect();
+            let entries = numbers.into_iter();
+            entries
+                .filter_map(|number| self.remove(&mut state, number))
+                .collect()
+        };
+        for entry in removed {
+            entry.sink.complete(Arrived::Error(TaskError::Abandoned));
         }
     }
 

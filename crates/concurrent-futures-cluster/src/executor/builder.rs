@@ -31,6 +31,8 @@ pub struct ExecutorSettings {
     most_deliveries: u32,
     wait_for_workers: Duration,
     pub(super) server_program: Option<PathBuf>,
+    /// Whether the embedded server comes without a host.
+    pub(super) is_without_host: bool,
 }
 
 impl Default for ExecutorSettings {
@@ -42,6 +44,7 @@ impl Default for ExecutorSettings {
             most_deliveries: 3,
             wait_for_workers: Duration::from_secs(30),
             server_program: None,
+            is_without_host: false,
         }
     }
 }
@@ -86,6 +89,13 @@ impl ClusterBuilder<ExecutorSettings> {
     /// from `PATH` or the active environment of Python.
     pub fn server_program(mut self, path: impl Into<PathBuf>) -> Self {
         self.role.server_program = Some(path.into());
+        self
+    }
+
+    /// Starts the embedded server without a host. For frontends whose hosts are other programs; see
+    /// [`embedded_server`](ClusterExecutor::embedded_server).
+    pub fn without_host(mut self) -> Self {
+        self.role.is_without_host = true;
         self
     }
 

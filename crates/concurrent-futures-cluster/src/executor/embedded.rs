@@ -16,7 +16,8 @@ pub(super) const EMBEDDED: &str = "embedded";
 
 /// The server and the host of an executor.
 pub(super) struct Embedded {
-    host: Serving,
+    /// None if the host is another program.
+    host: Option<Serving>,
     pub(super) server: Server,
 }
 
@@ -31,6 +32,9 @@ impl Embedded {
         if door.key.is_none() {
             door.key = Some(hex(&random::<32>()?).into_bytes());
         }
+        if settings.role.is_without_host {
+            return Ok(Self { host: None, server });
+        }
         // Its tasks are those of the executor, which waits for them. So the host need not.
         let mut host = ClusterHost::builder()
             .url(&server.url)
@@ -42,14 +46,16 @@ impl Embedded {
             ..door.clone()
         };
         Ok(Self {
-            host: host.serve().await?,
+            host: Some(host.serve().await?),
             server,
         })
     }
 
     /// Ends the host, and then the server.
     pub(super) async fn stop(self) {
-        self.host.stop().await;
+        if let Some(host) = self.host {
+            host.stop().await;
+        }
         drop(self.server);
     }
 }

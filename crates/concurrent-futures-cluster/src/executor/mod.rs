@@ -278,23 +278,35 @@ impl ClusterExecutor {
             .map(|embedded| (embedded.server.url.clone(), embedded.server.token.clone()))
     }
 
-    /// Submits a call of another frontend, as bytes, for which `sink` stands for the future. No other call of the
-    /// executor has the number.
+    /// Submits a call of another frontend, as bytes. `sink` makes what stands for the future, if the call is accepted. No
+    /// other call of the executor has the number. If there is no room, `when_full` decides.
     ///
     /// # Errors
-    /// As for [`submit`](Self::submit).
+    /// As for [`submit`](Self::submit), and [`SubmitError::Full`] by `when_full`.
     pub fn submit_bytes(
         &self,
+        when_full: WhenFull<'_>,
         number: u64,
         call: Call,
         argument: Vec<u8>,
         options: ClusterOptions,
-        sink: Box<dyn Sink>,
+        sink: impl FnOnce() -> Box<dyn Sink>,
     ) -> Result<(), SubmitError> {
-        let permit = self.admit(WAIT)?;
+        let permit = self.admit(when_full)?;
         let request = Request::new(call, argument.into(), options);
-        self.client.submit(number, request, sink, permit);
+        self.client.submit(number, request, sink(), permit);
         Ok(())
+    }
+
+    /// Returns whether a host has begun a call of [`submit_bytes`](Self::submit_bytes).
+    pub fn has_begun_bytes(&self, number: u64) -> bool {
+        self.client.has_begun(number)
+    }
+
+    /// Fails all tasks that are not done, with [`TaskError::Abandoned`](concurrent_futures::TaskError::Abandoned). For
+    /// programs that end while the server is away.
+    pub fn abandon(&self) {
+        self.client.abandon();
     }
 
     /// Cancels a call of [`submit_bytes`](Self::submit_bytes) that no host has begun. Returns whether it was cancelled.
