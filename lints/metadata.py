@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CRATE = ROOT / "crates/concurrent-futures"
+CLUSTER = ROOT / "python/cluster"
 
 ADDRESS = re.compile(r"https://github\.com/[\w.-]+/concurrent-futures\b")
 ACTION = re.compile(r"uses: (\S+)")
@@ -67,11 +68,22 @@ def required(crate: dict, project: dict) -> Iterator[str]:
 
 
 def licences() -> Iterator[str]:
-    """Yields each licence of the crate that is not the project's, word for word."""
-    for name in ["LICENSE-APACHE", "LICENSE-MIT"]:
-        copy = CRATE / name
-        if not copy.is_file() or copy.read_bytes() != (ROOT / name).read_bytes():
-            yield f"crates/concurrent-futures/{name}: not a copy of {name}"
+    """Yields each licence of a package that is not the project's, word for word."""
+    for folder in [CRATE, CLUSTER]:
+        for name in ["LICENSE-APACHE", "LICENSE-MIT"]:
+            copy = folder / name
+            if not copy.is_file() or copy.read_bytes() != (ROOT / name).read_bytes():
+                yield f"{copy.relative_to(ROOT)}: not a copy of {name}"
+
+
+def pins(project: dict, version: str) -> Iterator[str]:
+    """Yields each of the two Python packages that does not ask for the other one's version."""
+    extra = project["optional-dependencies"]["cluster"]
+    if f"concurrent-futures-cluster=={version}" not in extra:
+        yield f"pyproject.toml: the extra `cluster` is not version {version}"
+    needed = load(CLUSTER / "pyproject.toml")["project"]["dependencies"]
+    if f"concurrent-futures=={version}" not in needed:
+        yield f"python/cluster/pyproject.toml: does not depend on version {version}"
 
 
 def workflows(project: dict) -> Iterator[str]:
@@ -117,6 +129,7 @@ def findings(tag: str | None) -> Iterator[str]:
     yield from addresses(workspace["repository"])
     yield from required(own | inherited, project)
     yield from licences()
+    yield from pins(project, workspace["version"])
     yield from workflows(project)
     yield from tools()
     rust = f"Rust {workspace['rust-version']}"

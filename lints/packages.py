@@ -120,21 +120,21 @@ def sdist(path: Path | None) -> Iterator[str]:
 
 
 def wheels(path: Path) -> Iterator[str]:
-    """Yields findings in a wheel."""
+    """Yields findings in a wheel: that of the package, or that of clusters."""
     files = wheel(path)
-    info = r"concurrent_futures-[^/]+\.dist-info"
+    package, native = "concurrent_futures", "_engine"
+    if path.name.startswith("concurrent_futures_cluster-"):
+        package, native = "concurrent_futures_cluster", "_native"
+    info = rf"{package}-[^/]+\.dist-info"
     wanted = [
-        r"concurrent_futures/__init__\.py",
-        r"concurrent_futures/py\.typed",
-        r"concurrent_futures/_engine\.pyi",
-        r"concurrent_futures/_engine\..*\.(so|pyd)",
+        rf"{package}/__init__\.py",
+        rf"{package}/py\.typed",
+        rf"{package}/{native}\.pyi",
+        rf"{package}/{native}\..*\.(so|pyd)",
         *(rf"{info}/licenses/{name}" for name in LICENCES),
     ]
     yield from lacking(files, wanted)
-    yield from superfluous(
-        files,
-        rf"concurrent_futures/.*\.(py|pyi|typed|so|pyd)|{info}/.*|concurrent_futures/py\.typed",
-    )
+    yield from superfluous(files, rf"{package}/.*\.(py|pyi|typed|so|pyd)|{info}/.*")
     yield from (f"{name} is a test" for name in files if re.search(r"(^|/)(test_|tests/)", name))
     built = [name for name in files if name.endswith((".so", ".pyd"))]
     if len(built) != 1:

@@ -18,6 +18,7 @@ PLACES = {
     "crates/concurrent-futures/src": "runtime/os",
     "crates/concurrent-futures-cluster/src": "os",
     "python/src": "interp/os",
+    "python/cluster/src": "os",
 }
 
 SYSTEM = re.compile(r"\b(libc|rustix|memmap2)::|\btarget_os\b|\bstd::os::(?!fd\b)")

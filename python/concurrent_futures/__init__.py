@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         WorkerDiedError,
     )
     from concurrent_futures.thread import ThreadPoolExecutor
+    from concurrent_futures_cluster import ClusterExecutor as ClusterExecutor
 
 __all__ = [
     "ALL_COMPLETED",
@@ -146,6 +147,20 @@ def _load(name: str) -> object:
     return sys.modules[name]
 
 
+def _cluster_executor() -> object:
+    """Return the executor of the distribution for clusters."""
+    try:
+        module: object = _load("concurrent_futures_cluster")
+    except ModuleNotFoundError as error:
+        if error.name != "concurrent_futures_cluster":
+            raise
+        raise ImportError(
+            "ClusterExecutor is in another distribution: pip install concurrent-futures[cluster]",
+            name="concurrent_futures_cluster",
+        ) from None
+    return getattr(module, "ClusterExecutor")  # noqa: B009
+
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
@@ -157,6 +172,9 @@ if not TYPE_CHECKING:
             value: object = version("concurrent-futures")
         elif name in __all__:
             value = getattr(_load(_MODULES.get(name, "concurrent_futures._base")), name)
+        elif name == "ClusterExecutor":
+            # Not in `__all__`, as another distribution has it.
+            value = _cluster_executor()
         elif name in _SUBMODULES:
             value = _load(f"concurrent_futures.{name}")
         else:

@@ -26,9 +26,11 @@ USAGE = """\
 usage: python -m concurrent_futures [OPTION ...] script.py [ARGUMENT ...]
        python -m concurrent_futures [OPTION ...] -m module [ARGUMENT ...]
        python -m concurrent_futures --convert RUN.recording FILE ...
+       python -m concurrent_futures worker nats://SERVER:4222 [OPTION ...]
 
 Runs a script, a directory or zip file with a __main__.py, or a module as Python would, but with
 concurrent_futures in the place of concurrent.futures. Python's own options go before the first -m.
+The command `worker` starts a host of a cluster; `worker --help` tells its options.
 
 --timeline FILE.html  writes a page that shows which worker ran which task when; the variable
                       CONCURRENT_FUTURES_TIMELINE does the same
@@ -53,6 +55,8 @@ def main(caller: dict[str, Any]) -> None:
             print(USAGE, end="")
         case ["--convert", _, _, *_]:
             _trace.convert(arguments[1:])
+        case ["worker", *arguments] if _is_host(arguments):
+            sys.exit(_host(arguments))
         case ["-m", module, *arguments]:
             install()
             _trace.begin(module, files, port)
@@ -66,6 +70,26 @@ def main(caller: dict[str, Any]) -> None:
         case _:
             print(USAGE, end="", file=sys.stderr)
             sys.exit(2)
+
+
+def _is_host(arguments: list[str]) -> bool:
+    """Return whether the command starts a host, and not a program of that name."""
+    is_server = any(argument.startswith(("nats://", "tls://")) for argument in arguments)
+    return is_server or not os.path.exists("worker")
+
+
+def _host(arguments: list[str]) -> int:
+    try:
+        import concurrent_futures_cluster  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "concurrent_futures_cluster":
+            raise
+        message = "hosts need another distribution: pip install concurrent-futures[cluster]"
+        print(message, file=sys.stderr)
+        return 2
+    from concurrent_futures_cluster._worker import main
+
+    return main(arguments)
 
 
 _Run = Callable[..., None]

@@ -1,0 +1,99 @@
+"""The errors of clusters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = [
+    "ClusterConnectionError",
+    "ClusterError",
+    "HostInfo",
+    "HostLostError",
+    "NoFunctionError",
+    "NoWorkersError",
+    "PoisonTaskError",
+]
+
+
+class HostInfo(NamedTuple):
+    """A host, as the registry of the server has it."""
+
+    #: The name of the machine.
+    machine: str
+    #: The process id of the host.
+    pid: int
+    #: The number of tasks that the host runs at once.
+    workers: int
+    queue: str
+    #: The tasks that the host can run: those of this version of Python, this key and this tag.
+    environment: str
+
+
+class ClusterError(RuntimeError):
+    """An error of a cluster: of its set-up, or of a task that no worker has raised.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterError, ClusterExecutor
+    >>> try:
+    ...     ClusterExecutor("nats://10.0.0.1:4222")
+    ... except ClusterError as error:
+    ...     print("give a key" in str(error))
+    True
+    """
+
+
+class ClusterConnectionError(ClusterError, ConnectionError):
+    """The server does not answer, or refuses the connection.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterConnectionError, ClusterExecutor
+    >>> try:
+    ...     ClusterExecutor("nats://127.0.0.1:1")
+    ... except ClusterConnectionError as error:
+    ...     print("cannot connect to nats://127.0.0.1:1" in str(error))
+    True
+    """
+
+
+class NoWorkersError(ClusterError):
+    """No host came that runs the task.
+
+    The futures of a queue raise it when ``wait_for_workers`` seconds have passed. The message names
+    the hosts that there are.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import NoWorkersError
+    >>> NoWorkersError("no host came").hosts
+    ()
+    """
+
+    def __init__(self, message: str, hosts: tuple[HostInfo, ...] = ()) -> None:
+        super().__init__(message)
+        #: The hosts of the queue, which run other tasks.
+        self.hosts = hosts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (*self.args, self.hosts)
+
+
+class HostLostError(ClusterError):
+    """The host of the task was lost, and by ``on_host_loss="fail"`` the task does not run again."""
+
+
+class PoisonTaskError(ClusterError):
+    """The task was given up, as several hosts were lost while they ran it."""
+
+
+class NoFunctionError(ClusterError):
+    """The host does not know this kind of call: it has another version of the package."""
+
+
+def of_task(name: str, message: str, hosts: list[tuple[str, int, int, str, str]]) -> ClusterError:
+    """Return the error that the native part describes."""
+    if name == "NoWorkersError":
+        return NoWorkersError(message, tuple(HostInfo(*host) for host in hosts))
+    error: ClusterError = globals()[name](message)
+    return error

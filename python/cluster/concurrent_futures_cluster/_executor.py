@@ -1,0 +1,498 @@
+"""``ClusterExecutor``: the workers are on other machines."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from concurrent.futures import Executor
+from types import ModuleType
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from concurrent_futures_cluster import _calls, _native
+from concurrent_futures_cluster._errors import ClusterError, HostInfo
+from concurrent_futures_cluster._future import ClusterFuture, complete
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, Literal
+
+    from concurrent_futures_cluster._embedded import EmbeddedHost
+    from concurrent_futures_cluster._map import Spans
+
+__all__ = ["ClusterExecutor"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_LOGGER = logging.getLogger("concurrent.futures")
+
+_EMBEDDED = "embedded"
+_URL = "CONCURRENT_FUTURES_URL"
+_KEY = "CONCURRENT_FUTURES_KEY"
+#: The seconds for which the number of workers is not asked for again.
+_FRESH = 5.0
+#: The seconds for which the interpreter's end waits for a server that does not answer.
+_GIVE_UP = 10.0
+#: The pause between two looks at such a server.
+_LOOK = 1.0
+
+#: The states whose threads the interpreter's end waits for.
+_states: weakref.WeakSet[State] = weakref.WeakSet()
+_is_exiting = False
+
+
+def bytes_of_key(key: str | bytes | None) -> bytes | None:
+    """Return a key as bytes."""
+    if isinstance(key, str):
+        key = key.encode()
+    if key is not None and not key:
+        raise ValueError("key must not be empty")
+    return key
+
+
+def settings(
+    url: str | None,
+    queue: str | None,
+    key: str | bytes | None,
+    insecure: bool,
+    token: str | None,
+    credentials: str | os.PathLike[str] | None,
+    nkey: str | None,
+    tls: str | os.PathLike[str] | None,
+    tag: str | None,
+    lease: float | None,
+) -> dict[str, Any]:
+    """Return the settings that clients and hosts have in common, as the native part takes them."""
+    return {
+        "url": url,
+        "queue": queue,
+        "key": bytes_of_key(key),
+        "insecure": insecure,
+        "token": token,
+        "credentials": credentials,
+        "nkey": nkey,
+        "tls": tls,
+        "tag": tag,
+        "lease": lease,
+        "environment": _calls.environment(),
+    }
+
+
+class State:
+    """The part of an executor that its thread shares. The thread does not keep the executor."""
+
+    def __init__(self, client: _native.Client, pickler: _calls.CallPickler) -> None:
+        self.client = client
+        self.pickler = pickler
+        self.embedded: EmbeddedHost | None = None
+        self.numbers = itertools.count(1)
+        self.lock = threading.Lock()
+        self.is_closed = False
+        self.is_exiting = False
+        self.maps: weakref.WeakSet[Spans[Any]] = weakref.WeakSet()
+        self._workers = (-math.inf, 0)
+        self._silent_since: float | None = None
+        self.process = os.getpid()
+        self.thread = threading.Thread(target=self._deliver, name="ClusterExecutor-futures")
+
+    def is_foreign(self) -> bool:
+        """Return whether this process is a fork of the executor's."""
+        return self.process != os.getpid()
+
+    def start(self) -> None:
+        """Start the thread, which ends when the executor was closed and all tasks are done."""
+        _states.add(self)
+        self.thread.start()
+
+    def begin(self) -> None:
+        """Hold the client, so that its thread does not end; refuse that after the shutdown."""
+        with self.lock:
+            if self.is_closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if _is_exiting:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            self.client.hold()
+
+    def submit(self, argument: bytes | BaseException) -> ClusterFuture[Any]:
+        """Submit a pickled call; or make the future of one that could not be pickled."""
+        self.begin()
+        try:
+            return self.submit_held(argument)
+        finally:
+            self.client.release()
+
+    def submit_held(self, argument: bytes | BaseException) -> ClusterFuture[Any]:
+        """Submit a pickled call while the client is held."""
+        number = next(self.numbers)
+        future: ClusterFuture[Any] = ClusterFuture(self.client, number)
+        if isinstance(argument, bytes):
+            self.client.submit(number, future, argument)
+        else:
+            future.set_running_or_notify_cancel()
+            future.set_exception(argument)
+        return future
+
+    def workers(self) -> int:
+        """Return the number of workers of the hosts that take the tasks; some seconds old."""
+        asked, workers = self._workers
+        if time.monotonic() - asked > _FRESH:
+            try:
+                workers = sum(host[2] for host in self.client.hosts())
+            except ClusterError:
+                workers = 0
+            self._workers = (time.monotonic(), workers)
+        return workers
+
+    def close(self) -> None:
+        """Refuse calls from now on."""
+        if self.is_foreign():
+            return
+        with self.lock:
+            self.is_closed = True
+        self.client.close()
+
+    def exit(self) -> None:
+        """Close the executor as the interpreter ends: a server that is away is not waited for."""
+        self.is_exiting = True
+        self.close()
+
+    def _deliver(self) -> None:
+        """Complete futures, until all are done."""
+        while True:
+            count = self.client.deliver(complete, _LOOK if self.is_exiting else None)
+            if count is None:
+                break
+            if count == 0 and self.is_exiting:
+                self._look_at_server()
+        if self.embedded is not None:
+            self.embedded.stop()
+        self.client.end()
+
+    def _look_at_server(self) -> None:
+        """Give all tasks up if the server has not answered for some time."""
+        try:
+            self.client.hosts()
+        except ClusterError as error:
+            now = time.monotonic()
+            if self._silent_since is None:
+                self._silent_since = now
+            elif now - self._silent_since >= _GIVE_UP:
+                _LOGGER.warning("the tasks of a cluster are given up at exit: %s", error)
+                for spans in list(self.maps):
+                    spans.stop()
+                self.client.abandon()
+        else:
+            self._silent_since = None
+
+
+class ClusterExecutor(Executor):
+    """Runs calls on other machines, by way of a NATS server with JetStream.
+
+    It is an executor like those of threads and processes: the futures mix with theirs in ``wait``
+    and ``as_completed``, and work with asyncio. A task runs at least once, and its future gets one
+    outcome. Each machine runs a host, ``python -m concurrent_futures worker nats://SERVER:4222``,
+    whose worker processes run the calls.
+
+    Functions are pickled by reference, so that hosts import their modules. Those of ``__main__``
+    and of the modules in ``by_value`` travel by value, and so do lambdas and closures.
+
+    Parameters
+    ----------
+    url
+        The address of the server, such as ``nats://10.0.0.1:4222`` or ``tls://…``. The default is
+        ``$CONCURRENT_FUTURES_URL``, or else ``"embedded"``: a server and a host on this machine,
+        which end with the executor.
+    queue
+        The queue. The default is ``$CONCURRENT_FUTURES_QUEUE``, or else ``"default"``.
+    max_pending
+        The number of tasks that may be pending, which means that no host has begun them. ``submit``
+        waits for room. By default there is no limit.
+    priority
+        The priority of the tasks: 0, 1 or 2. Hosts start tasks of a higher priority first.
+    retries
+        How often a host repeats a task whose worker process dies.
+    task_timeout
+        The seconds that each task may run. Then its worker is killed, and the future raises
+        ``TaskTimeoutError``.
+    on_host_loss
+        The effect of the loss of a whole host on its running tasks. With ``"rerun"``, they run
+        again elsewhere. With ``"fail"``, their futures raise `HostLostError`.
+    by_value
+        Modules, or their names, whose functions and classes the hosts cannot import.
+    key
+        The key of the queue, by which tasks and results are authenticated. The default is
+        ``$CONCURRENT_FUTURES_KEY``. Servers on other machines need one.
+    token, credentials, nkey
+        A way to log in to the server: a token, a file, or the seed of an NKey.
+    tls
+        A file with certificates by which the server's is checked, besides those of the system.
+    wait_for_workers
+        The seconds for which tasks wait for a first host. Then they raise `NoWorkersError`.
+    insecure
+        Whether a server on another machine is accepted without a key.
+    tag
+        A text that clients and hosts must have in common.
+    lease
+        The seconds for which a task belongs to a host after the host's last sign of life; 15 by
+        default. All clients and hosts of a queue must have the same.
+    workers
+        The number of worker processes of the embedded host. The default is the number of CPUs.
+
+    Raises ValueError if a setting makes no sense. Raises `ClusterError` if the cluster cannot be
+    set up, as the server does not answer, or there is no key.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ClusterExecutor
+    >>> with ClusterExecutor(workers=2) as executor:
+    ...     future = executor.submit(pow, 2, 10)
+    ...     powers = list(executor.map(pow, [2, 3, 4], [10, 2, 3]))
+    >>> future.result(), powers
+    (1024, [1024, 9, 64])
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        queue: str | None = None,
+        max_pending: int | None = None,
+        priority: int = 1,
+        retries: int = 0,
+        task_timeout: float | None = None,
+        on_host_loss: Literal["rerun", "fail"] = "rerun",
+        by_value: Iterable[str | ModuleType] = (),
+        key: str | bytes | None = None,
+        token: str | None = None,
+        credentials: str | os.PathLike[str] | None = None,
+        nkey: str | None = None,
+        tls: str | os.PathLike[str] | None = None,
+        wait_for_workers: float = 30,
+        insecure: bool = False,
+        tag: str | None = None,
+        lease: float | None = None,
+        workers: int | None = None,
+    ) -> None:
+        if on_host_loss not in ("rerun", "fail"):
+            raise ValueError("on_host_loss must be 'rerun' or 'fail'")
+        if max_pending is not None and max_pending <= 0:
+            raise ValueError("max_pending must be greater than 0")
+        if priority not in (0, 1, 2):
+            raise ValueError("priority must be 0, 1 or 2")
+        if retries < 0:
+            raise ValueError("retries must not be negative")
+        if task_timeout is not None and task_timeout <= 0:
+            raise ValueError("task_timeout must be greater than 0")
+        if workers is not None and workers <= 0:
+            raise ValueError("workers must be greater than 0")
+        if isinstance(by_value, (str, ModuleType)):
+            raise TypeError("by_value must be an iterable of modules")
+        modules = tuple(
+            module if isinstance(module, ModuleType) else importlib.import_module(module)
+            for module in by_value
+        )
+        url = url or os.environ.get(_URL) or _EMBEDDED
+        if workers is not None and url != _EMBEDDED:
+            raise ValueError("workers is for the embedded host; this url has hosts of its own")
+        embedded = program = None
+        if url == _EMBEDDED:
+            from concurrent_futures_cluster._embedded import (
+                EmbeddedHost,
+                random_key,
+                server_program,
+            )
+
+            program = server_program()
+
+            key = key or os.environ.get(_KEY) or random_key()
+            if token is None:
+                # That of another server does not fit.
+                credentials = nkey = None
+        common = settings(url, queue, key, insecure, token, credentials, nkey, tls, tag, lease)
+        if url == _EMBEDDED:
+            # Its imports take as long as the start of the server.
+            embedded = EmbeddedHost()
+        try:
+            client = _native.Client(
+                common,
+                priority=priority,
+                max_pending=max_pending,
+                wait_for_workers=wait_for_workers,
+                retries=retries,
+                task_timeout=task_timeout,
+                rerun=on_host_loss == "rerun",
+                server_program=program,
+            )
+            if embedded is not None:
+                server = client.embedded_server()
+                embedded.begin({**common, **(server or {})}, workers)
+        except BaseException:
+            if embedded is not None:
+                embedded.stop()
+            raise
+        #: Whether `map` may send several items as one task.
+        self._may_divide = task_timeout is None and max_pending is None and on_host_loss == "rerun"
+        self._state = State(client, _calls.CallPickler(modules))
+        self._state.embedded = embedded
+        weakref.finalize(self, self._state.close).atexit = False
+        self._state.start()
+
+    def submit(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> ClusterFuture[_T]:
+        """Submit the call ``fn(*args, **kwargs)``, and return its Future at once.
+
+        Waits for room if there are ``max_pending`` pending tasks. A call that cannot be pickled
+        fails its future.
+
+        Raises RuntimeError after the shutdown, and in a fork of the executor's process.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor() as executor:
+        ...     future = executor.submit(int, "ff", base=16)
+        >>> future.result()
+        255
+        """
+        state = self._state
+        self._check_process()
+        argument: bytes | BaseException
+        try:
+            argument = state.pickler.dumps(fn, args, kwargs)
+        except Exception as error:
+            argument = error
+        return state.submit(argument)
+
+    def map(
+        self,
+        fn: Callable[..., _T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[_T]:
+        """Call ``fn`` for the items of the iterables; return an iterator over the results.
+
+        The results come in the order of the items. Short calls travel together, as tasks of at
+        least 20 ms or so, and each call is still for itself. With a ``chunksize``, so many calls
+        are one task. With ``task_timeout``, ``max_pending`` or ``on_host_loss="fail"``, each call
+        is one. All items are taken at once, or, with ``buffersize``, that many ahead of the
+        iteration.
+
+        The iterator raises TimeoutError if a result is not there ``timeout`` seconds after the call
+        of map. Raises what ``submit`` raises, ValueError if ``chunksize`` or ``buffersize`` is not
+        above 0, and TypeError if one is no integer.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor() as executor:
+        ...     powers = list(executor.map(pow, [2, 3, 4], [10, 2, 3]))
+        >>> powers
+        [1024, 9, 64]
+        """
+        for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
+            if size is None:
+                continue
+            if not isinstance(size, int):
+                raise TypeError(f"{name} must be an integer")
+            if size < 1:
+                raise ValueError(f"{name} must be >= 1.")
+        from concurrent_futures_cluster._map import mapped
+
+        self._check_process()
+        size = None if chunksize == 1 and self._may_divide else chunksize
+        items = zip(*iterables, strict=False)
+        return mapped(self._state, fn, items, timeout, size, buffersize)
+
+    def hosts(self) -> list[HostInfo]:
+        """Return the hosts of the queue, those that run other tasks included.
+
+        Raises `ClusterError` if the server does not answer.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor(workers=2) as executor:
+        ...     executor.wait_for_host(60)
+        ...     [host.workers for host in executor.hosts()]
+        True
+        [2]
+        """
+        self._check_process()
+        return [HostInfo(*host) for host in self._state.client.hosts()]
+
+    def wait_for_host(self, timeout: float) -> bool:
+        """Wait until a host takes the tasks, up to ``timeout`` seconds; return whether one does.
+
+        Raises `ClusterError` if the server does not answer.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor() as executor:
+        ...     executor.wait_for_host(60)
+        True
+        """
+        self._check_process()
+        return self._state.client.wait_for_host(timeout)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse tasks from now on.
+
+        Waits for those that are pending or running if ``wait``. With ``cancel_futures``, those that
+        no host has begun are cancelled. The connection ends when all tasks are done.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> executor = ClusterExecutor()
+        >>> future = executor.submit(pow, 2, 10)
+        >>> executor.shutdown()
+        >>> future.result()
+        1024
+        """
+        state = self._state
+        if state.is_foreign():
+            return
+        if cancel_futures:
+            # Not before, as the calls of maps are submitted after the shutdown as well.
+            for spans in list(state.maps):
+                spans.stop()
+        state.close()
+        if cancel_futures:
+            state.client.cancel_all()
+        # A callback, which the thread calls, does not wait for it.
+        if wait and state.thread is not threading.current_thread():
+            state.thread.join()
+
+    def _check_process(self) -> None:
+        if self._state.is_foreign():
+            raise RuntimeError(
+                "this ClusterExecutor belongs to the process that has made it, of which this"
+                " process is a fork: make another one here"
+            )
+
+
+def _at_exit() -> None:
+    """Let all executors finish their work before the interpreter ends."""
+    global _is_exiting
+    _is_exiting = True
+    states = [state for state in _states if not state.is_foreign()]
+    for state in states:
+        state.exit()
+    for state in states:
+        state.thread.join()
+
+
+# As the standard library does it: before all threads that are no daemons are joined.
+_register_atexit: Callable[[Callable[[], None]], None]
+_register_atexit = threading._register_atexit  # type: ignore[attr-defined]
+_register_atexit(_at_exit)

@@ -1,0 +1,122 @@
+"""The futures of clusters."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, TypeVar
+
+from concurrent_futures import Future
+from concurrent_futures_cluster import _calls, _errors
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from concurrent_futures_cluster import _native
+
+__all__ = ["ClusterFuture"]
+
+_T = TypeVar("_T")
+
+# The kinds of ends that `Client.deliver` tells.
+_VALUE, _FAILURE, _ERROR, _CANCELLED = range(4)
+
+
+class ClusterFuture(Future[_T]):
+    """The future of a call on another machine.
+
+    It is a ``concurrent_futures.Future``. The cluster decides about its cancellation.
+
+    Examples
+    --------
+    >>> from concurrent_futures import ClusterExecutor, Future
+    >>> with ClusterExecutor() as executor:
+    ...     future = executor.submit(pow, 2, 10)
+    >>> isinstance(future, Future), future.result()
+    (True, 1024)
+    """
+
+    __slots__ = ("_client", "_number")
+
+    def __init__(self, client: _native.Client, number: int) -> None:
+        self._client = client
+        self._number = number
+
+    def cancel(self) -> bool:
+        """Cancel the call, if no host has begun it.
+
+        Returns True only if no host will begin it. Asks the host that has the call, which may take
+        a moment.
+
+        Examples
+        --------
+        >>> import time
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor(workers=1) as executor:
+        ...     running = executor.submit(time.sleep, 0.5)
+        ...     pending = executor.submit(time.sleep, 0.5)
+        ...     pending.cancel()
+        True
+        """
+        if not self.done() and self._client.cancel(self._number):
+            Future.cancel(self)
+        return self.cancelled()
+
+    def running(self) -> bool:
+        """Return True if a host has begun the call, and it is not done."""
+        return not self.done() and (Future.running(self) or self._client.has_begun(self._number))
+
+    def terminate(self) -> bool:
+        """End the call: a pending one is cancelled, and the worker of a running one is killed.
+
+        The future of a running call raises ``TaskTerminatedError``. Returns whether it did either.
+
+        Examples
+        --------
+        >>> import time
+        >>> from concurrent_futures import ClusterExecutor, TaskTerminatedError
+        >>> with ClusterExecutor(workers=1) as executor:
+        ...     future = executor.submit(time.sleep, 1000)
+        ...     while not future.running():
+        ...         time.sleep(0.001)
+        ...     future.terminate()
+        ...     error = future.exception()
+        True
+        >>> isinstance(error, TaskTerminatedError)
+        True
+        """
+        if self.done():
+            return False
+        if self._client.cancel(self._number):
+            Future.cancel(self)
+            return True
+        return self._client.terminate(self._number)
+
+    def __repr__(self) -> str:
+        text = Future.__repr__(self)
+        return text.replace("state=pending", "state=running") if self.running() else text
+
+
+def complete(future: ClusterFuture[Any], kind: int, payload: Any) -> None:
+    """Give a future its outcome."""
+    if kind == _CANCELLED:
+        Future.cancel(future)
+        Future.set_running_or_notify_cancel(future)
+        return
+    error: BaseException | None = None
+    result = None
+    try:
+        if kind == _VALUE:
+            result = pickle.loads(payload)
+        elif kind == _FAILURE:
+            error = _calls.rebuild_exception(payload)
+        else:
+            error = _errors.of_task(*payload)
+    except BaseException as failure:
+        error = failure
+    del payload
+    # False if a program has cancelled the future behind the cluster's back.
+    if Future.set_running_or_notify_cancel(future):
+        if error is not None:
+            Future.set_exception(future, error)
+        else:
+            Future.set_result(future, result)

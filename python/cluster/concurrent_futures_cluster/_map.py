@@ -1,0 +1,292 @@
+"""``map`` on a cluster: short calls travel together.
+
+The items are cut into *spans*. A span is one task, and has the outcomes of its calls. The first
+spans have one item. The time that they take decides about the size of the next ones, so that a span
+is some tens of milliseconds of work. A bounded number of spans is on
+its way. The end of one makes the next ones, by the thread that completes futures. So they run
+whether the results are iterated over or not.
+
+With ``buffersize``, the iteration makes the next spans instead, as it alone makes room, and takes
+items from the caller's iterables.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import threading
+import time
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from concurrent_futures import TaskTerminatedError, WorkerDiedError
+from concurrent_futures_cluster import _calls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from concurrent_futures_cluster._executor import State
+    from concurrent_futures_cluster._future import ClusterFuture
+
+_T = TypeVar("_T")
+
+#: The seconds of work that a span is made for.
+_WORK = 0.03
+#: The growth of spans beyond the longest one so far, at most, and their longest.
+_GROWTH = 16
+_LONGEST = 1 << 16
+#: The spans on their way for each worker, and at least.
+_PER_WORKER = 2
+_AT_LEAST = 8
+
+
+class _Span:
+    """Some items, and the future of their calls."""
+
+    def __init__(self, future: ClusterFuture[Any], items: list[tuple[Any, ...]]) -> None:
+        self.future = future
+        self.items = items
+        #: The spans of single items that take the place of this one, once that is known.
+        self.parts: list[_Span] | None = None
+
+
+class Spans(Generic[_T]):
+    """The spans of one call of `map`.
+
+    One thread at a time submits, and a thread that finds another one at it leaves the work to it.
+    So the order of the spans is that of the items, and foreign code runs outside the lock.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        fn: Callable[..., _T],
+        items: Iterator[tuple[Any, ...]],
+        size: int | None,
+        buffersize: int | None,
+    ) -> None:
+        self._state = state
+        self._fn = fn
+        #: The items that no task has yet.
+        self._items = items
+        self._size = size
+        #: The items that the next span has, unless that is fixed; and the most that one had.
+        self._next = self._largest = 1
+        self._buffersize = buffersize
+        #: The most spans that may be on their way.
+        self._most = max(_AT_LEAST, _PER_WORKER * state.workers()) if size is None else None
+        self._changed = threading.Condition()
+        #: The spans whose results were not taken.
+        self._on_way: collections.deque[_Span] = collections.deque()
+        #: The number of items whose results were not taken.
+        self._ahead = 0
+        #: The number of spans that are not done.
+        self._open = 0
+        #: Whether there are no more items.
+        self._is_over = False
+        #: Whether a thread submits, and whether it is to look for room again.
+        self._is_submitting = False
+        self._is_wanted = False
+        #: The exception that stands for the items behind the last span.
+        self._error: BaseException | None = None
+
+    def submit_more(self) -> None:
+        """Submit spans as long as there is room, unless another thread does."""
+        with self._changed:
+            self._is_wanted = True
+            if self._is_submitting or self._is_over:
+                return
+            self._is_submitting = True
+        try:
+            while self._submit_one():
+                pass
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _submit_one(self) -> bool:
+        """Submit a span. Return False if there is no room, or no item."""
+        with self._changed:
+            room = self._room()
+            if self._is_over or (room == 0 and not self._is_wanted):
+                self._is_submitting = False
+                self._changed.notify_all()
+                return False
+            self._is_wanted = False
+            if room == 0:
+                return True
+            size = min(room, self._size or self._next)
+        items = list(itertools.islice(self._items, size))
+        if not items:
+            self._end(None)
+            return False
+        for span in self._submitted(items):
+            with self._changed:
+                self._on_way.append(span)
+                self._ahead += len(span.items)
+                self._open += 1
+                self._largest = max(self._largest, len(span.items))
+                self._changed.notify_all()
+            span.future.add_done_callback(partial(self._note_end, span))
+        return True
+
+    def _room(self) -> int:
+        """Return how many items there is room for."""
+        if self._most is not None and self._open >= self._most:
+            return 0
+        return _LONGEST if self._buffersize is None else self._buffersize - self._ahead
+
+    def _submitted(self, items: list[tuple[Any, ...]]) -> Iterator[_Span]:
+        """Submit a span; the items for themselves if they cannot be pickled together."""
+        argument: bytes | BaseException
+        try:
+            argument = self._state.pickler.dumps_span(self._fn, items)
+        except Exception as error:
+            if len(items) > 1:
+                for item in items:
+                    yield from self._submitted([item])
+                return
+            argument = error
+        if self._buffersize is None:
+            yield _Span(self._state.submit_held(argument), items)
+        else:
+            yield _Span(self._state.submit(argument), items)
+
+    def _note_end(self, span: _Span, future: ClusterFuture[Any]) -> None:
+        """Learn from a span that is done, and make the next ones."""
+        if self.is_divisible(span):
+            # One item has killed the worker. The others are to have their results.
+            parts = [part for item in span.items for part in self._submitted([item])]
+            with self._changed:
+                span.parts = parts
+        with self._changed:
+            self._open -= 1
+            if not future.cancelled() and future.exception() is None:
+                outcomes: _calls.Span = future.result()
+                each = max(outcomes.elapsed / len(span.items), 1e-8)
+                most = min(_GROWTH * self._largest, _LONGEST)
+                self._next = max(1, min(int(_WORK / each), most))
+            self._changed.notify_all()
+        if self._buffersize is None:
+            self.submit_more()
+
+    def is_divisible(self, span: _Span) -> bool:
+        """Return whether the items of a span, which is done, run again for themselves."""
+        if len(span.items) == 1 or self._size is not None or span.future.cancelled():
+            return False
+        error = span.future.exception()
+        return isinstance(error, WorkerDiedError) and not isinstance(error, TaskTerminatedError)
+
+    def parts(self, span: _Span) -> list[_Span]:
+        """Return the spans that take the place of a divisible one."""
+        with self._changed:
+            while span.parts is None:
+                self._changed.wait()
+            return span.parts
+
+    def take(self) -> _Span | None:
+        """Wait for the next span to be on its way, and return it; None if there are no more."""
+        while True:
+            with self._changed:
+                if self._on_way:
+                    return self._on_way.popleft()
+                if not self._is_submitting:
+                    if self._error is not None:
+                        raise self._error
+                    if self._is_over:
+                        return None
+                if self._is_submitting or self._room() == 0:
+                    self._changed.wait()
+                    continue
+            self.submit_more()
+
+    def note_taken(self) -> None:
+        """Note that an item's result is taken."""
+        if self._buffersize is not None:
+            with self._changed:
+                self._ahead -= 1
+            self.submit_more()
+
+    def stop(self) -> None:
+        """Submit no more spans: the items that are left are cancelled."""
+        self._end(CancelledError())
+
+    def cancel(self) -> None:
+        """Cancel all spans that no host has begun, and submit no more."""
+        self._end(CancelledError())
+        with self._changed:
+            on_way = list(self._on_way)
+            self._on_way.clear()
+        for span in reversed(on_way):
+            span.future.cancel()
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._changed:
+            was_over = self._is_over
+            self._is_over = True
+            # That of the thread which submits, or it will see that all is over.
+            self._is_submitting = False
+            if not was_over:
+                self._error = error
+            self._changed.notify_all()
+        if not was_over and self._buffersize is None:
+            self._state.client.release()
+
+
+def mapped(
+    state: State,
+    fn: Callable[..., _T],
+    items: Iterator[tuple[Any, ...]],
+    timeout: float | None,
+    size: int | None,
+    buffersize: int | None,
+) -> Iterator[_T]:
+    """Submit the calls, and return an iterator over the results."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if buffersize is None:
+        items = iter(list(items))
+    # As for `submit`, an executor that was shut down is an error. The last span releases the
+    # client.
+    state.begin()
+    spans: Spans[_T]
+    try:
+        spans = Spans(state, fn, items, size, buffersize)
+    except BaseException:
+        state.client.release()
+        raise
+    if buffersize is not None:
+        state.client.release()
+    state.maps.add(spans)
+    spans.submit_more()
+    return _results(spans, deadline)
+
+
+def _results(spans: Spans[_T], deadline: float | None) -> Iterator[_T]:
+    """Yield the results of spans."""
+    try:
+        while (taken := spans.take()) is not None:
+            waiting = collections.deque([taken])
+            del taken
+            while waiting:
+                span = waiting.popleft()
+                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                span.future.exception(left)
+                if spans.is_divisible(span):
+                    waiting.extend(spans.parts(span))
+                    continue
+                outcomes: _calls.Span = span.future.result()
+                del span
+                values, errors = outcomes.values, outcomes.errors
+                del outcomes
+                values.reverse()
+                index = 0
+                while values:
+                    if index in errors:
+                        raise _calls.rebuild_exception(errors[index])
+                    spans.note_taken()
+                    yield values.pop()
+                    index += 1
+    finally:
+        spans.cancel()

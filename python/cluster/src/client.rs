@@ -1,0 +1,365 @@
+//! The client: a `ClusterExecutor` whose calls and futures are Python's.
+//!
+//! The futures complete through their own methods in Python, by one thread, which `deliver` belongs to. In a fork of
+//! the process, where the threads of the cluster are not, nothing of it is used, nor dropped.
+
+use crate::errors::{Host, cluster_error, describe, host, submit_error, unreachable};
+use crate::inbox::{Inbox, Taken};
+use crate::settings::{Settings, seconds};
+use bytes::Bytes;
+use concurrent_futures::engine::WhenFull;
+use concurrent_futures::{Shutdown, SubmitError, TaskError};
+use concurrent_futures_cluster::{
+    Arrived, Call, ClusterExecutor, ClusterOptions, OnHostLoss, Sink,
+};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use std::mem;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The name of the calls that the hosts of this package know.
+pub(crate) const CALL: &[u8] = b"python-1";
+
+/// The numbers that stand for kinds of outcomes.
+const VALUE: u8 = 0;
+const FAILURE: u8 = 1;
+const ERROR: u8 = 2;
+const CANCELLED: u8 = 3;
+
+/// The end of a task.
+#[derive(Debug)]
+enum Ended {
+    Arrived(Arrived),
+    Cancelled,
+}
+
+type Ends = Inbox<(Py<PyAny>, Ended)>;
+
+/// The future of a call, as the cluster sees it. It is told of every end, and of one only.
+struct Waiting {
+    future: Option<Py<PyAny>>,
+    ends: Arc<Ends>,
+}
+
+impl Waiting {
+    fn end(&mut self, ended: Ended) {
+        if let Some(future) = self.future.take() {
+            self.ends.put((future, ended));
+        }
+    }
+}
+
+impl Sink for Waiting {
+    fn start(&self) -> bool {
+        // Futures are cancelled by way of the cluster only.
+        true
+    }
+
+    fn cancel(mut self: Box<Self>) {
+        self.end(Ended::Cancelled);
+    }
+
+    fn complete(mut self: Box<Self>, arrived: Arrived) {
+        self.end(Ended::Arrived(arrived));
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.end(Ended::Arrived(Arrived::Error(TaskError::Abandoned)));
+    }
+}
+
+/// The native part of an executor.
+#[pyclass(module = "concurrent_futures_cluster._native", frozen)]
+pub(crate) struct Client {
+    /// None after the end.
+    executor: Mutex<Option<Arc<ClusterExecutor>>>,
+    ends: Arc<Ends>,
+    options: ClusterOptions,
+    process: u32,
+}
+
+impl Client {
+    fn executor(&self) -> PyResult<Arc<ClusterExecutor>> {
+        if self.process != std::process::id() {
+            return Err(PyRuntimeError::new_err(
+                "this ClusterExecutor belongs to the process that has made it, of which this process is a fork: make \
+                 another one here",
+            ));
+        }
+        let executor = self.executor.lock().unwrap_or_else(PoisonError::into_inner);
+        let executor = executor.as_ref().map(Arc::clone);
+        executor.ok_or_else(|| submit_error(&SubmitError::Shutdown))
+    }
+}
+
+#[pymethods]
+impl Client {
+    /// Connects to a cluster.
+    #[new]
+    #[allow(clippy::too_many_arguments, reason = "passed by keyword")]
+    #[pyo3(signature = (settings, *, priority, max_pending, wait_for_workers, retries, task_timeout, rerun, server_program))]
+    fn new(
+        py: Python<'_>,
+        settings: Settings,
+        priority: u8,
+        max_pending: Option<usize>,
+        wait_for_workers: f64,
+        retries: u32,
+        task_timeout: Option<f64>,
+        rerun: bool,
+        server_program: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let mut options = ClusterOptions::new().retries(retries);
+        options = options.on_host_loss(if rerun {
+            OnHostLoss::Rerun
+        } else {
+            OnHostLoss::Fail
+        });
+        if let Some(limit) = task_timeout {
+            options = options.time_limit(seconds("task_timeout", limit)?);
+        }
+        let mut builder = settings
+            .apply(ClusterExecutor::builder())?
+            .priority(priority)
+            .wait_for_workers(seconds("wait_for_workers", wait_for_workers)?)
+            .without_host();
+        if let Some(max_pending) = max_pending {
+            builder = builder.max_pending(max_pending);
+        }
+        if let Some(program) = server_program {
+            builder = builder.server_program(program);
+        }
+        let executor = py.detach(|| builder.build());
+        let executor = executor.map_err(|error| cluster_error(py, &error))?;
+        Ok(Self {
+            executor: Mutex::new(Some(Arc::new(executor))),
+            ends: Arc::default(),
+            options,
+            process: std::process::id(),
+        })
+    }
+
+    /// Submits a pickled call, under a number that no other call has. Waits for room.
+    fn submit(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        future: Py<PyAny>,
+        argument: &[u8],
+    ) -> PyResult<()> {
+        let executor = self.executor()?;
+        let submit = |when_full: WhenFull<'_>, argument: &[u8], future| {
+            let call = Call::Opaque(CALL.to_vec());
+            let sink = || -> Box<dyn Sink> {
+                self.ends.expect();
+                Box::new(Waiting {
+                    future: Some(future),
+                    ends: Arc::clone(&self.ends),
+                })
+            };
+            let argument = argument.to_vec();
+            executor.submit_bytes(when_full, number, call, argument, self.options, sink)
+        };
+        let mut submitted = submit(WhenFull::Refuse, argument, future.clone_ref(py));
+        let mut interrupted = None;
+        if matches!(submitted, Err(SubmitError::Full)) {
+            submitted = py.detach(|| {
+                let reason = Mutex::new(&mut interrupted);
+                let look = |py: Python<'_>| py.check_signals();
+                let stop = || match Python::try_attach(look) {
+                    Some(Err(error)) => {
+                        **reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        true
+                    }
+                    Some(Ok(())) => false,
+                    None => true,
+                };
+                submit(WhenFull::Wait(&stop), argument, future)
+            });
+        }
+        match (submitted, interrupted) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(error)) => Err(error),
+            (Err(error), None) => Err(submit_error(&error)),
+        }
+    }
+
+    /// Waits for ends of tasks, up to `limit` seconds, and calls `complete` for each: with the future, a number, and
+    /// what belongs to it. Returns the number of ends; None when there will be no more.
+    fn deliver(
+        &self,
+        py: Python<'_>,
+        complete: &Bound<'_, PyAny>,
+        limit: Option<f64>,
+    ) -> PyResult<Option<usize>> {
+        let limit = limit.map(|limit| seconds("limit", limit)).transpose()?;
+        let ends = match py.detach(|| self.ends.take(limit)) {
+            Taken::End => return Ok(None),
+            Taken::Nothing => return Ok(Some(0)),
+            Taken::Things(ends) => ends,
+        };
+        let count = ends.len();
+        for (future, ended) in ends {
+            let called = match ended {
+                Ended::Arrived(Arrived::Value(bytes)) => {
+                    complete.call1((future, VALUE, of(py, &bytes)))
+                }
+                Ended::Arrived(Arrived::Failure(bytes)) => {
+                    complete.call1((future, FAILURE, of(py, &bytes)))
+                }
+                Ended::Arrived(Arrived::Error(error)) => {
+                    complete.call1((future, ERROR, describe(&error)))
+                }
+                Ended::Arrived(other) => {
+                    let text = format!("an outcome is of an unknown kind: {other:?}");
+                    complete.call1((future, ERROR, ("ClusterError", text, Vec::<Host>::new())))
+                }
+                Ended::Cancelled => complete.call1((future, CANCELLED, py.None())),
+            };
+            if let Err(error) = called {
+                error.write_unraisable(py, Some(complete));
+            }
+            self.ends.settle(1);
+        }
+        Ok(Some(count))
+    }
+
+    /// Keeps `deliver` from ending, until `release` is called.
+    fn hold(&self) {
+        self.ends.expect();
+    }
+
+    /// Undoes `hold`.
+    fn release(&self) {
+        self.ends.settle(1);
+    }
+
+    /// Lets `deliver` end when all tasks are done.
+    fn close(&self) {
+        self.ends.close();
+    }
+
+    /// Cancels a call that no host has begun. Returns whether it is cancelled.
+    fn cancel(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
+        let Some(executor) = self.while_open()? else {
+            return Ok(false);
+        };
+        Ok(py.detach(move || executor.cancel_bytes(number)))
+    }
+
+    /// Ends a call that runs. Returns whether it will end.
+    fn terminate(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
+        let Some(executor) = self.while_open()? else {
+            return Ok(false);
+        };
+        Ok(py.detach(move || executor.terminate_bytes(number)))
+    }
+
+    /// Returns whether a host has begun a call.
+    fn has_begun(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
+        let Some(executor) = self.while_open()? else {
+            return Ok(false);
+        };
+        Ok(py.detach(move || executor.has_begun_bytes(number)))
+    }
+
+    /// Cancels all calls that no host has begun, and refuses calls from now on.
+    fn cancel_all(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(executor) = self.while_open()? {
+            py.detach(move || executor.shutdown(Shutdown::CancelPendingNoWait));
+        }
+        Ok(())
+    }
+
+    /// Fails all calls that are not done.
+    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(executor) = self.while_open()? {
+            py.detach(move || executor.abandon());
+        }
+        Ok(())
+    }
+
+    /// Leaves the cluster. All calls are done.
+    fn end(&self, py: Python<'_>) {
+        if self.process != std::process::id() {
+            return;
+        }
+        let executor = self
+            .executor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        py.detach(|| {
+            if let Some(executor) = executor {
+                executor.shutdown(Shutdown::Wait);
+            }
+        });
+    }
+
+    /// Returns the hosts of the queue: machine, process id, workers, queue, environment.
+    fn hosts(&self, py: Python<'_>) -> PyResult<Vec<Host>> {
+        let executor = self.executor()?;
+        let hosts = py.detach(move || executor.hosts());
+        let hosts = hosts.map_err(|error| unreachable(py, error.to_string()))?;
+        Ok(hosts.iter().map(host).collect())
+    }
+
+    /// Waits until a host takes the tasks, up to `limit` seconds. Returns whether there is one.
+    fn wait_for_host(&self, py: Python<'_>, limit: f64) -> PyResult<bool> {
+        let executor = self.executor()?;
+        let limit = seconds("timeout", limit)?;
+        let found = py.detach(move || executor.wait_for_host(limit));
+        found.map_err(|error| unreachable(py, error.to_string()))
+    }
+
+    /// Returns the address and the token of the embedded server.
+    fn embedded_server<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some((url, token)) = self.executor()?.embedded_server() else {
+            return Ok(None);
+        };
+        let both = PyDict::new(py);
+        both.set_item("url", url)?;
+        both.set_item("token", token)?;
+        Ok(Some(both))
+    }
+}
+
+impl Client {
+    /// Returns the executor, unless it has ended: then all tasks are done.
+    fn while_open(&self) -> PyResult<Option<Arc<ClusterExecutor>>> {
+        if self.process == std::process::id() {
+            let executor = self.executor.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(executor.as_ref().map(Arc::clone));
+        }
+        self.executor().map(Some)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let executor = self
+            .executor
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let executor = executor.take();
+        if self.process != std::process::id() {
+            // Its threads are in the other process.
+            mem::forget(executor);
+            return;
+        }
+        if let Some(executor) = executor {
+            // Python code has lost it without an end, and waits for no task.
+            executor.abandon();
+            Python::try_attach(|py| py.detach(|| drop(executor)));
+        }
+    }
+}
+
+/// Returns bytes as Python's.
+fn of<'py>(py: Python<'py>, bytes: &Bytes) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, bytes)
+}

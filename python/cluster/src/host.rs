@@ -1,0 +1,305 @@
+//! The host: its calls run in a pool of processes that Python code has.
+//!
+//! # A call
+//! | phase | the call is | leaves by |
+//! |---|---|---|
+//! | `Queued` | in the inbox of the thread that feeds the pool | the thread; a recall; a termination |
+//! | `Handed` | with the pool | its end |
+//! | `Ended` | over | |
+//!
+//! Each transition is made under the call's lock. A termination that comes while the thread submits the call is noted,
+//! and then counts: the call's own end is not told any more.
+
+use crate::client::CALL;
+use crate::errors::cluster_error;
+use crate::inbox::{Inbox, Taken};
+use crate::settings::{Settings, seconds};
+use bytes::Bytes;
+use concurrent_futures_cluster::{Call, CallOptions, ClusterHost, Ended, Runner, Running};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// The way of a call's end to the host.
+type Telling = oneshot::Sender<Ended>;
+
+enum Phase {
+    Queued(Telling),
+    /// The pool's future, once it is known, and whether the call is to be terminated.
+    Handed(Telling, Option<Py<PyAny>>, bool),
+    Over,
+}
+
+struct Shared {
+    phase: Mutex<Phase>,
+    /// The pickled error of terminated calls.
+    terminated: Arc<[u8]>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Phase> {
+        // No foreign code runs under the lock.
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a call that the pool does not have yet. Returns whether that is so.
+    fn end_queued(&self, ended: Ended) -> bool {
+        let mut phase = self.lock();
+        if !matches!(*phase, Phase::Queued(_)) {
+            return false;
+        }
+        if let Phase::Queued(telling) = mem::replace(&mut *phase, Phase::Over) {
+            // The host waits, or is gone.
+            let _ = telling.send(ended);
+        }
+        true
+    }
+
+    fn end(&self, ended: Ended) {
+        let former = mem::replace(&mut *self.lock(), Phase::Over);
+        if let Phase::Handed(telling, _, is_terminated) = former {
+            let ended = if is_terminated {
+                Ended::Failure(self.terminated.to_vec())
+            } else {
+                ended
+            };
+            let _ = telling.send(ended);
+        }
+    }
+}
+
+/// A call for the pool.
+#[pyclass(module = "concurrent_futures_cluster._native", frozen)]
+pub(crate) struct Job {
+    shared: Arc<Shared>,
+    argument: Bytes,
+    options: CallOptions,
+}
+
+#[pymethods]
+impl Job {
+    /// The pickled call.
+    #[getter]
+    fn argument<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.argument)
+    }
+
+    /// The seconds that the call may run.
+    #[getter]
+    fn time_limit(&self) -> Option<f64> {
+        self.options.time_limit.map(|limit| limit.as_secs_f64())
+    }
+
+    /// The number of times that the call is repeated if its worker dies.
+    #[getter]
+    fn retries(&self) -> u32 {
+        self.options.retries
+    }
+
+    /// Takes the call for the pool. Returns False if it is over.
+    fn take(&self) -> bool {
+        let mut phase = self.shared.lock();
+        match mem::replace(&mut *phase, Phase::Over) {
+            Phase::Queued(telling) => {
+                *phase = Phase::Handed(telling, None, false);
+                true
+            }
+            former => {
+                *phase = former;
+                false
+            }
+        }
+    }
+
+    /// Notes the pool's future of the call. Returns whether the call is to be terminated.
+    fn begun(&self, future: Py<PyAny>) -> bool {
+        match &mut *self.shared.lock() {
+            Phase::Handed(_, known, is_terminated) => {
+                *known = Some(future);
+                *is_terminated
+            }
+            Phase::Queued(_) | Phase::Over => false,
+        }
+    }
+
+    /// Ends the call, with the pickled result or the pickled error.
+    fn end(&self, is_value: bool, bytes: Vec<u8>) {
+        self.shared.end(if is_value {
+            Ended::Value(bytes)
+        } else {
+            Ended::Failure(bytes)
+        });
+    }
+}
+
+/// A call of the host.
+struct Carried {
+    shared: Arc<Shared>,
+    told: oneshot::Receiver<Ended>,
+}
+
+impl Future for Carried {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
+        let terminated = Arc::clone(&self.shared.terminated);
+        Pin::new(&mut self.told).poll(context).map(|told| {
+            // The thread that feeds the pool has ended by force.
+            told.unwrap_or_else(|_| Ended::Failure(terminated.to_vec()))
+        })
+    }
+}
+
+impl Running for Carried {
+    fn recall(&self) -> bool {
+        // The pool begins a call at once, as the host gives it no more calls than it has workers.
+        self.shared.end_queued(Ended::Untouched)
+    }
+
+    fn terminate(&self) -> bool {
+        let failure = Ended::Failure(self.shared.terminated.to_vec());
+        if self.shared.end_queued(failure) {
+            return true;
+        }
+        let ending = Python::try_attach(|py| {
+            let future = match &mut *self.shared.lock() {
+                Phase::Handed(_, Some(future), _) => future.clone_ref(py),
+                Phase::Handed(_, None, is_terminated) => {
+                    *is_terminated = true;
+                    return Ok(true);
+                }
+                Phase::Queued(_) | Phase::Over => return Ok(false),
+            };
+            future.call_method0(py, "terminate")?.extract(py)
+        });
+        matches!(ending, Some(Ok(true)))
+    }
+}
+
+/// The pool of processes, as the host sees it.
+struct Pool {
+    workers: usize,
+    calls: Arc<Inbox<Job>>,
+    terminated: Arc<[u8]>,
+}
+
+impl Runner for Pool {
+    fn workers(&self) -> usize {
+        self.workers
+    }
+
+    fn knows(&self, call: &Call) -> bool {
+        matches!(call, Call::Opaque(name) if name == CALL)
+    }
+
+    fn run(&self, _: &Call, argument: Bytes, options: CallOptions) -> Box<dyn Running> {
+        let (telling, told) = oneshot::channel();
+        let shared = Arc::new(Shared {
+            phase: Mutex::new(Phase::Queued(telling)),
+            terminated: Arc::clone(&self.terminated),
+        });
+        self.calls.put(Job {
+            shared: Arc::clone(&shared),
+            argument,
+            options,
+        });
+        Box::new(Carried { shared, told })
+    }
+
+    fn close(&self) {
+        self.calls.close();
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The native part of a host.
+#[pyclass(module = "concurrent_futures_cluster._native", frozen)]
+pub(crate) struct Host {
+    serving: Mutex<Option<ClusterHost>>,
+    calls: Arc<Inbox<Job>>,
+    process: u32,
+}
+
+#[pymethods]
+impl Host {
+    /// Starts a host, whose calls `next` returns. `terminated` is the pickled error of calls that are terminated.
+    #[new]
+    #[pyo3(signature = (settings, *, workers, drain, terminated))]
+    fn new(
+        py: Python<'_>,
+        settings: Settings,
+        workers: usize,
+        drain: f64,
+        terminated: Vec<u8>,
+    ) -> PyResult<Self> {
+        let calls = Arc::<Inbox<Job>>::default();
+        let pool = Pool {
+            workers,
+            calls: Arc::clone(&calls),
+            terminated: terminated.into(),
+        };
+        let builder = settings
+            .apply(ClusterHost::builder())?
+            .drain(seconds("drain", drain)?)
+            .runner(Arc::new(pool));
+        let host = py.detach(|| builder.start());
+        let host = host.map_err(|error| cluster_error(py, &error))?;
+        Ok(Self {
+            serving: Mutex::new(Some(host)),
+            calls,
+            process: std::process::id(),
+        })
+    }
+
+    /// Waits for calls, and returns them; None when there will be no more.
+    fn next(&self, py: Python<'_>) -> Option<Vec<Job>> {
+        match py.detach(|| self.calls.take(None)) {
+            Taken::Things(jobs) => Some(jobs),
+            Taken::Nothing => Some(Vec::new()),
+            Taken::End => None,
+        }
+    }
+
+    /// Drains the host, and ends it.
+    fn stop(&self, py: Python<'_>) {
+        let host = self
+            .serving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if self.process == std::process::id() {
+            py.detach(|| drop(host));
+            self.calls.close();
+        } else {
+            mem::forget(host);
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let host = self
+            .serving
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if self.process == std::process::id() {
+            Python::try_attach(|py| py.detach(|| drop(host)));
+        } else {
+            mem::forget(host);
+        }
+    }
+}

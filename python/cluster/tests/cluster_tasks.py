@@ -1,0 +1,75 @@
+"""Tasks of the tests, which hosts import."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def wait_for(path: str, value: Any = None) -> Any:
+    """Return a value when there is a file."""
+    while not Path(path).exists():
+        time.sleep(0.005)
+    return value
+
+
+def note_and_wait(begun: str, path: str) -> int:
+    """Note in a file that the call has begun, and wait for another file; return the process id."""
+    with open(begun, "a") as file:
+        file.write(f"{os.getpid()} {os.getppid()}\n")
+    wait_for(path)
+    return os.getpid()
+
+
+def double(value: Any) -> Any:
+    return value + value
+
+
+def fail(text: str) -> None:
+    raise OwnError(text, code=7)
+
+
+def die_if(value: int, deadly: int) -> int:
+    """Kill the worker for one of the values."""
+    if value == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def die_once(path: str) -> str:
+    """Kill the first worker that runs it."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return "survived"
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def unpicklable(value: int) -> Any:
+    return threading.Lock() if value == 3 else value
+
+
+class OwnError(Exception):
+    """An exception whose arguments are not those of its class."""
+
+    def __init__(self, text: str, *, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Refuses:
+    """An object that cannot be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ValueError("refused to be unpickled")
+
+
+def make_refusing() -> Refuses:
+    return Refuses()
