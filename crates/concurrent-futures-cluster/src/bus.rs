@@ -145,14 +145,25 @@ impl Thing {
 #[derive(Debug)]
 pub(crate) enum Supplied {
     Task(Delivery),
-    /// Number of tasks that were asked for and do not come: the time of the request has passed.
-    Less(usize),
+    /// Some of the tasks that were asked for do not come: the time of the request has passed.
+    Less,
+    /// The lane has no task that a host has not got: the answer to a probe.
+    Empty,
 }
 
 /// The tasks of a lane that come to one host, as it asks for them.
 pub(crate) trait Supply: Send {
     /// Asks for `count` tasks more. The request holds for the time `wait`.
     fn ask(&mut self, count: usize, wait: Duration) -> Later<'_, ()>;
+
+    /// Asks for one task at once, or else for [`Supplied::Empty`].
+    fn probe(&mut self) -> Later<'_, ()>;
+
+    /// Returns how many tasks were asked for and have not come.
+    fn open(&self) -> usize;
+
+    /// Returns whether a probe has no answer yet.
+    fn is_probing(&self) -> bool;
 
     /// Returns the next event. An error ends the supply, and all requests. A call that is dropped loses no event.
     fn next(&mut self) -> Later<'_, Supplied>;

@@ -62,7 +62,10 @@
 //!   answer, the task stays running.
 //! - *A second loss is known.* The client has confirmed the start of each run of a task but the first one. So it counts
 //!   the hosts that a task has taken along, except perhaps one.
-//! - *A host that ends, or cannot run a task, gives the task back to the client*, by a report without an outcome. The
+//! - *No host begins a task unless all lanes of a higher priority are empty.* The host has the server's word for that, and
+//!   a request is open that the next task of the lane answers.
+//! - *A host that ends, or cannot run a task, gives the task back to the client*, by a report without an outcome. So
+//!   does a host without a free worker, after 100 ms. The
 //!   client submits it again, or fails it: a task that has taken [several hosts](ClusterExecutorBuilder::most_deliveries)
 //!   along fails with [`PoisonTask`].
 //!

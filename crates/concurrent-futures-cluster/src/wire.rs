@@ -263,6 +263,10 @@ pub(crate) enum Why {
     NoObject,
     /// The client has recalled it.
     Recalled,
+    /// The host ends, and has ended the task, which had begun.
+    Ended,
+    /// No worker was free for the task for some time.
+    Busy,
 }
 
 /// News of a host for the client of a session.

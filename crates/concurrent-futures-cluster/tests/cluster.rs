@@ -14,6 +14,7 @@ use concurrent_futures_cluster::{
 };
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::io::Write;
 use std::process;
 use std::sync::mpsc;
 use std::thread;
@@ -502,5 +503,69 @@ fn the_tasks_of_one_client_do_not_keep_those_of_another_waiting() -> Test {
     let done = futures.iter().filter(|future| future.is_done()).count();
     assert!(done < 500, "{done} of 1000 tasks were done before");
     many.shutdown(Shutdown::CancelPending);
+    Ok(())
+}
+
+/// A task that adds its name to those that have begun.
+fn note_order((folder, name): (String, String)) {
+    let path = std::path::Path::new(&folder).join("order");
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path);
+    writeln!(file.unwrap(), "{name}").unwrap();
+}
+
+#[test]
+fn no_task_begins_before_one_of_a_higher_priority() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let notes = Notes::new();
+    let of = |priority| server.executor().priority(priority).build();
+    let executors = [of(0)?, of(1)?, of(2)?];
+    let gate = executors[1].submit(note_and_wait, (notes.path(), "gate".into()))?;
+    wait_until("the worker is busy", || gate.is_running());
+    let mut futures = Vec::new();
+    for (priority, executor) in executors.iter().enumerate() {
+        for _ in 0..10 {
+            futures.push(executor.submit(note_order, (notes.path(), priority.to_string()))?);
+        }
+    }
+    wait_until("all are on the server", || {
+        matches!(server.messages(), Ok(31))
+    });
+    notes.write("go");
+    for future in futures {
+        future.result()?;
+    }
+    let order = std::fs::read_to_string(std::path::Path::new(&notes.path()).join("order"))?;
+    let expected = ["2\n", "1\n", "0\n"].map(|name| name.repeat(10)).concat();
+    assert_eq!(order, expected);
+    Ok(())
+}
+
+#[test]
+fn a_busy_host_keeps_no_task_from_an_idle_one() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _busy = server.host(1);
+    let notes = Notes::new();
+    let of = |priority| server.executor().priority(priority).build();
+    let executors = [of(2)?, of(1)?, of(0)?];
+    let gate = executors[1].submit(note_and_wait, (notes.path(), "gate".into()))?;
+    wait_until("a host is busy", || gate.is_running());
+    let _idle = server.host(1);
+    for n in 0..10 {
+        for executor in &executors {
+            let mut future = executor.submit(double, n)?;
+            assert_eq!(future.result_timeout(PATIENCE)?, 2 * n);
+        }
+    }
+    assert!(!gate.is_done());
+    notes.write("go");
+    gate.result()?;
     Ok(())
 }

@@ -43,13 +43,24 @@ impl Client {
                     let _ = changed.changed().await;
                 }
                 Step::Ask(attempt, place, holder) => {
-                    if self.take_from_cluster(number, attempt, place, holder).await {
+                    if !self.take_from_cluster(number, attempt, place, holder).await {
+                        return None;
+                    }
+                    // The host may have given the task back before it answered. Then it was submitted again.
+                    if self.is_attempt(number, attempt) {
                         return self.finish_cancel(number);
                     }
-                    return None;
                 }
             }
         }
+    }
+
+    fn is_attempt(&self, number: u64, attempt: u32) -> bool {
+        let state = self.lock();
+        let entry = state.entries.get(&number);
+        entry.is_some_and(|entry| {
+            entry.attempt == attempt && matches!(entry.stage, Stage::Published { .. })
+        })
     }
 
     fn next_step(&self, number: u64) -> Step {

@@ -171,7 +171,8 @@ impl Client {
             {
                 return;
             }
-            if why == Why::Recalled
+            // No host will begin this attempt, unless one has begun it.
+            if why != Why::Ended
                 && let Some(cancelling) = entry.cancelling.take()
                 && cancelling.send(()).is_ok()
             {

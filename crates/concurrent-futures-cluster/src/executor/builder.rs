@@ -50,7 +50,8 @@ impl Default for ExecutorSettings {
 }
 
 impl ClusterBuilder<ExecutorSettings> {
-    /// Sets the priority of the tasks: 0, 1 (the default) or 2. Hosts start tasks of a higher priority first.
+    /// Sets the priority of the tasks: 0, 1 (the default) or 2. Hosts start no task while one of a
+    /// higher priority waits on the server.
     pub fn priority(mut self, priority: u8) -> Self {
         self.role.priority = priority;
         self

@@ -1,4 +1,9 @@
 //! The arrival of tasks: a host asks for as many as it has room for, and refuses those that are none.
+//!
+//! Priorities are strict: a task begins only when all higher lanes are known to be empty. A lane is *known to be empty*
+//! after the answer of the server to a probe, as long as a request is open. The next task of the lane answers the request at
+//! once. So a host needs no probe while tasks of one priority come. A request may bring a task when all workers are busy. If
+//! none becomes free soon, the host gives the task back, as another host may be idle.
 
 #![forbid(unsafe_code)]
 
@@ -6,6 +11,7 @@ use super::{Host, State};
 use crate::bus::{BusError, Delivery, Settle, Supplied};
 use crate::log;
 use crate::wire::{Kind, Task};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -22,6 +28,16 @@ const MOST_RESERVED: usize = 128;
 /// two minutes. So a copy that it accepts is older than this.
 pub(super) const FRESH: Duration = Duration::from_secs(60);
 
+/// The tasks that a host needs of a lane.
+struct Need {
+    /// The number of tasks that the host may hold.
+    capacity: usize,
+    /// The number of tasks that the host has room for, those that it has asked for included.
+    room: usize,
+    /// Whether a worker waits for the news that the lane is empty, to begin a task of a lower priority.
+    is_waited_for: bool,
+}
+
 /// A task of the server, and its priority.
 pub(super) type Arrival = (u8, Delivery);
 
@@ -29,6 +45,7 @@ impl Host {
     /// Asks for tasks of a priority, as long as there is room.
     pub(super) async fn pull(self: Arc<Self>, priority: u8, into: mpsc::UnboundedSender<Arrival>) {
         while let Err(error) = self.pull_from_one_supply(priority, &into).await {
+            self.set_empty(priority, false);
             log::trouble("a host could not ask for tasks", &error);
             sleep(Duration::from_millis(50)).await;
         }
@@ -42,31 +59,61 @@ impl Host {
         let lane = self.lane(priority);
         let mut supply = self.bus.supply(&lane).await?;
         let mut changed = self.changed.subscribe();
-        let mut asked: usize = 0;
         loop {
-            let capacity = self.capacity(&self.lock());
-            let room = capacity
-                .saturating_sub(self.lock().held.len())
-                .saturating_sub(asked);
+            let need = self.need(priority);
+            let room = need.room.saturating_sub(supply.open());
             // Few requests with several tasks each, instead of one request a task.
-            if room > 0 && (asked == 0 || room >= capacity.div_ceil(2)) {
-                asked += room;
+            if room > 0 && (supply.open() == 0 || room >= need.capacity.div_ceil(2)) {
                 supply.ask(room, PULL).await?;
+            }
+            if need.is_waited_for && !supply.is_probing() {
+                supply.probe().await?;
             }
             tokio::select! {
                 supplied = supply.next() => match supplied? {
                     Supplied::Task(delivery) => {
-                        asked = asked.saturating_sub(1);
+                        if supply.open() == 0 {
+                            self.set_empty(priority, false);
+                        }
                         if into.send((priority, delivery)).is_err() {
                             // The host ends, and others get the task when its lease ends.
                             return Ok(());
                         }
                     }
-                    Supplied::Less(count) => asked = asked.saturating_sub(count),
+                    // A request is open, unless its task is on the way.
+                    Supplied::Empty => self.set_empty(priority, supply.open() > 0),
+                    Supplied::Less => {}
                 },
                 // The sender is part of the host.
                 _ = changed.changed() => {}
             }
+        }
+    }
+
+    /// Notes whether a lane is known to be empty: its next task comes at once.
+    fn set_empty(&self, priority: u8, is_empty: bool) {
+        let mut state = self.lock();
+        let known = &mut state.is_empty[usize::from(priority)];
+        let was_empty = std::mem::replace(known, is_empty);
+        drop(state);
+        if is_empty && !was_empty {
+            self.poke();
+        }
+    }
+
+    /// Returns what the host needs of a lane. Tasks of lower priorities take no room from those of higher ones.
+    fn need(&self, priority: u8) -> Need {
+        let state = self.lock();
+        let capacity = self.capacity(&state);
+        let (lower, others) = state.ready.split_at(usize::from(priority));
+        let ahead: usize = others.iter().map(VecDeque::len).sum();
+        let held = state.running + ahead;
+        let has_worker = held < self.runner.workers();
+        let is_empty = state.is_empty[usize::from(priority)];
+        Need {
+            capacity,
+            room: capacity.saturating_sub(held),
+            is_waited_for: has_worker && !is_empty && lower.iter().any(|ready| !ready.is_empty()),
         }
     }
 

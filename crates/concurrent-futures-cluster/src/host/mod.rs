@@ -26,7 +26,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+/// The time for which a task waits for a worker of its host, before the host gives it back.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// The place of a task among those of a host.
 pub(crate) type Key = (Id, u64);
@@ -37,6 +40,8 @@ struct Held {
     token: String,
     /// Whether the server has delivered it before.
     is_repeated: bool,
+    /// When the task came.
+    since: Instant,
     /// The task, until it runs.
     task: Option<Task>,
     /// Ends the running task.
@@ -47,6 +52,8 @@ struct Held {
 struct State {
     held: HashMap<Key, Held>,
     ready: [VecDeque<Key>; PRIORITIES as usize],
+    /// The lanes that are known to be empty; see [`arrival`].
+    is_empty: [bool; PRIORITIES as usize],
     running: usize,
     /// The average time that a task takes.
     pace: Option<Duration>,
@@ -58,6 +65,19 @@ struct State {
     /// Tasks that were here, in the order of their arrival.
     seen: HashSet<TaskId>,
     seen_order: VecDeque<(Instant, TaskId)>,
+}
+
+impl State {
+    /// Takes the next task that may begin: one of the highest priority that has any, on the server as well.
+    fn next_ready(&mut self) -> Option<Key> {
+        for (ready, is_empty) in self.ready.iter_mut().zip(self.is_empty).rev() {
+            let next = ready.pop_front();
+            if next.is_some() || !is_empty {
+                return next;
+            }
+        }
+        None
+    }
 }
 
 /// The settings of a host.
@@ -125,6 +145,7 @@ pub(crate) async fn serve(
     drop(sender);
     tasks.spawn(Arc::clone(&host).accept(deliveries));
     tasks.spawn(Arc::clone(&host).start_tasks());
+    tasks.spawn(Arc::clone(&host).give_back_waiting());
     if let Some(ready) = ready.take() {
         // A caller that no longer waits tells the host to stop.
         let _ = ready.send(());
@@ -318,6 +339,7 @@ impl Host {
                 id,
                 token: delivery.token,
                 is_repeated: delivery.deliveries > 1,
+                since: Instant::now(),
                 task: refusal.is_none().then_some(task),
                 orders: None,
             };
@@ -344,8 +366,7 @@ impl Host {
                     if state.running >= self.runner.workers() {
                         break;
                     }
-                    let ready = state.ready.iter_mut();
-                    let Some(key) = ready.rev().find_map(VecDeque::pop_front) else {
+                    let Some(key) = state.next_ready() else {
                         break;
                     };
                     let Some(held) = state.held.get_mut(&key) else {
@@ -368,7 +389,7 @@ impl Host {
                     {
                         let mut state = host.lock();
                         if state.gives_back && matches!(outcome, Outcome::Failure(_)) {
-                            outcome = Outcome::Returned(Why::Drained);
+                            outcome = Outcome::Returned(Why::Ended);
                         }
                         state.running -= 1;
                         let took = started.elapsed();
@@ -540,24 +561,63 @@ impl Host {
         answer.await.unwrap_or(Answer::Runs)
     }
 
+    /// Gives tasks back that wait for a worker for some time: another host may have one for them.
+    async fn give_back_waiting(self: Arc<Self>) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let first = {
+                let state = self.lock();
+                let is_full = state.running >= self.runner.workers();
+                let first = state.ready.iter().filter_map(VecDeque::front);
+                let first = first.filter_map(|key| Some(state.held.get(key)?.since));
+                first.min().filter(|_| is_full)
+            };
+            let is_due = async {
+                match first {
+                    Some(since) => sleep_until(since + LONGEST_WAIT).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = is_due => {
+                    if let Some(before) = Instant::now().checked_sub(LONGEST_WAIT) {
+                        self.give_back(before, Why::Busy);
+                    }
+                }
+                // The sender is part of the host.
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    /// Gives tasks back that have come before, and have not begun.
+    fn give_back(self: &Arc<Self>, before: Instant, why: Why) {
+        let mut given: Vec<Key> = Vec::new();
+        {
+            let State { ready, held, .. } = &mut *self.lock();
+            for queue in ready {
+                queue.retain(|key| match held.get_mut(key) {
+                    Some(held) if held.since > before => true,
+                    Some(held) => {
+                        if held.task.take().is_some() {
+                            given.push(*key);
+                        }
+                        false
+                    }
+                    None => false,
+                });
+            }
+        }
+        for key in given {
+            self.report(key.0, News::Ended(key, Outcome::Returned(why)));
+        }
+        self.poke();
+    }
+
     /// Gives back what has not begun, and waits for the rest.
     async fn drain(self: &Arc<Self>) {
-        let ready: Vec<Key> = {
-            let mut state = self.lock();
-            state.draining = true;
-            let mut ready: Vec<Key> = Vec::new();
-            for queue in &mut state.ready {
-                ready.extend(queue.drain(..));
-            }
-            ready.retain(|key| {
-                let held = state.held.get_mut(key);
-                held.is_some_and(|held| held.task.take().is_some())
-            });
-            ready
-        };
-        for key in ready {
-            self.report(key.0, News::Ended(key, Outcome::Returned(Why::Drained)));
-        }
+        self.lock().draining = true;
+        self.give_back(Instant::now(), Why::Drained);
         let deadline = Instant::now() + self.settings.drain;
         if !self.settled_by(deadline).await {
             let running: Vec<_> = {

@@ -268,7 +268,7 @@ async fn deliver(host: Arc<Host>, subject: String, report: Report, keys: Vec<Key
         if let Outcome::Returned(why) = outcome {
             // Another host may run it. Else the task goes: its client, if it comes back, submits it again.
             let how = match why {
-                Why::Drained => Settle::Back,
+                Why::Drained | Why::Ended | Why::Busy => Settle::Back,
                 _ => Settle::Done,
             };
             settle(&host, &[key], how).await;

@@ -1,8 +1,11 @@
 //! The supply of tasks from a consumer: requests for several tasks each, on one subscription.
 //!
-//! Each request has its own subject for answers, `INBOX.NUMBER`, which tells the requests apart. A request ends when its
-//! tasks have come, or with a remark of the server once its time has passed. A remark may be lost with the server, so
-//! that a request also ends by this side's clock.
+//! A task comes under its own subject, and not under that of a request. So tasks are counted against all requests. A
+//! request whose time has passed ends with a remark of the server, which says how many of its tasks did not come. The
+//! remark may be lost with the server. So the supply ends if the last request is overdue by this side's clock.
+//!
+//! A *probe* is a request that does not wait. Probes have a subscription of their own, where each answer is that of the
+//! oldest probe.
 
 #![forbid(unsafe_code)]
 
@@ -12,19 +15,14 @@ use super::{Nats, PATIENCE, refused};
 use crate::bus::{BusError, Lane, Later, Supplied, Supply};
 use async_nats::{Message, StatusCode, Subscriber, jetstream};
 use futures_util::StreamExt;
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// A request for tasks.
-struct Request {
-    number: u64,
-    /// The number of tasks that have not come.
-    open: usize,
-    end: Instant,
-}
+/// The header of a remark that says how many tasks did not come.
+const PENDING: &str = "Nats-Pending-Messages";
 
 /// The requests of a host to a consumer.
 pub(super) struct Pulls {
@@ -35,9 +33,14 @@ pub(super) struct Pulls {
     messages: Subscriber,
     inbox: String,
     subject: String,
-    requests: VecDeque<Request>,
-    /// The number of the next request.
-    next: u64,
+    /// The number of tasks that were asked for and have not come.
+    open: usize,
+    /// When the remark about the last request must have come.
+    end: Instant,
+    /// The subscription and the inbox of probes, once there was one.
+    probes: Option<(Subscriber, String)>,
+    /// When the answer to the probe must have come.
+    probe_end: Option<Instant>,
 }
 
 impl Pulls {
@@ -45,7 +48,7 @@ impl Pulls {
         let mut connections = nats.connections.clone();
         connections.mark_unchanged();
         let inbox = nats.client.new_inbox();
-        let subscribed = nats.client.subscribe(format!("{inbox}.*")).await;
+        let subscribed = nats.client.subscribe(inbox.clone()).await;
         Ok(Self {
             client: nats.client.clone(),
             context: nats.context.clone(),
@@ -58,91 +61,117 @@ impl Pulls {
                 tasks_of(&lane.queue),
                 consumer_of(lane)
             ),
-            requests: VecDeque::new(),
-            next: 0,
+            open: 0,
+            end: Instant::now(),
+            probes: None,
+            probe_end: None,
         })
     }
 
-    /// Returns the place of the request that a message answers.
-    fn answered(&self, message: &Message) -> Option<usize> {
-        let (_, number) = message.subject.rsplit_once('.')?;
-        let number: u64 = number.parse().ok()?;
-        self.requests
-            .iter()
-            .position(|request| request.number == number)
-    }
-
     /// Takes what a message says; none if it says nothing.
-    fn take(&mut self, message: Message) -> Result<Option<Supplied>, BusError> {
-        let request = self.answered(&message);
-        match message.status {
+    fn take(&mut self, message: Message, is_probe: bool) -> Result<Option<Supplied>, BusError> {
+        let remark = match message.status {
             None => {
-                if let Some(index) = request
-                    && let Some(request) = self.requests.get_mut(index)
-                {
-                    request.open -= 1;
-                    if request.open == 0 {
-                        self.requests.remove(index);
-                    }
+                let task = delivery(&self.context, message).map(Supplied::Task);
+                if !is_probe && task.is_some() {
+                    self.open = self.open.saturating_sub(1);
                 }
-                Ok(delivery(&self.context, message).map(Supplied::Task))
+                return Ok(task);
             }
-            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
-                let request = request.and_then(|index| self.requests.remove(index));
-                Ok(request.map(|request| Supplied::Less(request.open)))
-            }
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => message,
             Some(_) => {
                 // The consumer is gone, or the server is about to end.
                 self.known
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .clear();
-                Err(BusError::NoListener)
+                return Err(BusError::NoListener);
             }
+        };
+        if is_probe {
+            return Ok(Some(Supplied::Empty));
         }
+        let pending = remark.headers.as_ref();
+        let pending = pending.and_then(|headers| headers.get(PENDING)?.as_str().parse().ok());
+        // Without a number, none of them is waited for.
+        self.open = self.open.saturating_sub(pending.unwrap_or(usize::MAX));
+        Ok(Some(Supplied::Less))
+    }
+
+    async fn request(&self, inbox: String, request: String) -> Result<(), BusError> {
+        let subject = self.subject.clone();
+        let asked = self
+            .client
+            .publish_with_reply(subject, inbox, request.into());
+        asked.await.map_err(refused)
     }
 }
 
 impl Supply for Pulls {
     fn ask(&mut self, count: usize, wait: Duration) -> Later<'_, ()> {
         Box::pin(async move {
-            let number = self.next;
-            self.next += 1;
-            self.requests.push_back(Request {
-                number,
-                open: count,
-                end: Instant::now() + wait + PATIENCE,
-            });
+            self.open += count;
+            self.end = Instant::now() + wait + PATIENCE;
             let request = format!(r#"{{"batch":{count},"expires":{}}}"#, wait.as_nanos());
-            let inbox = format!("{}.{number}", self.inbox);
-            let asked = self
-                .client
-                .publish_with_reply(self.subject.clone(), inbox, request.into());
-            asked.await.map_err(refused)
+            self.request(self.inbox.clone(), request).await
         })
+    }
+
+    fn probe(&mut self) -> Later<'_, ()> {
+        Box::pin(async move {
+            let inbox = match &self.probes {
+                Some((_, inbox)) => inbox.clone(),
+                None => {
+                    let inbox = self.client.new_inbox();
+                    let subscribed = self.client.subscribe(inbox.clone()).await;
+                    self.probes = Some((subscribed.map_err(refused)?, inbox.clone()));
+                    inbox
+                }
+            };
+            self.probe_end = Some(Instant::now() + PATIENCE);
+            self.request(inbox, String::from(r#"{"batch":1,"no_wait":true}"#))
+                .await
+        })
+    }
+
+    fn open(&self) -> usize {
+        self.open
+    }
+
+    fn is_probing(&self) -> bool {
+        self.probe_end.is_some()
     }
 
     fn next(&mut self) -> Later<'_, Supplied> {
         Box::pin(async move {
             loop {
-                let first = self.requests.front().map(|request| request.end);
+                let end = Some(self.end).filter(|_| self.open > 0);
+                let end = end.into_iter().chain(self.probe_end).min();
                 let overdue = async {
-                    match first {
+                    match end {
                         Some(end) => sleep_until(end).await,
                         None => std::future::pending().await,
                     }
                 };
-                let message = tokio::select! {
-                    biased;
-                    message = self.messages.next() => message,
-                    // The requests ended with the connection.
-                    _ = self.connections.changed() => return Err(BusError::Closed),
-                    () = overdue => {
-                        let open = self.requests.pop_front().map_or(0, |request| request.open);
-                        return Ok(Supplied::Less(open));
+                let probes = &mut self.probes;
+                let answer = async {
+                    match probes {
+                        Some((messages, _)) => messages.next().await,
+                        None => std::future::pending().await,
                     }
                 };
-                if let Some(supplied) = self.take(message.ok_or(BusError::Closed)?)? {
+                let (message, is_probe) = tokio::select! {
+                    biased;
+                    message = self.messages.next() => (message, false),
+                    message = answer => (message, true),
+                    // The requests ended with the connection.
+                    _ = self.connections.changed() => return Err(BusError::Closed),
+                    () = overdue => return Err(BusError::TimedOut),
+                };
+                if is_probe {
+                    self.probe_end = None;
+                }
+                if let Some(supplied) = self.take(message.ok_or(BusError::Closed)?, is_probe)? {
                     return Ok(supplied);
                 }
             }
@@ -195,7 +224,7 @@ mod tests {
         let lane = lane();
         let mut supply = bus.supply(&lane).await?;
         supply.ask(3, SOON).await?;
-        assert!(matches!(supply.next().await?, Supplied::Less(3)));
+        assert!(matches!(supply.next().await?, Supplied::Less));
         for id in ["a", "b", "c"] {
             bus.push(&lane, id, Bytes::from(id)).await?;
         }
@@ -208,7 +237,7 @@ mod tests {
             assert_eq!((&*delivery.id, &*delivery.frame), (id, id.as_bytes()));
             bus.settle(&delivery.token, Settle::Done).await?;
         }
-        assert!(matches!(supply.next().await?, Supplied::Less(1)));
+        assert!(matches!(supply.next().await?, Supplied::Less));
         // Tasks that come later find either request. The requests do not end while they have time.
         supply.ask(1, LONG).await?;
         supply.ask(1, LONG).await?;
@@ -216,6 +245,30 @@ mod tests {
             bus.push(&lane, id, Bytes::from(id)).await?;
             assert!(matches!(supply.next().await?, Supplied::Task(_)));
         }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_probe_finds_a_task_or_tells_that_there_is_none() -> Test {
+        let Some((_server, bus)) = start().await? else {
+            return Ok(());
+        };
+        let lane = lane();
+        let mut supply = bus.supply(&lane).await?;
+        supply.ask(1, LONG).await?;
+        supply.probe().await?;
+        assert!(supply.is_probing());
+        assert!(matches!(supply.next().await?, Supplied::Empty));
+        assert!(!supply.is_probing());
+        assert_eq!(supply.open(), 1);
+        for id in ["a", "b"] {
+            bus.push(&lane, id, Bytes::from(id)).await?;
+        }
+        assert!(matches!(supply.next().await?, Supplied::Task(_)));
+        assert_eq!(supply.open(), 0);
+        supply.probe().await?;
+        assert!(matches!(supply.next().await?, Supplied::Task(_)));
+        assert_eq!((supply.open(), supply.is_probing()), (0, false));
         Ok(())
     }
 
