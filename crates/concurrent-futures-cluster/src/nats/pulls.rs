@@ -119,14 +119,13 @@ impl Supply for Pulls {
 
     fn probe(&mut self) -> Later<'_, ()> {
         Box::pin(async move {
-            let inbox = match &self.probes {
-                Some((_, inbox)) => inbox.clone(),
-                None => {
-                    let inbox = self.client.new_inbox();
-                    let subscribed = self.client.subscribe(inbox.clone()).await;
-                    self.probes = Some((subscribed.map_err(refused)?, inbox.clone()));
-                    inbox
-                }
+            let inbox = if let Some((_, inbox)) = &self.probes {
+                inbox.clone()
+            } else {
+                let inbox = self.client.new_inbox();
+                let subscribed = self.client.subscribe(inbox.clone()).await;
+                self.probes = Some((subscribed.map_err(refused)?, inbox.clone()));
+                inbox
             };
             self.probe_end = Some(Instant::now() + PATIENCE);
             self.request(inbox, String::from(r#"{"batch":1,"no_wait":true}"#))
