@@ -80,15 +80,36 @@ class NoWorkersError(ClusterError):
 
 
 class HostLostError(ClusterError):
-    """The host of the task was lost, and by ``on_host_loss="fail"`` the task does not run again."""
+    """The host of the task was lost, and by ``on_host_loss="fail"`` the task does not run again.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterError, HostLostError
+    >>> issubclass(HostLostError, ClusterError)
+    True
+    """
 
 
 class PoisonTaskError(ClusterError):
-    """The task was given up, as several hosts were lost while they ran it."""
+    """The task was given up, as several hosts were lost while they ran it.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterError, PoisonTaskError
+    >>> issubclass(PoisonTaskError, ClusterError)
+    True
+    """
 
 
 class NoFunctionError(ClusterError):
-    """The host does not know this kind of call: it has another version of the package."""
+    """The host does not know this kind of call: it has another version of the package.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterError, NoFunctionError
+    >>> issubclass(NoFunctionError, ClusterError)
+    True
+    """
 
 
 def of_task(name: str, message: str, hosts: list[tuple[str, int, int, str, str]]) -> ClusterError:

@@ -444,6 +444,21 @@ class ClusterExecutor(Executor):
         self._check_process()
         return self._state.client.wait_for_host(timeout)
 
+    def embedded_server(self) -> dict[str, str] | None:
+        """Return the address and the token of the embedded server, for further local hosts.
+
+        They are under the names ``url`` and ``token``. Returns None if the server is not embedded.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor() as executor:
+        ...     sorted(executor.embedded_server())
+        ['token', 'url']
+        """
+        self._check_process()
+        return self._state.client.embedded_server()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse tasks from now on.
 

@@ -62,7 +62,19 @@ class ClusterFuture(Future[_T]):
         return self.cancelled()
 
     def running(self) -> bool:
-        """Return True if a host has begun the call, and it is not done."""
+        """Return True if a host has begun the call, and it is not done.
+
+        Examples
+        --------
+        >>> import time
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor(workers=1) as executor:
+        ...     future = executor.submit(time.sleep, 0.5)
+        ...     while not future.running():
+        ...         time.sleep(0.001)
+        >>> future.running()
+        False
+        """
         return not self.done() and (Future.running(self) or self._client.has_begun(self._number))
 
     def terminate(self) -> bool:

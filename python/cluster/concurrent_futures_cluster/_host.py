@@ -100,9 +100,12 @@ class ClusterHost:
         --------
         >>> from concurrent_futures import ClusterExecutor
         >>> from concurrent_futures_cluster import ClusterHost
-        >>> with ClusterExecutor() as executor:  # has such a host in a process of its own
-        ...     executor.submit(abs, -1).result()
-        1
+        >>> with ClusterExecutor(key="secret") as executor:
+        ...     server = executor.embedded_server()
+        ...     host = ClusterHost(server["url"], token=server["token"], key="secret", workers=1)
+        ...     len(executor.hosts())
+        ...     host.stop()
+        2
         """
         self._native.stop()
         self._thread.join()

@@ -1,7 +1,7 @@
 """The native module. The docstrings of its parts are in the module itself."""
 
 from collections.abc import Callable
-from typing import Any, Final, TypedDict, final, type_check_only
+from typing import Any, Final, final
 
 from concurrent_futures_cluster._future import ClusterFuture
 
@@ -11,11 +11,6 @@ __version__: Final[str]
 
 # Machine, process id, workers, queue, environment.
 _Host = tuple[str, int, int, str, str]
-
-@type_check_only
-class _Server(TypedDict):
-    url: str
-    token: str
 
 @final
 class Client:
@@ -48,7 +43,7 @@ class Client:
     def end(self) -> None: ...
     def hosts(self) -> list[_Host]: ...
     def wait_for_host(self, limit: float) -> bool: ...
-    def embedded_server(self) -> _Server | None: ...
+    def embedded_server(self) -> dict[str, str] | None: ...
 
 @final
 class Job:
