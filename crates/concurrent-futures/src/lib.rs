@@ -59,6 +59,7 @@
 //! |---|---|
 //! | `process` (default) | process pools (not on Windows), and [`Executor`], the interface that both kinds of pools share; compiles serde, postcard and memmap2 |
 //! | `recording` (default) | `Recording`, which shows what ran when; compiles `serde_json` and base64 |
+//! | `spans` | a [`tracing`] span `task` for each task, under the span of its submitter, with `function` and `error`; a worker thread enters it for the call |
 //! | `unstable-engine` | the engine's own interface, for other frontends; it may change in any version |
 //!
 //! The map of the code, and the protocols, are in the repository's

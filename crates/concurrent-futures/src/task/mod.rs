@@ -8,6 +8,7 @@ pub(crate) mod log;
 pub(crate) mod panic;
 pub(crate) mod reference;
 pub(crate) mod state;
+pub(crate) mod trace;
 
 pub(crate) use body::{Call, Outcome};
 pub(crate) use reference::TaskRef;

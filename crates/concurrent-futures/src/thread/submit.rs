@@ -6,6 +6,7 @@ use crate::recording::record::RunOutcome;
 use crate::recording::recorder;
 use crate::runtime::sync::Arc;
 use crate::task::panic::log_panic;
+use crate::task::trace::Spanned;
 use crate::task::{Call, TaskRef};
 use crate::thread::idle::WakeAction;
 use crate::thread::pool::Pool;
@@ -21,7 +22,7 @@ impl Pool {
         C: Call + Send,
         C::Output: Send,
     {
-        let (queued, handle) = TaskRef::pair(call, Some(self.id));
+        let (queued, handle) = TaskRef::pair(Spanned::new(call), Some(self.id));
         if let Some(observer) = &self.observer {
             log_panic("an observer panicked", || observer.submitted(handle.id()));
         }
@@ -37,8 +38,8 @@ impl Pool {
             // SAFETY: the task's output has this type, and this is its only handle.
             Ok(()) => Ok(unsafe { Future::new(handle) }),
             // SAFETY: the task's call has this type.
-            Err(error) => match unsafe { handle.take_back::<C>() } {
-                Some(call) => {
+            Err(error) => match unsafe { handle.take_back::<Spanned<C>>() } {
+                Some(Spanned { call, .. }) => {
                     recorder::rejected(handle.id(), RunOutcome::Rejected);
                     Err((error, call))
                 }

@@ -28,6 +28,7 @@ use crate::recording::recorder;
 use crate::runtime::os::clock;
 use crate::task::header::Header;
 use crate::task::state::Advance;
+use crate::task::trace::TaskSpan;
 use crate::task::{Phase, TaskRef};
 pub(crate) use frontend::Ending;
 use frontend::Frontend;
@@ -95,6 +96,8 @@ pub(crate) struct Task {
     pub(crate) turn: u64,
     /// When the task was submitted, by the same clock; 0 if times were not measured.
     pub(crate) submitted: u64,
+    /// The span of a task of the Rust frontend, for `tracing`.
+    trace: TaskSpan,
 }
 
 impl Task {
@@ -123,6 +126,7 @@ impl Task {
             sequence: 0,
             turn: 0,
             submitted: 0,
+            trace: TaskSpan::new(I::name),
         };
         (task, handle)
     }
@@ -151,6 +155,7 @@ impl Task {
             sequence: 0,
             turn: 0,
             submitted: 0,
+            trace: TaskSpan::none(),
         }
     }
 
@@ -203,6 +208,7 @@ impl Task {
             sequence: self.sequence,
             turn: 0,
             submitted: self.submitted,
+            trace: TaskSpan::none(),
         }
     }
 
@@ -369,6 +375,12 @@ impl Task {
 
     /// Ends a task whose outcome only the pool sets.
     fn end_unclaimed(mut self, ending: Ending<'_>) -> Option<Self> {
+        let face = self.face;
+        self.trace.end(|| match &ending {
+            Ending::Error(error) => Some(error.to_string()),
+            Ending::Failure(failure) => face.error_text(failure.as_slice()),
+            Ending::Value(..) => None,
+        });
         // SAFETY: it was started by the pool, which ends it once: `self` is gone or only
         // finished afterwards.
         unsafe {
