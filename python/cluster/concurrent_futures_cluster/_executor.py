@@ -92,7 +92,8 @@ class State:
         self.pickler = pickler
         self.embedded: EmbeddedHost | None = None
         self.numbers = itertools.count(1)
-        self.lock = threading.Lock()
+        # A garbage collection under the lock may close an executor.
+        self.lock = threading.RLock()
         self.is_closed = False
         self.is_exiting = False
         self.maps: weakref.WeakSet[Spans[Any]] = weakref.WeakSet()
@@ -242,7 +243,8 @@ class ClusterExecutor(Executor):
         The seconds for which a task belongs to a host after the host's last sign of life; 15 by
         default. All clients and hosts of a queue must have the same.
     workers
-        The number of worker processes of the embedded host. The default is the number of CPUs.
+        The number of worker processes of the embedded host, if there is one. The default is the
+        number of CPUs.
 
     Raises ValueError if a setting makes no sense. Raises `ClusterError` if the cluster cannot be
     set up, as the server does not answer, or there is no key.
@@ -297,9 +299,9 @@ class ClusterExecutor(Executor):
             module if isinstance(module, ModuleType) else importlib.import_module(module)
             for module in by_value
         )
-        url = url or os.environ.get(_URL) or _EMBEDDED
-        if workers is not None and url != _EMBEDDED:
+        if workers is not None and url is not None and url != _EMBEDDED:
             raise ValueError("workers is for the embedded host; this url has hosts of its own")
+        url = url or os.environ.get(_URL) or _EMBEDDED
         embedded = program = None
         if url == _EMBEDDED:
             from concurrent_futures_cluster._embedded import (
@@ -308,12 +310,11 @@ class ClusterExecutor(Executor):
                 server_program,
             )
 
+            if not (token is credentials is nkey is tls is None):
+                raise ValueError("token, credentials, nkey and tls are not for the embedded server")
             program = server_program()
-
-            key = key or os.environ.get(_KEY) or random_key()
-            if token is None:
-                # That of another server does not fit.
-                credentials = nkey = None
+            if key is None:
+                key = os.environ.get(_KEY) or random_key()
         common = settings(url, queue, key, insecure, token, credentials, nkey, tls, tag, lease)
         if url == _EMBEDDED:
             # Its imports take as long as the start of the server.

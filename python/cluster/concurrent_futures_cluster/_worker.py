@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -82,10 +81,14 @@ def _begin(options: dict[str, Any], signals: int) -> ClusterHost | None:
     """Start the host. The server may start after it. Return None after a signal."""
     import select
 
-    pause = 0.05
+    pause, told = 0.05, ""
     while True:
-        with contextlib.suppress(ClusterConnectionError):
+        try:
             return ClusterHost(**options)
+        except ClusterConnectionError as error:
+            if str(error) != told:
+                told = str(error)
+                print(f"the host waits for its server: {told}", file=sys.stderr, flush=True)
         if select.select([signals], [], [], pause)[0]:
             return None
         pause = min(2 * pause, 5)

@@ -287,6 +287,12 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         ClusterExecutor("nats://127.0.0.1:1", by_value="module")
 
 
+def test_the_embedded_server_has_its_own_way_to_log_in() -> None:
+    for name in ("token", "credentials", "nkey", "tls"):
+        with pytest.raises(ValueError, match="embedded server"):
+            ClusterExecutor("embedded", **{name: "x"})  # type: ignore[arg-type]
+
+
 def test_a_server_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ClusterConnectionError, match="cannot connect"):
         ClusterExecutor("nats://127.0.0.1:1")

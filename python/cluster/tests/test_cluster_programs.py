@@ -99,6 +99,23 @@ with ClusterExecutor(workers=1) as executor:
     assert (ended.returncode, ended.stdout) == (0, "0 2\n"), ended.stderr
 
 
+def test_ctrl_c_ends_the_wait_for_room(server: Server) -> None:
+    ended = run_program(
+        f"""
+import os, signal, threading
+from concurrent_futures import ClusterExecutor
+executor = ClusterExecutor({server.url!r}, max_pending=1)
+future = executor.submit(abs, -1)
+try:
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+    executor.submit(abs, -2)
+except KeyboardInterrupt:
+    print(future.cancel())
+"""
+    )
+    assert (ended.returncode, ended.stdout) == (0, "True\n"), ended.stderr
+
+
 def test_the_interpreters_end_waits_for_pending_tasks() -> None:
     ended = run_program(
         """
