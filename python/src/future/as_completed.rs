@@ -69,7 +69,7 @@ pub(crate) fn as_completed<'py>(
         calls: 0,
         watched: Watched::new(),
         left: ours.len(),
-        places: Places::new(ours.len()),
+        places: Places::default(),
         futures: ours.into_iter().map(Some).collect(),
         ready: VecDeque::new(),
         end,
@@ -143,7 +143,7 @@ impl Inner {
         self.watched = Watched::new();
         self.ready.clear();
         self.futures.clear();
-        self.places = Places::new(0);
+        self.places = Places::default();
         self.left = 0;
     }
 
@@ -199,7 +199,9 @@ fn wait_for_next(
 ) -> PyResult<Option<usize>> {
     waiting::detached(py, |stop| {
         let needed: &Futures<'_> = &|f| {
-            let mut futures = places.iter().filter_map(|place| futures[place].as_ref());
+            let mut futures = places
+                .iter(futures)
+                .filter_map(|place| futures[place].as_ref());
             futures.any(|future| {
                 // SAFETY: the future is kept meanwhile.
                 let task = unsafe { Borrowed::new(future.get()) };
@@ -210,7 +212,7 @@ fn wait_for_next(
         if next.is_none() && deadline.is_none() {
             // A deadlock: any of those left tells the cycle when it is asked. (Or a signal,
             // whose exception comes before this.)
-            let place = places.iter().next()?;
+            let place = places.iter(futures).next()?;
             watched.forget(place);
             return Some(place);
         }

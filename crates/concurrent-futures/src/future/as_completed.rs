@@ -45,13 +45,12 @@ where
     let mut this = AsCompleted {
         watched: Watched::new(),
         futures: futures.into_iter().map(Some).collect(),
-        places: Places::new(0),
+        places: Places::default(),
         done: VecDeque::new(),
         left: 0,
         started,
     };
     this.left = this.futures.len();
-    this.places = Places::new(this.left);
     let futures = this.futures.iter().flatten().map(task_of);
     let done = &mut this.done;
     // SAFETY: futures are kept until they were reported, see `next_until`.
@@ -186,13 +185,15 @@ impl<F: Waitable> AsCompleted<F> {
     fn wait(&mut self, deadline: Option<Instant>) -> Option<usize> {
         let (futures, places) = (&self.futures, &self.places);
         let needed: &Futures<'_> = &|f| {
-            let mut futures = places.iter().filter_map(|place| futures[place].as_ref());
+            let mut futures = places
+                .iter(futures)
+                .filter_map(|place| futures[place].as_ref());
             futures.any(|future| f(task_of(future)))
         };
         let next = next_ready(&mut self.watched, deadline, needed, NEVER);
         if next.is_none() && deadline.is_none() {
             // A deadlock: any of those left tells the cycle when it is asked.
-            let index = places.iter().next()?;
+            let index = places.iter(futures).next()?;
             self.watched.forget(index);
             return Some(index);
         }
