@@ -44,12 +44,14 @@ The command `worker` starts a host of a cluster; `worker --help` tells its optio
 --dashboard [PORT]    serves the page with live updates on this machine while the program runs, at
                       an address that it tells on the error stream; the variable
                       CONCURRENT_FUTURES_DASHBOARD does the same
+--top                 shows on the terminal, by the package rich, what workers run; the variable
+                      CONCURRENT_FUTURES_TOP=1 does the same
 """
 
 
 def main(caller: dict[str, Any]) -> None:
     """Run the program of the command line in the module that has these names."""
-    arguments, files, port = _trace.options(sys.argv[1:])
+    arguments, options = _trace.options(sys.argv[1:])
     match arguments:
         case ["-h" | "--help", *_]:
             print(USAGE, end="")
@@ -59,12 +61,12 @@ def main(caller: dict[str, Any]) -> None:
             sys.exit(_host(arguments))
         case ["-m", module, *arguments]:
             install()
-            _trace.begin(module, files, port)
+            _trace.begin(module, options)
             with _main_module(caller) as run:
                 _run_module(run, module, arguments)
         case [script, *arguments] if not script.startswith("-"):
             install()
-            _trace.begin(script, files, port)
+            _trace.begin(script, options)
             with _main_module(caller) as run:
                 _run_script(run, script, arguments)
         case _:

@@ -10,7 +10,7 @@ import atexit
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from concurrent_futures._recording import Recording
@@ -27,14 +27,25 @@ _ENDINGS = {"--trace": ".json", "--timeline": ".html", "--record": ".recording"}
 
 #: The variable with the port of the live page.
 _DASHBOARD = "CONCURRENT_FUTURES_DASHBOARD"
+#: The variable that asks for the terminal view; anything but nothing and 0 does.
+_TOP = "CONCURRENT_FUTURES_TOP"
 
 
-def options(arguments: list[str]) -> tuple[list[str], list[str], int | None]:
-    """Take the options of recordings off the command line.
+class Options(NamedTuple):
+    """The options of recordings."""
 
-    Returns the rest, the files, and the port of the live page, or None without one. Takes the
-    environment's, too: a program that this one starts records nothing by them.
+    files: list[str]
+    #: The port of the live page, or None without one.
+    port: int | None
+    has_top: bool
+
+
+def options(arguments: list[str]) -> tuple[list[str], Options]:
+    """Take the options of recordings off the command line, and return the rest, too.
+
+    Takes the environment's as well: a program that this one starts records nothing by them.
     """
+    has_top = os.environ.pop(_TOP, "0") not in ("", "0")
     port = os.environ.pop(_DASHBOARD, None)
     of_environment = {name: os.environ.pop(name, None) for name in _OPTIONS.values()}
     files = dict.fromkeys(_OPTIONS, "")
@@ -43,6 +54,10 @@ def options(arguments: list[str]) -> tuple[list[str], list[str], int | None]:
     rest = list(arguments)
     while rest:
         option, equals, value = rest[0].partition("=")
+        if option == "--top" and not equals:
+            del rest[0]
+            has_top = True
+            continue
         if option == "--dashboard":
             del rest[0]
             # A script is not named by digits alone: another number is the port.
@@ -61,15 +76,21 @@ def options(arguments: list[str]) -> tuple[list[str], list[str], int | None]:
     if port and not (port.isdecimal() and int(port) < 1 << 16):
         print(f"concurrent_futures: --dashboard: {port!r} is no port", file=sys.stderr)
         sys.exit(2)
-    return rest, [file for file in files.values() if file], int(port) if port else None
+    chosen = [file for file in files.values() if file]
+    return rest, Options(chosen, int(port) if port else None, has_top)
 
 
-def begin(program: str, files: list[str], port: int | None) -> None:
-    """Start a recording that is saved to these files when the program ends, and the live page."""
+def begin(program: str, options: Options) -> None:
+    """Start a recording that is saved to files when the program ends, and the live views."""
+    files, port, has_top = options
     if port is not None:
         from concurrent_futures._dashboard import serve_program
 
         serve_program(port)
+    if has_top:
+        from concurrent_futures import _top
+
+        _top.serve_program()
     if not files:
         return
     # The program may change its directory.

@@ -30,7 +30,7 @@ def traced(
     """Return an executor that runs its calls on another one, each within a span.
 
     The span of a call has the name of the function. Its parent is the span in which the call was
-    submitted, also in worker processes: the context goes there by the propagators of the program,
+    submitted, also in worker processes. The context goes there by the propagators of the program,
     by default as ``traceparent`` of W3C. A worker process needs a tracer provider of its own, which
     the pool's initializer can set. An exception of the call is recorded by the span.
 

@@ -358,7 +358,7 @@ def test_an_update_without_events_is_short() -> None:
 
 def test_a_page_that_has_too_many_tasks_begins_anew() -> None:
     with cf.recording(records_per_thread=1) as recording, cf.ThreadPoolExecutor(1) as pool:
-        follower = recording._follow()
+        follower = recording._follow(5000)
         growing = Growing()
         count = 0
         while growing.wholes < 2:

@@ -147,10 +147,10 @@ impl Recording {
         })
     }
 
-    /// Returns the updates of one live page.
-    #[pyo3(name = "_follow")]
-    fn follow(&self) -> Follower {
-        Follower(Mutex::new(engine::Follower::new(&self.0)))
+    /// Returns the updates of one live page, which remember so many tasks at most.
+    #[pyo3(name = "_follow", signature = (most = None))]
+    fn follow(&self, most: Option<usize>) -> Follower {
+        Follower(Mutex::new(engine::Follower::new(&self.0, most)))
     }
 
     /// Saves the recording to a file whose name ends with .json: a trace, or columns if it ends with

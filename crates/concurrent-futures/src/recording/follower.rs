@@ -22,7 +22,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-/// The largest number of tasks that a follower remembers.
+/// The largest number of tasks that a follower remembers by default.
 const MOST: usize = 1 << 18;
 
 /// The rows of an update.
@@ -235,15 +235,17 @@ impl State {
 pub struct Follower {
     recording: Recording,
     state: Option<State>,
+    most: usize,
     is_over: bool,
 }
 
 impl Follower {
-    /// Follows a recording from its beginning.
+    /// Follows a recording from its beginning. Remembers so many tasks at most.
     #[allow(unreachable_pub, reason = "other frontends use it")]
     #[must_use]
-    pub fn new(recording: &Recording) -> Self {
+    pub fn new(recording: &Recording, most: Option<usize>) -> Self {
         Self {
+            most: most.unwrap_or(MOST),
             recording: recording.clone(),
             state: recording.followed().map(State::new),
             is_over: false,
@@ -261,7 +263,7 @@ impl Follower {
         if self
             .state
             .as_ref()
-            .is_some_and(|state| state.tasks.0.len() > MOST)
+            .is_some_and(|state| state.tasks.0.len() > self.most)
         {
             self.state = self.recording.followed().map(State::new);
         }
