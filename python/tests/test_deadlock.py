@@ -46,6 +46,26 @@ def deadlocks(futures: list[Any]) -> list[DeadlockError]:
     return [error for error in errors.values() if isinstance(error, DeadlockError)]
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_calls_of_map_that_wait_for_the_task_that_waits_for_them(workers: int) -> None:
+    known = threading.Event()
+    outer: list[Future[Any]] = []
+
+    def inner(_: int) -> Any:
+        return outer[0].result()
+
+    with ThreadPoolExecutor(workers) as pool:
+
+        def wait_for_inner() -> list[Any]:
+            assert known.wait(LIMIT)
+            return list(pool.map(inner, [1]))
+
+        outer.append(pool.submit(wait_for_inner))
+        known.set()
+        assert isinstance(outer[0].exception(LIMIT), DeadlockError)
+        assert list(pool.map(abs, [-3])) == [3]
+
+
 def test_the_first_program_of_pythons_documentation(package: ModuleType) -> None:
     """Two tasks wait for each other's result; one of them gets the error."""
     out = prints(

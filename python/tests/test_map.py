@@ -262,6 +262,49 @@ def test_the_iterator_keeps_no_items(lib: ModuleType) -> None:
         assert len(list(results)) == 5
 
 
+def test_the_iterator_keeps_no_function(lib: ModuleType) -> None:
+    if lib is concurrent.futures and sys.version_info >= (3, 14):
+        pytest.skip("the standard library's keeps the last one")
+
+    class Function:
+        def __call__(self, n: int) -> int:
+            return n + 1
+
+    function = Function()
+    reference = weakref.ref(function)
+    with lib.ThreadPoolExecutor(2) as pool:
+        results = pool.map(function, range(200))
+        del function
+        eventually(lambda: freed(reference))
+        assert list(results) == list(range(1, 201))
+
+
+def test_an_iterator_that_its_own_result_refers_to_is_collected(lib: ModuleType) -> None:
+    for is_begun in (False, True):
+        node: Any = Object()
+        with lib.ThreadPoolExecutor(1) as pool:
+            node.results = pool.map([node].pop, [0] * 3 if is_begun else [0])
+            if is_begun:
+                assert next(node.results) is node
+                with pytest.raises(IndexError):
+                    next(node.results)
+                node.results = pool.map([None, node].pop, [0, 0])
+                assert next(node.results) is None
+        reference = weakref.ref(node)
+        del node
+        gc.collect()
+        assert reference() is None
+
+
+def test_arguments_that_are_no_iterables(lib: ModuleType) -> None:
+    with lib.ThreadPoolExecutor(1) as pool:
+        for wrong in ([5], [[1], 5], [5, [1]]):
+            with pytest.raises(TypeError, match="not iterable"):
+                pool.map(abs, *wrong)
+        assert list(pool.map(tuple, [(1, 2), ()])) == [(1, 2), ()]
+        assert list(pool.map(lambda *all: all, [(1, 2), ()])) == [((1, 2),), ((),)]
+
+
 def test_results_can_be_taken_by_several_threads_in_turn(lib: ModuleType) -> None:
     with lib.ThreadPoolExecutor(2) as pool:
         results = pool.map(abs, range(20))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support import LIMIT, eventually, held, prints, run
+from support import LIMIT, Background, eventually, held, prints, run
 
 
 def thread_module(lib: ModuleType) -> Any:
@@ -132,6 +132,45 @@ def test_tasks_stay_in_their_order_when_the_queue_is_touched(lib: ModuleType) ->
             for number in range(50, 100):
                 pool.submit(order.append, number)
     assert order == [*range(1, 50), 0, *range(50, 100)]
+
+
+def test_map_goes_on_when_the_queue_is_touched(lib: ModuleType) -> None:
+    with lib.ThreadPoolExecutor(1) as pool:
+        with held(pool):
+            waiting = Background(list, pool.map(abs, [-1, -2]))
+            failing = pool.map(int, ["7", "x"])
+            powers = pool.map(pow, [2, 3, 4], [1, 2, 3])
+            pool._work_queue.put(pool._work_queue.get_nowait())
+            late = pool.map(str, [8, 9])
+        assert waiting.outcome() == [1, 2]
+        assert next(failing) == 7
+        with pytest.raises(ValueError, match="'x'"):
+            next(failing)
+        assert list(powers) == [2, 9, 64]
+        assert list(late) == ["8", "9"]
+
+
+def test_calls_of_map_are_cancelled_after_the_queue_was_touched(lib: ModuleType) -> None:
+    called: list[int] = []
+    with lib.ThreadPoolExecutor(1) as pool:
+        with held(pool):
+            results = pool.map(called.append, range(5), timeout=0)
+            pool._work_queue.put(pool._work_queue.get_nowait())
+            with pytest.raises(TimeoutError):
+                next(results)
+            last = pool.submit(int)
+        assert last.result(LIMIT) == 0
+    assert called == []
+
+
+def test_the_call_of_map_that_code_takes_from_the_queue_is_that_of_the_iterator(
+    lib: ModuleType,
+) -> None:
+    with lib.ThreadPoolExecutor(1) as pool, held(pool):
+        results = pool.map(pow, [2, 3], [5, 2])
+        for _ in range(2):
+            run_item(pool, pool._work_queue.get_nowait())
+        assert list(results) == [32, 9]
 
 
 def test_a_cancelled_task_is_notified_by_a_worker(lib: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -42,7 +43,8 @@ def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     elif request.param == "processes":
         made = ProcessPoolExecutor(1)
     else:
-        made = getattr(cf, request.param)(1)
+        # Its workers find the functions of the tests.
+        made = importlib.import_module("interpreter_support").pool_of(cf)
     with made:
         yield made
 

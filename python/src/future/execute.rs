@@ -7,6 +7,7 @@ use crate::future::observers::{self, Event};
 use crate::future::plain;
 use crate::future::plain::InvokeCallbacks;
 use crate::interp::attach::attached;
+use crate::interp::bias::unbias;
 use crate::interp::deferred_drop::drop_reference;
 use crate::interp::handled::Handled;
 use crate::interp::signals::cannot_be_told;
@@ -29,7 +30,7 @@ use std::sync::atomic::Ordering;
 
 /// Adds the worker's own frame as a traceback to an exception of native code, as other code relies on a
 /// traceback.
-fn with_traceback(py: Python<'_>, error: PyErr) -> PyErr {
+pub(crate) fn with_traceback(py: Python<'_>, error: PyErr) -> PyErr {
     if error.traceback(py).is_some() {
         return error;
     }
@@ -49,7 +50,7 @@ fn with_traceback(py: Python<'_>, error: PyErr) -> PyErr {
 static VTABLE: VTable = VTable::of::<Future>();
 
 impl Future {
-    pub(super) fn pending(call: Option<Call>) -> Self {
+    pub(crate) fn pending(call: Option<Call>) -> Self {
         Self::with(&VTABLE, call, None)
     }
 
@@ -211,6 +212,7 @@ impl Future {
             }
             match outcome {
                 Ok(result) => {
+                    unbias(&result);
                     drop(Self::fill_result(&future, result));
                     RunOutcome::Finished
                 }

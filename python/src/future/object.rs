@@ -4,6 +4,7 @@ use crate::future::call::Call;
 use crate::future::observers::{Held, Observers};
 use crate::future::plain;
 use crate::future::remote::Remote;
+use crate::interp::bias::unbias;
 use crate::interp::fields::{Field, Former};
 use concurrent_futures::FutureId;
 use concurrent_futures::engine::{Header, Phase, PoolId, State, TaskRef, VTable};
@@ -205,6 +206,8 @@ impl Future {
         // look at it; `free` tracks it again.
         // SAFETY: attached; the object is of a type that takes part in garbage collection.
         unsafe { ffi::PyObject_GC_UnTrack(this.as_ptr().cast()) };
+        // A worker gives up that reference.
+        unbias(this.as_any());
         // SAFETY: the future was made by `of_call` and is enlisted once, so no counted reference exists. The
         // object has got one more reference, which `free` gives up.
         unsafe { TaskRef::enlist(header, pool) }

@@ -165,6 +165,12 @@ pub(crate) fn cast<'a, 'py>(future: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'
     (!future.get().is_overridden()).then_some(future)
 }
 
+/// Returns whether no method of the type of executors' futures was replaced.
+pub(crate) fn are_all_plain(py: Python<'_>) -> bool {
+    future_type_and_methods(py)
+        .is_ok_and(|(future_type, methods)| methods.are_original(future_type))
+}
+
 /// Returns whether the future is plain.
 pub(crate) fn is_plain(future: &Bound<'_, Future>) -> bool {
     cast(future.as_any()).is_some()

@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 pub(crate) mod aside;
 pub(crate) mod attach;
+pub(crate) mod bias;
 pub(crate) mod class_layout;
 pub(crate) mod deferred_drop;
 pub(crate) mod entry;

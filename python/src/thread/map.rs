@@ -6,13 +6,16 @@ use crate::interp::aside::aside;
 use crate::interp::shared_generator::EXECUTING;
 use crate::interp::time_limit::End;
 use crate::interp::try_lock_cell::Exclusive;
-use crate::interp::{entry, interned, waiting};
+use crate::interp::{entry, interned, stdlib, waiting};
+use crate::thread::item::{Functions, ItemHandle};
 use crate::thread::pool::ThreadPool;
+use concurrent_futures::engine::wait_until_done;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 use std::collections::VecDeque;
+use std::mem;
 
 /// The iterator over results, in the order of the items.
 #[pyclass(module = "concurrent_futures._engine", frozen)]
@@ -23,16 +26,41 @@ struct Results {
     calls: u8,
     /// Whether an item was asked for.
     begun: bool,
-    futures: VecDeque<Py<PyAny>>,
+    handles: VecDeque<Handle>,
     end: Option<End>,
     /// The calls that are still to be submitted.
     source: Option<Source>,
+}
+
+/// The handle of a call.
+pub(crate) enum Handle {
+    Item(ItemHandle),
+    /// A future of any kind: that of a `submit` that a program has put in the place of ours.
+    Future(Py<PyAny>),
+}
+
+impl Handle {
+    /// Cancels the call if it has not started.
+    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Item(item) => match item.successor(py) {
+                None => {
+                    item.cancel();
+                    Ok(())
+                }
+                Some(future) => cancel(future.as_any()),
+            },
+            Self::Future(future) => cancel(future.bind(py)),
+        }
+    }
 }
 
 struct Source {
     executor: Py<PyWeakrefReference>,
     function: Py<PyAny>,
     items: Py<PyIterator>,
+    /// Whether the iterator gives the only argument, and not a tuple.
+    is_unary: bool,
 }
 
 pub(crate) fn map<'py>(
@@ -45,31 +73,41 @@ pub(crate) fn map<'py>(
     let py = executor.py();
     let buffersize = checked_buffersize(buffersize)?;
     let end = End::of(timeout)?;
-    let items = zip(py, iterables)?;
+    let way = Way::of(executor)?;
+    let is_unary = matches!(way, Way::Items) && iterables.len() == 1;
+    let items = if is_unary {
+        iterables.get_item(0)?.try_iter()?
+    } else {
+        zip(py, iterables)?
+    };
     let mut results = Results {
         calls: 0,
         begun: false,
-        futures: VecDeque::new(),
+        handles: VecDeque::new(),
         end,
         source: None,
     };
-    let mut submitter = Submitter::new(executor, &function)?;
+    let mut submitter = Submitter {
+        executor,
+        functions: Functions::new(function, is_unary),
+        way,
+    };
     let mut room = buffersize.unwrap_or(usize::MAX);
     let mut rest = items.clone();
     while room > 0 {
         let Some(arguments) = rest.next() else {
             break;
         };
-        let future = submitter.submit(arguments?)?;
-        results.futures.push_back(future.unbind());
+        results.handles.push_back(submitter.submit(arguments?)?);
         waiting::breathe(py, &mut results.calls)?;
         room -= 1;
     }
     if room == 0 {
         results.source = Some(Source {
             executor: PyWeakrefReference::new(executor.as_any())?.unbind(),
-            function: function.unbind(),
+            function: submitter.functions.function().clone().unbind(),
             items: items.unbind(),
+            is_unary,
         });
     }
     Bound::new(py, ResultIterator(Exclusive::new(results)))
@@ -95,21 +133,21 @@ pub(crate) fn zip<'py>(
     py: Python<'py>,
     iterables: Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyIterator>> {
-    crate::interp::stdlib::zip(py)?.call1(iterables)?.try_iter()
+    stdlib::zip(py)?.call1(iterables)?.try_iter()
 }
 
-/// Submits through the method `submit`, if a subclass or the executor itself has one of its own.
-struct Submitter<'a, 'py> {
-    executor: &'a Bound<'py, ThreadPool>,
-    function: &'a Bound<'py, PyAny>,
-    overridden: Option<Bound<'py, PyAny>>,
+/// The way in which calls are submitted.
+enum Way<'py> {
+    /// Without a future for each.
+    Items,
+    /// With futures, as `submit` makes them.
+    Futures,
+    /// By the method `submit` of a subclass, or of the executor itself.
+    Overridden(Bound<'py, PyAny>),
 }
 
-impl<'a, 'py> Submitter<'a, 'py> {
-    fn new(
-        executor: &'a Bound<'py, ThreadPool>,
-        function: &'a Bound<'py, PyAny>,
-    ) -> PyResult<Self> {
+impl<'py> Way<'py> {
+    fn of(executor: &Bound<'py, ThreadPool>) -> PyResult<Self> {
         let py = executor.py();
         let name = interned::submit(py);
         let submit = executor.get_type().getattr(name)?;
@@ -117,28 +155,54 @@ impl<'a, 'py> Submitter<'a, 'py> {
             Some(attributes) => attributes.contains(name)?,
             None => false,
         };
-        let overridden = if entry::leads_to(0, &submit) && !of_its_own {
-            None
+        Ok(if !entry::leads_to(0, &submit) || of_its_own {
+            Self::Overridden(executor.getattr(name)?)
+        } else if ThreadPool::takes_items(executor)?
+            && plain::are_all_plain(py)
+            && !waiting::is_threading_replaced(py)?
+        {
+            Self::Items
         } else {
-            Some(executor.getattr(name)?)
-        };
-        Ok(Self {
-            executor,
-            function,
-            overridden,
+            Self::Futures
         })
     }
+}
 
-    fn submit(&mut self, arguments: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let arguments = arguments.cast_into::<PyTuple>()?;
+struct Submitter<'a, 'py> {
+    executor: &'a Bound<'py, ThreadPool>,
+    functions: Functions<'py>,
+    way: Way<'py>,
+}
+
+impl<'py> Submitter<'_, 'py> {
+    /// Submits the call of an item.
+    fn submit(&mut self, item: Bound<'py, PyAny>) -> PyResult<Handle> {
         let py = self.executor.py();
-        match &self.overridden {
-            None => ThreadPool::submit_call(self.executor, self.function.clone(), arguments, None),
-            Some(submit) => {
-                let function = PyTuple::new(py, [self.function])?;
-                submit.call1(function.add(arguments)?.cast_into::<PyTuple>()?)
+        let item = match &self.way {
+            Way::Items => {
+                match ThreadPool::submit_item(self.executor, &mut self.functions, item)? {
+                    Ok(handle) => return Ok(Handle::Item(handle)),
+                    Err(item) => item,
+                }
             }
-        }
+            _ => item,
+        };
+        let function = self.functions.function();
+        let arguments = if self.functions.is_unary() {
+            PyTuple::new(py, [item])?
+        } else {
+            item.cast_into::<PyTuple>()?
+        };
+        let future = match &self.way {
+            Way::Items | Way::Futures => {
+                ThreadPool::submit_call(self.executor, function.clone(), arguments, None)?
+            }
+            Way::Overridden(submit) => {
+                let function = PyTuple::new(py, [function])?;
+                submit.call1(function.add(arguments)?.cast_into::<PyTuple>()?)?
+            }
+        };
+        Ok(Handle::Future(future.unbind()))
     }
 }
 
@@ -147,8 +211,8 @@ impl Results {
     fn cancel(&mut self, py: Python<'_>) -> PyResult<()> {
         self.source = None;
         let mut first = Ok(());
-        for future in self.futures.drain(..) {
-            first = first.and(cancel(future.bind(py)));
+        for handle in self.handles.drain(..) {
+            first = first.and(handle.cancel(py));
         }
         first
     }
@@ -177,48 +241,93 @@ impl Results {
             self.source = None;
             return Ok(());
         };
-        let function = source.function.bind(py).clone();
-        let future = Submitter::new(executor, &function)?.submit(arguments?)?;
-        self.futures.push_back(future.unbind());
+        let mut submitter = Submitter {
+            executor,
+            functions: Functions::new(source.function.bind(py).clone(), source.is_unary),
+            way: Way::of(executor)?,
+        };
+        self.handles.push_back(submitter.submit(arguments?)?);
         Ok(())
     }
 
-    /// Returns the next result and its future, if the result is there.
-    fn at_hand<'py>(&mut self, py: Python<'py>) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    /// Returns the next result and its handle, if the result is there.
+    fn at_hand<'py>(&mut self, py: Python<'py>) -> Option<(Bound<'py, PyAny>, Handle)> {
         if self.source.is_some() {
             return None;
         }
-        let future = plain::cast(self.futures.front()?.bind(py))?;
-        let result = Future::result_at_hand(future)?;
-        if !waiting::holds_breath(&mut self.calls) {
-            return None;
-        }
+        let result = match self.handles.front_mut()? {
+            Handle::Item(item) => {
+                if !item.task().state().is_done() || !waiting::holds_breath(&mut self.calls) {
+                    return None;
+                }
+                // SAFETY: the caller has taken the iterator.
+                unsafe { item.take_result(py) }?
+            }
+            Handle::Future(future) => {
+                let future = plain::cast(future.bind(py))?;
+                let result = Future::result_at_hand(future)?;
+                if !waiting::holds_breath(&mut self.calls) {
+                    return None;
+                }
+                result
+            }
+        };
         self.begun = true;
-        let future = self.futures.pop_front()?.into_bound(py);
-        Some((result, future))
+        Some((result, self.handles.pop_front()?))
     }
 
     fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.begun = true;
-        if self.futures.is_empty() {
+        if self.handles.is_empty() {
             return Ok(None);
         }
         self.submit_next(py)?;
         waiting::breathe(py, &mut self.calls)?;
-        let Some(future) = self.futures.pop_front() else {
+        let Some(mut handle) = self.handles.pop_front() else {
             return Ok(None);
         };
-        let future = future.into_bound(py);
-        let result = match plain::cast(&future) {
-            Some(ours) => {
-                Future::wait_until(ours, self.end.as_ref()).and_then(|()| Future::take_result(ours))
+        let result = match &mut handle {
+            Handle::Item(item) => self.result_of_item(py, item),
+            Handle::Future(future) => {
+                let future = future.bind(py);
+                match plain::cast(future) {
+                    Some(ours) => self.result_of(ours),
+                    None => self.result_of_other(future),
+                }
             }
-            None => self.result_of_other(&future),
         };
         if result.is_err() {
-            cancel(&future)?;
+            handle.cancel(py)?;
         }
         result.map(Some)
+    }
+
+    fn result_of<'py>(&self, future: &Bound<'py, Future>) -> PyResult<Bound<'py, PyAny>> {
+        Future::wait_until(future, self.end.as_ref())?;
+        Future::take_result(future)
+    }
+
+    fn result_of_item<'py>(
+        &self,
+        py: Python<'py>,
+        item: &mut ItemHandle,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if !item.task().state().is_done() {
+            let end = self.end.as_ref();
+            let deadline = end.map(|end| end.deadline(py)).transpose()?.flatten();
+            let task = item.task();
+            let done = waiting::detached(py, |stop| wait_until_done(task, deadline, stop))?;
+            match done {
+                Ok(true) => {}
+                Ok(false) => return Err(stdlib::timed_out()),
+                Err(deadlock) => return Err(stdlib::deadlock(py, &deadlock)),
+            }
+        }
+        if let Some(future) = item.successor(py) {
+            return self.result_of(future);
+        }
+        // SAFETY: the caller has taken the iterator.
+        unsafe { item.take_outcome(py) }
     }
 
     /// Returns the result of a future of another kind than executors make, by calling its methods.
@@ -275,9 +384,9 @@ pub(crate) fn cancel_dropped(cancel: impl FnOnce(Python<'_>) -> PyResult<()>) {
 impl ResultIterator {
     /// Returns the next result, if it is there; see `iternext_slot.rs`.
     pub(crate) fn at_hand<'py>(this: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
-        let (result, future) = this.get().0.take(this.py())?.at_hand(this.py())?;
+        let (result, handle) = this.get().0.take(this.py())?.at_hand(this.py())?;
         // The iterator is not taken any more: Python code may run.
-        drop(future);
+        drop(handle);
         Some(result)
     }
 }
@@ -306,7 +415,9 @@ impl ResultIterator {
             Some(mut results) if results.begun => results.cancel(this.py()),
             Some(mut results) => {
                 results.source = None;
-                results.futures.clear();
+                let handles = mem::take(&mut results.handles);
+                drop(results);
+                drop(handles);
                 Ok(())
             }
             None => Err(PyValueError::new_err(EXECUTING)),
@@ -322,17 +433,39 @@ impl ResultIterator {
             visit.call(&source.function)?;
             visit.call(&source.items)?;
         }
-        results
-            .futures
-            .iter()
-            .try_for_each(|future| visit.call(future))
+        results.handles.iter().try_for_each(|handle| match handle {
+            // SAFETY: this is `__traverse__`, and no thread has taken the iterator.
+            Handle::Item(item) => unsafe { item.traverse(visit) },
+            Handle::Future(future) => visit.call(future),
+        })
+    }
+
+    fn __clear__(&self) {
+        // An iterator that is garbage is in no thread's hands.
+        Python::attach(|py| {
+            let Some(mut results) = self.0.take(py) else {
+                return;
+            };
+            if results.begun {
+                drop(results);
+                cancel_dropped(|py| match self.0.take(py) {
+                    Some(mut results) => results.cancel(py),
+                    None => Ok(()),
+                });
+            } else {
+                let source = results.source.take();
+                let handles = mem::take(&mut results.handles);
+                drop(results);
+                drop((source, handles));
+            }
+        });
     }
 }
 
 impl Drop for ResultIterator {
     fn drop(&mut self) {
         let results = self.0.get_mut();
-        if !results.futures.is_empty() && results.begun {
+        if !results.handles.is_empty() && results.begun {
             cancel_dropped(|py| results.cancel(py));
         }
     }

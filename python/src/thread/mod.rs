@@ -1,6 +1,7 @@
 //! The parts of `concurrent_futures.ThreadPoolExecutor`.
 
 pub(crate) mod at_exit;
+pub(crate) mod item;
 pub(crate) mod map;
 pub(crate) mod pool;
 pub(crate) mod spawner;

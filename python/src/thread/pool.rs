@@ -3,6 +3,7 @@
 use crate::future::call::Call;
 use crate::future::object::Future;
 use crate::interp::aside::aside;
+use crate::interp::bias::{unbias, unbias_all};
 use crate::interp::entry::check_keywords;
 use crate::interp::signals::{hold_in_drop, raise_kept};
 use crate::interp::{attach, interned, stdlib, waiting};
@@ -10,6 +11,7 @@ use crate::interpreters::task;
 use crate::recording::names;
 use crate::stats::{Figures, figures};
 use crate::thread::at_exit;
+use crate::thread::item::{Functions, GivenUp, Item, ItemHandle};
 use crate::thread::map::{self, ResultIterator};
 use crate::thread::spawner::{Shared, Threads};
 use concurrent_futures::engine::{Permit, Pool, is_worker_of, recorder};
@@ -42,14 +44,6 @@ pub(crate) struct ThreadPool {
     /// Whether the pool works by the standard library's code. It stays so.
     is_standard: AtomicBool,
 }
-
-/// A call that the pool has given up: its future, function, arguments and keywords.
-type GivenUp<'py> = (
-    Bound<'py, Future>,
-    Bound<'py, PyAny>,
-    Bound<'py, PyTuple>,
-    Bound<'py, PyDict>,
-);
 
 impl ThreadPool {
     fn started(&self) -> PyResult<&Started> {
@@ -92,6 +86,7 @@ impl ThreadPool {
             recorder::is_on().then(|| (function.clone(), arguments.clone(), keywords.clone()));
         let context = started.copy_context.then(|| copy_context(py)).transpose()?;
         let permit = started.permit(py)?;
+        unbias_all(&arguments);
         let call = Call {
             function: function.unbind(),
             arguments: arguments.unbind(),
@@ -124,6 +119,65 @@ impl ThreadPool {
                 let (function, arguments, keywords) = call.into_parts(py)?;
                 return submit_standard(this, function, arguments, Some(keywords));
             }
+        }
+        Err(stdlib::submit_error(py, &error))
+    }
+
+    /// Returns whether `submit_item` may be called: calls need nothing but a thread.
+    pub(crate) fn takes_items(this: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = this.get();
+        Ok(match this.started() {
+            Ok(started) => !started.copy_context && started.threads.create_context.is_none(),
+            Err(_) if this.is_standard() => false,
+            Err(error) => return Err(error),
+        })
+    }
+
+    /// Submits the call of an item of `map`. Gives the item back if the pool works by the standard library's code.
+    pub(crate) fn submit_item<'py>(
+        this: &Bound<'py, Self>,
+        functions: &mut Functions<'py>,
+        item: Bound<'py, PyAny>,
+    ) -> PyResult<Result<ItemHandle, Bound<'py, PyAny>>> {
+        let py = this.py();
+        let started = this.get().started()?;
+        let pool = &started.pool;
+        if pool.is_closed() {
+            if this.get().is_standard() {
+                return Ok(Err(item));
+            }
+            return Err(started.refused(py, &pool.closed_error()));
+        }
+        if attach::is_exiting() {
+            return Err(stdlib::submit_error(py, &SubmitError::Shutdown));
+        }
+        let permit = started.permit(py)?;
+        let is_recorded = recorder::is_on();
+        let recorded = is_recorded.then(|| item.clone());
+        let (queued, handle) = ItemHandle::new(functions, item, permit, pool.id());
+        if let Some(item) = recorded {
+            pool.describe_pool();
+            let arguments = if functions.is_unary() {
+                PyTuple::new(py, [item])?
+            } else {
+                item.cast_into::<PyTuple>()?
+            };
+            let (function, arguments) = (functions.function(), Some((&arguments, None)));
+            names::note_submitted(handle.task().id(), pool.number(), function, arguments);
+        }
+        // SAFETY: the handle keeps the item until we return.
+        let submitted = unsafe { pool.submit_foreign(queued) };
+        raise_kept()?;
+        let error = match submitted {
+            Ok(()) => return Ok(Ok(handle)),
+            Err(error) => error,
+        };
+        recorder::rejected(handle.task().id(), recorder::RunOutcome::Rejected);
+        if this.get().is_standard()
+            && let Some(item) = handle.take_back(py)
+        {
+            // It has become so meanwhile.
+            return Ok(Err(item));
         }
         Err(stdlib::submit_error(py, &error))
     }
@@ -346,18 +400,27 @@ impl ThreadPool {
     /// Takes all calls from the engine. Its threads call `successor` after their running tasks, and the
     /// pending tasks are returned. The pool works by the standard library's code from now on.
     #[pyo3(name = "_give_up")]
-    fn give_up<'py>(&self, py: Python<'py>, successor: Py<PyAny>) -> PyResult<Vec<GivenUp<'py>>> {
-        let started = self.started()?;
+    fn give_up<'py>(this: &Bound<'py, Self>, successor: Py<PyAny>) -> PyResult<Vec<GivenUp<'py>>> {
+        let (py, this_ref) = (this.py(), this.get());
+        let started = this_ref.started()?;
+        // The standard library's workers refer to the executor now and then. If a worker has the last reference, the
+        // executor is to be freed at once, and not when this thread runs next.
+        unbias(this.as_any());
         // Before the pool is closed: a thread that finds it so is to find this, too.
         started
             .threads
             .successor
             .set(py, successor)
             .map_err(|_| PyRuntimeError::new_err("the engine has given up this pool before"))?;
-        self.use_standard();
+        this_ref.use_standard();
         started.pool.close();
         let mut given_up = Vec::new();
         while let Some(task) = started.pool.take_pending() {
+            if ItemHandle::is_item(&task) {
+                // SAFETY: it is not in the queue any more, so that no worker starts it.
+                given_up.extend(unsafe { Item::give_up(py, task) }?);
+                continue;
+            }
             // SAFETY: the queue has had a reference to the future.
             let future = unsafe { Future::of(py, task.address()) };
             drop(task);

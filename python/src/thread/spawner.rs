@@ -1,6 +1,7 @@
 //! The worker threads of the engine's pools: threads of Python's `threading`.
 
 use crate::interp::attach::{attached, come_back, stay};
+use crate::interp::bias::unbias;
 use crate::interp::os::signed_thread_number;
 use crate::interp::signals::{hold, keep};
 use crate::interp::stdlib::InterpreterFailed;
@@ -73,7 +74,9 @@ impl Threads {
             // While the thread was waited for, which runs.
             keep(error);
         }
-        // The thread runs, whatever happens.
+        // The thread runs, whatever happens. It frees its own object, and not the calling thread at some moment: an
+        // interrupt there would be lost in a function of `weakref`.
+        unbias(&thread);
         if let Err(error) = self.of_pool.bind(py).add(&thread) {
             keep(error);
         }

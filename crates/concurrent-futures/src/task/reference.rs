@@ -13,7 +13,7 @@ use crate::runtime::sync::atomic::{Ordering, fence};
 use crate::stats::counts::Counts;
 use crate::stats::directory;
 use crate::task::body::{Call, Outcome, Task};
-use crate::task::header::Header;
+use crate::task::header::{Header, VTable};
 use crate::task::state::{Advance, Cancel, Phase, State};
 use std::borrow::Cow;
 use std::fmt;
@@ -162,6 +162,12 @@ impl TaskRef {
     /// Returns the address of the operations of the task's kind, which are never freed.
     pub(crate) fn operations(&self) -> *const () {
         ptr::from_ref(self.header().vtable).cast()
+    }
+
+    /// Returns whether the task is of the kind that has these operations.
+    #[must_use]
+    pub fn has_operations(&self, vtable: &'static VTable) -> bool {
+        ptr::eq(self.header().vtable, vtable)
     }
 
     pub(crate) fn name(&self) -> Cow<'static, str> {

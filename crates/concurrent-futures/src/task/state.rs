@@ -393,7 +393,7 @@ impl State {
 
     /// Moves the future from `Pending` to `Cancelled`: calls `drop_call` to drop the call, runs the
     /// callbacks, and notifies all waiters.
-    pub(crate) fn cancel(&self, drop_call: impl FnOnce()) -> Cancel {
+    pub fn cancel(&self, drop_call: impl FnOnce()) -> Cancel {
         let cancelling = |word: Word| match word.phase() {
             Phase::Pending => Some(word.with_phase(Phase::Cancelling)),
             _ => None,
