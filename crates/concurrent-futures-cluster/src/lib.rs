@@ -59,14 +59,15 @@
 //! - *A cancellation succeeds only if no host will begin the task.* A task that is newer than all delivered ones is removed
 //!   from the server, which says afterwards that it still was. Otherwise the host that has the task gives it up, or says
 //!   that it runs. A host that does not have it yet remembers the order, and gives the task back on arrival. Without an
-//!   answer, the task stays running.
+//!   answer, the task stays running. Another host may have a copy, as the lease had ended. So a host reports the start before it
+//!   begins a task that comes again, or has waited for a third of the lease. The client's receipt names the tasks that it
+//!   does not wait for.
 //! - *A second loss is known.* The client has confirmed the start of each run of a task but the first one. So it counts
 //!   the hosts that a task has taken along, except perhaps one.
 //! - *No host begins a task unless all lanes of a higher priority are empty.* The host has the server's word for that, and
 //!   a request is open that the next task of the lane answers.
 //! - *A host that ends, or cannot run a task, gives the task back to the client*, by a report without an outcome. So
-//!   does a host without a free worker, after 100 ms. The
-//!   client submits it again, or fails it: a task that has taken [several hosts](ClusterExecutorBuilder::most_deliveries)
+//!   does a host without a free worker, after 100 ms. The client submits it again, or fails it: a task that has taken [several hosts](ClusterExecutorBuilder::most_deliveries)
 //!   along fails with [`PoisonTask`].
 //!
 //! A client keeps about a second's work on the server, by the times that hosts report. So the tasks of another client
@@ -106,9 +107,13 @@ mod error;
 mod executor;
 mod host;
 mod log;
+#[cfg(test)]
+mod memory;
 mod nats;
 mod os;
 mod runner;
+#[cfg(test)]
+mod schedules;
 mod server;
 mod service;
 mod wire;

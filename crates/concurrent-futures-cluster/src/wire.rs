@@ -284,9 +284,12 @@ pub(crate) struct Report {
     pub(crate) ended: Vec<(u64, u32, Outcome)>,
 }
 
-/// A client's answer to a report with outcomes: all of them are settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Receipt;
+/// A client's answer to a report: all outcomes are settled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Receipt {
+    /// The tasks among those that have started which the client does not wait for. No host is to run them.
+    pub(crate) unwanted: Vec<(u64, u32)>,
+}
 
 /// An order of a client to the host that has a task.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -533,8 +533,9 @@ fn no_task_begins_before_one_of_a_higher_priority() -> Test {
             futures.push(executor.submit(note_order, (notes.path(), priority.to_string()))?);
         }
     }
-    wait_until("all are on the server", || {
-        matches!(server.messages(), Ok(31))
+    // The host gives back what has come for its busy worker. A task on its way back could come too late.
+    wait_until("all but one are on the server, with no host", || {
+        matches!(server.delivered(), Ok(1)) && matches!(server.messages(), Ok(31))
     });
     notes.write("go");
     for future in futures {

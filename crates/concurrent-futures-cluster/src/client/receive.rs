@@ -43,22 +43,23 @@ impl Client {
 
     /// Receives a report, and confirms its outcomes.
     pub(super) async fn receive(self: &Arc<Self>, subject: &str, note: Note) {
-        if !self.take(subject, &note.payload) {
+        let Some(unwanted) = self.take(subject, &note.payload) else {
             return;
-        }
+        };
         if let Some(reply) = note.reply {
-            let receipt = self
-                .settings
-                .seal
-                .seal(Kind::Receipt, &note.payload, &Receipt);
+            let receipt =
+                self.settings
+                    .seal
+                    .seal(Kind::Receipt, &note.payload, &Receipt { unwanted });
             if let Err(error) = self.bus.send(&reply, receipt).await {
                 log::trouble("a receipt could not be sent", &error);
             }
         }
     }
 
-    /// Takes what a report says. Returns false if it is none.
-    pub(super) fn take(self: &Arc<Self>, subject: &str, frame: &[u8]) -> bool {
+    /// Takes what a report says. Returns the tasks that have started although the client does not wait for them. None
+    /// if the message is no report.
+    pub(super) fn take(self: &Arc<Self>, subject: &str, frame: &[u8]) -> Option<Vec<(u64, u32)>> {
         let opened = self
             .settings
             .seal
@@ -67,7 +68,7 @@ impl Client {
             Ok(report) => report,
             Err(refused) => {
                 log::refused("a report", &refused);
-                return false;
+                return None;
             }
         };
         let mut state = self.lock();
@@ -98,14 +99,20 @@ impl Client {
         for (number, attempt) in report.held {
             note(number, attempt, false);
         }
-        for (number, attempt) in report.started {
-            note(number, attempt, true);
+        for (number, attempt) in &report.started {
+            note(*number, *attempt, true);
         }
+        let is_wanted = |(number, attempt): &(u64, u32)| {
+            let entry = state.entries.get(number);
+            entry.is_some_and(|entry| entry.attempt == *attempt)
+        };
+        let mut unwanted = report.started;
+        unwanted.retain(|task| !is_wanted(task));
         drop(state);
         for (number, attempt, outcome) in report.ended {
             self.end(number, attempt, outcome);
         }
-        true
+        Some(unwanted)
     }
 
     /// Accepts the outcome of a task, unless there was one.

@@ -99,7 +99,7 @@ impl Client {
         let thing = Thing::outcome(&lane.queue, self.session, number);
         if let Some(frame) = self.bus.fetch(&thing).await? {
             let subject = format!("cf.c.{}", self.session);
-            let is_report = self.take(&subject, &frame);
+            let is_report = self.take(&subject, &frame).is_some();
             self.bus.forget(&thing).await?;
             if is_report {
                 return Ok(());

@@ -38,14 +38,23 @@ struct Need {
     is_waited_for: bool,
 }
 
-/// A task of the server, and its priority.
-pub(super) type Arrival = (u8, Delivery);
+/// The news of a lane, in the order in which the server has sent them.
+pub(super) enum Arrival {
+    Task(Delivery),
+    /// The lane is known to be empty, or is not.
+    Empty(bool),
+}
 
 impl Host {
     /// Asks for tasks of a priority, as long as there is room.
-    pub(super) async fn pull(self: Arc<Self>, priority: u8, into: mpsc::UnboundedSender<Arrival>) {
+    pub(super) async fn pull(
+        self: Arc<Self>,
+        priority: u8,
+        into: mpsc::UnboundedSender<(u8, Arrival)>,
+    ) {
         while let Err(error) = self.pull_from_one_supply(priority, &into).await {
-            self.set_empty(priority, false);
+            // Without a receiver, the host ends.
+            let _ = into.send((priority, Arrival::Empty(false)));
             log::trouble("a host could not ask for tasks", &error);
             sleep(Duration::from_millis(50)).await;
         }
@@ -54,11 +63,13 @@ impl Host {
     async fn pull_from_one_supply(
         &self,
         priority: u8,
-        into: &mpsc::UnboundedSender<Arrival>,
+        into: &mpsc::UnboundedSender<(u8, Arrival)>,
     ) -> Result<(), BusError> {
         let lane = self.lane(priority);
         let mut supply = self.bus.supply(&lane).await?;
         let mut changed = self.changed.subscribe();
+        // Whether the lane is known to be empty, once the arrivals are read.
+        let mut is_empty = false;
         loop {
             let need = self.need(priority);
             let room = need.room.saturating_sub(supply.open());
@@ -66,24 +77,32 @@ impl Host {
             if room > 0 && (supply.open() == 0 || room >= need.capacity.div_ceil(2)) {
                 supply.ask(room, PULL).await?;
             }
-            if need.is_waited_for && !supply.is_probing() {
+            if need.is_waited_for && !is_empty && !supply.is_probing() {
                 supply.probe().await?;
             }
             tokio::select! {
-                supplied = supply.next() => match supplied? {
-                    Supplied::Task(delivery) => {
-                        if supply.open() == 0 {
-                            self.set_empty(priority, false);
+                supplied = supply.next() => {
+                    let supplied = supplied?;
+                    // A request is open, unless its task is on the way.
+                    let is_open = supply.open() > 0;
+                    let task = match supplied {
+                        Supplied::Task(task) => {
+                            is_empty &= is_open;
+                            Some(Arrival::Task(task))
                         }
-                        if into.send((priority, delivery)).is_err() {
+                        Supplied::Empty => {
+                            is_empty = is_open;
+                            None
+                        }
+                        Supplied::Less => None,
+                    };
+                    for arrival in [Arrival::Empty(is_empty)].into_iter().chain(task) {
+                        if into.send((priority, arrival)).is_err() {
                             // The host ends, and others get the task when its lease ends.
                             return Ok(());
                         }
                     }
-                    // A request is open, unless its task is on the way.
-                    Supplied::Empty => self.set_empty(priority, supply.open() > 0),
-                    Supplied::Less => {}
-                },
+                }
                 // The sender is part of the host.
                 _ = changed.changed() => {}
             }
@@ -109,11 +128,10 @@ impl Host {
         let ahead: usize = others.iter().map(VecDeque::len).sum();
         let held = state.running + ahead;
         let has_worker = held < self.runner.workers();
-        let is_empty = state.is_empty[usize::from(priority)];
         Need {
             capacity,
             room: capacity.saturating_sub(held),
-            is_waited_for: has_worker && !is_empty && lower.iter().any(|ready| !ready.is_empty()),
+            is_waited_for: has_worker && lower.iter().any(|ready| !ready.is_empty()),
         }
     }
 
@@ -131,9 +149,15 @@ impl Host {
     }
 
     /// Receives tasks from the server.
-    pub(super) async fn accept(self: Arc<Self>, mut arrivals: mpsc::UnboundedReceiver<Arrival>) {
-        while let Some((priority, delivery)) = arrivals.recv().await {
-            self.receive(priority, delivery).await;
+    pub(super) async fn accept(
+        self: Arc<Self>,
+        mut arrivals: mpsc::UnboundedReceiver<(u8, Arrival)>,
+    ) {
+        while let Some((priority, arrival)) = arrivals.recv().await {
+            match arrival {
+                Arrival::Task(delivery) => self.receive(priority, delivery).await,
+                Arrival::Empty(is_empty) => self.set_empty(priority, is_empty),
+            }
         }
         // The pulls have ended, and the host drains.
         std::future::pending::<()>().await;

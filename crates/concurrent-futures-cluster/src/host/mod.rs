@@ -377,7 +377,9 @@ impl Host {
                     };
                     let (sender, orders) = mpsc::unbounded_channel();
                     held.orders = Some(sender);
-                    let is_repeated = held.is_repeated;
+                    // One that has waited long may have come to another host meanwhile.
+                    let is_old = held.since.elapsed() > self.bus.lease() / 3;
+                    let is_repeated = held.is_repeated || is_old;
                     state.running += 1;
                     (task, is_repeated, orders)
                 };

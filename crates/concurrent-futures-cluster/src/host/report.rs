@@ -229,24 +229,26 @@ fn length_of(outcome: &Outcome) -> usize {
     }
 }
 
-/// Tells a client that a task starts, and waits for its receipt. Returns false if the client does not answer.
+/// Tells a client that a task starts, and waits for its receipt. Returns false if the client does not answer, or does
+/// not wait for the task.
 pub(super) async fn confirm_start(host: &Arc<Host>, task: TaskId) -> bool {
     let subject = format!("cf.c.{}", task.session);
     let mut start = Outcomes::new(host, &subject, host.id);
     start.report.started.push((task.number, task.attempt));
-    host.is_received(&subject, &start.report).await
+    let receipt = host.receipt(&subject, &start.report).await;
+    receipt.is_some_and(|receipt| receipt.unwanted.is_empty())
 }
 
 impl Host {
-    /// Sends a report until there is a receipt. Returns false if the client does not answer.
-    async fn is_received(&self, subject: &str, report: &Report) -> bool {
+    /// Sends a report until there is a receipt. None if the client does not answer.
+    async fn receipt(&self, subject: &str, report: &Report) -> Option<Receipt> {
         let seal = &self.settings.seal;
         let sealed = seal.seal(Kind::Report, subject.as_bytes(), report);
         for attempt in 0..TRIES {
             let limit = self.bus.lease() / 3;
             match self.bus.request(subject, sealed.clone(), limit).await {
                 Ok(answer) => match seal.open::<Receipt>(Kind::Receipt, &sealed, &answer) {
-                    Ok(Receipt) => return true,
+                    Ok(receipt) => return Some(receipt),
                     Err(refused) => log::refused("a receipt", &refused),
                 },
                 Err(BusError::NoListener) if attempt > 0 => break,
@@ -254,13 +256,13 @@ impl Host {
             }
             sleep(Duration::from_millis(20 << attempt)).await;
         }
-        false
+        None
     }
 }
 
 /// Brings outcomes to their client, or else to the store, and then acknowledges the tasks.
 async fn deliver(host: Arc<Host>, subject: String, report: Report, keys: Vec<Key>) {
-    if host.is_received(&subject, &report).await {
+    if host.receipt(&subject, &report).await.is_some() {
         return settle(&host, &keys, Settle::Done).await;
     }
     let seal = &host.settings.seal;

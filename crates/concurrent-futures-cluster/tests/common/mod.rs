@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use concurrent_futures_cluster::{ClusterExecutor, ClusterExecutorBuilder};
+use futures_util::TryStreamExt;
 use std::env;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -137,6 +138,15 @@ impl Server {
         self.ask(async |context| {
             let stream = context.get_stream("cf-tasks-default").await?;
             Ok(stream.cached_info().state.messages)
+        })
+    }
+
+    /// Returns the number of tasks that hosts have.
+    pub(crate) fn delivered(&self) -> Result<usize, async_nats::Error> {
+        self.ask(async |context| {
+            let stream = context.get_stream("cf-tasks-default").await?;
+            let consumers: Vec<_> = stream.consumers().try_collect().await?;
+            Ok(consumers.iter().map(|one| one.num_ack_pending).sum())
         })
     }
 

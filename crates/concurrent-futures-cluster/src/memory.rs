@@ -1,0 +1,510 @@
+//! A server in memory, for tests: its messages are lost, doubled, delayed and reordered by a seed.
+//!
+//! It has the promises of the real one, and no more. A call has its effect and its answer at two moments, and either may
+//! be lost. A delivered task comes again when its lease ends. Time is tokio's, which a test pauses: a schedule of minutes
+//! takes milliseconds.
+
+use crate::bus::{
+    Bus, BusError, Delivery, Lane, Later, Note, Settle, Supplied, Supply, Thing, Withdrawn,
+};
+use crate::wire::now;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// The time after which a call without an answer has failed.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Numbers that look random, and are the same for the same seed.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        // The generator `splitmix64`.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+struct Stored {
+    lane: String,
+    id: String,
+    frame: Bytes,
+    published: u64,
+    deliveries: u64,
+    /// When the task comes to another host.
+    taken_until: Option<Instant>,
+}
+
+struct State {
+    random: Random,
+    /// Numbers of messages among 1,000 that are lost, and doubled.
+    lost: u64,
+    doubled: u64,
+    tasks: BTreeMap<u64, Stored>,
+    /// The number of the last task: a server that begins anew counts from 1 again.
+    last: u64,
+    ids: HashMap<String, u64>,
+    delivered: HashMap<String, u64>,
+    kept: HashMap<Thing, (Bytes, Instant)>,
+    listeners: HashMap<String, Vec<mpsc::UnboundedSender<Note>>>,
+    /// Those that wait for an answer.
+    inboxes: HashMap<String, oneshot::Sender<Bytes>>,
+    next_inbox: u64,
+}
+
+/// A server.
+pub(crate) struct Server {
+    state: Mutex<State>,
+    lease: Duration,
+    changed: watch::Sender<()>,
+    connections: watch::Sender<u64>,
+}
+
+impl Server {
+    pub(crate) fn new(seed: u64, lost: u64, doubled: u64, lease: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                random: Random(seed),
+                lost,
+                doubled,
+                tasks: BTreeMap::new(),
+                last: 0,
+                ids: HashMap::new(),
+                delivered: HashMap::new(),
+                kept: HashMap::new(),
+                listeners: HashMap::new(),
+                inboxes: HashMap::new(),
+                next_inbox: 0,
+            }),
+            lease,
+            changed: watch::Sender::new(()),
+            connections: watch::Sender::new(1),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Returns a connection.
+    pub(crate) fn connect(self: &Arc<Self>) -> Arc<Memory> {
+        Arc::new(Memory {
+            server: Arc::clone(self),
+            is_cut: Arc::default(),
+        })
+    }
+
+    /// From now on, no message is lost or doubled.
+    pub(crate) fn calm(&self) {
+        let mut state = self.lock();
+        (state.lost, state.doubled) = (0, 0);
+    }
+
+    /// Loses all that the server has, and all connections, which come again.
+    pub(crate) fn begin_anew(&self) {
+        self.lose_tasks();
+        let mut state = self.lock();
+        state.kept.clear();
+        state.inboxes.clear();
+        drop(state);
+        self.connections.send_modify(|count| *count += 1);
+    }
+
+    /// Loses all tasks.
+    pub(crate) fn lose_tasks(&self) {
+        let mut state = self.lock();
+        state.tasks.clear();
+        state.ids.clear();
+        state.delivered.clear();
+        state.last = 0;
+    }
+
+    /// Returns how many tasks there are.
+    pub(crate) fn tasks(&self) -> usize {
+        self.lock().tasks.len()
+    }
+
+    /// Returns whether a message is lost, and else waits as long as it takes.
+    async fn travel(&self) -> bool {
+        let (is_lost, pause) = {
+            let mut state = self.lock();
+            let is_lost = state.random.below(1000) < state.lost;
+            // Most are fast, and some are overtaken by many others.
+            let most = if state.random.below(10) == 0 { 40 } else { 3 };
+            (is_lost, state.random.below(most * 1000))
+        };
+        sleep(Duration::from_micros(pause)).await;
+        is_lost
+    }
+
+    fn hand_over(&self, subject: &str, payload: &Bytes, reply: Option<&String>) -> bool {
+        let mut state = self.lock();
+        if let Some(inbox) = state.inboxes.remove(subject) {
+            return inbox.send(payload.clone()).is_ok();
+        }
+        let Some(listeners) = state.listeners.get_mut(subject) else {
+            return false;
+        };
+        listeners.retain(|listener| {
+            let note = Note {
+                payload: payload.clone(),
+                reply: reply.cloned(),
+            };
+            listener.send(note).is_ok()
+        });
+        !listeners.is_empty()
+    }
+
+    /// Takes the next task of a lane for a host.
+    fn take(&self, lane: &str) -> Result<Delivery, Option<Instant>> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        let mut found = None;
+        for (number, stored) in &mut state.tasks {
+            if stored.lane != lane {
+                continue;
+            }
+            match stored.taken_until {
+                Some(until) if until > now => {
+                    next = Some(next.map_or(until, |next| next.min(until)));
+                }
+                _ => {
+                    stored.deliveries += 1;
+                    stored.taken_until = Some(now + self.lease);
+                    found = Some(Delivery {
+                        frame: stored.frame.clone(),
+                        id: stored.id.clone(),
+                        token: format!("{number} {}", stored.id),
+                        deliveries: stored.deliveries,
+                        published: stored.published,
+                    });
+                    break;
+                }
+            }
+        }
+        let delivery = found.ok_or(next)?;
+        let number: u64 = delivery.token.split(' ').next().unwrap().parse().unwrap();
+        let last = state.delivered.entry(lane.to_owned()).or_default();
+        *last = number.max(*last);
+        Ok(delivery)
+    }
+}
+
+/// A connection.
+pub(crate) struct Memory {
+    server: Arc<Server>,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Memory {
+    /// Cuts the connection: nothing comes through any more.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::SeqCst);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::SeqCst)
+    }
+
+    /// Makes a call of the server, whose way there or back may be lost.
+    async fn call<T>(&self, effect: impl FnOnce(&mut State) -> T) -> Result<T, BusError> {
+        let is_lost = self.server.travel().await;
+        if !is_lost && !self.is_cut() {
+            let value = effect(&mut self.server.lock());
+            self.server.changed.send_replace(());
+            let is_lost = self.server.travel().await;
+            if !is_lost && !self.is_cut() {
+                return Ok(value);
+            }
+        }
+        sleep(PATIENCE).await;
+        Err(BusError::TimedOut)
+    }
+
+    /// Sends a message, which may be lost, or come twice, later than the ones behind it.
+    fn post(&self, subject: &str, payload: &Bytes, reply: Option<&String>) {
+        let times = {
+            let mut state = self.server.lock();
+            1 + u64::from(state.random.below(1000) < state.doubled)
+        };
+        for _ in 0..times {
+            let (server, is_cut) = (Arc::clone(&self.server), Arc::clone(&self.is_cut));
+            let (subject, payload) = (subject.to_owned(), payload.clone());
+            let reply = reply.cloned();
+            tokio::spawn(async move {
+                if !server.travel().await && !is_cut.load(Ordering::SeqCst) {
+                    server.hand_over(&subject, &payload, reply.as_ref());
+                }
+            });
+        }
+    }
+}
+
+/// The supply of a host.
+struct Requests {
+    server: Arc<Server>,
+    is_cut: Arc<AtomicBool>,
+    lane: String,
+    changed: watch::Receiver<()>,
+    connections: watch::Receiver<u64>,
+    /// The number of tasks that were asked for and have not come, and of those that the server has sent in vain.
+    open: usize,
+    lost: usize,
+    end: Instant,
+    is_probing: bool,
+}
+
+impl Supply for Requests {
+    fn ask(&mut self, count: usize, wait: Duration) -> Later<'_, ()> {
+        self.open += count;
+        self.end = Instant::now() + wait;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn probe(&mut self) -> Later<'_, ()> {
+        self.is_probing = true;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn open(&self) -> usize {
+        self.open
+    }
+
+    fn is_probing(&self) -> bool {
+        self.is_probing
+    }
+
+    fn next(&mut self) -> Later<'_, Supplied> {
+        Box::pin(async move {
+            loop {
+                self.changed.mark_unchanged();
+                let is_cut = self.is_cut.load(Ordering::SeqCst);
+                let mut next = None;
+                if !is_cut && (self.open > self.lost || self.is_probing) {
+                    match self.server.take(&self.lane) {
+                        Ok(delivery) => {
+                            let is_lost = {
+                                let mut state = self.server.lock();
+                                state.random.below(1000) < state.lost
+                            };
+                            if self.open > self.lost {
+                                if is_lost {
+                                    self.lost += 1;
+                                    continue;
+                                }
+                                self.open -= 1;
+                            } else if is_lost {
+                                return Err(BusError::TimedOut);
+                            } else {
+                                self.is_probing = false;
+                            }
+                            return Ok(Supplied::Task(delivery));
+                        }
+                        Err(_) if self.is_probing => {
+                            self.is_probing = false;
+                            return Ok(Supplied::Empty);
+                        }
+                        Err(again) => next = again,
+                    }
+                }
+                let end = Some(self.end).filter(|_| self.open > 0);
+                let end = end.into_iter().chain(next).min();
+                let pause = async {
+                    match end {
+                        Some(end) => sleep_until(end).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    _ = self.changed.changed() => {}
+                    _ = self.connections.changed() => return Err(BusError::Closed),
+                    () = pause => if self.open > 0 && self.end <= Instant::now() {
+                        if self.lost > 0 || is_cut {
+                            return Err(BusError::TimedOut);
+                        }
+                        self.open = 0;
+                        return Ok(Supplied::Less);
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl Bus for Memory {
+    fn push<'a>(&'a self, lane: &'a Lane, id: &'a str, frame: Bytes) -> Later<'a, u64> {
+        Box::pin(self.call(move |state| {
+            if let Some(number) = state.ids.get(id) {
+                return *number;
+            }
+            state.last += 1;
+            let stored = Stored {
+                lane: lane.subject(),
+                id: id.to_owned(),
+                frame,
+                published: now(),
+                deliveries: 0,
+                taken_until: None,
+            };
+            state.tasks.insert(state.last, stored);
+            state.ids.insert(id.to_owned(), state.last);
+            state.last
+        }))
+    }
+
+    fn supply<'a>(&'a self, lane: &'a Lane) -> Later<'a, Box<dyn Supply>> {
+        let requests = Requests {
+            server: Arc::clone(&self.server),
+            is_cut: Arc::clone(&self.is_cut),
+            lane: lane.subject(),
+            changed: self.server.changed.subscribe(),
+            connections: self.server.connections.subscribe(),
+            open: 0,
+            lost: 0,
+            end: Instant::now(),
+            is_probing: false,
+        };
+        Box::pin(std::future::ready(
+            Ok(Box::new(requests) as Box<dyn Supply>),
+        ))
+    }
+
+    fn settle<'a>(&'a self, token: &'a str, how: Settle) -> Later<'a, ()> {
+        let (server, is_cut) = (Arc::clone(&self.server), Arc::clone(&self.is_cut));
+        let (number, id) = token.split_once(' ').unwrap();
+        let (number, id): (u64, String) = (number.parse().unwrap(), id.to_owned());
+        tokio::spawn(async move {
+            if server.travel().await || is_cut.load(Ordering::SeqCst) {
+                return;
+            }
+            let until = Instant::now() + server.lease;
+            let mut state = server.lock();
+            // A task of a server that was there before is another one.
+            let Some(stored) = state.tasks.get_mut(&number).filter(|task| task.id == id) else {
+                return;
+            };
+            match how {
+                Settle::Done => drop(state.tasks.remove(&number)),
+                Settle::Extend => stored.taken_until = Some(until),
+                Settle::Back => stored.taken_until = None,
+            }
+            drop(state);
+            server.changed.send_replace(());
+        });
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn withdraw<'a>(&'a self, lane: &'a Lane, number: u64, id: &'a str) -> Later<'a, Withdrawn> {
+        Box::pin(self.call(move |state| {
+            if state.tasks.get(&number).is_none_or(|task| task.id != id) {
+                return Withdrawn::Gone;
+            }
+            let delivered = state.delivered.get(&lane.subject());
+            if delivered.is_some_and(|last| *last >= number) {
+                return Withdrawn::Delivered;
+            }
+            state.tasks.remove(&number);
+            Withdrawn::Untaken
+        }))
+    }
+
+    fn has<'a>(&'a self, _: &'a Lane, number: u64, id: &'a str) -> Later<'a, bool> {
+        Box::pin(self.call(move |state| {
+            let task = state.tasks.get(&number);
+            task.is_some_and(|task| task.id == id)
+        }))
+    }
+
+    fn send<'a>(&'a self, subject: &'a str, payload: Bytes) -> Later<'a, ()> {
+        self.post(subject, &payload, None);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn request<'a>(
+        &'a self,
+        subject: &'a str,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Later<'a, Bytes> {
+        Box::pin(async move {
+            let (sender, answer) = oneshot::channel();
+            let (inbox, has_listener) = {
+                let mut state = self.server.lock();
+                state.next_inbox += 1;
+                let inbox = format!("inbox.{}", state.next_inbox);
+                state.inboxes.insert(inbox.clone(), sender);
+                let mut listeners = state.listeners.get(subject).into_iter().flatten();
+                (inbox, listeners.any(|listener| !listener.is_closed()))
+            };
+            if !has_listener && !self.is_cut() {
+                return Err(BusError::NoListener);
+            }
+            self.post(subject, &payload, Some(&inbox));
+            match timeout(limit, answer).await {
+                Ok(Ok(answer)) if !self.is_cut() => Ok(answer),
+                _ => Err(BusError::TimedOut),
+            }
+        })
+    }
+
+    fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, mpsc::UnboundedReceiver<Note>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut state = self.server.lock();
+        let listeners = state.listeners.entry(subject.to_owned()).or_default();
+        if !self.is_cut() {
+            listeners.push(sender);
+        }
+        drop(state);
+        if !self.is_cut() {
+            return Box::pin(std::future::ready(Ok(receiver)));
+        }
+        Box::pin(std::future::ready(Err(BusError::Closed)))
+    }
+
+    fn keep<'a>(&'a self, thing: &'a Thing, content: Bytes) -> Later<'a, bool> {
+        Box::pin(self.call(move |state| {
+            if matches!(thing, Thing::Outcome { .. }) && state.kept.contains_key(thing) {
+                return false;
+            }
+            state.kept.insert(thing.clone(), (content, Instant::now()));
+            true
+        }))
+    }
+
+    fn fetch<'a>(&'a self, thing: &'a Thing) -> Later<'a, Option<Bytes>> {
+        Box::pin(self.call(move |state| state.kept.get(thing).map(|(content, _)| content.clone())))
+    }
+
+    fn forget<'a>(&'a self, thing: &'a Thing) -> Later<'a, ()> {
+        Box::pin(self.call(move |state| drop(state.kept.remove(thing))))
+    }
+
+    fn hosts<'a>(&'a self, queue: &'a str) -> Later<'a, Vec<Bytes>> {
+        let ttl = 2 * self.server.lease;
+        Box::pin(self.call(move |state| {
+            let kept = state.kept.iter();
+            let kept = kept.filter(|(thing, (_, since))| {
+                matches!(thing, Thing::Host { queue: of, .. } if of == queue)
+                    && since.elapsed() < ttl
+            });
+            kept.map(|(_, (content, _))| content.clone()).collect()
+        }))
+    }
+
+    fn lease(&self) -> Duration {
+        self.server.lease
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        self.server.connections.subscribe()
+    }
+}

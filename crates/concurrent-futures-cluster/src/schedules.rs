@@ -1,0 +1,384 @@
+//! Random schedules of faults with the server in memory: clients and hosts are the real ones, and workers are timers.
+//!
+//! `CONCURRENT_FUTURES_SEED=7` begins at another seed, `CONCURRENT_FUTURES_SCHEDULES=100000` runs that many.
+
+use crate::bus::Lane;
+use crate::client::{Arrived, Client, ClusterOptions, Request, Settings, Sink};
+use crate::host;
+use crate::memory::{Memory, Random, Server};
+use crate::runner::{CallOptions, Ended, Runner, Running};
+use crate::wire::{Call, Seal};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::env;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Sleep, sleep, timeout};
+
+const LEASE: Duration = Duration::from_secs(3);
+const TASKS: u64 = 40;
+/// The virtual time after which a schedule is stuck.
+const STUCK: Duration = Duration::from_secs(600);
+/// A time that does not pass.
+const NEVER: Duration = Duration::from_secs(100_000);
+
+/// The futures, and the tasks that workers have begun.
+#[derive(Default)]
+struct Seen {
+    outcomes: HashMap<u64, Vec<Result<Vec<u8>, String>>>,
+    begun: HashMap<u64, u32>,
+}
+
+type Book = Arc<Mutex<Seen>>;
+
+struct Written {
+    number: u64,
+    book: Book,
+}
+
+impl Written {
+    fn write(&self, outcome: Result<Vec<u8>, String>) {
+        let mut seen = self.book.lock().unwrap();
+        seen.outcomes.entry(self.number).or_default().push(outcome);
+    }
+}
+
+impl Sink for Written {
+    fn start(&self) -> bool {
+        true
+    }
+
+    fn cancel(self: Box<Self>) {
+        self.write(Err("cancelled".into()));
+    }
+
+    fn complete(self: Box<Self>, arrived: Arrived) {
+        self.write(match arrived {
+            Arrived::Value(bytes) => Ok(bytes.to_vec()),
+            Arrived::Failure(bytes) => Err(String::from_utf8(bytes.to_vec()).unwrap()),
+            Arrived::Error(error) => Err(error.to_string()),
+        });
+    }
+}
+
+/// A pool of workers that are timers.
+struct Timers {
+    book: Book,
+    random: Arc<Mutex<Random>>,
+    /// Whether the process of the host is dead.
+    is_dead: Arc<AtomicBool>,
+}
+
+struct Timer {
+    number: u64,
+    argument: Bytes,
+    book: Book,
+    is_dead: Arc<AtomicBool>,
+    begin: Option<Pin<Box<Sleep>>>,
+    end: Pin<Box<Sleep>>,
+    is_terminated: AtomicBool,
+    is_recalled: AtomicBool,
+}
+
+impl Runner for Timers {
+    fn workers(&self) -> usize {
+        2
+    }
+
+    fn knows(&self, call: &Call) -> bool {
+        matches!(call, Call::Opaque(_))
+    }
+
+    fn run(&self, _: &Call, argument: Bytes, _: CallOptions) -> Box<dyn Running> {
+        let mut random = self.random.lock().unwrap();
+        let begin = Duration::from_micros(random.below(3000));
+        let longest = if random.below(10) == 0 { 10_000 } else { 50 };
+        let end = begin + Duration::from_millis(random.below(longest));
+        Box::new(Timer {
+            number: u64::from_le_bytes(argument[..8].try_into().unwrap()),
+            argument,
+            book: Arc::clone(&self.book),
+            is_dead: Arc::clone(&self.is_dead),
+            begin: Some(Box::pin(sleep(begin))),
+            end: Box::pin(sleep(end)),
+            is_terminated: AtomicBool::new(false),
+            is_recalled: AtomicBool::new(false),
+        })
+    }
+
+    fn close(&self) {}
+}
+
+impl Future for Timer {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
+        if self.is_dead.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        if self.is_recalled.load(Ordering::SeqCst) {
+            return Poll::Ready(Ended::Untouched);
+        }
+        if self.is_terminated.load(Ordering::SeqCst) {
+            return Poll::Ready(Ended::Failure(b"terminated".to_vec()));
+        }
+        if let Some(begin) = &mut self.begin {
+            if begin.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.begin = None;
+            let mut seen = self.book.lock().unwrap();
+            *seen.begun.entry(self.number).or_default() += 1;
+        }
+        if self.end.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ended::Value(value_of(&self.argument)))
+    }
+}
+
+impl Running for Timer {
+    fn recall(&self) -> bool {
+        let is_ours = self.begin.is_some();
+        self.is_recalled.fetch_or(is_ours, Ordering::SeqCst);
+        is_ours
+    }
+
+    fn terminate(&self) -> bool {
+        self.is_terminated.store(true, Ordering::SeqCst);
+        true
+    }
+}
+
+fn value_of(argument: &[u8]) -> Vec<u8> {
+    [argument, b" done"].concat()
+}
+
+struct OneHost {
+    bus: Arc<Memory>,
+    stop: watch::Sender<bool>,
+    is_dead: Arc<AtomicBool>,
+}
+
+fn start_host(server: &Arc<Server>, book: &Book, seed: u64) -> OneHost {
+    let (bus, is_dead) = (server.connect(), Arc::<AtomicBool>::default());
+    let runner = Timers {
+        book: Arc::clone(book),
+        random: Arc::new(Mutex::new(Random(seed))),
+        is_dead: Arc::clone(&is_dead),
+    };
+    let settings = host::Settings {
+        queue: "q".into(),
+        environment: "e".into(),
+        machine: "m".into(),
+        seal: Seal::new(Some(b"key")),
+        drain: Duration::from_secs(1),
+    };
+    let (stop, stopped) = watch::channel(false);
+    let ours = Arc::clone(&bus);
+    tokio::spawn(async move {
+        host::serve(ours, Arc::new(runner), settings, stopped, None)
+            .await
+            .unwrap();
+    });
+    OneHost { bus, stop, is_dead }
+}
+
+fn argument_of(number: u64, length: usize) -> Vec<u8> {
+    let mut argument = number.to_le_bytes().to_vec();
+    argument.resize(argument.len() + length, number.to_le_bytes()[0]);
+    argument
+}
+
+/// A client, three hosts, and the server between them.
+struct Scene {
+    random: Random,
+    seed: u64,
+    server: Arc<Server>,
+    book: Book,
+    client: Arc<Client>,
+    hosts: [OneHost; 3],
+    /// The cancelled tasks, and how often each had begun.
+    cancelled: HashMap<u64, Option<u32>>,
+    story: String,
+}
+
+impl Scene {
+    async fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let (lost, doubled) = match random.below(4) {
+            0 => (0, 0),
+            1 => (10, 30),
+            2 => (50, 50),
+            _ => (200, 100),
+        };
+        let server = Server::new(seed ^ 1, lost, doubled, LEASE);
+        let book = Book::default();
+        let settings = Settings {
+            lane: Lane {
+                queue: "q".into(),
+                environment: "e".into(),
+                priority: u8::try_from(random.below(3)).unwrap(),
+            },
+            seal: Seal::new(Some(b"key")),
+            wait_for_workers: NEVER,
+            most_deliveries: 100_000,
+        };
+        let client = Arc::new(Client::new(server.connect(), settings).unwrap());
+        let (ready, is_ready) = oneshot::channel();
+        tokio::spawn(Arc::clone(&client).work(ready));
+        is_ready.await.unwrap();
+        Self {
+            hosts: [0, 1, 2].map(|n| start_host(&server, &book, seed ^ n)),
+            story: format!("seed {seed}, {lost} of 1000 lost, {doubled} doubled:"),
+            random,
+            seed,
+            server,
+            book,
+            client,
+            cancelled: HashMap::new(),
+        }
+    }
+
+    fn submit(&self, number: u64, argument: Vec<u8>) {
+        let sink = Written {
+            number,
+            book: Arc::clone(&self.book),
+        };
+        let call = Call::Opaque(Vec::new());
+        let request = Request::new(call, argument.into(), ClusterOptions::new());
+        self.client.submit(number, request, Box::new(sink), None);
+    }
+
+    /// Replaces one of the hosts.
+    fn replace(&mut self, seed: u64) -> OneHost {
+        let which = usize::try_from(self.random.below(3)).unwrap();
+        let host = start_host(&self.server, &self.book, self.seed ^ seed);
+        std::mem::replace(&mut self.hosts[which], host)
+    }
+
+    /// Lets something happen after the submission of a task, or nothing.
+    async fn happen(&mut self, number: u64) {
+        let what = self.random.below(40);
+        let task = self.random.below(number + 1);
+        match what {
+            0 => {
+                self.story += " kill";
+                let host = self.replace(number);
+                host.is_dead.store(true, Ordering::SeqCst);
+                host.bus.cut(true);
+            }
+            1 => {
+                self.story += " drain";
+                // A host that has ended has no receiver.
+                let _ = self.replace(number).stop.send(true);
+            }
+            2 => {
+                self.story += " anew";
+                self.server.begin_anew();
+            }
+            3 => {
+                self.story += " lose";
+                self.server.lose_tasks();
+            }
+            4 => {
+                self.story += " cut";
+                let which = usize::try_from(self.random.below(3)).unwrap();
+                let pause = self.random.below(2 * 3000);
+                self.hosts[which].bus.cut(true);
+                sleep(Duration::from_millis(pause)).await;
+                self.hosts[which].bus.cut(false);
+            }
+            5..9 => {
+                let sink = timeout(Duration::from_secs(10), self.client.cancel(task)).await;
+                if let Ok(Some(sink)) = sink {
+                    self.story += " cancel";
+                    sink.cancel();
+                    let begun = self.book.lock().unwrap().begun.get(&task).copied();
+                    self.cancelled.insert(task, begun);
+                }
+            }
+            9 => {
+                self.story += " terminate";
+                self.client.terminate(task).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits until no future and no task on the server is left.
+    async fn finish(&self) {
+        self.server.calm();
+        let left = || (self.client.unfinished(), self.server.tasks());
+        let is_done = async {
+            while left() != (0, 0) {
+                sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let is_done = timeout(STUCK, is_done).await.is_ok();
+        assert!(
+            is_done,
+            "futures and tasks are left: {:?}: {}",
+            left(),
+            self.story
+        );
+    }
+
+    fn check(&self, arguments: &[Vec<u8>]) {
+        let seen = self.book.lock().unwrap();
+        let story = &self.story;
+        for (number, argument) in (0..).zip(arguments) {
+            let outcomes = seen.outcomes.get(&number).map_or(&[][..], Vec::as_slice);
+            match outcomes {
+                [Ok(bytes)] if *bytes == value_of(argument) => {}
+                [Err(text)] if text == "terminated" => {}
+                [Err(text)] if text == "cancelled" => {
+                    let begun = seen.begun.get(&number).copied();
+                    assert_eq!(self.cancelled[&number], begun, "{number} began: {story}");
+                }
+                other => panic!("{number} has {} outcomes: {story}", other.len()),
+            }
+        }
+    }
+}
+
+/// Runs the schedule of a seed.
+async fn run(seed: u64) {
+    let mut scene = Scene::new(seed).await;
+    let mut arguments = Vec::new();
+    for number in 0..TASKS {
+        let length = if scene.random.below(20) == 0 {
+            300_000
+        } else {
+            5
+        };
+        arguments.push(argument_of(number, length));
+        scene.submit(number, argument_of(number, length));
+        let pause = scene.random.below(20);
+        sleep(Duration::from_millis(pause)).await;
+        scene.happen(number).await;
+    }
+    scene.finish().await;
+    scene.check(&arguments);
+}
+
+#[test]
+fn each_future_is_done_once_whatever_the_network_does() {
+    let number = |name, default| {
+        let given = env::var(name).ok();
+        given.and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let first: u64 = number("CONCURRENT_FUTURES_SEED", 1);
+    for seed in first..first + number("CONCURRENT_FUTURES_SCHEDULES", 100) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(run(seed));
+    }
+}
