@@ -115,7 +115,8 @@ impl Inner {
         Ok(session.map_or_else(Raw::default, |session| self.read(&session, &pools, false)))
     }
 
-    fn stop(&self) {
+    /// Ends the recording. Keeps the records, unless no handle is left that could ask for them.
+    fn stop(&self, keeps: bool) {
         let mut state = self.state();
         let Some(session) = state.session.take() else {
             return;
@@ -128,7 +129,7 @@ impl Inner {
                 drop(state);
                 growing.writer.finish();
             }
-            None if is_ours => {
+            None if is_ours && keeps => {
                 let last = self.read(&session, &state.pools, true);
                 state.last = Some(last);
             }
@@ -150,7 +151,7 @@ fn open(path: &Path) -> io::Result<Raw> {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.stop();
+        self.stop(false);
     }
 }
 
@@ -282,7 +283,7 @@ impl Recording {
     /// # Examples
     /// See [`Recording`].
     pub fn stop(&self) {
-        self.0.stop();
+        self.0.stop(true);
     }
 
     /// Returns whether the recording goes on: it was not stopped, and this process is no fork of the one

@@ -74,7 +74,7 @@ mod large {
     use super::Slot;
     use crate::runtime::os::pages::{LargePage, WORDS as PAGE_WORDS};
 
-    pub(super) struct Page(Box<LargePage>);
+    pub(super) struct Page(LargePage);
 
     impl Page {
         /// The number of slots of a page.
@@ -87,7 +87,7 @@ mod large {
         }
 
         pub(super) fn slot<const WORDS: usize>(&self, index: usize) -> &Slot<WORDS> {
-            &self.0.0.as_chunks::<WORDS>().0[index]
+            &self.0.words().as_chunks::<WORDS>().0[index]
         }
     }
 }
