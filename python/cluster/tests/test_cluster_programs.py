@@ -178,3 +178,12 @@ def test_the_main_package_does_not_load_the_cluster() -> None:
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True
     )
     assert ended.stdout == "False\n"
+
+
+def test_a_program_with_the_name_of_the_command_runs(tmp_path: Path) -> None:
+    (tmp_path / "worker").write_text("import sys; print(sys.argv)")
+    command = [sys.executable, "-m", "concurrent_futures", "worker", "--workers", "2"]
+    ended = subprocess.run(
+        command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT
+    )
+    assert ended.stdout == "['worker', '--workers', '2']\n", ended.stderr
