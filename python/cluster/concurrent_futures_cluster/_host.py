@@ -5,11 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING
 
 from concurrent_futures import (
     BrokenProcessPool,
+    CancelledError,
     ProcessPoolExecutor,
     TaskTerminatedError,
     WorkerDiedError,
@@ -83,14 +83,19 @@ class ClusterHost:
             raise ValueError("workers must be greater than 0")
         common = settings(url, queue, key, insecure, token, credentials, nkey, tls, tag, lease)
         terminated = TaskTerminatedError("the call was terminated")
-        self._workers = workers
         self._native = _native.Host(
             common, workers=workers, drain=drain, terminated=_calls.pack_exception(terminated)
         )
-        self._thread = threading.Thread(
-            target=_feed, args=(self._native, workers), name="ClusterHost-calls"
-        )
-        self._thread.start()
+        self._pool = _Pool(workers)
+        # The host begins no more calls at once than there are threads.
+        self._threads = [
+            threading.Thread(
+                target=_carry_out, args=(self._native, self._pool), name=f"ClusterHost_{index}"
+            )
+            for index in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
         _hosts.add(self)
 
     def stop(self) -> None:
@@ -108,7 +113,9 @@ class ClusterHost:
         2
         """
         self._native.stop()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
+        self._pool.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -127,6 +134,7 @@ class _Pool:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+        self._lock = threading.Lock()
         self._pool = self._make()
 
     def _make(self) -> ProcessPoolExecutor:
@@ -140,59 +148,53 @@ class _Pool:
         )
 
     def submit(self, job: _native.Job) -> Future[tuple[bool, bytes]]:
+        pool = self._pool
         try:
-            return self._submit(job)
+            return _submit(pool, job)
         except BrokenProcessPool:
-            self._pool.shutdown(wait=False)
-            self._pool = self._make()
-            return self._submit(job)
-
-    def _submit(self, job: _native.Job) -> Future[tuple[bool, bytes]]:
-        options = self._pool.options(timeout=job.time_limit, retries=job.retries)
-        return options.submit(_calls.run, job.argument)
+            with self._lock:
+                if self._pool is pool:
+                    pool.shutdown(wait=False)
+                    self._pool = self._make()
+            return _submit(self._pool, job)
 
     def shutdown(self) -> None:
         self._pool.shutdown()
 
 
-def _feed(host: _native.Host, workers: int) -> None:
-    """Give the calls of a host to a pool, until the host ends."""
-    pool = _Pool(workers)
-    try:
-        while (jobs := host.next()) is not None:
-            for job in jobs:
-                # It may have been recalled meanwhile.
-                if job.take():
-                    _begin(pool, job)
-    finally:
-        pool.shutdown()
+def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[tuple[bool, bytes]]:
+    options = pool.options(timeout=job.time_limit, retries=job.retries)
+    return options.submit(_calls.run, job.argument)
 
 
-def _begin(pool: _Pool, job: _native.Job) -> None:
+def _carry_out(host: _native.Host, pool: _Pool) -> None:
+    """Carry calls of a host out, one after another, until the host ends.
+
+    The thread waits for each call, as a waiting thread receives the reply of the worker itself. A
+    callback would come by way of two more threads.
+    """
+    while (job := host.next()) is not None:
+        # It may have been recalled meanwhile.
+        if job.take():
+            job.end(*_outcome(pool, job))
+
+
+def _outcome(pool: _Pool, job: _native.Job) -> tuple[bool, bytes]:
+    """Return whether a call has a result, and the pickled result or exception."""
     try:
         future = pool.submit(job)
-    except BaseException as error:
-        job.end(False, _calls.pack_exception(error))
-        return
-    if job.begun(future):
-        future.terminate()  # type: ignore[attr-defined]
-    future.add_done_callback(partial(_end, job))
-
-
-def _end(job: _native.Job, future: Future[tuple[bool, bytes]]) -> None:
-    """Tell the host how a call has ended."""
-    if future.cancelled():
+        if job.begun(future):
+            future.terminate()  # type: ignore[attr-defined]
+        return future.result()
+    except CancelledError:
         # By a termination, before its worker had begun.
-        error: BaseException | None = TaskTerminatedError("the call was terminated")
-    else:
-        error = future.exception()
-    if error is None:
-        job.end(*future.result())
-        return
+        error: BaseException = TaskTerminatedError("the call was terminated")
+    except BaseException as failure:
+        error = failure
     if isinstance(error, WorkerDiedError):
         # Its cause is the traceback of this process.
         error.__cause__ = None
-    job.end(False, _calls.pack_exception(error))
+    return False, _calls.pack_exception(error)
 
 
 def _at_exit() -> None:

@@ -22,6 +22,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The name of the calls that the hosts of this package know.
 pub(crate) const CALL: &[u8] = b"python-1";
 
+/// The most ends of tasks that are taken at once, so that other threads of Python get their turn.
+const MOST: usize = 256;
+
 /// The numbers that stand for kinds of outcomes.
 const VALUE: u8 = 0;
 const FAILURE: u8 = 1;
@@ -197,7 +200,7 @@ impl Client {
         limit: Option<f64>,
     ) -> PyResult<Option<usize>> {
         let limit = limit.map(|limit| seconds("limit", limit)).transpose()?;
-        let ends = match py.detach(|| self.ends.take(limit)) {
+        let ends = match py.detach(|| self.ends.take(MOST, limit)) {
             Taken::End => return Ok(None),
             Taken::Nothing => return Ok(Some(0)),
             Taken::Things(ends) => ends,

@@ -3,7 +3,7 @@
 //! # A call
 //! | phase | the call is | leaves by |
 //! |---|---|---|
-//! | `Queued` | in the inbox of the thread that feeds the pool | the thread; a recall; a termination |
+//! | `Queued` | in the inbox of the threads that wait for calls | a thread; a recall; a termination |
 //! | `Handed` | with the pool | its end |
 //! | `Ended` | over | |
 //!
@@ -61,16 +61,21 @@ impl Shared {
         true
     }
 
+    /// Ends a call that is not over.
     fn end(&self, ended: Ended) {
         let former = mem::replace(&mut *self.lock(), Phase::Over);
-        if let Phase::Handed(telling, _, is_terminated) = former {
-            let ended = if is_terminated {
-                Ended::Failure(self.terminated.to_vec())
-            } else {
-                ended
-            };
-            let _ = telling.send(ended);
-        }
+        let (telling, is_terminated) = match former {
+            Phase::Queued(telling) => (telling, false),
+            Phase::Handed(telling, _, is_terminated) => (telling, is_terminated),
+            Phase::Over => return,
+        };
+        let ended = if is_terminated {
+            Ended::Failure(self.terminated.to_vec())
+        } else {
+            ended
+        };
+        // The host waits, or is gone.
+        let _ = telling.send(ended);
     }
 }
 
@@ -80,6 +85,14 @@ pub(crate) struct Job {
     shared: Arc<Shared>,
     argument: Bytes,
     options: CallOptions,
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // Its thread has ended by force if the call is not over.
+        self.shared
+            .end(Ended::Failure(self.shared.terminated.to_vec()));
+    }
 }
 
 #[pymethods]
@@ -150,7 +163,7 @@ impl Future for Carried {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
         let terminated = Arc::clone(&self.shared.terminated);
         Pin::new(&mut self.told).poll(context).map(|told| {
-            // The thread that feeds the pool has ended by force.
+            // The thread that carries the call out has ended by force.
             told.unwrap_or_else(|_| Ended::Failure(terminated.to_vec()))
         })
     }
@@ -264,13 +277,17 @@ impl Host {
         })
     }
 
-    /// Waits for calls, and returns them; None when there will be no more.
-    fn next(&self, py: Python<'_>) -> Option<Vec<Job>> {
-        match py.detach(|| self.calls.take(None)) {
-            Taken::Things(jobs) => Some(jobs),
-            Taken::Nothing => Some(Vec::new()),
-            Taken::End => None,
-        }
+    /// Waits for a call, and returns it; None when there will be no more.
+    fn next(&self, py: Python<'_>) -> Option<Job> {
+        py.detach(|| {
+            loop {
+                match self.calls.take(1, None) {
+                    Taken::Things(mut jobs) => break jobs.pop(),
+                    Taken::Nothing => {}
+                    Taken::End => break None,
+                }
+            }
+        })
     }
 
     /// Drains the host, and ends it.

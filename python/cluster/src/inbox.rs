@@ -1,13 +1,10 @@
-//! The inbox of a thread of Python: threads that are not attached put things in, and the thread takes them all at once.
+//! The inbox of threads of Python: threads that are not attached put things in.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most things that are taken at once, so that other threads of Python get their turn.
-const MOST: usize = 256;
-
-/// Things for one thread, and a count of those that are still to come.
+/// Things for threads of Python, and a count of those that are still to come.
 ///
 /// The inbox *ends* when it was closed, is empty, and nothing more is to come.
 #[derive(Debug)]
@@ -95,13 +92,13 @@ impl<T> Inbox<T> {
         self.changed.notify_all();
     }
 
-    /// Waits for things, up to `limit`, and takes them.
-    pub(crate) fn take(&self, limit: Option<Duration>) -> Taken<T> {
+    /// Waits for things, up to `limit`, and takes some of them.
+    pub(crate) fn take(&self, most: usize, limit: Option<Duration>) -> Taken<T> {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut state = self.lock();
         loop {
             if !state.things.is_empty() {
-                let count = state.things.len().min(MOST);
+                let count = state.things.len().min(most);
                 return Taken::Things(state.things.drain(..count).collect());
             }
             if state.closed && state.expected == 0 {

@@ -158,9 +158,12 @@ def embedded() -> Iterator[ClusterExecutor]:
 
 
 @pytest.fixture(autouse=True)
-def _ends() -> Iterator[None]:
+def _ends(request: pytest.FixtureRequest) -> Iterator[None]:
     """End a test that hangs, with the stacks of all threads."""
-    faulthandler.dump_traceback_later(5 * LIMIT, exit=True)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        faulthandler.dump_traceback_later(5 * LIMIT, exit=True, file=os.dup(2))
     yield
     faulthandler.cancel_dump_traceback_later()
 
