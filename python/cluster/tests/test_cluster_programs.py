@@ -104,6 +104,8 @@ def test_ctrl_c_ends_the_wait_for_room(server: Server) -> None:
         f"""
 import os, signal, threading
 from concurrent_futures import ClusterExecutor
+# A shell that starts the tests in the background ignores the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 executor = ClusterExecutor({server.url!r}, max_pending=1)
 future = executor.submit(abs, -1)
 try:
