@@ -12,7 +12,7 @@ use crate::interp::try_lock_cell::{Exclusive, Taken};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use pyo3::{PyTraverseError, PyVisit};
+use pyo3::{PyTraverseError, PyVisit, ffi};
 
 /// Whether the interpreter's own generators may be shared by threads.
 pub(crate) const GENERATORS_ARE_SAFE: bool = cfg!(any(not(Py_GIL_DISABLED), Py_3_15));
@@ -32,6 +32,20 @@ impl SharedGenerator {
         self.turn
             .take(py)
             .ok_or_else(|| PyValueError::new_err(EXECUTING))
+    }
+
+    /// Returns what the generator's slot for the next item returns: null at its end, and with an exception. None if
+    /// another thread is in the generator.
+    pub(crate) fn resume(this: &Bound<'_, Self>) -> Option<*mut ffi::PyObject> {
+        let shared = this.get();
+        let _turn = shared.turn.take(this.py())?;
+        let generator = shared.generator.as_ptr();
+        // SAFETY: attached, and the object is alive. The interpreter calls the slot in the same way.
+        unsafe {
+            (*ffi::Py_TYPE(generator))
+                .tp_iternext
+                .map(|next| next(generator))
+        }
     }
 
     fn call<'py>(

@@ -5,10 +5,11 @@
 //! The slot hands out such a result, and leaves all other cases to PyO3's slot.
 //!
 //! # Invariants
-//! 1. The short way raises nothing, and calls nothing that may panic. The only thing that it may drop is
-//!    the future of the result, after everything else.
+//! 1. The short way calls nothing that may panic. That of an iterator over results raises nothing, and drops nothing
+//!    but the handle of the result, after everything else.
 //! 2. The slot is set once, while the package is imported, before there is an object of the type.
 
+use crate::interp::shared_generator::SharedGenerator;
 use crate::process::map::SpanIterator;
 use crate::thread::map::ResultIterator;
 use pyo3::PyClass;
@@ -18,18 +19,18 @@ use pyo3::prelude::*;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// An iterator over the results of `map`.
+/// An iterator over the results of `map`, or an object around one.
 trait Results: PyClass + Sized {
-    /// Returns the next result, if it is there.
-    fn at_hand<'py>(this: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>>;
+    /// Returns what the slot returns, if the short way can be taken: the next result, mostly.
+    fn short_way(this: &Bound<'_, Self>) -> Option<*mut ffi::PyObject>;
 
     /// Returns the place of PyO3's slot.
     fn long_way() -> &'static OnceLock<ffi::iternextfunc>;
 }
 
 impl Results for ResultIterator {
-    fn at_hand<'py>(this: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
-        Self::at_hand(this)
+    fn short_way(this: &Bound<'_, Self>) -> Option<*mut ffi::PyObject> {
+        Self::at_hand(this).map(Bound::into_ptr)
     }
 
     fn long_way() -> &'static OnceLock<ffi::iternextfunc> {
@@ -39,8 +40,19 @@ impl Results for ResultIterator {
 }
 
 impl Results for SpanIterator {
-    fn at_hand<'py>(this: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
-        Self::at_hand(this)
+    fn short_way(this: &Bound<'_, Self>) -> Option<*mut ffi::PyObject> {
+        Self::at_hand(this).map(Bound::into_ptr)
+    }
+
+    fn long_way() -> &'static OnceLock<ffi::iternextfunc> {
+        static LONG_WAY: OnceLock<ffi::iternextfunc> = OnceLock::new();
+        &LONG_WAY
+    }
+}
+
+impl Results for SharedGenerator {
+    fn short_way(this: &Bound<'_, Self>) -> Option<*mut ffi::PyObject> {
+        Self::resume(this)
     }
 
     fn long_way() -> &'static OnceLock<ffi::iternextfunc> {
@@ -55,7 +67,8 @@ impl Results for SpanIterator {
 /// When a type has no such slot.
 pub(crate) fn set(py: Python<'_>) -> PyResult<()> {
     set_for::<ResultIterator>(py)?;
-    set_for::<SpanIterator>(py)
+    set_for::<SpanIterator>(py)?;
+    set_for::<SharedGenerator>(py)
 }
 
 fn set_for<R: Results>(py: Python<'_>) -> PyResult<()> {
@@ -75,12 +88,12 @@ fn set_for<R: Results>(py: Python<'_>) -> PyResult<()> {
 
 unsafe extern "C" fn next<R: Results>(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls it attached, with an object of the type, which it keeps.
-    let at_hand = unsafe {
+    let result = unsafe {
         let py = Python::assume_attached();
-        R::at_hand(Bound::ref_from_ptr(py, &this).cast_unchecked())
+        R::short_way(Bound::ref_from_ptr(py, &this).cast_unchecked())
     };
-    match (at_hand, R::long_way().get()) {
-        (Some(result), _) => result.into_ptr(),
+    match (result, R::long_way().get()) {
+        (Some(result), _) => result,
         // SAFETY: the slot's former function gets the object that the interpreter calls the slot with,
         // attached.
         (None, Some(long_way)) => unsafe { long_way(this) },
