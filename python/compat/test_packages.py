@@ -94,6 +94,19 @@ PROGRAMS = {
         with GeventExecutor(2) as pool:
             print(pool.submit(abs, -3).result(timeout=10), list(pool.map(abs, [-1, -2])))
     """,
+    ("futurist", "futures with conditions of eventlet"): """
+        import warnings; warnings.simplefilter("ignore")
+        COMMON
+        import eventlet, futurist
+        future = futurist.GreenFuture()
+        eventlet.spawn_after(0.05, future.set_result, "set by a green thread")
+        print(future.result(timeout=10))
+        with futurist.GreenThreadPoolExecutor() as pool:
+            futures = [pool.submit(pow, 2, n) for n in range(5)]
+            print([each.result(timeout=10) for each in futures])
+            print(len(futurist.waiters.wait_for_all(futures, timeout=10).done))
+        with futurist.ThreadPoolExecutor(2) as pool: use(pool)
+    """,
     ("eventlet", "patched before the import"): """
         import eventlet; eventlet.monkey_patch()
         COMMON
@@ -300,7 +313,7 @@ def require(package: str) -> None:
         pytest.skip(f"{package} is not installed: see python/compat/requirements.txt")
 
 
-@pytest.mark.parametrize(("package", "what"), PROGRAMS, ids=": ".join)
+@pytest.mark.parametrize(("package", "what"), PROGRAMS, ids=[": ".join(key) for key in PROGRAMS])
 def test_a_program_prints_the_same(package: str, what: str, tmp_path: Path) -> None:
     require(package)
     program = written_out(PROGRAMS[package, what])

@@ -144,6 +144,44 @@ def test_a_condition_that_is_put_there(lib: ModuleType) -> None:
     assert future.result(LIMIT) == 5
 
 
+@pytest.mark.parametrize("outcome", ["result", "exception"])
+def test_waiting_by_a_condition_that_is_put_there(lib: ModuleType, outcome: str) -> None:
+    """futurist puts conditions of eventlet there: other green threads run in their ``wait``."""
+    waits: list[float | None] = []
+
+    class Cooperative(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            if outcome == "result":
+                future.set_result(5)
+            else:
+                future.set_exception(KeyError(5))
+            return True
+
+    future = lib.Future()
+    future._condition = Cooperative()
+    if outcome == "result":
+        assert future.result() == 5
+    else:
+        assert isinstance(future.exception(), KeyError)
+    assert waits == [None]
+    # Done: there is no wait.
+    future.exception(LIMIT)
+    assert waits == [None]
+
+
+def test_a_condition_that_is_put_there_ends_a_wait_too_early(lib: ModuleType) -> None:
+    class Hasty(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            return False
+
+    future = lib.Future()
+    future._condition = Hasty()
+    with pytest.raises(lib.TimeoutError):
+        future.result()
+    assert not future.done()
+
+
 def test_waiters_that_are_put_there(lib: ModuleType) -> None:
     told = []
 

@@ -359,6 +359,7 @@ impl Future {
     fn replace_condition<'py>(this: &Bound<'py, Self>, condition: Bound<'py, PyAny>) {
         let observers = this.get().observers_to_be();
         observers.replace_condition(this, condition);
+        this.get().set_foreign_condition();
     }
 
     #[setter(_waiters)]

@@ -40,6 +40,8 @@ pub(crate) struct Future {
     /// Whether the callbacks are in a list, where they stay from then on. The flag is beside the others
     /// because there is room.
     has_list: AtomicBool,
+    /// Whether a program has put a condition of its own there.
+    has_foreign_condition: AtomicBool,
 }
 
 // SAFETY: the header follows the engine's protocol. The call is touched by its creator, then by the one
@@ -68,6 +70,7 @@ impl Future {
             observed: AtomicBool::new(false),
             overridden: AtomicBool::new(false),
             has_list: AtomicBool::new(false),
+            has_foreign_condition: AtomicBool::new(false),
         }
     }
 
@@ -175,6 +178,16 @@ impl Future {
     pub(super) fn observers_to_be(&self) -> &Observers {
         self.observed.store(true, Ordering::Release);
         &self.observers
+    }
+
+    /// Returns whether threads wait for the future by a condition that a program has put there.
+    pub(super) fn has_foreign_condition(&self) -> bool {
+        self.has_foreign_condition.load(Ordering::Acquire)
+    }
+
+    /// Notes that a program has put a condition there.
+    pub(super) fn set_foreign_condition(&self) {
+        self.has_foreign_condition.store(true, Ordering::Release);
     }
 
     // ---- between the Python object, its Rust part, and the engine's header

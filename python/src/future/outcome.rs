@@ -41,7 +41,7 @@ impl Future {
     fn wait_for(this: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<()> {
         let future = this.get();
         let py = this.py();
-        if waiting::is_threading_replaced(py)? {
+        if future.has_foreign_condition() || waiting::is_threading_replaced(py)? {
             return Self::wait_with_condition(this, deadline);
         }
         let done = waiting::detached(py, |stop| {
@@ -56,8 +56,8 @@ impl Future {
         }
     }
 
-    /// Waits as the standard library does, by replaced locks of `threading`: other tasks of the thread run
-    /// meanwhile.
+    /// Waits as the standard library does, by the future's condition. Where a program has replaced the condition
+    /// or the locks of `threading`, other tasks of the thread run meanwhile.
     fn wait_with_condition(this: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<()> {
         let py = this.py();
         let left = deadline.map(|deadline| {
