@@ -63,11 +63,11 @@ impl Door {
     pub(crate) fn queue_name(&self) -> Result<String, ClusterError> {
         let given = self.queue.clone().or_else(|| env::var(QUEUE).ok());
         let name = given.unwrap_or_else(|| String::from("default"));
-        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_part) {
-            return Err(ClusterError::QueueName(name));
+        if is_queue_name(&name) {
+            Ok(name)
+        } else {
+            Err(ClusterError::QueueName(name))
         }
-        Ok(name)
     }
 
     /// Returns the key of the queue.
@@ -89,7 +89,11 @@ impl Door {
     }
 
     /// Connects to a server.
-    pub(crate) async fn connect(&self, url: &str) -> Result<Arc<dyn Bus>, ClusterError> {
+    pub(crate) async fn connect(
+        &self,
+        url: &str,
+        inbox: &'static str,
+    ) -> Result<Arc<dyn Bus>, ClusterError> {
         let require_tls = url.starts_with("tls://");
         if !require_tls && !url.starts_with("nats://") {
             return Err(ClusterError::Address(without_secrets(url)));
@@ -102,6 +106,7 @@ impl Door {
             require_tls,
             root_certificates: self.root_certificates.clone(),
             lease: self.lease,
+            inbox,
         };
         // One way to log in is enough. That of the program goes before those of the variables.
         if access.token.is_none() && access.credentials.is_none() && access.nkey.is_none() {
@@ -126,6 +131,12 @@ impl Door {
         }
         Ok(Arc::new(nats))
     }
+}
+
+/// Returns whether a text can name a queue.
+pub(crate) fn is_queue_name(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(is_part)
 }
 
 /// Returns the part of an address that has the names of machines.

@@ -18,6 +18,9 @@ pub enum ClusterError {
     /// The name of a queue has other characters than letters, digits, `-` and `_`, or none.
     #[error("the queue's name {0:?} must consist of letters, digits, `-` and `_`")]
     QueueName(String),
+    /// A text is not the public part of an `NKey` of a user.
+    #[error("{0:?} is no public key of a user: those begin with U, and have 56 characters")]
+    PublicKey(String),
     /// The priority is none of 0, 1 and 2.
     #[error("the priority is {0}, but must be 0, 1 or 2")]
     Priority(u8),

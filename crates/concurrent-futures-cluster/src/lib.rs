@@ -30,6 +30,7 @@
 //! | `cf.q.SESSION` | a question: is the task open? | host, client |
 //! | `cf.h.QUEUE.HOST`, `cf.h.QUEUE.all` | an order: recall, terminate | client, host |
 //! | `cf.w.QUEUE` | news: a host has entered the registry | host, clients |
+//! | `cf.i.client.ANY`, `cf.i.host.ANY` | answers of the server and of other parties | |
 //! | `cf.o.QUEUE.SESSION.NUMBER` | an outcome whose client did not answer; the first one stays | host, client |
 //! | `cf.p.QUEUE.SESSION.HASH.PART` | a part of a payload that is too long for a message | client, host; host, client |
 //!
@@ -111,6 +112,7 @@ mod log;
 mod memory;
 mod nats;
 mod os;
+mod roles;
 mod runner;
 #[cfg(test)]
 mod schedules;
@@ -124,6 +126,7 @@ pub use bus::BusError;
 pub use client::{Arrived, ClusterOptions, Sink};
 pub use error::{ClusterError, HostLost, NoFunction, NoWorkersError, PoisonTask};
 pub use executor::{ClusterExecutor, ClusterExecutorBuilder, ExecutorSettings};
+pub use roles::authorization;
 pub use runner::{CallOptions, Ended, Runner, Running};
 pub use wire::{Call, HostInfo, OnHostLoss};
 pub use worker::{ClusterHost, ClusterHostBuilder, HostSettings, init};

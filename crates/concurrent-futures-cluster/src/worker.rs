@@ -7,6 +7,7 @@ use crate::builder::ClusterBuilder;
 use crate::error::ClusterError;
 use crate::host::{self, Settings};
 use crate::os;
+use crate::roles::HOST_INBOX;
 use crate::runner::{Processes, Runner};
 use crate::service::Service;
 use concurrent_futures::ProcessPoolExecutor;
@@ -114,7 +115,7 @@ impl ClusterBuilder<HostSettings> {
             }
             Arc::new(Processes(pool.build()?))
         };
-        let bus = self.door.connect(&url).await?;
+        let bus = self.door.connect(&url, HOST_INBOX).await?;
         let (stop, stopped) = watch::channel(false);
         let (ready, is_ready) = oneshot::channel();
         let mut task = tokio::spawn(host::serve(bus, runner, settings, stopped, Some(ready)));

@@ -10,6 +10,7 @@ use crate::builder::ClusterBuilder;
 use crate::bus::{BusError, Lane, PRIORITIES};
 use crate::client::{Client, Settings};
 use crate::error::ClusterError;
+use crate::roles::CLIENT_INBOX;
 use crate::service::Service;
 use concurrent_futures::engine::{self, PendingLimit, PoolId};
 use std::env;
@@ -158,7 +159,7 @@ impl ClusterBuilder<ExecutorSettings> {
             wait_for_workers: self.role.wait_for_workers,
             most_deliveries: self.role.most_deliveries,
         };
-        let bus = self.door.connect(&url).await?;
+        let bus = self.door.connect(&url, CLIENT_INBOX).await?;
         let client = Arc::new(Client::new(bus, settings)?);
         let (ready, is_ready) = oneshot::channel();
         let mut work = tokio::spawn(Arc::clone(&client).work(ready));

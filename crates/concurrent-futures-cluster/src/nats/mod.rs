@@ -46,6 +46,8 @@ pub(crate) struct Access {
     pub(crate) require_tls: bool,
     pub(crate) root_certificates: Option<PathBuf>,
     pub(crate) lease: Duration,
+    /// The subject under which answers come.
+    pub(crate) inbox: &'static str,
 }
 
 /// A connection to a server.
@@ -70,6 +72,7 @@ impl Nats {
         let (connected, connections) = watch::channel(0_u64);
         let mut options = ConnectOptions::new()
             .name("concurrent-futures")
+            .custom_inbox_prefix(access.inbox)
             .connection_timeout(PATIENCE)
             .request_timeout(Some(PATIENCE))
             .subscription_capacity(1 << 16)

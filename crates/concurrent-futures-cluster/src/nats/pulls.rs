@@ -203,7 +203,7 @@ mod tests {
             token: Some(server.token.clone()),
             ..Door::default()
         };
-        let bus = door.connect(&server.url).await?;
+        let bus = door.connect(&server.url, "inbox").await?;
         Ok(Some((server, bus)))
     }
 

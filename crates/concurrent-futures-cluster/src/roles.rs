@@ -1,0 +1,134 @@
+//! The roles of a server's configuration: clients and hosts may use the subjects that they need, and no others.
+
+#![forbid(unsafe_code)]
+
+use crate::access::is_queue_name;
+use crate::error::ClusterError;
+use std::fmt::Write;
+
+/// The subjects under which answers come, by role. A party of one role cannot listen to the answers of the other one.
+pub(crate) const CLIENT_INBOX: &str = "cf.i.client";
+pub(crate) const HOST_INBOX: &str = "cf.i.host";
+
+/// Returns the part of a server's configuration that permits clients and hosts of a queue the subjects that they need.
+/// Each role logs in with an `NKey`, whose public part is given here.
+///
+/// The seeds belong into `CONCURRENT_FUTURES_NKEY` of clients, and of hosts. A client cannot take tasks, listen to them,
+/// or write itself into the registry of hosts. A host cannot submit tasks, or give orders to other hosts.
+///
+/// # Errors
+/// [`ClusterError::QueueName`], and [`ClusterError::PublicKey`], when a text is no public key of a user.
+///
+/// # Examples
+/// ```
+/// let client = "UAH42UG6PV552P5SWLWTBP3H3S5BHAVCO2IEKEXUANJXR75J63RQ5WM6";
+/// let host = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+/// let part = concurrent_futures_cluster::authorization("images", client, host)?;
+/// assert!(part.starts_with("authorization {"));
+/// # Ok::<(), concurrent_futures_cluster::ClusterError>(())
+/// ```
+pub fn authorization(queue: &str, client: &str, host: &str) -> Result<String, ClusterError> {
+    if !is_queue_name(queue) {
+        return Err(ClusterError::QueueName(queue.to_owned()));
+    }
+    let mut text = String::from("authorization {\n  users: [\n");
+    for (key, role) in [(client, of_clients(queue)), (host, of_hosts(queue))] {
+        let is_key = key.len() == 56
+            && key.starts_with('U')
+            && key
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte));
+        if !is_key {
+            return Err(ClusterError::PublicKey(key.to_owned()));
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "    {{\n      nkey: \"{key}\"\n      permissions: {{\n        publish: {{ allow: [{}] }}\n        \
+             subscribe: {{ allow: [{}] }}\n        allow_responses: {{ max: 2, expires: \"1m\" }}\n      }}\n    }}\n",
+            list(&role.publish),
+            list(&role.subscribe),
+        );
+    }
+    text.push_str("  ]\n}\n");
+    Ok(text)
+}
+
+/// The subjects of a role.
+struct Role {
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+}
+
+fn list(subjects: &[String]) -> String {
+    let quoted: Vec<String> = subjects
+        .iter()
+        .map(|subject| format!("\"{subject}\""))
+        .collect();
+    quoted.join(", ")
+}
+
+/// Returns the calls of `JetStream` that both roles need: they make the stores that are not there.
+fn calls_of_both(queue: &str) -> Vec<String> {
+    let stores = [
+        format!("cf-tasks-{queue}"),
+        format!("cf-outcomes-{queue}"),
+        format!("cf-payloads-{queue}"),
+        format!("KV_cf-hosts-{queue}"),
+    ];
+    let mut calls = vec![String::from("$JS.API.INFO")];
+    for store in stores {
+        calls.push(format!("$JS.API.STREAM.INFO.{store}"));
+        calls.push(format!("$JS.API.STREAM.CREATE.{store}"));
+    }
+    calls.push(format!("$JS.API.STREAM.PURGE.cf-payloads-{queue}"));
+    calls.push(format!("$JS.API.DIRECT.GET.cf-payloads-{queue}.>"));
+    calls.push(format!("cf.p.{queue}.>"));
+    calls
+}
+
+fn of_clients(queue: &str) -> Role {
+    let mut publish = calls_of_both(queue);
+    publish.extend([
+        format!("cf.t.{queue}.>"),
+        format!("cf.h.{queue}.>"),
+        format!("$JS.API.STREAM.MSG.DELETE.cf-tasks-{queue}"),
+        format!("$JS.API.DIRECT.GET.cf-tasks-{queue}"),
+        format!("$JS.API.CONSUMER.INFO.cf-tasks-{queue}.*"),
+        format!("$JS.API.DIRECT.GET.cf-outcomes-{queue}.>"),
+        format!("$JS.API.STREAM.PURGE.cf-outcomes-{queue}"),
+        // The registry of hosts is read.
+        format!("$JS.API.DIRECT.GET.KV_cf-hosts-{queue}.>"),
+        format!("$JS.API.CONSUMER.CREATE.KV_cf-hosts-{queue}"),
+        format!("$JS.API.CONSUMER.INFO.KV_cf-hosts-{queue}.*"),
+        format!("$JS.API.CONSUMER.DELETE.KV_cf-hosts-{queue}.*"),
+    ]);
+    Role {
+        publish,
+        subscribe: vec![
+            String::from("cf.c.*"),
+            String::from("cf.q.*"),
+            format!("cf.w.{queue}"),
+            format!("{CLIENT_INBOX}.>"),
+        ],
+    }
+}
+
+fn of_hosts(queue: &str) -> Role {
+    let mut publish = calls_of_both(queue);
+    publish.extend([
+        String::from("cf.c.*"),
+        String::from("cf.q.*"),
+        format!("cf.w.{queue}"),
+        format!("cf.o.{queue}.>"),
+        format!("$KV.cf-hosts-{queue}.>"),
+        format!("$JS.ACK.cf-tasks-{queue}.>"),
+        format!("$JS.API.CONSUMER.INFO.cf-tasks-{queue}.*"),
+        format!("$JS.API.CONSUMER.CREATE.cf-tasks-{queue}.>"),
+        format!("$JS.API.CONSUMER.MSG.NEXT.cf-tasks-{queue}.*"),
+    ]);
+    Role {
+        publish,
+        subscribe: vec![format!("cf.h.{queue}.*"), format!("{HOST_INBOX}.>")],
+    }
+}
