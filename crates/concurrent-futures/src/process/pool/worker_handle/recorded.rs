@@ -56,6 +56,16 @@ impl RecordedWorker {
     }
 }
 
+/// Returns the begin and the end of a call, by the stamps of its worker, and by the arrival of the answer with the
+/// nanoseconds that the call took.
+fn times(stamp: Option<[u64; 2]>, arrived: u64, nanoseconds: u64) -> (u64, u64) {
+    match stamp {
+        Some([start, end]) if start <= end && end <= arrived => (start, end),
+        // Not stamped; or its clock is another, as that of a container can be, or has jumped.
+        _ => (arrived.saturating_sub(nanoseconds), arrived),
+    }
+}
+
 fn narrow(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
@@ -77,12 +87,7 @@ impl WorkerHandle {
         if !recorder::is_on() {
             return;
         }
-        let arrived = now();
-        let (start, end) = match stamp {
-            Some([start, end]) if start <= end && end <= arrived => (start, end),
-            // Not stamped; or its clock is another, as that of a container can be.
-            _ => (arrived.saturating_sub(reply.nanoseconds), arrived),
-        };
+        let (start, end) = times(stamp, now(), reply.nanoseconds);
         let (has_failed, error) = if reply.kind == ReplyKind::Failure {
             (true, task.error_text(content))
         } else {
@@ -144,5 +149,21 @@ impl WorkerHandle {
             _ => WorkerEnd::Plain,
         };
         recorder::worker_ended(self.recorded.number, end);
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_of_a_clock_that_has_jumped_are_replaced_by_the_arrival() {
+        assert_eq!(times(Some([5, 7]), 10, 3), (5, 7));
+        assert_eq!(times(Some([10, 10]), 10, 3), (10, 10));
+        // Back during the call; ahead of this process; not there.
+        for stamp in [Some([7, 5]), Some([8, 11]), Some([u64::MAX, 0]), None] {
+            assert_eq!(times(stamp, 10, 3), (7, 10));
+        }
+        assert_eq!(times(None, 10, 30), (0, 10));
     }
 }
