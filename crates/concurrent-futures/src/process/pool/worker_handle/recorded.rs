@@ -56,8 +56,8 @@ impl RecordedWorker {
     }
 }
 
-/// Returns the begin and the end of a call, by the stamps of its worker, and by the arrival of the answer with the
-/// nanoseconds that the call took.
+/// Returns the begin and the end of a call, by the stamps of its worker. If these are of no use, the arrival of the
+/// answer is the end.
 fn times(stamp: Option<[u64; 2]>, arrived: u64, nanoseconds: u64) -> (u64, u64) {
     match stamp {
         Some([start, end]) if start <= end && end <= arrived => (start, end),
