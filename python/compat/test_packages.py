@@ -97,7 +97,7 @@ PROGRAMS = {
     ("futurist", "futures with conditions of eventlet"): """
         import warnings; warnings.simplefilter("ignore")
         COMMON
-        import eventlet, futurist
+        import eventlet, futurist, futurist.waiters
         future = futurist.GreenFuture()
         eventlet.spawn_after(0.05, future.set_result, "set by a green thread")
         print(future.result(timeout=10))
