@@ -48,9 +48,11 @@ class CallPickler:
                 pass  # A lambda or a closure.
         return self._dumps((fn, args, kwargs))
 
-    def dumps_span(self, fn: Callable[..., object], items: list[tuple[Any, ...]]) -> bytes:
-        """Return the calls of a function for several items as bytes."""
-        return self._dumps((run_span, (fn, items), {}))
+    def dumps_span(
+        self, fn: Callable[..., object], items: list[tuple[Any, ...]], limit: float | None
+    ) -> bytes:
+        """Return the calls of a function for several items as bytes; see `run_span`."""
+        return self._dumps((run_span, (fn, items, limit), {}))
 
     def _is_by_value(self, name: str | None) -> bool:
         if name is None or name == "__main__":
@@ -138,21 +140,29 @@ class Span:
     def __init__(self, elapsed: float, values: list[Any], errors: dict[int, bytes]) -> None:
         #: The seconds that the calls took.
         self.elapsed = elapsed
-        #: The results; None for calls that have failed.
+        #: The results; None for calls that have failed. Calls that were not begun are left out.
         self.values = values
         #: The exceptions, by the index of the call.
         self.errors = errors
+        #: The number of calls. The iteration takes the results away.
+        self.count = len(values)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Span, (self.elapsed, self.values, self.errors)
 
 
-def run_span(fn: Callable[..., object], items: list[tuple[Any, ...]]) -> Span:
-    """Call a function for several items; the task of a worker."""
+def run_span(fn: Callable[..., object], items: list[tuple[Any, ...]], limit: float | None) -> Span:
+    """Call a function for several items; the task of a worker.
+
+    Begin no call when ``limit`` seconds have passed: the calls that are left take longer than those
+    before.
+    """
     values: list[Any] = []
     errors: dict[int, bytes] = {}
     started = time.perf_counter()
     for index, args in enumerate(items):
+        if limit is not None and index > 0 and time.perf_counter() - started > limit:
+            break
         try:
             values.append(fn(*args))
         except BaseException as error:

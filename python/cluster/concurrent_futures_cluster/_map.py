@@ -34,6 +34,8 @@ _T = TypeVar("_T")
 
 #: The seconds of work that a span is made for.
 _WORK = 0.03
+#: The seconds after which a worker begins no further call of a span.
+_PATIENCE = 0.1
 #: The growth of spans beyond the longest one so far, at most, and their longest.
 _GROWTH = 16
 _LONGEST = 1 << 16
@@ -48,7 +50,7 @@ class _Span:
     def __init__(self, future: ClusterFuture[Any], items: list[tuple[Any, ...]]) -> None:
         self.future = future
         self.items = items
-        #: The spans of single items that take the place of this one, once that is known.
+        #: The spans of the items that run again, or were not begun, once that is known.
         self.parts: list[_Span] | None = None
 
 
@@ -142,7 +144,8 @@ class Spans(Generic[_T]):
         """Submit a span; the items for themselves if they cannot be pickled together."""
         argument: bytes | BaseException
         try:
-            argument = self._state.pickler.dumps_span(self._fn, items)
+            limit = _PATIENCE if self._size is None else None
+            argument = self._state.pickler.dumps_span(self._fn, items, limit)
         except Exception as error:
             if len(items) > 1:
                 for item in items:
@@ -156,31 +159,38 @@ class Spans(Generic[_T]):
 
     def _note_end(self, span: _Span, future: ClusterFuture[Any]) -> None:
         """Learn from a span that is done, and make the next ones."""
-        if self.is_divisible(span):
-            # One item has killed the worker. The others are to have their results.
-            parts = [part for item in span.items for part in self._submitted([item])]
+        if left := self.left(span):
+            parts = [part for item in left for part in self._submitted([item])]
             with self._changed:
                 span.parts = parts
         with self._changed:
             self._open -= 1
             if not future.cancelled() and future.exception() is None:
                 outcomes: _calls.Span = future.result()
-                each = max(outcomes.elapsed / len(span.items), 1e-8)
+                each = max(outcomes.elapsed / outcomes.count, 1e-8)
                 most = min(_GROWTH * self._largest, _LONGEST)
                 self._next = max(1, min(int(_WORK / each), most))
             self._changed.notify_all()
         if self._buffersize is None:
             self.submit_more()
 
-    def is_divisible(self, span: _Span) -> bool:
-        """Return whether the items of a span, which is done, run again for themselves."""
+    def left(self, span: _Span) -> list[tuple[Any, ...]]:
+        """Return the items of a span, which is done, that are to run for themselves.
+
+        Those are the items that the worker has not begun, for lack of time. If the worker has died,
+        one of the items has killed it, and the others are to have their results.
+        """
         if len(span.items) == 1 or self._size is not None or span.future.cancelled():
-            return False
+            return []
         error = span.future.exception()
-        return isinstance(error, WorkerDiedError) and not isinstance(error, TaskTerminatedError)
+        if error is None:
+            outcomes: _calls.Span = span.future.result()
+            return span.items[outcomes.count :]
+        is_dead = isinstance(error, WorkerDiedError) and not isinstance(error, TaskTerminatedError)
+        return span.items if is_dead else []
 
     def parts(self, span: _Span) -> list[_Span]:
-        """Return the spans that take the place of a divisible one."""
+        """Return the spans of the items that are left."""
         with self._changed:
             while span.parts is None:
                 self._changed.wait()
@@ -273,9 +283,10 @@ def _results(spans: Spans[_T], deadline: float | None) -> Iterator[_T]:
                 span = waiting.popleft()
                 left = None if deadline is None else max(deadline - time.monotonic(), 0)
                 span.future.exception(left)
-                if spans.is_divisible(span):
-                    waiting.extend(spans.parts(span))
-                    continue
+                if spans.left(span):
+                    waiting.extendleft(reversed(spans.parts(span)))
+                    if span.future.exception() is not None:
+                        continue
                 outcomes: _calls.Span = span.future.result()
                 del span
                 values, errors = outcomes.values, outcomes.errors

@@ -23,6 +23,19 @@ def note_and_wait(begun: str, path: str) -> int:
     return os.getpid()
 
 
+def sleep_and_wait(seconds: float, path: str = "/") -> float:
+    """Return the seconds, when they have passed and there is a file."""
+    time.sleep(seconds)
+    wait_for(path)
+    return seconds
+
+
+def sleep_and_tell(seconds: float) -> int:
+    """Return the process id, after some seconds."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
 def double(value: Any) -> Any:
     return value + value
 

@@ -194,11 +194,26 @@ def test_map_makes_far_fewer_tasks_of_short_calls(embedded: ClusterExecutor) -> 
 
 def test_map_streams(embedded: ClusterExecutor, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    paths = [str(tmp_path)] * 3 + [str(go)]
-    results = embedded.map(tasks.wait_for, paths, range(4))
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    seconds = [0.15] * 3 + [0.0]
+    # Calls of this length are a task each.
+    results = embedded.map(tasks.sleep_and_wait, seconds, [str(tmp_path)] * 3 + [str(go)])
+    assert [next(results) for _ in range(3)] == [0.15] * 3
     go.touch()
-    assert list(results) == [3]
+    assert list(results) == [0.0]
+
+
+def test_map_leaves_long_calls_behind_short_ones_to_other_tasks(embedded: ClusterExecutor) -> None:
+    seconds = [0.0] * 300 + [0.2] * 8
+    pids = list(embedded.map(tasks.sleep_and_tell, seconds))
+    assert len(pids) == 308
+    assert len(set(pids[-8:])) == 2
+
+
+def test_map_gives_each_result_once_if_tasks_are_left_unfinished(
+    embedded: ClusterExecutor,
+) -> None:
+    seconds = [0.0] * 200 + [0.06, 0.0, 0.0] * 10
+    assert list(embedded.map(tasks.sleep_and_wait, seconds)) == seconds
 
 
 @pytest.mark.parametrize("chunksize", [1, 3])
