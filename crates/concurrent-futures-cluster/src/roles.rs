@@ -31,7 +31,8 @@ pub fn authorization(queue: &str, client: &str, host: &str) -> Result<String, Cl
     if !is_queue_name(queue) {
         return Err(ClusterError::QueueName(queue.to_owned()));
     }
-    let mut text = String::from("authorization {\n  users: [\n");
+    // The server's own limit, two seconds, is short for a busy machine that is to sign.
+    let mut text = String::from("authorization {\n  timeout: 20\n  users: [\n");
     for (key, role) in [(client, of_clients(queue)), (host, of_hosts(queue))] {
         let is_key = key.len() == 56
             && key.starts_with('U')
