@@ -292,43 +292,6 @@ fn a_server_that_begins_anew_loses_nothing() -> Test {
 }
 
 #[test]
-fn a_server_that_is_cut_off_for_longer_than_the_lease_loses_nothing() -> Test {
-    let Some(server) = Server::start() else {
-        return Ok(());
-    };
-    let notes = Notes::new();
-    let _hosts = [server.host(1), server.host(1)];
-    let cluster = server.executor().build()?;
-    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
-    wait_until("it runs", || {
-        !notes.named("run").is_empty() && running.is_running()
-    });
-    let before: Vec<Future<u64>> = (0..50)
-        .map(|n| cluster.submit(double, n))
-        .collect::<Result<_, _>>()?;
-    server.signal(Signal::STOP);
-    let meanwhile: Vec<Future<u64>> = (0..50)
-        .map(|n| cluster.submit(double, n))
-        .collect::<Result<_, _>>()?;
-    // The task ends while no party hears of it, and its lease passes.
-    notes.write("go");
-    std::thread::sleep(2 * LEASE);
-    assert!(!running.is_done() && meanwhile.iter().all(|future| !future.is_done()));
-    server.signal(Signal::CONT);
-    for futures in [before, meanwhile] {
-        for (n, mut future) in futures.into_iter().enumerate() {
-            assert_eq!(future.result_timeout(PATIENCE)?, 2 * n as u64);
-        }
-    }
-    running.result()?;
-    drop(cluster);
-    wait_until("all tasks are acknowledged", || {
-        server.messages().unwrap() == 0
-    });
-    Ok(())
-}
-
-#[test]
 fn tasks_of_a_deleted_stream_are_submitted_again() -> Test {
     let Some(server) = Server::start() else {
         return Ok(());

@@ -111,12 +111,6 @@ impl Server {
         });
     }
 
-    /// Sends a signal to the server: a stopped one answers to no party, and closes no connection.
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
     /// Kills the server, and forgets all that it had.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
