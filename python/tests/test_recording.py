@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import concurrent_futures as cf
-from support import LIMIT, eventually, needs_processes
+from support import LIMIT, eventually, needs_processes, prints
 
 _SIZES = {"f64": ("d", 8), "f32": ("f", 4), "u32": ("I", 4), "u8": ("B", 1)}
 
@@ -447,6 +447,34 @@ def test_workers_and_forks_of_a_recorded_program_record_nothing() -> None:
         with cf.ThreadPoolExecutor(1) as executor:
             executor.submit(answer, 1).result()
     assert len(rows(recording)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_is_no_part_of_the_recordings_that_its_parent_is_stopping() -> None:
+    code = """
+    import os, threading, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    pool = futures.ThreadPoolExecutor(2)
+    for _ in range(10):
+        recording = futures.recording()
+        list(pool.map(int, range(20_000)))
+        stopping = threading.Thread(target=recording.stop)
+        stopping.start()
+        process = os.fork()
+        if not process:
+            # Which would wait for the parent's thread.
+            import signal
+            signal.alarm(60)
+            assert not recording.is_running
+            recording.stop()
+            recording.trace()
+            del recording
+            os._exit(0)
+        assert os.waitpid(process, 0)[1] == 0
+        stopping.join()
+    print("ended")
+    """
+    assert prints(cf, code, forks=True) == "ended\n"
 
 
 def inverse(n: float | str) -> object:

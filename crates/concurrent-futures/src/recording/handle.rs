@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 #[derive(Debug)]
@@ -64,11 +64,41 @@ struct Inner {
     has_all_pools: bool,
     state: Arc<Mutex<State>>,
     growing: Option<Growing>,
+    /// The process that has the recording.
+    owner: u32,
+    /// The records that the child of a fork has.
+    in_fork: OnceLock<InFork>,
+}
+
+/// The records that the child of a fork has: those of a recording that was stopped before the fork.
+enum InFork {
+    Records(Raw),
+    File(PathBuf),
 }
 
 impl Inner {
+    /// Returns the state. Not for the child of a fork, where another thread may have held the lock for good.
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Returns whether this process has the recording, and is no fork of the one that has.
+    fn is_ours(&self) -> bool {
+        self.owner == std::process::id()
+    }
+
+    /// Returns the records that the child of a fork has. No thread of the child takes the lock for longer.
+    fn in_fork(&self) -> &InFork {
+        self.in_fork.get_or_init(|| {
+            let Ok(state) = self.state.try_lock() else {
+                // The recording was about to change, or to be stopped.
+                return InFork::Records(Raw::default());
+            };
+            match &self.growing {
+                Some(growing) if state.session.is_none() => InFork::File(growing.path.clone()),
+                _ => InFork::Records(state.last.clone().unwrap_or_default()),
+            }
+        })
     }
 
     /// Reads what was recorded so far.
@@ -101,6 +131,12 @@ impl Inner {
     }
 
     fn raw(&self) -> io::Result<Raw> {
+        if !self.is_ours() {
+            return match self.in_fork() {
+                InFork::Records(records) => Ok(records.clone()),
+                InFork::File(path) => open(path),
+            };
+        }
         let (session, pools) = {
             let state = self.state();
             if let Some(last) = &state.last {
@@ -117,23 +153,25 @@ impl Inner {
 
     /// Ends the recording. Keeps the records, unless no handle is left that could ask for them.
     fn stop(&self, keeps: bool) {
+        // In the child of a fork, the locks of the parent's recording may never be free.
+        if !self.is_ours() {
+            return;
+        }
         let mut state = self.state();
         let Some(session) = state.session.take() else {
             return;
         };
-        // In the child of a fork, the locks of the parent's session may never be free.
-        let is_ours = recorder::is_running(&session);
         match &self.growing {
-            Some(growing) if is_ours => {
+            Some(growing) => {
                 // The writer may be about to end by an error, for which it needs the state.
                 drop(state);
                 growing.writer.finish();
             }
-            None if is_ours && keeps => {
+            None if keeps => {
                 let last = self.read(&session, &state.pools, true);
                 state.last = Some(last);
             }
-            _ => state.last = Some(Raw::default()),
+            None => {}
         }
         recorder::leave(&session);
     }
@@ -209,6 +247,8 @@ impl Recording {
                 last: None,
             })),
             growing: None,
+            owner: std::process::id(),
+            in_fork: OnceLock::new(),
         }
     }
 
@@ -264,6 +304,8 @@ impl Recording {
                 last: Some(raw),
             })),
             growing: None,
+            owner: std::process::id(),
+            in_fork: OnceLock::new(),
         })))
     }
 
@@ -300,14 +342,13 @@ impl Recording {
     /// ```
     #[must_use]
     pub fn is_running(&self) -> bool {
-        let state = self.0.state();
-        state.session.as_deref().is_some_and(recorder::is_running)
+        self.0.is_ours() && self.0.state().session.is_some()
     }
 
     /// Returns what a live page follows; none if the recording has ended, has a file, or leaves out pools.
     pub(super) fn followed(&self) -> Option<Followed> {
         let inner = &self.0;
-        if !inner.has_all_pools || inner.growing.is_some() {
+        if !inner.has_all_pools || inner.growing.is_some() || !inner.is_ours() {
             return None;
         }
         Some(Followed {
@@ -319,13 +360,12 @@ impl Recording {
     }
 
     pub(crate) fn add_pool(&self, number: u32) {
-        self.0.state().pools.insert(number);
+        if self.0.is_ours() {
+            self.0.state().pools.insert(number);
+        }
     }
 
     fn snapshot(&self) -> io::Result<Snapshot> {
-        if self.0.state().session.is_some() && !self.is_running() {
-            self.stop();
-        }
         self.0.raw().map(Snapshot::new)
     }
 

@@ -88,11 +88,6 @@ pub(crate) fn leave(session: &Arc<Session>) {
     }
 }
 
-/// Returns whether a session is still recorded.
-pub(crate) fn is_running(session: &Session) -> bool {
-    epoch() == session.epoch
-}
-
 /// Keeps the session's lock across forks, so that no other thread holds the lock meanwhile. The child forgets the
 /// session, whose threads and lanes are the parent's.
 #[cfg(all(feature = "process", unix))]
