@@ -7,14 +7,12 @@ use crate::interp::{fork, signals};
 #[cfg(has_processes)]
 use crate::process::parent_death;
 use crate::thread::at_exit;
-use concurrent_futures::engine::ForkGuard;
 #[cfg(unix)]
 use concurrent_futures::engine::{around_forks, guard_forks};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::cell::RefCell;
 #[cfg(unix)]
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) fn count_forks() {
     extern "C" fn in_child() {
         fork::count();
+        attach::forked();
         signals::forked();
     }
     static ONCE: Once = Once::new();
@@ -59,7 +58,7 @@ pub(crate) fn only_in_first_interpreter(py: Python<'_>) -> PyResult<()> {
     own.set_item(MARK, true)
 }
 
-/// Registers functions that the interpreter calls around forks and at its end. The package may call
+/// Registers functions that the interpreter calls after forks and at its end. The package may call
 /// this more than once, each time that it is imported.
 ///
 /// # Errors
@@ -76,43 +75,17 @@ pub(crate) fn register_hooks(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     };
     let hooks = PyDict::new(py);
-    hooks.set_item("before", wrap_pyfunction!(before_fork, py)?)?;
-    hooks.set_item(
-        "after_in_parent",
-        wrap_pyfunction!(after_fork_in_parent, py)?,
-    )?;
     hooks.set_item("after_in_child", wrap_pyfunction!(after_fork_in_child, py)?)?;
     register.call((), Some(&hooks)).map(drop)
 }
 
-thread_local! {
-    /// The locks that the forking thread holds.
-    static HELD: RefCell<Option<ForkGuard>> = const { RefCell::new(None) };
-}
-
-/// Takes the locks of the whole process before a fork, so that no other thread holds them meanwhile.
-#[pyfunction]
-fn before_fork(py: Python<'_>) {
-    // Detached, as holders of the lock may be about to attach.
-    py.detach(|| HELD.set(Some(ForkGuard::hold())));
-}
-
-#[pyfunction]
-fn after_fork_in_parent() {
-    drop(HELD.take());
-}
-
 #[pyfunction]
 fn after_fork_in_child() {
-    let held = HELD.take();
     #[cfg(has_processes)]
     parent_death::forget();
     deferred_drop::forget();
     attach::set_exiting(false);
     at_exit::forget();
-    if let Some(held) = held {
-        held.forget_all();
-    }
 }
 
 /// A function for `atexit`, which drops its functions when all of them were called. Until then the

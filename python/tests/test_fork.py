@@ -1,11 +1,14 @@
 """Tests of os.fork in programs with executors."""
 
 import os
+import subprocess
+import sys
+import textwrap
 from types import ModuleType
 
 import pytest
 
-from support import prints
+from support import LIMIT, environment, prints
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
@@ -207,3 +210,68 @@ def test_a_pool_of_processes_that_fork(lib: ModuleType) -> None:
         """,
     )
     assert out == "[0, 1, 4, 9, 16]\n6\n"
+
+
+def test_the_end_of_a_child_waits_for_none_of_its_parents_threads(lib: ModuleType) -> None:
+    # Threads that were on their way to the interpreter when the process forked never arrive in the
+    # child. A child that waits for them sleeps again and again.
+    out = prints_with_forks(
+        lib,
+        """
+        pool = futures.ThreadPoolExecutor(4)
+        stop = threading.Event()
+        def feed():
+            while not stop.is_set():
+                for future in [pool.submit(int) for _ in range(50)]:
+                    future.result()
+        feeders = [threading.Thread(target=feed) for _ in range(2)]
+        for feeder in feeders:
+            feeder.start()
+        sys.setswitchinterval(1e-4)
+        sleeps = []
+        for _ in range(10):
+            process = os.fork()
+            if not process:
+                signal.alarm(60)
+                stop.set()
+                sys.exit()
+            _, status, usage = os.wait4(process, 0)
+            assert status == 0
+            sleeps.append(usage.ru_nvcsw)
+        stop.set()
+        for feeder in feeders:
+            feeder.join()
+        print(sleeps if max(sleeps) > 100 else "few sleeps")
+        """,
+    )
+    assert out == "few sleeps\n"
+
+
+def test_a_hook_before_forks_may_wait_for_a_task_that_waits(lib: ModuleType) -> None:
+    # Hooks that were registered first run last: here that of a program which loads us afterwards.
+    code = f"""
+    {textwrap.indent(SETTING, "    ").strip()}
+    lock, forking = threading.Lock(), threading.Event()
+    def before():
+        forking.set()
+        lock.acquire()
+    os.register_at_fork(before=before, after_in_parent=lock.release, after_in_child=lock.release)
+    import {lib.__name__} as futures
+    pool = futures.ThreadPoolExecutor(2)
+    holding, go_on = threading.Event(), threading.Event()
+    def protected(other):
+        with lock:
+            holding.set()
+            forking.wait()
+            go_on.set()
+            return other.result()
+    outer = pool.submit(protected, pool.submit(lambda: go_on.wait() and 5))
+    holding.wait()
+    print(child(lambda: 3))
+    print(outer.result())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=LIMIT, env=environment(), check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("3\n5\n", "")

@@ -4,7 +4,7 @@
 //! those frontends need. Functions that could break the safety of memory are `unsafe`, and name their
 //! conditions.
 
-pub use crate::deadlock::{ForkGuard, Futures};
+pub use crate::deadlock::Futures;
 pub use crate::dump::{describe as describe_pools, worker_pids};
 pub use crate::error::MAX_WORKERS;
 pub use crate::future::blocking::{Stop, wait_until_done};

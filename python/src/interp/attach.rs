@@ -1,5 +1,6 @@
 //! Threads on their way to the interpreter, and the end of the interpreter.
 
+use crate::interp::fork::generation;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -22,13 +23,24 @@ static ON_THE_WAY: AtomicUsize = AtomicUsize::new(0);
 /// The thread that ends the interpreter, once it does; 0 before.
 static LAST_THREAD: AtomicU64 = AtomicU64::new(0);
 
-/// Counts a thread that is about to attach, until it is dropped; see [`come_back`].
-pub(crate) struct OnTheWay(());
+/// Counts a thread that is about to attach, until it is dropped; see [`come_back`]. It has the generation of forks in
+/// which the thread was counted.
+pub(crate) struct OnTheWay(usize);
 
 impl Drop for OnTheWay {
     fn drop(&mut self) {
-        ON_THE_WAY.fetch_sub(1, Ordering::SeqCst);
+        // A child of a fork has counted anew.
+        if self.0 == generation() {
+            ON_THE_WAY.fetch_sub(1, Ordering::SeqCst);
+        }
     }
+}
+
+/// Forgets the counted threads in the child of a fork, which has none of them, and the parent's end.
+#[cfg(unix)]
+pub(crate) fn forked() {
+    ON_THE_WAY.store(0, Ordering::SeqCst);
+    LAST_THREAD.store(0, Ordering::SeqCst);
 }
 
 /// Counts the calling thread as on its way to the interpreter. To be called before a thread attaches, and
@@ -50,7 +62,7 @@ fn set_out() -> Option<OnTheWay> {
     // ORDERING: SeqCst, here and below: either the last thread sees us on the way, or we see
     // that there is a last thread.
     ON_THE_WAY.fetch_add(1, Ordering::SeqCst);
-    let on_the_way = OnTheWay(());
+    let on_the_way = OnTheWay(generation());
     let last = LAST_THREAD.load(Ordering::SeqCst);
     (last == 0 || last == this_thread()).then_some(on_the_way)
 }

@@ -223,26 +223,27 @@ fn registry() -> MutexGuard<'static, Registry> {
     lock(&REGISTRY)
 }
 
-/// Keeps other threads from holding the registry's lock while this process forks.
-pub struct ForkGuard(MutexGuard<'static, Registry>);
-
-impl ForkGuard {
-    /// Waits for the registry's lock.
-    #[must_use]
-    pub fn hold() -> Self {
-        Self(registry())
-    }
-
-    /// Forgets all blocked workers. To be called in the child, which has none of their threads.
-    pub fn forget_all(mut self) {
-        // Not dropped: a pool of the parent must not end here.
-        mem::forget(mem::replace(&mut *self.0, Registry::new()));
-    }
+#[cfg(all(feature = "process", unix, not(loom_models)))]
+std::thread_local! {
+    /// The registry, while this thread forks.
+    static HELD: Cell<Option<MutexGuard<'static, Registry>>> = const { Cell::new(None) };
 }
 
-impl fmt::Debug for ForkGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ForkGuard")
+/// Takes the registry's lock before a fork, so that no other thread holds the lock meanwhile. No code of the program
+/// runs under the lock, so that its holder needs no other lock of the program, and no interpreter.
+#[cfg(all(feature = "process", unix, not(loom_models)))]
+pub(crate) fn before_fork() {
+    // Without access, the thread is ending, and so is its fork.
+    let _ = HELD.try_with(|held| held.set(Some(registry())));
+}
+
+/// Releases the lock after a fork, on both sides. In the child, forgets the blocked workers, whose threads are the
+/// parent's.
+#[cfg(all(feature = "process", unix, not(loom_models)))]
+pub(crate) fn after_fork(in_child: bool) {
+    if let (Ok(Some(mut registry)), true) = (HELD.try_with(Cell::take), in_child) {
+        // Not dropped: a pool of the parent must not end here.
+        mem::forget(mem::replace(&mut *registry, Registry::new()));
     }
 }
 

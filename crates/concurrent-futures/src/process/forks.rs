@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(not(loom_models))]
+use crate::deadlock;
 use crate::future::driver;
 use crate::runtime::os::fork;
 use crate::stats::directory;
@@ -51,20 +53,27 @@ pub fn guard_forks() {
 fn guard_forks_once() {
     extern "C" fn before() {
         FORKS.fetch_add(1, Ordering::SeqCst);
+        // First, as its holders may take the others.
+        #[cfg(not(loom_models))]
+        deadlock::before_fork();
         driver::before_fork();
         directory::before_fork();
     }
     extern "C" fn in_parent() {
         directory::after_fork(false);
         driver::after_fork(false);
+        #[cfg(not(loom_models))]
+        deadlock::after_fork(false);
     }
     extern "C" fn in_child() {
         // ORDERING: Relaxed: a fork has one thread.
         GENERATION.fetch_add(1, Ordering::Relaxed);
         directory::after_fork(true);
         driver::after_fork(true);
+        #[cfg(not(loom_models))]
+        deadlock::after_fork(true);
     }
-    // They take a lock whose holders wait for nothing, and give it back.
+    // They take locks whose holders wait for nothing else, and give them back.
     fork::around(Some(before), Some(in_parent), Some(in_child));
 }
 
