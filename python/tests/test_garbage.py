@@ -243,6 +243,32 @@ def test_an_executor_in_its_initializers_cycle_is_collected(lib: ModuleType) -> 
     assert reference() is None
 
 
+@pytest.mark.parametrize("state", ["new", "shut down"])
+def test_executors_whose_initializer_is_their_own_method_are_freed(
+    lib: ModuleType, state: str
+) -> None:
+    class Own(lib.ThreadPoolExecutor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__(1, initializer=self.begin, initargs=(self,))
+
+        def begin(self, _: object) -> None:
+            pass
+
+    for _ in range(5):
+        pool = Own()
+        if state != "new":
+            assert pool.submit(int).result() == 0
+            pool.shutdown()
+        del pool
+
+    # Weak references would be gone before that.
+    def are_freed() -> bool:
+        gc.collect()
+        return not any(type(each) is Own for each in gc.get_objects())
+
+    eventually(are_freed)
+
+
 def test_pending_tasks_are_not_collected(lib: ModuleType) -> None:
     # Though only the queue refers to them.
     ran: list[int] = []

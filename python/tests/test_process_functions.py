@@ -145,6 +145,27 @@ def test_a_pickler_in_the_place_of_that_of_multiprocessing_gets_everything(lib: 
     assert prints(lib, code, forks=True) == "1 [1, 2]\nLookupError(7)\n"
 
 
+def test_a_pickler_may_keep_a_view_of_the_bytes_that_it_is_given(lib: ModuleType) -> None:
+    code = f"""
+        import multiprocessing, multiprocessing.connection, pickle, tasks
+        from multiprocessing import reduction
+        kept = []
+        class Keeping(reduction.ForkingPickler):
+            @staticmethod
+            def loads(data):
+                kept.append((memoryview(data)[:], bytes(data)))
+                return pickle.loads(data)
+        # The standard library's connections have the pickler under another name.
+        reduction.ForkingPickler = multiprocessing.connection._ForkingPickler = Keeping
+        import {lib.__name__} as futures
+        with futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            for length in (10, 5_000, 50_000, 3_000, 200_000):
+                assert pool.submit(tasks.identity, list(range(length))).result()[-1] == length - 1
+        print(len(kept) >= 5, all(view == data for view, data in kept))
+    """
+    assert prints(lib, code, forks=True) == "True True\n"
+
+
 def test_a_pickler_without_registered_reducers_is_taken(lib: ModuleType) -> None:
     code = f"""
         import io, multiprocessing, pickle, tasks

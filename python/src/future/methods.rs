@@ -87,8 +87,8 @@ impl Future {
     /// CancelledError if the future was cancelled, and the exception that the task raised. Raises
     /// DeadlockError if the calling task and the task of the future wait for each other.
     ///
-    /// A task that waits, without a timeout, for a pending task of its own pool runs it in
-    /// place.
+    /// A task may wait for a pending task of its own pool: a pool whose workers all do so gets a spare
+    /// worker.
     ///
     /// Examples
     /// --------

@@ -39,7 +39,7 @@ struct Started {
 #[pyclass(module = "concurrent_futures._engine", subclass, frozen)]
 pub(crate) struct ThreadPool {
     /// The engine's pool and its settings, set by `_start`. A value may be replaced in the child of a fork,
-    /// or by a second `__init__`. It is never freed, as other threads may be using it.
+    /// or by a second `__init__`. It is not freed before the executor is garbage, as other threads may be using it.
     started: AtomicPtr<Started>,
     /// Whether the pool works by the standard library's code. It stays so.
     is_standard: AtomicBool,
@@ -205,6 +205,24 @@ fn submit_standard<'py>(
 }
 
 impl Started {
+    /// Ends the pool of an executor that no code reaches any more.
+    fn end(self: Box<Self>) {
+        // To hold signals takes longer than all else of the life of a pool without threads.
+        let runs_nothing = self.threads.are_none();
+        // The workers finish what is pending.
+        let end = || {
+            self.pool.close();
+            drop(self);
+        };
+        aside(|py| {
+            if runs_nothing {
+                end();
+            } else {
+                hold_in_drop(py, end);
+            }
+        });
+    }
+
     /// Returns the error of `submit` in a pool that does not accept the task. At the end of the interpreter, a pool is
     /// shut down by the first of its threads that ends, as in the standard library.
     #[cold]
@@ -234,21 +252,7 @@ impl Drop for ThreadPool {
         let started = *self.started.get_mut();
         if !started.is_null() {
             // SAFETY: made by `_start`; no other reference to the object exists.
-            let started = unsafe { Box::from_raw(started) };
-            // To hold signals takes longer than all else of the life of a pool without threads.
-            let runs_nothing = started.threads.are_none();
-            // The workers finish what is pending.
-            let end = || {
-                started.pool.close();
-                drop(started);
-            };
-            aside(|py| {
-                if runs_nothing {
-                    end();
-                } else {
-                    hold_in_drop(py, end);
-                }
-            });
+            unsafe { Box::from_raw(started) }.end();
         }
     }
 }
@@ -459,5 +463,18 @@ impl ThreadPool {
             Some(started) if started.pool.threads_alive() == 0 => started.threads.traverse(visit),
             _ => Ok(()),
         }
+    }
+
+    /// Gives up the settings, which may be all that keeps the executor: its own method as the initializer.
+    fn __clear__(&self) {
+        // SAFETY: see the field.
+        let started = unsafe { self.started.load(Ordering::Acquire).as_ref() };
+        if started.is_none_or(|started| started.pool.threads_alive() > 0) {
+            // Workers let go of the settings when the executor is dropped.
+            return;
+        }
+        let started = self.started.swap(ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: made by `_start`. The executor is garbage, so that no other code is using it.
+        unsafe { Box::from_raw(started) }.end();
     }
 }

@@ -160,6 +160,7 @@ impl Threads {
     }
 
     pub(crate) fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.name_prefix)?;
         visit.call(&self.initializer)?;
         visit.call(&self.initargs)?;
         visit.call(&self.create_context)?;
