@@ -107,9 +107,9 @@ pub(crate) struct Note {
     pub(crate) reply: Option<String>,
 }
 
-/// The things that the server keeps.
+/// The key of a value that the server keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Thing {
+pub(crate) enum StoreKey {
     /// The outcome of a task. The first one stays.
     Outcome { queue: String, id: String },
     /// A payload that is too long for a message.
@@ -122,7 +122,7 @@ pub(crate) enum Thing {
     Host { queue: String, name: String },
 }
 
-impl Thing {
+impl StoreKey {
     /// Names the object of a payload of a session.
     pub(crate) fn object(queue: &str, session: Id, hash: &[u8; 32], length: u64) -> Self {
         Self::Object {
@@ -200,14 +200,14 @@ pub(crate) trait Bus: Send + Sync + 'static {
     /// Listens to a subject.
     fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, mpsc::UnboundedReceiver<Note>>;
 
-    /// Keeps a thing. Returns false if it is an outcome, and there is one.
-    fn keep<'a>(&'a self, thing: &'a Thing, content: Bytes) -> Later<'a, bool>;
+    /// Keeps a value. Returns false if it is an outcome, and there is one.
+    fn keep<'a>(&'a self, store_key: &'a StoreKey, content: Bytes) -> Later<'a, bool>;
 
-    /// Returns a thing.
-    fn fetch<'a>(&'a self, thing: &'a Thing) -> Later<'a, Option<Bytes>>;
+    /// Returns a value that is kept.
+    fn fetch<'a>(&'a self, store_key: &'a StoreKey) -> Later<'a, Option<Bytes>>;
 
-    /// Removes a thing.
-    fn forget<'a>(&'a self, thing: &'a Thing) -> Later<'a, ()>;
+    /// Removes a value.
+    fn forget<'a>(&'a self, store_key: &'a StoreKey) -> Later<'a, ()>;
 
     /// Returns the hosts that are there.
     fn hosts<'a>(&'a self, queue: &'a str) -> Later<'a, Vec<Bytes>>;

@@ -5,7 +5,7 @@
 //! takes milliseconds.
 
 use crate::bus::{
-    Bus, BusError, Delivery, Lane, Later, Note, Settle, Supplied, Supply, Thing, Withdrawn,
+    Bus, BusError, Delivery, Lane, Later, Note, Settle, StoreKey, Supplied, Supply, Withdrawn,
 };
 use crate::wire::now;
 use bytes::Bytes;
@@ -53,7 +53,7 @@ struct State {
     last: u64,
     ids: HashMap<String, u64>,
     delivered: HashMap<String, u64>,
-    kept: HashMap<Thing, (Bytes, Instant)>,
+    kept: HashMap<StoreKey, (Bytes, Instant)>,
     listeners: HashMap<String, Vec<mpsc::UnboundedSender<Note>>>,
     /// Those that wait for an answer.
     inboxes: HashMap<String, oneshot::Sender<Bytes>>,
@@ -470,30 +470,37 @@ impl Bus for Memory {
         Box::pin(std::future::ready(Err(BusError::Closed)))
     }
 
-    fn keep<'a>(&'a self, thing: &'a Thing, content: Bytes) -> Later<'a, bool> {
+    fn keep<'a>(&'a self, store_key: &'a StoreKey, content: Bytes) -> Later<'a, bool> {
         Box::pin(self.call(move |state| {
-            if matches!(thing, Thing::Outcome { .. }) && state.kept.contains_key(thing) {
+            if matches!(store_key, StoreKey::Outcome { .. }) && state.kept.contains_key(store_key) {
                 return false;
             }
-            state.kept.insert(thing.clone(), (content, Instant::now()));
+            state
+                .kept
+                .insert(store_key.clone(), (content, Instant::now()));
             true
         }))
     }
 
-    fn fetch<'a>(&'a self, thing: &'a Thing) -> Later<'a, Option<Bytes>> {
-        Box::pin(self.call(move |state| state.kept.get(thing).map(|(content, _)| content.clone())))
+    fn fetch<'a>(&'a self, store_key: &'a StoreKey) -> Later<'a, Option<Bytes>> {
+        Box::pin(self.call(move |state| {
+            state
+                .kept
+                .get(store_key)
+                .map(|(content, _)| content.clone())
+        }))
     }
 
-    fn forget<'a>(&'a self, thing: &'a Thing) -> Later<'a, ()> {
-        Box::pin(self.call(move |state| drop(state.kept.remove(thing))))
+    fn forget<'a>(&'a self, store_key: &'a StoreKey) -> Later<'a, ()> {
+        Box::pin(self.call(move |state| drop(state.kept.remove(store_key))))
     }
 
     fn hosts<'a>(&'a self, queue: &'a str) -> Later<'a, Vec<Bytes>> {
         let ttl = 2 * self.server.lease;
         Box::pin(self.call(move |state| {
             let kept = state.kept.iter();
-            let kept = kept.filter(|(thing, (_, since))| {
-                matches!(thing, Thing::Host { queue: of, .. } if of == queue)
+            let kept = kept.filter(|(store_key, (_, since))| {
+                matches!(store_key, StoreKey::Host { queue: of, .. } if of == queue)
                     && since.elapsed() < ttl
             });
             kept.map(|(_, (content, _))| content.clone()).collect()

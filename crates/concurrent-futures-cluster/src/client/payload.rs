@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Arrived, Client, Entry, Stage};
-use crate::bus::{INLINE, Thing};
+use crate::bus::{INLINE, StoreKey};
 use crate::log;
 use crate::wire::hash;
 use std::sync::Arc;
@@ -27,15 +27,15 @@ impl Client {
     }
 
     /// Names the object of a payload.
-    pub(super) fn object(&self, hash: &[u8; 32], length: u64) -> Thing {
-        Thing::object(&self.settings.lane.queue, self.session, hash, length)
+    pub(super) fn object(&self, hash: &[u8; 32], length: u64) -> StoreKey {
+        StoreKey::object(&self.settings.lane.queue, self.session, hash, length)
     }
 
-    fn discard(self: &Arc<Self>, thing: Thing) {
+    fn discard(self: &Arc<Self>, store_key: StoreKey) {
         let client = Arc::clone(self);
         tokio::spawn(async move {
             // If that fails, it goes by its age.
-            if let Err(error) = client.bus.forget(&thing).await {
+            if let Err(error) = client.bus.forget(&store_key).await {
                 log::trouble("an object could not be removed", &error);
             }
         });
@@ -60,16 +60,16 @@ impl Client {
         }
         let client = Arc::clone(self);
         tokio::spawn(async move {
-            let thing = client.object(&wanted, length);
+            let store_key = client.object(&wanted, length);
             for attempt in 0..4_u32 {
-                match client.bus.fetch(&thing).await {
+                match client.bus.fetch(&store_key).await {
                     Ok(Some(bytes)) if bytes.len() as u64 == length && hash(&bytes) == wanted => {
                         let removed = client.remove(&mut client.lock(), number);
                         if let Some(entry) = removed {
                             client.clean_up(&entry);
                             entry.sink.complete(Arrived::Value(bytes));
                         }
-                        client.discard(thing);
+                        client.discard(store_key);
                         return;
                     }
                     Ok(_) => break,

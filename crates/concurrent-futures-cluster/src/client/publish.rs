@@ -133,8 +133,8 @@ impl Client {
             Payload::Inline(request.argument.clone())
         } else {
             let hash = *request.hash();
-            let thing = self.object(&hash, request.argument.len() as u64);
-            self.bus.keep(&thing, request.argument.clone()).await?;
+            let store_key = self.object(&hash, request.argument.len() as u64);
+            self.bus.keep(&store_key, request.argument.clone()).await?;
             Payload::Object {
                 hash,
                 length: request.argument.len() as u64,

@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Arrived, Client, Stage, failed};
-use crate::bus::{BusError, Thing};
+use crate::bus::{BusError, StoreKey};
 use crate::error::NoWorkersError;
 use crate::log;
 use crate::wire::{HostInfo, Kind, Refused, news_of};
@@ -96,11 +96,11 @@ impl Client {
         if !is_still(self) || is_there {
             return Ok(());
         }
-        let thing = Thing::outcome(&lane.queue, self.session, number);
-        if let Some(frame) = self.bus.fetch(&thing).await? {
+        let store_key = StoreKey::outcome(&lane.queue, self.session, number);
+        if let Some(frame) = self.bus.fetch(&store_key).await? {
             let subject = format!("cf.c.{}", self.session);
             let is_report = self.take(&subject, &frame).is_some();
-            self.bus.forget(&thing).await?;
+            self.bus.forget(&store_key).await?;
             if is_report {
                 return Ok(());
             }

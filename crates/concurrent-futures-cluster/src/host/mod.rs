@@ -11,7 +11,7 @@
 mod arrival;
 mod report;
 
-use crate::bus::{Bus, BusError, Delivery, INLINE, Lane, PRIORITIES, Settle, Thing};
+use crate::bus::{Bus, BusError, Delivery, INLINE, Lane, PRIORITIES, Settle, StoreKey};
 use crate::log;
 use crate::runner::{CallOptions, Ended, Runner};
 use crate::wire::{
@@ -157,7 +157,7 @@ pub(crate) async fn serve(
     tasks.shutdown().await;
     let name = host.name();
     let queue = host.settings.queue.clone();
-    if let Err(error) = host.bus.forget(&Thing::Host { queue, name }).await {
+    if let Err(error) = host.bus.forget(&StoreKey::Host { queue, name }).await {
         log::trouble("a host could not leave the registry", &error);
     }
     host.runner.close();
@@ -212,7 +212,7 @@ impl Host {
             .settings
             .seal
             .seal(Kind::Host, self.settings.queue.as_bytes(), &info);
-        let thing = Thing::Host {
+        let store_key = StoreKey::Host {
             queue: self.settings.queue.clone(),
             name: self.name(),
         };
@@ -221,7 +221,7 @@ impl Host {
         let mut is_entry = true;
         loop {
             let kept = tokio::select! {
-                kept = self.bus.keep(&thing, content.clone()) => kept,
+                kept = self.bus.keep(&store_key, content.clone()) => kept,
                 // The message may have been lost with the connection.
                 Ok(()) = connections.changed() => {
                     is_entry = true;
@@ -476,8 +476,8 @@ impl Host {
         wanted: [u8; 32],
         length: u64,
     ) -> Result<Option<Bytes>, BusError> {
-        let thing = Thing::object(&self.settings.queue, session, &wanted, length);
-        let found = self.bus.fetch(&thing).await?;
+        let store_key = StoreKey::object(&self.settings.queue, session, &wanted, length);
+        let found = self.bus.fetch(&store_key).await?;
         let is_right = |bytes: &Bytes| bytes.len() as u64 == length && hash(bytes) == wanted;
         Ok(found.filter(is_right))
     }
@@ -489,8 +489,8 @@ impl Host {
         }
         let bytes = Bytes::from(bytes);
         let (hash, length) = (hash(&bytes), bytes.len() as u64);
-        let thing = Thing::object(&self.settings.queue, session, &hash, length);
-        self.bus.keep(&thing, bytes).await?;
+        let store_key = StoreKey::object(&self.settings.queue, session, &hash, length);
+        self.bus.keep(&store_key, bytes).await?;
         Ok(Payload::Object { hash, length })
     }
 

@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Host, Key};
-use crate::bus::{BusError, Settle, Thing};
+use crate::bus::{BusError, Settle, StoreKey};
 use crate::log;
 use crate::wire::{Id, Kind, Outcome, Receipt, Report, TaskId, Why};
 use std::collections::HashMap;
@@ -285,10 +285,10 @@ async fn deliver(host: Arc<Host>, subject: String, report: Report, keys: Vec<Key
             ended: vec![(number, attempt, outcome)],
         };
         let sealed = seal.seal(Kind::Report, subject.as_bytes(), &alone);
-        let thing = Thing::outcome(&host.settings.queue, key.0, number);
+        let store_key = StoreKey::outcome(&host.settings.queue, key.0, number);
         let mut pause = Duration::from_millis(50);
         // A server that is away comes back, or this host is ended. The task is held meanwhile.
-        while let Err(error) = host.bus.keep(&thing, sealed.clone()).await {
+        while let Err(error) = host.bus.keep(&store_key, sealed.clone()).await {
             log::trouble("an outcome could not be stored", &error);
             sleep(pause).await;
             pause = (2 * pause).min(Duration::from_secs(2));

@@ -14,9 +14,9 @@
 mod pulls;
 mod stores;
 mod tasks;
-mod things;
+mod values;
 
-use crate::bus::{Bus, BusError, Lane, Later, Note, Settle, Supply, Thing, Withdrawn};
+use crate::bus::{Bus, BusError, Lane, Later, Note, Settle, StoreKey, Supply, Withdrawn};
 use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr};
 use bytes::Bytes;
@@ -248,16 +248,16 @@ impl Bus for Nats {
         })
     }
 
-    fn keep<'a>(&'a self, thing: &'a Thing, content: Bytes) -> Later<'a, bool> {
-        Box::pin(self.keep_thing(thing, content))
+    fn keep<'a>(&'a self, store_key: &'a StoreKey, content: Bytes) -> Later<'a, bool> {
+        Box::pin(self.keep_value(store_key, content))
     }
 
-    fn fetch<'a>(&'a self, thing: &'a Thing) -> Later<'a, Option<Bytes>> {
-        Box::pin(self.fetch_thing(thing))
+    fn fetch<'a>(&'a self, store_key: &'a StoreKey) -> Later<'a, Option<Bytes>> {
+        Box::pin(self.fetch_value(store_key))
     }
 
-    fn forget<'a>(&'a self, thing: &'a Thing) -> Later<'a, ()> {
-        Box::pin(self.forget_thing(thing))
+    fn forget<'a>(&'a self, store_key: &'a StoreKey) -> Later<'a, ()> {
+        Box::pin(self.forget_value(store_key))
     }
 
     fn hosts<'a>(&'a self, queue: &'a str) -> Later<'a, Vec<Bytes>> {

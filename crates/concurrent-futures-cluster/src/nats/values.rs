@@ -4,7 +4,7 @@
 
 use super::stores::{PublishFailure, outcome_subject, part_subject, payloads_of};
 use super::{Nats, PATIENCE, refused};
-use crate::bus::{BusError, Thing};
+use crate::bus::{BusError, StoreKey};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
@@ -19,9 +19,13 @@ const PARTS_AT_ONCE: usize = 16;
 const MOST_RESERVED: usize = 64 << 20;
 
 impl Nats {
-    pub(super) async fn keep_thing(&self, thing: &Thing, content: Bytes) -> Result<bool, BusError> {
-        match thing {
-            Thing::Outcome { queue, id } => {
+    pub(super) async fn keep_value(
+        &self,
+        store_key: &StoreKey,
+        content: Bytes,
+    ) -> Result<bool, BusError> {
+        match store_key {
+            StoreKey::Outcome { queue, id } => {
                 self.ensure_outcomes(queue).await?;
                 let message = PublishMessage::build().payload(content);
                 match self.publish(outcome_subject(queue, id), message).await {
@@ -39,7 +43,7 @@ impl Nats {
                     Err(PublishFailure::Other(error)) => Err(error),
                 }
             }
-            Thing::Object { queue, name, .. } => {
+            StoreKey::Object { queue, name, .. } => {
                 match self.store(queue, name, &content).await {
                     Ok(()) => return Ok(true),
                     Err(PublishFailure::Other(error)) => return Err(error),
@@ -52,7 +56,7 @@ impl Nats {
                     Err(PublishFailure::NoStream) => Err(BusError::NoListener),
                 }
             }
-            Thing::Host { queue, name } => {
+            StoreKey::Host { queue, name } => {
                 let kept = match self.hosts_bucket(queue).await {
                     Ok(bucket) => bucket.put(name, content).await.map_err(refused),
                     Err(error) => Err(error),
@@ -63,9 +67,12 @@ impl Nats {
         }
     }
 
-    pub(super) async fn fetch_thing(&self, thing: &Thing) -> Result<Option<Bytes>, BusError> {
-        match thing {
-            Thing::Outcome { queue, id } => {
+    pub(super) async fn fetch_value(
+        &self,
+        store_key: &StoreKey,
+    ) -> Result<Option<Bytes>, BusError> {
+        match store_key {
+            StoreKey::Outcome { queue, id } => {
                 self.ensure_outcomes(queue).await?;
                 let stream = self
                     .context
@@ -82,7 +89,7 @@ impl Nats {
                     }
                 }
             }
-            Thing::Object {
+            StoreKey::Object {
                 queue,
                 name,
                 length,
@@ -90,16 +97,16 @@ impl Nats {
                 self.ensure_payloads(queue).await?;
                 self.load(queue, name, *length).await
             }
-            Thing::Host { queue, name } => {
+            StoreKey::Host { queue, name } => {
                 let bucket = self.hosts_bucket(queue).await?;
                 bucket.get(name.clone()).await.map_err(refused)
             }
         }
     }
 
-    pub(super) async fn forget_thing(&self, thing: &Thing) -> Result<(), BusError> {
-        match thing {
-            Thing::Outcome { queue, id } => {
+    pub(super) async fn forget_value(&self, store_key: &StoreKey) -> Result<(), BusError> {
+        match store_key {
+            StoreKey::Outcome { queue, id } => {
                 let stream = self
                     .context
                     .get_stream_no_info(format!("cf-outcomes-{queue}"));
@@ -107,14 +114,14 @@ impl Nats {
                 let purged = stream.purge().filter(outcome_subject(queue, id)).await;
                 purged.map(drop).map_err(refused)
             }
-            Thing::Object { queue, name, .. } => {
+            StoreKey::Object { queue, name, .. } => {
                 let stream = self.context.get_stream_no_info(payloads_of(queue)).await;
                 let stream = stream.map_err(refused)?;
                 let parts = format!("cf.p.{queue}.{name}.*");
                 let purged = stream.purge().filter(parts).await;
                 purged.map(drop).map_err(refused)
             }
-            Thing::Host { queue, name } => {
+            StoreKey::Host { queue, name } => {
                 let bucket = self.hosts_bucket(queue).await?;
                 bucket.purge(name).await.map_err(refused)
             }
