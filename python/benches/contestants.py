@@ -3,7 +3,7 @@
 import concurrent.futures
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -247,6 +247,8 @@ class Contestant:
     package: str | None
     #: Makes a pool of this many workers, which is closed when it is left.
     open: Callable[[int], AbstractContextManager[Pool]]
+    #: Whether threads may use one pool at the same time.
+    can_be_shared: bool = field(default=True, kw_only=True)
 
     @property
     def is_ours(self) -> bool:
@@ -266,7 +268,7 @@ ALL = (
     STANDARD_LIBRARY,
     Contestant("multiprocessing.pool.ThreadPool", None, _multiprocessing),
     Contestant("pebble.ThreadPool", "pebble", _pebble),
-    Contestant("joblib, threading", "joblib", _joblib),
+    Contestant("joblib, threading", "joblib", _joblib, can_be_shared=False),
 )
 
 

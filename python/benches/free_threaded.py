@@ -25,7 +25,7 @@ from queue import SimpleQueue
 import footprint
 import report
 import workloads
-from contestants import OURS, STANDARD_LIBRARY, Contestant
+from contestants import OURS, STANDARD_LIBRARY, Contestant, installed
 from harness import Entry, Sample, Settings, check, measure, microseconds_each
 from machine import Disturbance
 from pools import entries, no_op, warm
@@ -84,7 +84,9 @@ def producers(settings: Settings) -> Section:
         check(taken == [count] * PRODUCERS, contestant.name)
         return [microseconds_each(elapsed, count * PRODUCERS)]
 
-    table = Table(["µs per task"], measure(settings.rounds, entries(run)))
+    shared = {one.name for one in installed() if one.can_be_shared}
+    contestants = [entry for entry in entries(run) if entry.name in shared]
+    table = Table(["µs per task"], measure(settings.rounds, contestants))
     return Section(
         f"{PRODUCERS} threads submit {count:,} no-ops each, then take their results",
         "All threads submit to one pool at the same time.",
