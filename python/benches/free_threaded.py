@@ -150,8 +150,8 @@ def cpu_bound(settings: Settings) -> Section:
     return Section(
         f"CPU-bound map on {CORES} workers",
         "A loop in Python that takes as long as the heading says in one thread. The floor has no "
-        "pool: it shows the cost of memory and counts that both cores share, and how much of both "
-        "cores the machine gives.",
+        "pool. It shows the cost of memory and counts that both cores share, and the part of both "
+        "cores that the machine gives.",
         table,
         [
             Target.as_fast_as(table, 0, 1.9, ONE_THREAD, "300 µs: "),
@@ -219,9 +219,9 @@ def full_queue(settings: Settings) -> Section:
     return Section(
         f"A full queue of {count:,} tasks of 5 µs: does a lock serialize workers?",
         f"The workers are held up until all tasks are queued. {CORES} workers ideally take half "
-        "the time of one: the third column is 1 then, and 2 if each task needed a lock to itself. "
-        "The last column counts the voluntary context switches of all threads, by the kernel: each "
-        "time that a thread waits for a lock, or for a task, the count grows by one.",
+        "the time of one. The third column is 1 then, and 2 if each task needed a lock to itself. "
+        "The last column counts the voluntary context switches of all threads, by the kernel. The "
+        "count grows each time that a thread waits for a lock or for a task.",
         table,
         [
             Target.at_most(table, 2, 1.15, "of the ideal time", ""),

@@ -93,9 +93,9 @@ def floors(function: Callable[..., object], arguments: tuple[Any, ...], count: i
 
 
 ROWS = (
-    "The rows in italics have no pool: a thread makes the same calls itself, by "
-    "`_interpreters.call`, and by what the standard library's worker does for each call, which "
-    "also carries exceptions over."
+    "The rows in italics have no pool. A thread makes the same calls itself: by "
+    "`_interpreters.call`, and by the standard library's code for a call, which also carries "
+    "exceptions over."
 )
 
 
