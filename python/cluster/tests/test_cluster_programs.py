@@ -129,7 +129,8 @@ for n in range(3):
 results = executor.map(abs, range(1000))
 """
     )
-    assert (ended.returncode, ended.stdout) == (0, "0\n1\n2\n"), ended.stderr
+    # Tasks of one priority may begin in another order than they were submitted.
+    assert (ended.returncode, sorted(ended.stdout.split())) == (0, ["0", "1", "2"]), ended.stderr
 
 
 def test_the_interpreters_end_does_not_hang_without_a_server(server: Server) -> None:
