@@ -220,6 +220,7 @@ class _Top:
         self._recording.stop()
         self._ends.set()
         self._thread.join()
+        # Nor here.
         with contextlib.suppress(OSError, ValueError):
             self._live.stop()
 
@@ -232,6 +233,7 @@ def serve_program() -> None:
         text = f"no --top: {error}"
         if isinstance(error, ImportError):
             text += " (pip install concurrent-futures[top])"
+        # The error stream may be closed, or a program's own object.
         with contextlib.suppress(Exception):
             print(f"concurrent_futures: {text}", file=sys.stderr, flush=True)
         return
