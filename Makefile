@@ -15,7 +15,7 @@ demo:
 	$(CARGO) run --release --quiet -p examples --bin processes
 
 ## The checks that must pass.
-test: lint doc unit cluster portable-short models python cluster-python page-test
+test: lint doc unit cluster portable-short models-and-packages python cluster-python page-test
 
 lint:
 	$(PYTHON) lints/circles.py
@@ -122,7 +122,18 @@ check-targets:
 
 # The protocols under loom. A build of its own, as the models replace the atomics.
 models:
-	RUSTFLAGS="--cfg loom_models" $(CARGO) test --release -p concurrent-futures --lib --target-dir target/loom
+	RUSTFLAGS="--cfg loom_models" $(CARGO) test --profile models -p concurrent-futures --lib --target-dir target/loom
+
+# Most of the time, each of these keeps one processor busy.
+.PHONY: models-and-packages python-packages
+models-and-packages:
+	$(MAKE) --no-print-directory --jobs=2 models python-packages
+
+# The Python package for each of the interpreters, one after another.
+python-packages:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do \
+		$(MAKE) --no-print-directory .venv/$$version/package; \
+	done
 
 ## The futures and the runtime below them under Miri, which finds undefined behaviour. Needs
 ## `rustup toolchain install nightly --component miri,rust-src`. Processes are beyond Miri. Leaks
@@ -133,9 +144,8 @@ miri:
 
 ## The Python package: lints, then tests with each CPython that python/pythons.py finds, two at a time: they wait more
 ## than they compute. The packages are built before, one after another.
-python: python-lint
+python: python-lint python-packages
 	set -e; tests=; for version in $$($(PYTHON) python/pythons.py); do \
-		$(MAKE) --no-print-directory .venv/$$version/package; \
 		tests="$$tests python-$$version"; \
 	done; \
 	$(MAKE) --no-print-directory --jobs=2 $$tests
