@@ -17,8 +17,10 @@
 //!    interpreter in the next Python code. A thread that still holds signals raises nothing.
 //! 5. A signal that is noted already comes through when the first was noted some seconds ago. So
 //!    a start that never returns can still be interrupted.
-//! 6. The child of a fork holds nothing that its parent held, and notes nothing. A worker process
+//! 6. The child of a fork holds nothing that its parent held, notes nothing, and raises nothing that was kept. A worker process
 //!    that is forked holds interrupts from the beginning, until it can be interrupted.
+//! 7. So a worker that cannot be interrupted yet may hold signals to start a thread. The end of that hold puts back
+//!    the handlers that the hold itself has replaced. The worker still holds its interrupts.
 //!
 //! No signal is ever blocked, as programs that a worker starts would inherit that.
 //!
@@ -36,7 +38,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::ptr;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 
@@ -73,6 +75,8 @@ thread_local! {
     static STARTS_WORKER: Cell<bool> = const { Cell::new(false) };
     /// The number of holds of the calling thread.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// The signals that the holds of the calling thread have replaced.
+    static OWN: Cell<u32> = const { Cell::new(0) };
     /// The exception that a handler raised while the thread must not be interrupted.
     static KEPT: Cell<Option<PyErr>> = const { Cell::new(None) };
 }
@@ -170,7 +174,8 @@ pub(crate) fn hold(py: Python<'_>) -> Held {
     let handled = each(!never()).filter(|signal| is_handled(py, *signal));
     let replaced = handled.filter(|signal| replace(*signal));
     let replaced = replaced.fold(0, |all, signal| all | 1 << signal);
-    HELD.store(replaced, Ordering::Relaxed);
+    OWN.set(replaced);
+    HELD.fetch_or(replaced, Ordering::Relaxed);
     if let Err(error) = py.check_signals() {
         keep(error);
     }
@@ -254,7 +259,8 @@ impl Drop for Held {
         }
         DEPTH.set(DEPTH.get() - 1);
         if DEPTH.get() == 0 && may_handle_signals() {
-            let signals = HELD.swap(0, Ordering::Relaxed);
+            let signals = OWN.take();
+            HELD.fetch_and(!signals, Ordering::Relaxed);
             each(signals).for_each(put_back);
             each(signals).for_each(raise_noted);
             // The owner of the hold may not be able to raise an exception.
@@ -274,6 +280,10 @@ pub(crate) fn forked() {
         noted.store(0, Ordering::Relaxed);
     }
     DEPTH.set(0);
+    OWN.set(0);
+    // The parent raises it.
+    mem::forget(KEPT.take());
+    KEEPERS.store(0, Ordering::Relaxed);
     if STARTS_WORKER.replace(false) {
         hold_interrupts();
     }
