@@ -172,6 +172,12 @@ if not TYPE_CHECKING:
             value: object = version("concurrent-futures")
         elif name in __all__:
             value = getattr(_load(_MODULES.get(name, "concurrent_futures._base")), name)
+            # As in the standard library, these are there when the first executor is. At the end of
+            # the interpreter, no module can be imported.
+            base = sys.modules.get("concurrent_futures._base")
+            for each in __all__ if base is not None else ():
+                if each not in _MODULES and each not in globals():
+                    globals()[each] = getattr(base, each)
         elif name == "ClusterExecutor":
             # Not in `__all__`, as another distribution has it.
             value = _cluster_executor()

@@ -1,4 +1,7 @@
-"""The live page of a real program in a real browser, which joins the updates."""
+"""The live page of a real program in a real browser, which joins the updates.
+
+`page/test` runs it, in whose environment Playwright is.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ import pytest
 import concurrent_futures as cf
 from support import LIMIT, held
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed; page/test runs this"
+)
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )

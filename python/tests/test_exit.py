@@ -441,3 +441,18 @@ def test_a_daemon_thread_that_runs_python_code_at_the_end(lib: ModuleType, work:
         """,
     )
     assert out == "end\n"
+
+
+def test_names_are_there_for_objects_that_are_dropped_at_the_end(lib: ModuleType) -> None:
+    out = prints(
+        lib,
+        """
+        class Late:
+            def __del__(self):
+                print(isinstance(1, futures.Future), futures.wait is not None)
+        late = Late()
+        with futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(int).result()
+        """,
+    )
+    assert out == "False True\n"

@@ -62,6 +62,8 @@ guarded! {
     PyThreadState_Swap(state: *mut PyThreadState) -> *mut PyThreadState;
     PyEval_RestoreThread(state: *mut PyThreadState);
     PyGILState_Ensure() -> PyGILState_STATE;
+    // The end of a thread's state: its locals have finalizers.
+    PyGILState_Release(state: PyGILState_STATE);
     PyErr_CheckSignals() -> c_int;
     // Calls.
     PyObject_Call(callable: Object, arguments: Object, keywords: Object) -> Object;
@@ -96,6 +98,7 @@ guarded! {
     PyObject_RichCompare(one: Object, other: Object, operation: c_int) -> Object;
     PyObject_Repr(object: Object) -> Object;
     PyObject_Str(object: Object) -> Object;
+    PyOS_FSPath(path: Object) -> Object;
     PyObject_GetBuffer(object: Object, view: *mut Py_buffer, flags: c_int) -> c_int;
     PyMemoryView_FromObject(object: Object) -> Object;
     PyNumber_Add(one: Object, other: Object) -> Object;

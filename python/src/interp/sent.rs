@@ -6,7 +6,7 @@
 //! and read from then on.
 //!
 //! The place differs between versions of CPython. To find it, a thread sends an object to itself, searches its
-//! thread state for the object, and takes the object back. If the place is not found, each worker runs Python
+//! thread state for the object, and takes the object back. No exception that another thread sends may be lost by that. If the place is not found, each worker runs Python
 //! code. Up to CPython 3.12, each worker does so always. An interpreter of these versions never stops looking
 //! for an exception that was announced and taken back, and stands still under a profiler.
 //!
@@ -14,10 +14,12 @@
 //! 1. `PLACE` is 0, or the number of the word of each thread state that has the exception.
 
 use crate::interp::os::signed_thread_number;
+use crate::interp::turns::checkpoint;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 
 /// The number of words of a thread state that are searched. The states of all versions have more words.
 const WORDS: usize = 40;
@@ -40,12 +42,28 @@ fn send(_py: Python<'_>, object: *mut ffi::PyObject) {
     }
 }
 
-/// Finds the place of sent exceptions in the thread state. Called by Python code, which has raised the
-/// earlier ones.
-pub(crate) fn look_up_place(py: Python<'_>) {
+/// Finds the place of sent exceptions in the thread state, by a thread that has not got any.
+///
+/// # Errors
+/// An exception that another thread has sent to the calling thread.
+pub(crate) fn look_up_place(py: Python<'_>) -> PyResult<()> {
     if py.version_info() < (3, 13) {
-        return;
+        return Ok(());
     }
+    if cfg!(Py_GIL_DISABLED) {
+        // No other thread knows of this one, and so none sends it anything. Where the system refuses it, the place
+        // stays unknown.
+        let thread = thread::Builder::new().spawn(|| Python::try_attach(look_up_place_here));
+        py.detach(|| drop(thread.map(JoinHandle::join)));
+    } else {
+        // Raises the earlier ones. From then on this thread has the interpreter's lock, and no other sends any.
+        checkpoint(py)?;
+        look_up_place_here(py);
+    }
+    Ok(())
+}
+
+fn look_up_place_here(py: Python<'_>) {
     // No other thread state, and nothing else in this one, refers to the object.
     let object = PyList::empty(py);
     let state = state(py);
