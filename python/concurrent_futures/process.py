@@ -629,7 +629,9 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     """Forget the supervisors, whose threads are not in the child."""
     for thread, _ in wakeups():
-        del _stdlib_process._threads_wakeups[thread]
+        # Hooks of the program that were called before may have started others.
+        if not thread.is_alive():
+            del _stdlib_process._threads_wakeups[thread]
 
 
 ProcessPoolExecutor._hooks.remember(ProcessPoolExecutor)

@@ -36,6 +36,8 @@ _is_reloaded = "_executors" in globals()
 if not _is_reloaded:
     # By their ids. The references have no callbacks, in which Ctrl-C would be lost.
     _executors: "dict[int, weakref.ref[ThreadPoolExecutor]]" = {}
+    #: The number of forks up to the process whose threads the executors have.
+    _process = _engine.process_generation()
 
 
 @without_hints
@@ -356,6 +358,10 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
     _adjust_thread_count = _private.Method(_stdlib_executor._adjust_thread_count)
     _initializer_failed = _private.Method(_stdlib_executor._initializer_failed)
 
+    def _after_fork(self) -> None:
+        """Take note of a fork, as code uses the executor before our hook has been called."""
+        _after_fork_in_child()
+
     def _become_standard(self, touched: str) -> None:
         """Work by the standard library's code from now on, as ``touched`` needs that.
 
@@ -459,13 +465,22 @@ def _at_exit() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Give the executors of the child new threads, when they need them."""
+    """Give the executors of the child new threads, when they need them.
+
+    Hooks of the program may have been called before: threads and executors that they have made are
+    the child's.
+    """
+    global _process
+    if _process == _engine.process_generation():
+        return
+    _process = _engine.process_generation()
     _private.switching._at_fork_reinit()  # type: ignore[attr-defined]
     for thread in _private.engine_threads():
-        _private.threads_queues.pop(thread, None)
+        if not thread.is_alive():
+            _private.threads_queues.pop(thread, None)
     for reference in list(_executors.values()):
         executor = reference()
-        if executor is None or executor._is_standard():
+        if executor is None or executor._is_standard() or not executor._is_inherited():
             continue
         is_closed = executor._is_closed()
         executor._begin()

@@ -63,6 +63,8 @@ mod _engine {
     use super::interp::class_layout::describe_class;
     #[pymodule_export]
     use super::interp::entry::{lead_to, py_leads_to};
+    #[pymodule_export]
+    use super::interp::fork::generation;
     #[cfg(has_processes)]
     #[pymodule_export]
     use super::interp::jobs::JobsThread;
@@ -131,7 +133,7 @@ mod _engine {
         }
         #[cfg(unix)]
         super::lifecycle::count_forks();
-        super::interp::sent::look_up_place(py);
+        super::interp::sent::look_up_place(py)?;
         Future::measure(py)
     }
 }

@@ -1,11 +1,16 @@
 //! The hooks around forks and at the end of the interpreter.
 
-use crate::interp::aside::aside;
-use crate::interp::{attach, deferred_drop};
 #[cfg(unix)]
-use crate::interp::{fork, signals};
+use crate::dump::signal;
+use crate::interp::aside::aside;
+use crate::interp::attach;
+#[cfg(unix)]
+use crate::interp::{deferred_drop, fork, signals};
 #[cfg(has_processes)]
 use crate::process::parent_death;
+#[cfg(unix)]
+use crate::recording::names;
+#[cfg(unix)]
 use crate::thread::at_exit;
 #[cfg(unix)]
 use concurrent_futures::engine::{around_forks, guard_forks};
@@ -17,19 +22,41 @@ use pyo3::types::PyDict;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Counts forks, before anything else happens in the child.
+/// Counts forks, and lets the child forget the parent's pools and references. This comes before anything else in the
+/// child: hooks of the program may use executors before hooks of ours are called.
 #[cfg(unix)]
 pub(crate) fn count_forks() {
+    fn after_fork(in_child: bool) {
+        signal::after_fork(in_child);
+        names::after_fork(in_child);
+        #[cfg(has_processes)]
+        parent_death::after_fork(in_child);
+        deferred_drop::after_fork(in_child);
+        at_exit::after_fork(in_child);
+    }
+    extern "C" fn before() {
+        at_exit::before_fork();
+        deferred_drop::before_fork();
+        #[cfg(has_processes)]
+        parent_death::before_fork();
+        names::before_fork();
+        signal::before_fork();
+    }
+    extern "C" fn in_parent() {
+        after_fork(false);
+    }
     extern "C" fn in_child() {
         fork::count();
         attach::forked();
         signals::forked();
+        after_fork(true);
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         guard_forks();
-        // It changes atomics and handlers of signals.
-        around_forks(None, None, Some(in_child));
+        // They take locks whose holders wait for nothing else, and give them back. The child changes atomics, handlers
+        // of signals, and the contents of these locks.
+        around_forks(Some(before), Some(in_parent), Some(in_child));
     });
 }
 
@@ -58,8 +85,8 @@ pub(crate) fn only_in_first_interpreter(py: Python<'_>) -> PyResult<()> {
     own.set_item(MARK, true)
 }
 
-/// Registers functions that the interpreter calls after forks and at its end. The package may call
-/// this more than once, each time that it is imported.
+/// Registers a function that the interpreter calls at its end. The package may call this more than once, each time
+/// that it is imported.
 ///
 /// # Errors
 /// The exception of the interpreter's functions.
@@ -70,22 +97,9 @@ pub(crate) fn register_hooks(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     }
     let end = Bound::new(py, End(AtomicBool::new(false)))?;
-    py.import("atexit")?.call_method1("register", (end,))?;
-    let Some(register) = py.import("os")?.getattr_opt("register_at_fork")? else {
-        return Ok(());
-    };
-    let hooks = PyDict::new(py);
-    hooks.set_item("after_in_child", wrap_pyfunction!(after_fork_in_child, py)?)?;
-    register.call((), Some(&hooks)).map(drop)
-}
-
-#[pyfunction]
-fn after_fork_in_child() {
-    #[cfg(has_processes)]
-    parent_death::forget();
-    deferred_drop::forget();
-    attach::set_exiting(false);
-    at_exit::forget();
+    py.import("atexit")?
+        .call_method1("register", (end,))
+        .map(drop)
 }
 
 /// A function for `atexit`, which drops its functions when all of them were called. Until then the

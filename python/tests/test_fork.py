@@ -275,3 +275,88 @@ def test_a_hook_before_forks_may_wait_for_a_task_that_waits(lib: ModuleType) -> 
         command, capture_output=True, text=True, timeout=LIMIT, env=environment(), check=False
     )
     assert (ended.stdout, ended.stderr) == ("3\n5\n", "")
+
+
+@pytest.mark.parametrize("end", ["os._exit", "sys.exit"])
+@pytest.mark.parametrize("use", ["new", "old"])
+def test_hooks_that_were_registered_before_ours_may_use_pools(
+    lib: ModuleType, end: str, use: str
+) -> None:
+    # Hooks in children run in the order in which they were registered. The standard library has
+    # one, too, which must have run.
+    code = f"""
+    {textwrap.indent(SETTING, "    ").strip()}
+    import concurrent.futures.thread
+    state = {{}}
+    def in_child():
+        if {use!r} == "new":
+            state["pool"] = futures.ThreadPoolExecutor(1)
+        else:
+            state["pool"] = state["old"]
+        print("hook", state["pool"].submit(pow, 2, 3).result(), flush=True)
+    os.register_at_fork(after_in_child=in_child)
+    import {lib.__name__} as futures
+    state["old"] = futures.ThreadPoolExecutor(1)
+    futures.ThreadPoolExecutor(1).submit(int).result()
+    def work():
+        return state["pool"].submit(pow, 2, 4).result()
+    print(child(work, {end}))
+    print(state["old"].submit(pow, 2, 5).result())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=2 * LIMIT, env=environment(), check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("hook 8\n16\n32\n", "")
+
+
+def test_a_hook_before_ours_may_use_a_pool_that_the_parent_uses(package: ModuleType) -> None:
+    # In the standard library, the task waits for a thread that the child does not have.
+    code = f"""
+    {textwrap.indent(SETTING, "    ").strip()}
+    def in_child():
+        print("hook", pool.submit(pow, 2, 3).result(), flush=True)
+    os.register_at_fork(after_in_child=in_child)
+    import {package.__name__} as futures
+    pool = futures.ThreadPoolExecutor(1)
+    pool.submit(int).result()
+    print(child(lambda: pool.submit(pow, 2, 4).result(), sys.exit))
+    print(pool.submit(pow, 2, 5).result())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=2 * LIMIT, env=environment(), check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("hook 8\n16\n32\n", "")
+
+
+def test_garbage_is_collected_in_a_child_while_threads_of_the_parent_end_pools(
+    lib: ModuleType,
+) -> None:
+    # A thread that waits for the end of its pool may be in the middle of any step at a fork.
+    code = f"""
+    {textwrap.indent(SETTING, "    ").strip()}
+    import gc
+    os.register_at_fork(after_in_child=gc.collect)
+    import {lib.__name__} as futures
+    futures.ThreadPoolExecutor
+    stop = threading.Event()
+    kept = []
+    def busy():
+        while not stop.is_set():
+            with futures.ThreadPoolExecutor(1) as pool:
+                kept[:] = [pool]
+                pool.submit(int)
+    threads = [threading.Thread(target=busy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    print({{child(lambda: 3) for _ in range(60)}})
+    stop.set()
+    for thread in threads:
+        thread.join()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=2 * LIMIT, env=environment(), check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("{3}\n", "")

@@ -11,7 +11,7 @@ import pytest
 
 import tasks
 from concurrent_futures.process import TaskTimeoutError, WorkerDiedError
-from support import LIMIT, Background, eventually, prints
+from support import LIMIT, Background, eventually, prints, until_asleep
 from tasks import Flag
 
 
@@ -329,3 +329,49 @@ def test_they_are_called_if_their_thread_ends_while_the_future_gets_done(
         release.set()
         # The supervisor makes it done, as the callback before it takes long.
         assert called.wait(LIMIT)
+
+
+class Waiter:
+    """One of the standard library's waiters, which blocks the thread that notifies it."""
+
+    def __init__(self, begun: threading.Event, end: threading.Event) -> None:
+        self._begun = begun
+        self._end = end
+
+    def add_result(self, _: object) -> None:
+        self._begun.set()
+        assert self._end.wait(LIMIT)
+
+
+def test_callbacks_keep_their_order_while_a_future_behind_a_slow_one_is_made_done(
+    package: ModuleType, forking: Any, gate: Gate, running: Flag, release: Flag
+) -> None:
+    # The supervisor makes the second future done, and is in the middle of that when the first
+    # callback ends.
+    called: list[int] = []
+    helping, end = threading.Event(), threading.Event()
+    callback_threads: list[threading.Thread] = []
+
+    def first(_: object) -> None:
+        callback_threads.append(threading.current_thread())
+        assert helping.wait(LIMIT)
+        called.append(1)
+
+    def note(number: int) -> Any:
+        return lambda _: called.append(number)
+
+    with package.ProcessPoolExecutor(1, mp_context=forking) as pool:
+        futures = [gate.submit(pool, first), pool.submit(tasks.hold, running, release)]
+        futures[1].add_done_callback(note(2))
+        futures[1]._waiters.append(Waiter(helping, end))
+        futures.append(gate.submit(pool, note(3)))
+        release.set()
+        assert helping.wait(LIMIT)
+        # The callbacks' thread goes on until it waits for the supervisor.
+        eventually(lambda: called)
+        until_asleep(callback_threads[0])
+        end.set()
+        for future in futures:
+            future.result(LIMIT)
+        eventually(lambda: len(called) == 3)
+    assert called == [1, 2, 3]

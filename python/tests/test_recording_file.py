@@ -211,3 +211,39 @@ def test_a_recording_in_memory_beside_one_in_a_file(tmp_path: Path) -> None:
         executor.submit(answer, 3).result(LIMIT)
     assert len(rows(outer)) == 3
     assert len(rows(cf.Recording.open(path))) == 1
+
+
+def test_a_fork_records_while_threads_of_its_parent_ask_for_recordings() -> None:
+    program = """
+        import os, signal, threading, warnings
+        import concurrent_futures as cf
+        warnings.simplefilter("ignore", DeprecationWarning)
+        run, stop = cf.recording(), threading.Event()
+        def ask():
+            while not stop.is_set():
+                run.columns()
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            pid = os.fork()
+            if not pid:
+                signal.alarm(60)
+                with cf.recording() as own:
+                    own.columns()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+        print("good")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=environment(),
+        timeout=4 * LIMIT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("good\n", "")

@@ -16,7 +16,7 @@ import pytest
 
 import concurrent_futures
 from concurrent_futures._private import WorkQueue
-from support import LIMIT, environment, held, program
+from support import LIMIT, environment, held, prints, program
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to processes")
 
@@ -377,3 +377,104 @@ def test_an_interrupt_while_cancelling_drops_the_arguments(
     )
     assert (out.returncode, out.stderr) == (0, "")
     assert sorted(out.stdout.split()) == ["dropped", "interrupted"]
+
+
+CHANGES = {
+    "result": "future.set_result(1)",
+    "exception": "future.set_exception(ValueError())",
+    "cancel": "future.cancel()",
+    "notice": "future.set_running_or_notify_cancel()",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_ctrl_c_while_the_condition_is_awaited_leaves_the_future_as_it_was(
+    lib: ModuleType, change: str
+) -> None:
+    out = prints(
+        lib,
+        f"""
+        import signal, threading
+        from support import until_asleep
+        future = futures.Future()
+        if {change!r} == "notice":
+            future.cancel()
+        holding, release = threading.Event(), threading.Event()
+        def hold():
+            with future._condition:
+                holding.set()
+                until_asleep(threading.main_thread())
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                release.wait()
+        holder = threading.Thread(target=hold)
+        holder.start()
+        holding.wait()
+        before = future._state
+        try:
+            {CHANGES[change]}
+        except KeyboardInterrupt:
+            print("interrupted", future._state == before)
+        release.set()
+        holder.join()
+        def waits():
+            with future._condition:
+                future._condition.wait_for(lambda: future._state != before)
+        waiter = threading.Thread(target=waits)
+        waiter.start()
+        {CHANGES[change]}
+        if {change!r} != "notice":
+            waiter.join()
+        else:
+            with future._condition:
+                future._condition.notify_all()
+        waiter.join()
+        print(future._state)
+        """,
+    )
+    states = dict.fromkeys(CHANGES, "FINISHED")
+    states |= {"cancel": "CANCELLED", "notice": "CANCELLED_AND_NOTIFIED"}
+    assert out == f"interrupted True\n{states[change]}\n"
+
+
+def test_ctrl_c_while_pending_tasks_are_cancelled_leaves_no_thread_waiting(
+    package: ModuleType,
+) -> None:
+    # In the standard library, the interrupt loses a pending task: it is never done.
+    out = prints(
+        package,
+        """
+        import signal, threading
+        from support import until_asleep
+        pool = futures.ThreadPoolExecutor(1)
+        running, end = threading.Event(), threading.Event()
+        pool.submit(lambda: (running.set(), end.wait()))
+        running.wait()
+        pending = [pool.submit(int) for _ in range(3)]
+        future = pending[1]
+        def waits():
+            with future._condition:
+                waiting.set()
+                future._condition.wait_for(future.done)
+        waiting, holding = threading.Event(), threading.Event()
+        def hold():
+            with future._condition:
+                holding.set()
+                until_asleep(threading.main_thread())
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                until_asleep(threading.main_thread())
+        threads = [threading.Thread(target=waits), threading.Thread(target=hold)]
+        threads[0].start()
+        waiting.wait()
+        threads[1].start()
+        holding.wait()
+        try:
+            pool.shutdown(cancel_futures=True, wait=False)
+        except KeyboardInterrupt:
+            print("interrupted")
+        for thread in threads:
+            thread.join()
+        print([each.cancelled() for each in pending])
+        end.set()
+        """,
+    )
+    assert out == "interrupted\n[True, True, True]\n"

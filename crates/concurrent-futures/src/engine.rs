@@ -23,7 +23,9 @@ pub use crate::map::submit_items;
 #[cfg(feature = "recording")]
 pub use crate::page::write as write_page;
 #[cfg(feature = "recording")]
-pub use crate::recording::{Follower, set_program};
+pub use crate::recording::Follower;
+#[cfg(feature = "recording")]
+pub use crate::recording::recorder::set_program;
 pub use crate::runtime::os::clock::now as recording_clock;
 /// The recorder, for frontends that name tasks.
 pub mod recorder {

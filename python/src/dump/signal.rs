@@ -9,6 +9,7 @@
 //! and the handler of this module, [`mark`], writes a last line. The parent sends the signal only to workers that
 //! take tasks and have a file. Both come after the worker has set the handlers.
 
+use crate::interp::fork::kept_across_forks;
 use crate::interp::os::{Action, kill, process, write_bytes};
 use concurrent_futures::engine::{describe_pools, measure_all, pipe, worker_pids};
 use pyo3::prelude::*;
@@ -50,6 +51,8 @@ static WATCH: Mutex<Option<Watch>> = Mutex::new(None);
 fn watch() -> MutexGuard<'static, Option<Watch>> {
     WATCH.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+kept_across_forks!(watch(), Option<Watch>, |_| {});
 
 /// Wakes the thread that writes dumps. This is a handler of signals.
 extern "C" fn ring(_: c_int) {

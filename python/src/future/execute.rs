@@ -3,7 +3,7 @@
 use crate::future::call::Call;
 use crate::future::object::Future;
 use crate::future::object::OFFSET;
-use crate::future::observers::{self, Event};
+use crate::future::observers::{self, Event, Held};
 use crate::future::plain;
 use crate::future::plain::InvokeCallbacks;
 use crate::interp::attach::attached;
@@ -116,7 +116,7 @@ unsafe impl ForeignTask for Future {
             // SAFETY: the header is that of a future, which its `TaskRef` keeps alive.
             let future = unsafe { Self::of(py, task) };
             let (cancel, told) = if plain::is_plain(&future) {
-                Self::cancel_pending(&future)
+                Self::cancel_pending(&future, None)
             } else {
                 Self::cancel_by_method(&future)
             };
@@ -132,7 +132,7 @@ unsafe impl ForeignTask for Future {
             // SAFETY: the header is that of a future, which its `TaskRef` keeps alive.
             let future = unsafe { Self::of(py, task) };
             let told = if plain::is_plain(&future) {
-                Self::notify_cancel(&future).1
+                Self::notify_cancel(&future, None).1
             } else {
                 let method = interned::set_running(py);
                 future.call_method0(method).map(drop)
@@ -240,7 +240,7 @@ impl Future {
             let exception = Self::raised(&future);
             let _handled = exception.as_ref().map(Handled::new);
             // SAFETY: the caller has claimed the future and written the outcome.
-            let finished = unsafe { Self::finish(&future) };
+            let finished = unsafe { Self::finish(&future, None) };
             if let Err(error) = finished {
                 // The worker goes on: other tasks rely on it.
                 stdlib::log(
@@ -296,9 +296,12 @@ impl Future {
         }
     }
 
-    /// Cancels the future if it is pending, and calls its callbacks.
-    pub(crate) fn cancel_pending(this: &Bound<'_, Self>) -> (Cancel, PyResult<()>) {
-        Self::cancel_and(this, observers::call_callbacks)
+    /// Cancels the future if it is pending, and calls its callbacks. For `held`, see [`observers::advance`].
+    pub(crate) fn cancel_pending(
+        this: &Bound<'_, Self>,
+        held: Option<Held<'_>>,
+    ) -> (Cancel, PyResult<()>) {
+        Self::cancel_and(this, held, observers::call_callbacks)
     }
 
     fn cancel_by_method(this: &Bound<'_, Self>) -> (Cancel, PyResult<()>) {
@@ -315,11 +318,13 @@ impl Future {
     /// Cancels the future if it is pending; `call` calls its callbacks.
     pub(crate) fn cancel_and(
         this: &Bound<'_, Self>,
+        held: Option<Held<'_>>,
         call: impl FnOnce(&Bound<'_, Self>) -> PyResult<()>,
     ) -> (Cancel, PyResult<()>) {
         // SAFETY: any thread may cancel a pending future, which has no outcome.
         let (advance, observed, told) = unsafe {
-            observers::advance(this, &[Phase::Pending], Phase::Cancelled, Event::Withheld)
+            let (from, to) = (&[Phase::Pending], Phase::Cancelled);
+            observers::advance(this, from, to, Event::Withheld, held)
         };
         match advance {
             Advance::Done => {
@@ -345,17 +350,21 @@ impl Future {
     }
 
     /// Cancels the future if it is pending, or was dispatched to a worker process that has not begun it.
+    ///
+    /// # Errors
+    /// The exception of a callback, or one that came while the calling thread waited for the condition.
     pub(crate) fn cancel_unbegun(this: &Bound<'_, Self>) -> PyResult<Cancel> {
         loop {
-            let (mut cancel, mut told) = Self::cancel_pending(this);
+            let held = observers::hold(this)?;
+            let (mut cancel, mut told) = Self::cancel_pending(this, held);
             let (Cancel::TooLate, Some(remote)) = (cancel, this.get().remote()) else {
                 return told.map(|()| cancel);
             };
             let is_recalled = remote.recall(this.get(), &mut || {
-                (cancel, told) = Self::cancel_pending(this);
+                (cancel, told) = Self::cancel_pending(this, None);
                 if cancel != Cancel::TooLate {
                     // No worker will come across it.
-                    let (_, noticed) = Self::notify_cancel(this);
+                    let (_, noticed) = Self::notify_cancel(this, None);
                     told = mem::replace(&mut told, Ok(())).and(noticed);
                 }
             });
@@ -367,21 +376,27 @@ impl Future {
     }
 
     /// Notifies the standard library's waiters that the future is cancelled, if that was not done yet.
-    pub(crate) fn notify_cancel(this: &Bound<'_, Self>) -> (Advance, PyResult<()>) {
+    /// For `held`, see [`observers::advance`].
+    pub(crate) fn notify_cancel(
+        this: &Bound<'_, Self>,
+        held: Option<Held<'_>>,
+    ) -> (Advance, PyResult<()>) {
         // SAFETY: from a phase in which the future is done to one in which it is.
         let (advance, _, told) = unsafe {
-            observers::advance(this, &[Phase::Cancelled], Phase::Notified, Event::Cancelled)
+            let (from, to) = (&[Phase::Cancelled], Phase::Notified);
+            observers::advance(this, from, to, Event::Cancelled, held)
         };
         (advance, told)
     }
 
-    /// Makes a future done that was claimed and has its outcome, and calls the callbacks.
+    /// Makes a future done that was claimed and has its outcome, and calls the callbacks. For `held`, see
+    /// [`observers::advance`].
     ///
     /// # Safety
     /// The caller has claimed the future and written the outcome.
-    pub(crate) unsafe fn finish(this: &Bound<'_, Self>) -> PyResult<()> {
+    pub(crate) unsafe fn finish(this: &Bound<'_, Self>, held: Option<Held<'_>>) -> PyResult<()> {
         // SAFETY: the caller has claimed the future and written the outcome.
-        let (observed, told) = unsafe { Self::publish(this) };
+        let (observed, told) = unsafe { Self::publish(this, held) };
         if observed || !plain::is_plain(this) {
             told.and(observers::call_callbacks(this))
         } else {
@@ -394,7 +409,10 @@ impl Future {
     ///
     /// # Safety
     /// The caller has claimed the future and written the outcome.
-    pub(crate) unsafe fn publish(this: &Bound<'_, Self>) -> (bool, PyResult<()>) {
+    pub(crate) unsafe fn publish(
+        this: &Bound<'_, Self>,
+        held: Option<Held<'_>>,
+    ) -> (bool, PyResult<()>) {
         let event = if this.get().has_exception() {
             Event::Exception
         } else {
@@ -402,23 +420,28 @@ impl Future {
         };
         // SAFETY: the caller has claimed the future and written the outcome, so it may finish it.
         let (_, observed, told) =
-            unsafe { observers::advance(this, &[Phase::Setting], Phase::Finished, event) };
+            unsafe { observers::advance(this, &[Phase::Setting], Phase::Finished, event, held) };
         (observed, told)
     }
 
     /// Sets the outcome by calling `fill`.
     ///
     /// # Errors
-    /// `InvalidStateError` when the future is done.
+    /// `InvalidStateError` when the future is done, or the exception that came while the calling thread waited for
+    /// the condition.
     pub(crate) fn set_outcome(this: &Bound<'_, Self>, fill: impl FnOnce()) -> PyResult<()> {
+        let held = observers::hold(this)?;
         // SAFETY: in this frontend any thread may claim.
         if let Err(phase) = unsafe { this.get().state().claim() } {
+            if let Some(held) = held {
+                held.release()?;
+            }
             let py = this.py();
             let message = format!("{}: {}", Self::state_name(phase), this.repr()?);
             return Err(stdlib::error(stdlib::invalid_state_error(py), (message,)));
         }
         fill();
         // SAFETY: claimed and written just now.
-        unsafe { Self::finish(this) }
+        unsafe { Self::finish(this, held) }
     }
 }

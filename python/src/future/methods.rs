@@ -195,7 +195,8 @@ impl Future {
         if unsafe { state.start() } {
             return Ok(true);
         }
-        let (advance, told) = Self::notify_cancel(this);
+        let held = observers::hold(this)?;
+        let (advance, told) = Self::notify_cancel(this, held);
         told?;
         if advance == Advance::Done {
             return Ok(false);

@@ -316,8 +316,38 @@ impl Observers {
     }
 }
 
+/// The number of attempts to acquire a condition. Each fails if a handler of a signal raises an exception meanwhile.
+const ATTEMPTS: u32 = 10;
+
+/// Acquires a condition for a change that has to be made. Returns the first exception that came meanwhile, too.
+fn acquire_despite_signals<'py>(
+    condition: &Bound<'py, PyAny>,
+) -> (Option<Held<'py>>, PyResult<()>) {
+    let mut first = Ok(());
+    for _ in 0..ATTEMPTS {
+        match Held::acquire(condition.clone()) {
+            Ok(held) => return (Some(held), first),
+            Err(error) => first = first.and(Err(error)),
+        }
+    }
+    // No condition, but another object, which a program has put there.
+    (None, first)
+}
+
+/// Acquires the condition of a future, if a program has asked for the condition: for a change that a program makes.
+///
+/// # Errors
+/// The exception that came while the calling thread waited (`KeyboardInterrupt`). As in the standard library, the
+/// change is not made then.
+pub(crate) fn hold<'py>(future: &Bound<'py, Future>) -> PyResult<Option<Held<'py>>> {
+    let observers = future.get().observers();
+    let condition = observers.and_then(|observers| observers.existing_condition(future.py()));
+    condition.map(Held::acquire).transpose()
+}
+
 /// Moves a future from one of the phases `from` to `to`, in which it is done, and notifies the standard
-/// library's waiters. Returns true if callbacks are still to be called.
+/// library's waiters. Returns true if callbacks are still to be called. The condition is `held` by the caller, or
+/// acquired if there is one.
 ///
 /// # Errors
 /// The exception that came while the calling thread waited for the condition (`KeyboardInterrupt`); the
@@ -330,40 +360,46 @@ pub(crate) unsafe fn advance(
     from: &[Phase],
     to: Phase,
     event: Event,
+    held: Option<Held<'_>>,
 ) -> (Advance, bool, PyResult<()>) {
     let this = future.get();
     let state = this.state();
-    // SAFETY: the caller may move the future from `from` to `to`, by the condition of `State::advance`.
-    let advance = unsafe { state.advance(from, to, false) };
+    let advance = match held {
+        Some(_) => Advance::Flagged,
+        // SAFETY: the caller may move the future from `from` to `to`, by the condition of `State::advance`.
+        None => unsafe { state.advance(from, to, false) },
+    };
     let (Advance::Flagged, Some(observers)) = (advance, this.observers()) else {
         return (advance, false, Ok(()));
     };
-    let condition = {
-        let parts = observers.lock();
-        let Some(condition) = &parts.condition else {
-            // SAFETY: the caller may move the future from `from` to `to`, by the condition of
-            // `State::advance`.
-            let advance = unsafe { state.advance(from, to, true) };
-            return (advance, true, Ok(()));
+    let (held, waited) = if held.is_some() {
+        (held, Ok(()))
+    } else {
+        let condition = {
+            let parts = observers.lock();
+            let Some(condition) = &parts.condition else {
+                // SAFETY: the caller may move the future from `from` to `to`, by the condition of
+                // `State::advance`.
+                let advance = unsafe { state.advance(from, to, true) };
+                return (advance, true, Ok(()));
+            };
+            condition.bind(future.py()).clone()
         };
-        condition.bind(future.py()).clone()
+        acquire_despite_signals(&condition)
     };
-    let held = Held::acquire(condition);
     // SAFETY: the caller may move the future from `from` to `to`, by the condition of `State::advance`.
     let advance = unsafe { state.advance(from, to, true) };
     if advance == Advance::Done {
         tell(future, observers, event);
     }
-    match held {
-        Ok(held) => {
-            let notified = match advance {
-                Advance::Done => held.notify_all(),
-                _ => Ok(()),
-            };
-            (advance, true, held.release().and(notified))
-        }
-        Err(error) => (advance, true, Err(error)),
-    }
+    let Some(held) = held else {
+        return (advance, true, waited);
+    };
+    let notified = match advance {
+        Advance::Done => held.notify_all(),
+        _ => Ok(()),
+    };
+    (advance, true, waited.and(held.release()).and(notified))
 }
 
 /// Notifies the standard library's waiters.

@@ -591,7 +591,7 @@ pub(crate) unsafe fn finish(future: &Bound<'_, Future>) {
         return;
     }
     // SAFETY: the caller has claimed the future, and its outcome is there.
-    let (observed, told) = unsafe { Future::publish(future) };
+    let (observed, told) = unsafe { Future::publish(future, None) };
     if let Err(error) = told {
         cannot_be_told(error, future.py(), Some(future.as_any()));
     }

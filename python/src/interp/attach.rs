@@ -41,6 +41,7 @@ impl Drop for OnTheWay {
 pub(crate) fn forked() {
     ON_THE_WAY.store(0, Ordering::SeqCst);
     LAST_THREAD.store(0, Ordering::SeqCst);
+    set_exiting(false);
 }
 
 /// Counts the calling thread as on its way to the interpreter. To be called before a thread attaches, and

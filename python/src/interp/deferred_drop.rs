@@ -6,7 +6,9 @@
 //! comes for some time, the supervisor drops them.
 
 use crate::interp::attach::attached;
-use crate::interp::fork::{generation, may_handle_signals};
+#[cfg(unix)]
+use crate::interp::fork::kept_across_forks;
+use crate::interp::fork::may_handle_signals;
 use crate::interp::signals::hold;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -14,7 +16,7 @@ use pyo3::sync::critical_section::with_critical_section;
 use std::ffi::{c_int, c_void};
 use std::mem;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,28 +48,16 @@ fn pile() -> MutexGuard<'static, Pile> {
     PILE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The generation of forks in which the pile is used. In a child, another thread may have held the lock when
-/// the process forked; so there, until [`forget`], nothing is put onto the pile.
-static GENERATION: AtomicUsize = AtomicUsize::new(0);
-
 /// Gives up a reference to a future.
 ///
 /// # Safety
 /// The reference is the caller's, and the garbage collector may track the object again.
 pub(crate) unsafe fn release(future: NonNull<ffi::PyObject>) {
-    if GENERATION.load(Ordering::Relaxed) != generation() {
-        // The parent's, which need not be dropped here.
-        return;
-    }
     put(|pile| pile.futures.push(Released(future)));
 }
 
 /// Gives up a reference to an object of any kind, while a lock may be held.
 pub(crate) fn release_object(object: Py<PyAny>) {
-    if GENERATION.load(Ordering::Relaxed) != generation() {
-        mem::forget(object);
-        return;
-    }
     put(|pile| pile.others.push(object));
 }
 
@@ -81,7 +71,7 @@ fn put(onto: impl FnOnce(&mut Pile)) {
 
 /// Drops the references that were given up. Python code may run.
 pub(crate) fn drop_released(py: Python<'_>) {
-    if !ANY.load(Ordering::Relaxed) || GENERATION.load(Ordering::Relaxed) != generation() {
+    if !ANY.load(Ordering::Relaxed) {
         return;
     }
     let (futures, others) = {
@@ -158,7 +148,7 @@ unsafe fn may_run_code(py: Python<'_>, future: NonNull<ffi::PyObject>) -> bool {
 
 /// Drops the references if they have waited for some time. Returns when to call again.
 pub(crate) fn drop_old() -> Option<Duration> {
-    if !ANY.load(Ordering::Relaxed) || GENERATION.load(Ordering::Relaxed) != generation() {
+    if !ANY.load(Ordering::Relaxed) {
         return None;
     }
     let due = pile().since? + PATIENCE;
@@ -170,16 +160,14 @@ pub(crate) fn drop_old() -> Option<Duration> {
     None
 }
 
-/// Forgets the references in the child of a fork: they are the parent's to drop.
-pub(crate) fn forget() {
-    // Another thread may have held the lock when the process forked.
-    if let Ok(mut pile) = PILE.try_lock() {
-        mem::forget(mem::take(&mut pile.futures));
-        mem::forget(mem::take(&mut pile.others));
-        ANY.store(false, Ordering::Relaxed);
-        GENERATION.store(generation(), Ordering::Relaxed);
-    }
-}
+// The child of a fork forgets the references: they are the parent's to drop.
+#[cfg(unix)]
+kept_across_forks!(pile(), Pile, |pile| {
+    mem::forget(mem::take(&mut pile.futures));
+    mem::forget(mem::take(&mut pile.others));
+    pile.since = None;
+    ANY.store(false, Ordering::Relaxed);
+});
 
 /// Drops the reference with which a future was enlisted.
 ///

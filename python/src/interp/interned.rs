@@ -32,6 +32,7 @@ macro_rules! names {
 static NAMES: PyOnceLock<Names> = PyOnceLock::new();
 
 names! {
+    after_fork = "_after_fork";
     refuse_script = "_refuse_script";
     call = "call";
     id = "id";

@@ -15,10 +15,10 @@
 //! ([`is_current`](Callbacks::is_current)), as it would wait forever.
 //!
 //! # Invariants
-//! 1. A future in `done` is done. A future in `due` was claimed and has its outcome; the thread that takes it
-//!    out makes it done.
+//! 1. A future in `done` is done, or a thread that helps is about to make it done. A future in `due` was claimed and
+//!    has its outcome. The thread that calls the callbacks makes the future done, unless it is.
 //! 2. Futures leave `due` in the order in which they came, and their callbacks are called in that order.
-//!    Futures in `done` come before those in `due`.
+//!    Futures in `done` come before those in `due`. So a future goes from one to the other in one step.
 //! 3. The lock is held for no Python code, and only for a short time.
 
 use crate::future::object::Future;
@@ -76,12 +76,9 @@ impl State {
         self.done.is_empty() && self.due.is_empty()
     }
 
-    /// Takes the next future, and whether it is done.
-    fn take(&mut self) -> Option<(Py<Future>, bool)> {
-        let next = match self.done.pop_front() {
-            Some(future) => Some((future, true)),
-            None => self.due.pop_front().map(|future| (future, false)),
-        };
+    /// Takes the next future.
+    fn take(&mut self) -> Option<Py<Future>> {
+        let next = self.done.pop_front().or_else(|| self.due.pop_front());
         self.since = next.is_some().then(Instant::now);
         next
     }
@@ -148,13 +145,17 @@ impl Callbacks {
     /// Makes the futures done that are behind a slow callback.
     pub(crate) fn help(&self, py: Python<'_>) {
         while self.help_is_due().is_some_and(|due| due <= Instant::now()) {
-            let Some(future) = self.lock().due.pop_front() else {
-                return;
+            let future = {
+                let mut state = self.lock();
+                let Some(future) = state.due.pop_front() else {
+                    return;
+                };
+                state.done.push_back(future.clone_ref(py));
+                future
             };
             publish(future.bind(py));
             let is_left = {
                 let mut state = self.lock();
-                state.done.push_back(future);
                 self.changed.notify_one();
                 let is_left = state.stage == Stage::NoThread;
                 if is_left {
@@ -172,11 +173,9 @@ impl Callbacks {
     /// Handles all futures; with `lingers`, ends when no more futures come soon.
     fn work(&self, py: Python<'_>, lingers: bool) {
         self.thread.store(attach::this_thread(), Ordering::Relaxed);
-        while let Some((future, is_done)) = self.next(py, lingers) {
+        while let Some(future) = self.next(py, lingers) {
             let future = future.into_bound(py);
-            if !is_done {
-                publish(&future);
-            }
+            publish(&future);
             if let Err(error) = observers::call_callbacks(&future) {
                 // The thread goes on: other callbacks rely on it.
                 let message = interned::exception_in_worker(py);
@@ -185,8 +184,8 @@ impl Callbacks {
         }
     }
 
-    /// Returns the next future, and whether it is done; none if the thread is to end.
-    fn next(&self, py: Python<'_>, lingers: bool) -> Option<(Py<Future>, bool)> {
+    /// Returns the next future; none if the thread is to end.
+    fn next(&self, py: Python<'_>, lingers: bool) -> Option<Py<Future>> {
         if let Some(next) = self.lock().take() {
             return Some(next);
         }
@@ -196,7 +195,7 @@ impl Callbacks {
     }
 
     /// Waits for the next future. The thread is not attached.
-    fn wait(&self, lingers: bool) -> Option<(Py<Future>, bool)> {
+    fn wait(&self, lingers: bool) -> Option<Py<Future>> {
         let mut state = self.lock();
         if state.is_empty() {
             state.stage = Stage::Waiting;
@@ -242,10 +241,10 @@ impl Callbacks {
     }
 }
 
-/// Makes a future done that was claimed and has its outcome.
+/// Makes a future done that was claimed and has its outcome, if it is not done.
 fn publish(future: &Bound<'_, Future>) {
     // SAFETY: see the invariants.
-    let (_, told) = unsafe { Future::publish(future) };
+    let (_, told) = unsafe { Future::publish(future, None) };
     if let Err(error) = told {
         cannot_be_told(error, future.py(), Some(future.as_any()));
     }

@@ -181,7 +181,7 @@ fn feed(
 /// Gives a future the exception of a pool that was closed or has broken meanwhile.
 fn refuse(future: &Bound<'_, Future>, py: Python<'_>, refusal: &SubmitError) -> PyResult<()> {
     if matches!(refusal, SubmitError::Shutdown) {
-        let (_, told) = Future::cancel_pending(future);
+        let (_, told) = Future::cancel_pending(future, None);
         future.get().header().note_skipped();
         return told;
     }
@@ -201,11 +201,11 @@ fn fail(future: &Bound<'_, Future>, remote: &Remote, error: PyErr) {
             .note_rejected(recorder::RunOutcome::Rejected);
         drop(Future::fill_exception(future, exception));
         // SAFETY: claimed and written just now.
-        unsafe { Future::finish(future) }
+        unsafe { Future::finish(future, None) }
     } else {
         // The call was cancelled meanwhile, or another thread has set an outcome.
         future.get().header().note_skipped();
-        Future::notify_cancel(future).1
+        Future::notify_cancel(future, None).1
     };
     if let Err(error) = told {
         error.write_unraisable(py, Some(future.as_any()));

@@ -116,7 +116,7 @@ impl Results {
             if let Some(remote) = future.get().remote() {
                 remote.abandon();
             }
-            let (_, told) = Future::cancel_pending(future);
+            let (_, told) = Future::cancel_pending(future, None);
             first = first.and(told);
         }
         first

@@ -8,6 +8,7 @@
 //! A program may close descriptors that it does not know (`os.closerange`), and other files may then get their
 //! numbers. So the pipe is identified by its inode, and replaced by another if it is gone.
 
+use crate::interp::fork::kept_across_forks;
 use crate::interp::process_errors::os_error;
 use concurrent_futures::engine::{end_with_pipe, identity, pipe};
 use pyo3::prelude::*;
@@ -89,11 +90,9 @@ pub(crate) fn live_no_longer_than(pipe: i32, forker: Option<i32>) -> PyResult<()
     Ok(())
 }
 
-/// Forgets the pipe in the child of a fork, whose end is not the parent's.
-pub(crate) fn forget() {
-    if let Ok(mut life) = LIFE.try_lock()
-        && let Some(life) = life.take()
-    {
+// The child of a fork forgets the pipe, whose end is not the parent's.
+kept_across_forks!(life(), Option<Life>, |life| {
+    if let Some(life) = life.take() {
         if !life.is_there() {
             life.abandon();
             return;
@@ -101,4 +100,4 @@ pub(crate) fn forget() {
         // The reading end may be what the child becomes a worker with.
         mem::forget(life.reading);
     }
-}
+});

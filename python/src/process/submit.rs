@@ -219,7 +219,7 @@ impl ProcessPool {
         worked
             .and_then(|()| Self::supervise(this))
             .map_err(|error| {
-                let (_, told) = Future::cancel_pending(future);
+                let (_, told) = Future::cancel_pending(future, None);
                 shared.pool.reconsider();
                 told.err().unwrap_or(error)
             })
@@ -243,7 +243,7 @@ impl ProcessPool {
         };
         let worked = worked.and_then(|()| Self::supervise(this));
         if let Err(error) = worked {
-            let (_, told) = Future::cancel_pending(future);
+            let (_, told) = Future::cancel_pending(future, None);
             shared.pool.reconsider();
             let error = told.err().unwrap_or(error);
             return Err(raise_kept().err().unwrap_or(error));

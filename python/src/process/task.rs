@@ -53,7 +53,7 @@ unsafe impl ForeignTask for RemoteFuture {
         attached(|py| {
             // SAFETY: the header is that of a future, which its `TaskRef` keeps alive.
             let future = unsafe { Future::of(py, task) };
-            let (cancel, told) = Future::cancel_and(&future, |future| {
+            let (cancel, told) = Future::cancel_and(&future, None, |future| {
                 remote::call_back(future);
                 Ok(())
             });

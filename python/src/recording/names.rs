@@ -6,6 +6,8 @@
 //! A name is looked up once for each code object, which is kept as long as something is recorded: its address stands
 //! for the name.
 
+#[cfg(unix)]
+use crate::interp::fork::kept_across_forks;
 use concurrent_futures::FutureId;
 use concurrent_futures::engine::recorder::{self, Name};
 use pyo3::ffi;
@@ -13,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyFloat, PyFunction, PyInt, PyString, PyTuple, PyType};
 use std::collections::HashMap;
 use std::ffi::CStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The objects whose addresses stand for names, and the session of recordings that they are kept for.
 struct Kept {
@@ -26,10 +28,18 @@ static KEPT: Mutex<Kept> = Mutex::new(Kept {
     objects: None,
 });
 
+fn kept() -> MutexGuard<'static, Kept> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// The child of a fork drops the objects when it records something itself.
+#[cfg(unix)]
+kept_across_forks!(kept(), Kept, |_| {});
+
 /// Keeps an object as long as something is recorded.
 fn keep(object: &Bound<'_, PyAny>) {
     let mut before = None;
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = kept();
     let epoch = recorder::epoch();
     if kept.epoch != epoch {
         kept.epoch = epoch;

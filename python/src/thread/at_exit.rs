@@ -1,8 +1,11 @@
 //! The pools of threads that end with the interpreter.
 
+#[cfg(unix)]
+use crate::interp::fork::kept_across_forks;
 use crate::interp::{attach, stdlib, waiting};
 use concurrent_futures::engine::Pool;
 use pyo3::prelude::*;
+#[cfg(unix)]
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -20,11 +23,11 @@ pub(crate) fn note(pool: &Arc<Pool>) {
     pools.push(Arc::downgrade(pool));
 }
 
-/// Forgets all pools in the child of a fork. The pools are the parent's: nothing that they refer to may even
-/// be dropped here.
-pub(crate) fn forget() {
-    mem::forget(mem::take(&mut *pools()));
-}
+// The child forgets all pools. The pools are the parent's: nothing that they refer to may even be dropped there.
+#[cfg(unix)]
+kept_across_forks!(pools(), Vec<Weak<Pool>>, |pools| mem::forget(mem::take(
+    pools
+)));
 
 /// Makes executors refuse tasks from now on, as the interpreter ends. Waits until all workers have finished
 /// the pending tasks.

@@ -5,6 +5,7 @@ use crate::future::object::Future;
 use crate::interp::aside::aside;
 use crate::interp::bias::{unbias, unbias_all};
 use crate::interp::entry::check_keywords;
+use crate::interp::fork::generation;
 use crate::interp::signals::{hold_in_drop, raise_kept};
 use crate::interp::{attach, interned, stdlib, waiting};
 use crate::interpreters::task;
@@ -22,6 +23,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
+use std::mem;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -31,6 +33,8 @@ struct Started {
     pool: Arc<Pool>,
     threads: Arc<Threads>,
     copy_context: bool,
+    /// The generation of forks: the pool has no threads in another one.
+    generation: usize,
     /// Whether the program has shut the pool down.
     is_shut_down: AtomicBool,
 }
@@ -46,11 +50,27 @@ pub(crate) struct ThreadPool {
 }
 
 impl ThreadPool {
-    fn started(&self) -> PyResult<&Started> {
+    fn current(&self) -> Option<&Started> {
         // SAFETY: see the field.
-        unsafe { self.started.load(Ordering::Acquire).as_ref() }.ok_or_else(|| {
-            PyRuntimeError::new_err("ThreadPoolExecutor.__init__ has not been called")
-        })
+        unsafe { self.started.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Returns the engine's pool. In the child of a fork, our hook gives executors pools of the child. Hooks that a
+    /// program has registered earlier may come here before that.
+    #[inline]
+    fn started<'a>(this: &'a Bound<'_, Self>) -> PyResult<&'a Started> {
+        match this.get().current() {
+            Some(started) if started.is_of_this_process() => Ok(started),
+            Some(_) => Self::renewed(this),
+            None => Err(not_initialized()),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn renewed<'a>(this: &'a Bound<'_, Self>) -> PyResult<&'a Started> {
+        this.call_method0(interned::after_fork(this.py()))?;
+        this.get().current().ok_or_else(not_initialized)
     }
 
     /// Submits a call, and returns its future.
@@ -62,7 +82,7 @@ impl ThreadPool {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
         let this_ref = this.get();
-        let started = match this_ref.started() {
+        let started = match Self::started(this) {
             Ok(started) => started,
             Err(_) if this_ref.is_standard() => {
                 return submit_standard(this, function, arguments, keywords);
@@ -125,10 +145,9 @@ impl ThreadPool {
 
     /// Returns whether `submit_item` may be called: calls need nothing but a thread.
     pub(crate) fn takes_items(this: &Bound<'_, Self>) -> PyResult<bool> {
-        let this = this.get();
-        Ok(match this.started() {
+        Ok(match Self::started(this) {
             Ok(started) => !started.copy_context && started.threads.create_context.is_none(),
-            Err(_) if this.is_standard() => false,
+            Err(_) if this.get().is_standard() => false,
             Err(error) => return Err(error),
         })
     }
@@ -140,7 +159,7 @@ impl ThreadPool {
         item: Bound<'py, PyAny>,
     ) -> PyResult<Result<ItemHandle, Bound<'py, PyAny>>> {
         let py = this.py();
-        let started = this.get().started()?;
+        let started = Self::started(this)?;
         let pool = &started.pool;
         if pool.is_closed() {
             if this.get().is_standard() {
@@ -205,6 +224,17 @@ fn submit_standard<'py>(
 }
 
 impl Started {
+    #[inline]
+    fn is_of_this_process(&self) -> bool {
+        self.generation == generation()
+    }
+
+    /// Returns whether nothing but the executor refers to the settings.
+    fn has_settings_alone(&self) -> bool {
+        // The parent's workers are not here; but no other object tells which of them there were.
+        self.is_of_this_process() && self.pool.threads_alive() == 0
+    }
+
     /// Ends the pool of an executor that no code reaches any more.
     fn end(self: Box<Self>) {
         // To hold signals takes longer than all else of the life of a pool without threads.
@@ -242,6 +272,10 @@ impl Started {
     }
 }
 
+fn not_initialized() -> PyErr {
+    PyRuntimeError::new_err("ThreadPoolExecutor.__init__ has not been called")
+}
+
 fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
     // SAFETY: attached.
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }.map(Bound::unbind)
@@ -252,7 +286,13 @@ impl Drop for ThreadPool {
         let started = *self.started.get_mut();
         if !started.is_null() {
             // SAFETY: made by `_start`; no other reference to the object exists.
-            unsafe { Box::from_raw(started) }.end();
+            let started = unsafe { Box::from_raw(started) };
+            if started.is_of_this_process() {
+                started.end();
+            } else {
+                // A thread of the parent may have had its locks.
+                mem::forget(started);
+            }
         }
     }
 }
@@ -306,6 +346,7 @@ impl ThreadPool {
             pool,
             threads,
             copy_context,
+            generation: generation(),
             is_shut_down: AtomicBool::new(false),
         });
         self.started
@@ -339,8 +380,8 @@ impl ThreadPool {
 
     /// Refuses tasks from now on.
     #[pyo3(name = "_close")]
-    fn close(&self) -> PyResult<()> {
-        let started = self.started()?;
+    fn close(this: &Bound<'_, Self>) -> PyResult<()> {
+        let started = Self::started(this)?;
         // ORDERING: Relaxed: it only chooses the message of an error.
         started.is_shut_down.store(true, Ordering::Relaxed);
         started.pool.close();
@@ -349,15 +390,16 @@ impl ThreadPool {
 
     /// Cancels all pending tasks.
     #[pyo3(name = "_cancel_pending")]
-    fn cancel_pending(&self) -> PyResult<()> {
-        self.started()?.pool.cancel_pending();
+    fn cancel_pending(this: &Bound<'_, Self>) -> PyResult<()> {
+        Self::started(this)?.pool.cancel_pending();
         Ok(())
     }
 
     /// Waits until the pool has no threads, and is starting none.
     #[pyo3(name = "_wait_for_threads")]
-    fn wait_for_threads(&self, py: Python<'_>) -> PyResult<()> {
-        let pool = &self.started()?.pool;
+    fn wait_for_threads(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let pool = &Self::started(this)?.pool;
         match waiting::detached(py, |stop| pool.wait_for_threads(stop))? {
             Ok(_) => Ok(()),
             Err(deadlock) => Err(stdlib::deadlock(py, &deadlock)),
@@ -366,20 +408,20 @@ impl ThreadPool {
 
     /// Returns whether the calling thread is one of the pool's workers.
     #[pyo3(name = "_is_worker")]
-    fn is_worker(&self) -> PyResult<bool> {
-        Ok(is_worker_of(self.started()?.pool.id()))
+    fn is_worker(this: &Bound<'_, Self>) -> PyResult<bool> {
+        Ok(is_worker_of(Self::started(this)?.pool.id()))
     }
 
     /// Returns the number of pending tasks.
     #[pyo3(name = "_pending")]
-    fn pending(&self) -> PyResult<usize> {
-        Ok(self.started()?.pool.pending())
+    fn pending(this: &Bound<'_, Self>) -> PyResult<usize> {
+        Ok(Self::started(this)?.pool.pending())
     }
 
     /// Returns the figures of the pool.
     #[pyo3(name = "_stats")]
-    fn stats(&self) -> PyResult<Figures> {
-        Ok(figures(&self.started()?.pool.stats()))
+    fn stats(this: &Bound<'_, Self>) -> PyResult<Figures> {
+        Ok(figures(&Self::started(this)?.pool.stats()))
     }
 
     /// Makes the pool work by the standard library's code from now on.
@@ -398,7 +440,7 @@ impl ThreadPool {
     /// Returns whether the engine has a pool for this executor.
     #[pyo3(name = "_has_started")]
     fn has_started(&self) -> bool {
-        self.started().is_ok()
+        self.current().is_some()
     }
 
     /// Takes all calls from the engine. Its threads call `successor` after their running tasks, and the
@@ -406,7 +448,7 @@ impl ThreadPool {
     #[pyo3(name = "_give_up")]
     fn give_up<'py>(this: &Bound<'py, Self>, successor: Py<PyAny>) -> PyResult<Vec<GivenUp<'py>>> {
         let (py, this_ref) = (this.py(), this.get());
-        let started = this_ref.started()?;
+        let started = Self::started(this)?;
         // The standard library's workers refer to the executor now and then. If a worker has the last reference, the
         // executor is to be freed at once, and not when this thread runs next.
         unbias(this.as_any());
@@ -435,41 +477,49 @@ impl ThreadPool {
                     let (function, arguments, keywords) = call.into_parts(py)?;
                     given_up.push((future, function, arguments, keywords));
                 }
-                None => Future::notify_cancel(&future).1?,
+                None => Future::notify_cancel(&future, None).1?,
             }
         }
         Ok(given_up)
     }
 
-    /// Returns whether the engine's pool accepts no more tasks.
+    /// Returns whether the engine's pool, which may be the parent's, accepts no more tasks.
     #[pyo3(name = "_is_closed")]
     fn is_shut_down(&self) -> PyResult<bool> {
-        Ok(self.started()?.pool.is_closed())
+        Ok(self.current().ok_or_else(not_initialized)?.pool.is_closed())
+    }
+
+    /// Returns whether the engine's pool was made by the parent of this process, or by its parent.
+    #[pyo3(name = "_is_inherited")]
+    fn is_inherited(&self) -> bool {
+        let current = self.current();
+        current.is_some_and(|started| !started.is_of_this_process())
     }
 
     /// Returns False, or the reason why the pool is broken.
     #[pyo3(name = "_what_broke")]
-    fn broken<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match self.started()?.pool.closed_error() {
+    fn broken<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = this.py();
+        match Self::started(this)?.pool.closed_error() {
             SubmitError::Broken(_) => Ok(stdlib::BROKEN.into_pyobject(py)?.into_any()),
             _ => Ok(false.into_pyobject(py)?.to_owned().into_any()),
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // SAFETY: see the field.
-        match unsafe { self.started.load(Ordering::Acquire).as_ref() } {
+        match self.current() {
             // Workers refer to the settings, too: if there are any, none of it is garbage.
-            Some(started) if started.pool.threads_alive() == 0 => started.threads.traverse(visit),
+            Some(started) if started.has_settings_alone() => started.threads.traverse(visit),
             _ => Ok(()),
         }
     }
 
     /// Gives up the settings, which may be all that keeps the executor: its own method as the initializer.
     fn __clear__(&self) {
-        // SAFETY: see the field.
-        let started = unsafe { self.started.load(Ordering::Acquire).as_ref() };
-        if started.is_none_or(|started| started.pool.threads_alive() > 0) {
+        if self
+            .current()
+            .is_none_or(|started| !started.has_settings_alone())
+        {
             // Workers let go of the settings when the executor is dropped.
             return;
         }

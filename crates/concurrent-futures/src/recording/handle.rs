@@ -453,20 +453,9 @@ impl fmt::Debug for Recording {
     }
 }
 
-/// The name of the program, where a frontend knows it.
-static PROGRAM: Mutex<Option<String>> = Mutex::new(None);
-
-/// Sets the name of the program that recordings show; by default it is that of the executable.
-#[allow(dead_code, unreachable_pub, reason = "other frontends use it")]
-pub fn set_program(name: String) {
-    let mut program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
-    *program = Some(name);
-}
-
 /// Returns the name of this program.
 pub(super) fn program() -> String {
-    let program = PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
-    program.clone().unwrap_or_else(executable)
+    recorder::program().unwrap_or_else(executable)
 }
 
 /// Returns the name of this program's executable.

@@ -57,6 +57,6 @@ pub use recorder::with_label;
 #[allow(unused_imports, reason = "other frontends use it")]
 pub use follower::Follower;
 #[cfg(feature = "recording")]
-pub use handle::{Recording, set_program};
+pub use handle::Recording;
 #[cfg(feature = "recording")]
 pub use options::RecordingOptions;

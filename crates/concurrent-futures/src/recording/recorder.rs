@@ -31,12 +31,15 @@ struct Running {
     session: Option<Arc<Session>>,
     users: usize,
     epochs: u64,
+    /// The name of the program, where a frontend knows it.
+    program: Option<String>,
 }
 
 static RUNNING: Mutex<Running> = Mutex::new(Running {
     session: None,
     users: 0,
     epochs: 0,
+    program: None,
 });
 
 fn running() -> MutexGuard<'static, Running> {
@@ -54,6 +57,21 @@ pub fn is_on() -> bool {
 pub fn epoch() -> u64 {
     // ORDERING: Relaxed: a thread that sees the number asks for the session under the lock.
     EPOCH.load(Ordering::Relaxed)
+}
+
+/// Sets the name of the program that recordings show; by default it is that of the executable.
+#[allow(dead_code, unreachable_pub, reason = "other frontends use it")]
+pub fn set_program(name: String) {
+    #[cfg(all(feature = "process", unix))]
+    guard_forks();
+    let former = running().program.replace(name);
+    drop(former);
+}
+
+#[cfg(feature = "recording")]
+/// Returns the name of the program, if a frontend has set it.
+pub(super) fn program() -> Option<String> {
+    running().program.clone()
 }
 
 /// Begins a session, or joins the one that there is.

@@ -11,6 +11,7 @@ use crate::thread::spare::Why;
 use crate::thread::spawner::WorkerThread;
 use crate::thread::worker::Role;
 use std::io;
+use std::sync::atomic::Ordering;
 
 impl Pool {
     /// Asks for a worker to look at the queue. Returns an error if there is none; then all pending tasks but
@@ -40,7 +41,7 @@ impl Pool {
             Err(error) => error,
         };
         let mut threads = sync::lock(&self.threads);
-        threads.alive -= 1;
+        self.set_alive(&mut threads, |alive| alive - 1);
         // Should another one be on its way which fails too, that one is the last.
         let alone = threads.alive == threads.spare.len();
         // Before the lock is released, see `expire`.
@@ -73,7 +74,7 @@ impl Pool {
         }
         let number = {
             let mut threads = sync::lock(&self.threads);
-            threads.alive += 1;
+            self.set_alive(&mut threads, |alive| alive + 1);
             threads.starting += 1;
             threads.started += 1;
             threads.started - 1
@@ -96,7 +97,7 @@ impl Pool {
     pub(super) fn spare_ends(&self) {
         let mut threads = sync::lock(&self.threads);
         threads.spare.pop();
-        Self::remove_thread(threads);
+        self.remove_thread(threads);
     }
 
     /// Ends the calling worker, which is searching and was idle for too long. Returns false if there is work
@@ -109,7 +110,7 @@ impl Pool {
         let ends = self.idle.end_unless(|| !self.queue.is_empty());
         if ends {
             self.counts.worker_goes();
-            Self::remove_thread(threads);
+            self.remove_thread(threads);
         }
         ends
     }
@@ -120,7 +121,7 @@ impl Pool {
         let threads = sync::lock(&self.threads);
         let is_needed = !self.idle.end_unless(|| !self.queue.is_empty());
         self.counts.worker_goes();
-        Self::remove_thread(threads);
+        self.remove_thread(threads);
         if is_needed {
             // Counted already. That it could not be started is told to those that wait, or logged.
             let _ = self.start_thread(None);
@@ -130,16 +131,24 @@ impl Pool {
     /// Ends the calling worker, as the pool is closed.
     pub(super) fn end(&self) {
         self.idle.thread_ends();
-        Self::remove_thread(sync::lock(&self.threads));
+        self.remove_thread(sync::lock(&self.threads));
     }
 
-    fn remove_thread(mut threads: MutexGuard<'_, Threads>) {
-        threads.alive -= 1;
+    fn remove_thread(&self, mut threads: MutexGuard<'_, Threads>) {
+        self.set_alive(&mut threads, |alive| alive - 1);
         threads.tell();
     }
 
-    /// Returns the number of threads.
+    /// Changes the number of threads under the lock.
+    fn set_alive(&self, threads: &mut Threads, change: impl FnOnce(usize) -> usize) {
+        threads.alive = change(threads.alive);
+        // ORDERING: Relaxed: see `threads_alive`.
+        self.alive.store(threads.alive, Ordering::Relaxed);
+    }
+
+    /// Returns the number of threads, without a lock: in the child of a fork, a thread of the parent may have the lock
+    /// for good. A thread that starts or ends at this moment counts or not.
     pub fn threads_alive(&self) -> usize {
-        sync::lock(&self.threads).alive
+        self.alive.load(Ordering::Relaxed)
     }
 }

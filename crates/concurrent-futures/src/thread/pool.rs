@@ -21,7 +21,7 @@ use crate::thread::spawner::ThreadSpawner;
 use std::error::Error;
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct Pool {
     pub(super) limit: Option<Arc<PendingLimit>>,
     pub(super) observer: Option<Box<dyn Observer>>,
     pub(super) threads: Mutex<Threads>,
+    /// The number of threads, as `threads` has it.
+    pub(super) alive: AtomicUsize,
     pub(super) parked: Parked,
     pub(super) tally: Tally,
     pub(super) broken: OnceLock<BrokenExecutor>,
@@ -99,6 +101,7 @@ impl Pool {
             limit: None,
             observer: None,
             threads: Mutex::new(Threads::default()),
+            alive: AtomicUsize::new(0),
             parked: Parked::new(),
             tally: Tally::new(),
             broken: OnceLock::new(),
