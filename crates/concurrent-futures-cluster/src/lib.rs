@@ -25,9 +25,9 @@
 //!
 //! | subject | message | from, to |
 //! |---|---|---|
-//! | `cf.t.QUEUE.ENVIRONMENT.PRIORITY` | a task, in a work queue | client, one host |
+//! | `cf.t.QUEUE.ENVIRONMENT.PRIORITY` | a parcel of tasks, in a work queue | client, one host |
 //! | `cf.c.SESSION` | a report: tasks held, started, ended | host, client |
-//! | `cf.q.SESSION` | a question: is the task open? | host, client |
+//! | `cf.q.SESSION` | a question: which tasks are open? | host, client |
 //! | `cf.h.QUEUE.HOST`, `cf.h.QUEUE.all` | an order: recall, terminate | client, host |
 //! | `cf.w.QUEUE` | news: a host has entered the registry | host, clients |
 //! | `cf.i.client.ANY`, `cf.i.host.ANY` | answers of the server and of other parties | |
@@ -35,30 +35,31 @@
 //! | `cf.p.QUEUE.SESSION.HASH.PART` | a part of a payload that is too long for a message | client, host; host, client |
 //!
 //! A session is a random number of 128 bits. A task's identity is its session, its number there, and the *attempt*: the
-//! count of its submissions. The environment is a hash of the build, the architecture, a tag and the key. A host asks for
+//! count of its submissions. A message has a *parcel* of tasks: one, or some short ones of a burst. A parcel's identity
+//! is its session and its number there. The environment is a hash of the build, the architecture, a tag and the key. A host asks for
 //! tasks of its own environment only.
 //!
 //! The life of a task:
-//! 1. The client publishes the task under its identity. The server refuses a second message of the same identity for two
-//!    minutes, so that a repetition after a lost confirmation makes no second task.
-//! 2. The server delivers the task to one host, for the time of a *lease*. The host extends the lease while it has the
-//!    task, and reports that it holds the task.
+//! 1. The client publishes the task in a parcel, under the parcel's identity. The server refuses a second message of the
+//!    same identity for two minutes, so that a repetition after a lost confirmation makes no second task.
+//! 2. The server delivers the parcel to one host, for the time of a *lease*. The host extends the lease while it has a
+//!    task of the parcel, and reports the tasks that it holds.
 //! 3. The host runs the task, and reports its start. The news of steps 2 and 3 wait for a millisecond: a task that is
 //!    done by then is reported once. A task that was lost before, or must not run again, is reported first: the host runs
 //!    it when it has the client's receipt.
-//! 4. The host sends the outcome to the client as a request. The client's receipt permits the acknowledgement, which
-//!    removes the task from the server. Without a client, the outcome goes into the stream of outcomes first.
+//! 4. The host sends the outcome to the client as a request. The receipts for all tasks of a parcel permit the
+//!    acknowledgement, which removes the parcel from the server. Without a client, the outcome goes into the stream of outcomes first.
 //!
 //! Invariants:
-//! - *An outcome is with the client, or in the stream of outcomes, before its task is acknowledged.* No death of a host
+//! - *An outcome is with the client, or in the stream of outcomes, before the parcel of its task is acknowledged.* No death of a host
 //!   loses an outcome.
 //! - *The first outcome that the client accepts takes the task out of its table, under a lock.* A second outcome finds no
 //!   task. It gets a receipt, too, so that its task is acknowledged.
 //! - *The client looks for an outcome after it has found that a task is gone from the server.* By the first invariant, a
 //!   task without an outcome was lost, and is submitted again as the next attempt. Clients look after each new connection,
 //!   and after each lease without a sign of the task.
-//! - *A cancellation succeeds only if no host will begin the task.* A task that is newer than all delivered ones is removed
-//!   from the server, which says afterwards that it still was. Otherwise the host that has the task gives it up, or says
+//! - *A cancellation succeeds only if no host will begin the task.* A parcel that is newer than all delivered ones is removed
+//!   from the server, which says afterwards that it still was. Its other tasks are submitted again. Otherwise the host that has the task gives it up, or says
 //!   that it runs. A host that does not have it yet remembers the order, and gives the task back on arrival. Without an
 //!   answer, the task stays running. Another host may have a copy, as the lease had ended. So a host reports the start before it
 //!   begins a task that comes again, or has waited for a third of the lease. The client's receipt names the tasks that it
@@ -74,6 +75,14 @@
 //! A client keeps about a second's work on the server, by the times that hosts report. So the tasks of another client
 //! wait for about a second. The bounds are four tasks for each worker, and the greater of that and 1,000.
 //!
+//! Tasks share a parcel if they are submitted for the first time, and may run again. Their arguments have at most 16 KiB. A parcel has about ten milliseconds of work, by the times that hosts report, and at most 64 tasks.
+//! A host settles each task of a parcel for itself: it may give some back. While two reports have no receipt yet, further
+//! outcomes wait for each other, up to five milliseconds. Both together cost a burst a fraction of the messages.
+//!
+//! A task that waits for a future of a cluster takes no slot of its host. Its worker tells the host, on a local socket, when
+//! a wait begins and when it ends. The host takes as many more tasks as workers wait, up to 256. They run in further worker
+//! processes. So tasks may wait for tasks of the same cluster, however few workers there are.
+//!
 //! Payloads of more than 256 KiB are stored in parts, in a stream of their own, under the session and the hash of the
 //! content. Messages have the hash and the length, which the receiver checks. A payload that the server has lost is sent
 //! again together with its task.
@@ -84,8 +93,8 @@
 //! neither run code on hosts nor forge results, even if it can write to the server. A function is sent as a place in a
 //! table of the executable, and never as an address. Hosts check that the place is that of an entry.
 //!
-//! A copy of an old task is refused. Its message must have the identity of the task, and the server refuses a second one
-//! for two minutes. A host asks the client about a task that is older than one minute when it is published, or that it
+//! A copy of an old task is refused. Its message must have the identity of the parcel, and the server refuses a second one
+//! for two minutes. A host asks the client about a parcel that is older than one minute when it is published, or that it
 //! has had before. A copy of an outcome finds no task.
 //!
 //! Without a key, only servers on loopback are accepted, unless [`insecure`](ClusterExecutorBuilder::insecure) says
@@ -118,6 +127,7 @@ mod runner;
 mod schedules;
 mod server;
 mod service;
+mod waits;
 mod wire;
 mod worker;
 

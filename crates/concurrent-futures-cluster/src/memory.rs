@@ -127,6 +127,11 @@ impl Server {
         state.last = 0;
     }
 
+    /// Returns the number of messages so far, since the server began.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.lock().last
+    }
+
     /// Returns how many tasks there are.
     pub(crate) fn tasks(&self) -> usize {
         self.lock().tasks.len()

@@ -1,5 +1,6 @@
 //! The operating system: the name of the machine, and children that end with this process.
 
+pub(crate) use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 /// Returns the name of the machine.

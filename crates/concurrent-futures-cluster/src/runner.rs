@@ -5,9 +5,14 @@
 use crate::wire::Call;
 use bytes::Bytes;
 use concurrent_futures::engine::{encode_error, is_entry, submit_entry};
-use concurrent_futures::{Future, ProcessPoolExecutor, Shutdown, TaskError, TaskOptions};
+use concurrent_futures::{
+    BuildError, Future, ProcessPoolExecutor, ProcessPoolExecutorBuilder, Shutdown, TaskError,
+    TaskOptions,
+};
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -49,6 +54,12 @@ pub trait Runner: Send + Sync + 'static {
     /// Returns the number of calls that run at once.
     fn workers(&self) -> usize;
 
+    /// Returns the number of calls that the runner can begin beyond [`workers`](Self::workers), while as many calls
+    /// wait for others of a cluster.
+    fn spares(&self) -> usize {
+        0
+    }
+
     /// Returns whether the runner can make the call. The call may be any bytes.
     fn knows(&self, call: &Call) -> bool;
 
@@ -59,13 +70,78 @@ pub trait Runner: Send + Sync + 'static {
     fn close(&self);
 }
 
+/// The most calls of a host that wait for others without a slot.
+const SPARES: usize = 256;
+
 /// The runner of Rust programs: a pool of worker processes, which are of the same build.
 #[derive(Debug)]
-pub(crate) struct Processes(pub(crate) ProcessPoolExecutor);
+pub(crate) struct Processes {
+    pool: ProcessPoolExecutor,
+    /// The pool for calls that run while as many others wait. Its workers start when they are needed.
+    spares: Option<ProcessPoolExecutor>,
+    /// The number of calls in the first pool.
+    busy: Arc<AtomicUsize>,
+}
+
+impl Processes {
+    /// Makes the runner of a pool that the program has.
+    pub(crate) fn of(pool: ProcessPoolExecutor) -> Self {
+        Self {
+            pool,
+            spares: None,
+            busy: Arc::default(),
+        }
+    }
+
+    /// Makes a runner whose pools have these settings.
+    pub(crate) fn with(
+        workers: Option<usize>,
+        settings: impl Fn(ProcessPoolExecutorBuilder) -> ProcessPoolExecutorBuilder,
+    ) -> Result<Self, BuildError> {
+        let mut pool = settings(ProcessPoolExecutor::builder());
+        if let Some(workers) = workers {
+            pool = pool.max_workers(workers);
+        }
+        let spares = settings(ProcessPoolExecutor::builder()).max_workers(SPARES);
+        Ok(Self {
+            pool: pool.build()?,
+            spares: Some(spares.build()?),
+            busy: Arc::default(),
+        })
+    }
+
+    /// Takes a place in the first pool, or else chooses the second one.
+    fn choose(&self) -> (&ProcessPoolExecutor, Option<Place>) {
+        let Some(spares) = &self.spares else {
+            return (&self.pool, None);
+        };
+        // One thread begins calls. Meanwhile, calls may only end.
+        if self.busy.load(Ordering::SeqCst) >= self.pool.max_workers() {
+            return (spares, None);
+        }
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        (&self.pool, Some(Place(Arc::clone(&self.busy))))
+    }
+}
+
+/// The place of a call in the first pool.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl Runner for Processes {
     fn workers(&self) -> usize {
-        self.0.max_workers()
+        self.pool.max_workers()
+    }
+
+    fn spares(&self) -> usize {
+        self.spares
+            .as_ref()
+            .map_or(0, ProcessPoolExecutor::max_workers)
     }
 
     fn knows(&self, call: &Call) -> bool {
@@ -73,31 +149,35 @@ impl Runner for Processes {
     }
 
     fn run(&self, call: &Call, argument: Bytes, options: CallOptions) -> Box<dyn Running> {
+        let (pool, place) = self.choose();
         let submitted = match call {
             Call::Entry(entry) => {
                 let mut settings = TaskOptions::new().retries(options.retries);
                 if let Some(limit) = options.time_limit {
                     settings = settings.time_limit(limit);
                 }
-                submit_entry(&self.0, settings, *entry, argument.into())
+                submit_entry(pool, settings, *entry, argument.into())
             }
             Call::Opaque(_) => None,
         };
         Box::new(match submitted {
-            Some(Ok(future)) => InProcess::Submitted(future),
+            Some(Ok(future)) => InProcess::Submitted(future, place),
             Some(Err(error)) => InProcess::Failed(TaskError::Rejected(error)),
             None => InProcess::Failed(TaskError::Abandoned),
         })
     }
 
     fn close(&self) {
-        self.0.shutdown(Shutdown::NoWait);
+        self.pool.shutdown(Shutdown::NoWait);
+        if let Some(spares) = &self.spares {
+            spares.shutdown(Shutdown::NoWait);
+        }
     }
 }
 
 /// A call in a pool of processes.
 enum InProcess {
-    Submitted(Future<Vec<u8>>),
+    Submitted(Future<Vec<u8>>, Option<Place>),
     Failed(TaskError),
 }
 
@@ -106,10 +186,15 @@ impl std::future::Future for InProcess {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
         let error = match &mut *self {
-            Self::Submitted(future) => match Pin::new(future).poll(context) {
+            Self::Submitted(future, place) => match Pin::new(future).poll(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(value)) => return Poll::Ready(Ended::Value(value)),
-                Poll::Ready(Err(error)) => error,
+                Poll::Ready(outcome) => {
+                    drop(place.take());
+                    match outcome {
+                        Ok(value) => return Poll::Ready(Ended::Value(value)),
+                        Err(error) => error,
+                    }
+                }
             },
             Self::Failed(error) => error.clone(),
         };
@@ -122,18 +207,18 @@ impl std::future::Future for InProcess {
 
 impl Running for InProcess {
     fn recall(&self) -> bool {
-        matches!(self, Self::Submitted(future) if future.cancel())
+        matches!(self, Self::Submitted(future, _) if future.cancel())
     }
 
     fn terminate(&self) -> bool {
-        matches!(self, Self::Submitted(future) if future.terminate())
+        matches!(self, Self::Submitted(future, _) if future.terminate())
     }
 }
 
 impl fmt::Debug for InProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Submitted(future) => f.debug_tuple("Submitted").field(future).finish(),
+            Self::Submitted(future, _) => f.debug_tuple("Submitted").field(future).finish(),
             Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
         }
     }

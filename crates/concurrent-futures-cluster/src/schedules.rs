@@ -69,6 +69,8 @@ impl Sink for Written {
 struct Timers {
     book: Book,
     random: Arc<Mutex<Random>>,
+    /// Whether tasks are short, so that they share parcels.
+    is_short: bool,
     /// Whether the process of the host is dead.
     is_dead: Arc<AtomicBool>,
 }
@@ -95,9 +97,10 @@ impl Runner for Timers {
 
     fn run(&self, _: &Call, argument: Bytes, _: CallOptions) -> Box<dyn Running> {
         let mut random = self.random.lock().unwrap();
-        let begin = Duration::from_micros(random.below(3000));
-        let longest = if random.below(10) == 0 { 10_000 } else { 50 };
-        let end = begin + Duration::from_millis(random.below(longest));
+        let (scale, few) = if self.is_short { (10, 200) } else { (1000, 10) };
+        let begin = Duration::from_micros(random.below(3 * scale));
+        let longest = if random.below(few) == 0 { 10_000 } else { 50 };
+        let end = begin + Duration::from_micros(random.below(longest * scale));
         Box::new(Timer {
             number: u64::from_le_bytes(argument[..8].try_into().unwrap()),
             argument,
@@ -164,11 +167,12 @@ struct OneHost {
     is_dead: Arc<AtomicBool>,
 }
 
-fn start_host(server: &Arc<Server>, book: &Book, seed: u64) -> OneHost {
+fn start_host(server: &Arc<Server>, book: &Book, seed: u64, is_short: bool) -> OneHost {
     let (bus, is_dead) = (server.connect(), Arc::<AtomicBool>::default());
     let runner = Timers {
         book: Arc::clone(book),
         random: Arc::new(Mutex::new(Random(seed))),
+        is_short,
         is_dead: Arc::clone(&is_dead),
     };
     let settings = host::Settings {
@@ -181,7 +185,7 @@ fn start_host(server: &Arc<Server>, book: &Book, seed: u64) -> OneHost {
     let (stop, stopped) = watch::channel(false);
     let ours = Arc::clone(&bus);
     tokio::spawn(async move {
-        host::serve(ours, Arc::new(runner), settings, stopped, None)
+        host::serve(ours, Arc::new(runner), settings, None, stopped, None)
             .await
             .unwrap();
     });
@@ -198,6 +202,8 @@ fn argument_of(number: u64, length: usize) -> Vec<u8> {
 struct Scene {
     random: Random,
     seed: u64,
+    /// Whether tasks are short, and come in bursts.
+    is_short: bool,
     server: Arc<Server>,
     book: Book,
     client: Arc<Client>,
@@ -210,12 +216,23 @@ struct Scene {
 impl Scene {
     async fn new(seed: u64) -> Self {
         let mut random = Random(seed);
+        let is_short = random.below(2) == 0;
         let (lost, doubled) = match random.below(4) {
             0 => (0, 0),
             1 => (10, 30),
             2 => (50, 50),
             _ => (200, 100),
         };
+        Self::with(seed, random, (lost, doubled), is_short).await
+    }
+
+    /// Makes a scene in which these numbers of 1,000 messages are lost, and doubled.
+    async fn with(
+        seed: u64,
+        mut random: Random,
+        (lost, doubled): (u64, u64),
+        is_short: bool,
+    ) -> Self {
         let server = Server::new(seed ^ 1, lost, doubled, LEASE);
         let book = Book::default();
         let settings = Settings {
@@ -233,8 +250,9 @@ impl Scene {
         tokio::spawn(Arc::clone(&client).work(ready));
         is_ready.await.unwrap();
         Self {
-            hosts: [0, 1, 2].map(|n| start_host(&server, &book, seed ^ n)),
-            story: format!("seed {seed}, {lost} of 1000 lost, {doubled} doubled:"),
+            hosts: [0, 1, 2].map(|n| start_host(&server, &book, seed ^ n, is_short)),
+            story: format!("seed {seed}, {lost} of 1000 lost, {doubled} doubled, {is_short}:"),
+            is_short,
             random,
             seed,
             server,
@@ -257,7 +275,7 @@ impl Scene {
     /// Replaces one of the hosts.
     fn replace(&mut self, seed: u64) -> OneHost {
         let which = usize::try_from(self.random.below(3)).unwrap();
-        let host = start_host(&self.server, &self.book, self.seed ^ seed);
+        let host = start_host(&self.server, &self.book, self.seed ^ seed, self.is_short);
         std::mem::replace(&mut self.hosts[which], host)
     }
 
@@ -350,7 +368,12 @@ impl Scene {
 async fn run(seed: u64) {
     let mut scene = Scene::new(seed).await;
     let mut arguments = Vec::new();
-    for number in 0..TASKS {
+    let (tasks, pauses) = if scene.is_short {
+        (2 * TASKS, 8)
+    } else {
+        (TASKS, 1)
+    };
+    for number in 0..tasks {
         let length = if scene.random.below(20) == 0 {
             300_000
         } else {
@@ -358,9 +381,11 @@ async fn run(seed: u64) {
         };
         arguments.push(argument_of(number, length));
         scene.submit(number, argument_of(number, length));
-        let pause = scene.random.below(20);
-        sleep(Duration::from_millis(pause)).await;
-        scene.happen(number).await;
+        if scene.random.below(pauses) == 0 {
+            let pause = scene.random.below(20);
+            sleep(Duration::from_millis(pause)).await;
+            scene.happen(number).await;
+        }
     }
     scene.finish().await;
     scene.check(&arguments);
@@ -381,4 +406,17 @@ fn each_future_is_done_once_whatever_the_network_does() {
             .unwrap();
         runtime.block_on(run(seed));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_tasks_of_a_burst_share_messages() {
+    let scene = Scene::with(1, Random(1), (0, 0), true).await;
+    let arguments: Vec<_> = (0..3000).map(|number| argument_of(number, 5)).collect();
+    for (number, argument) in (0..).zip(&arguments) {
+        scene.submit(number, argument.clone());
+    }
+    scene.finish().await;
+    scene.check(&arguments);
+    let pushed = scene.server.pushed();
+    assert!(pushed < 1500, "{pushed} messages for 3,000 tasks");
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use subtle::ConstantTimeEq;
 
 /// The version of the messages. Each message begins with it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The length of an authentication code.
 const CODE: usize = 32;
 
@@ -229,12 +229,33 @@ pub(crate) struct Terms {
     pub(crate) deliveries: u32,
 }
 
+/// The identity of a parcel: its session, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct ParcelId {
+    pub(crate) session: Id,
+    pub(crate) serial: u64,
+}
+
+impl fmt::Display for ParcelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.session, self.serial)
+    }
+}
+
+/// The tasks of one message on its way to a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Parcel {
+    pub(crate) id: ParcelId,
+    /// When it was sent, in milliseconds since 1970 by the client's clock.
+    pub(crate) sent: u64,
+    pub(crate) tasks: Vec<Task>,
+}
+
 /// A task on its way to a host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
-    pub(crate) id: TaskId,
-    /// When it was sent, in milliseconds since 1970 by the client's clock.
-    pub(crate) sent: u64,
+    pub(crate) number: u64,
+    pub(crate) attempt: u32,
     pub(crate) call: Call,
     pub(crate) terms: Terms,
     pub(crate) argument: Payload,
@@ -319,10 +340,10 @@ pub(crate) enum Answer {
     Unknown,
 }
 
-/// A host's question to a client: is the task still open?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A host's question to a client: which of the tasks are still open? The answer has their numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Question {
-    pub(crate) task: TaskId,
+    pub(crate) tasks: Vec<(u64, u32)>,
     /// Lets no old answer pass for a new one.
     pub(crate) nonce: [u8; 16],
 }
@@ -456,7 +477,7 @@ mod tests {
             let noise = hash(&round.to_le_bytes());
             let mut bytes = vec![VERSION];
             bytes.extend(noise.iter().take(usize::from(noise[31]) % 32));
-            let _ = seal.open::<Task>(Kind::Task, b"", &bytes);
+            let _ = seal.open::<Parcel>(Kind::Task, b"", &bytes);
             let _ = seal.open::<Report>(Kind::Report, b"", &bytes);
         }
     }

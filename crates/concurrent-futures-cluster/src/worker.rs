@@ -10,10 +10,12 @@ use crate::os;
 use crate::roles::HOST_INBOX;
 use crate::runner::{Processes, Runner};
 use crate::service::Service;
-use concurrent_futures::ProcessPoolExecutor;
+use crate::waits::{self, Waits};
+use concurrent_futures::{ProcessPoolExecutor, ProcessPoolExecutorBuilder};
 use std::env;
 use std::fmt;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,7 @@ pub struct ClusterHost {
 pub(crate) struct Serving {
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), crate::BusError>>,
+    socket: PathBuf,
 }
 
 /// Makes a [`ClusterHost`]; see [`ClusterHost::builder`].
@@ -70,7 +73,7 @@ impl ClusterBuilder<HostSettings> {
 
     /// Runs tasks with this pool, instead of one with the default settings.
     pub fn pool(self, pool: ProcessPoolExecutor) -> Self {
-        self.runner(Arc::new(Processes(pool)))
+        self.runner(Arc::new(Processes::of(pool)))
     }
 
     /// Runs tasks with another kind of pool.
@@ -103,24 +106,32 @@ impl ClusterBuilder<HostSettings> {
             seal,
             drain: self.role.drain,
         };
+        let waits = Waits::open()?;
+        let socket = waits.path().to_owned();
         let runner = if let Some(runner) = self.role.runner {
             runner
         } else {
-            let mut pool = ProcessPoolExecutor::builder();
-            for name in SECRETS {
-                pool = pool.env_remove(name);
-            }
-            if let Some(workers) = self.workers {
-                pool = pool.max_workers(workers);
-            }
-            Arc::new(Processes(pool.build()?))
+            let settings = |mut pool: ProcessPoolExecutorBuilder| {
+                for name in SECRETS {
+                    pool = pool.env_remove(name);
+                }
+                pool.env(waits::SOCKET, &socket)
+            };
+            Arc::new(Processes::with(self.workers, settings)?)
         };
         let bus = self.door.connect(&url, HOST_INBOX).await?;
         let (stop, stopped) = watch::channel(false);
         let (ready, is_ready) = oneshot::channel();
-        let mut task = tokio::spawn(host::serve(bus, runner, settings, stopped, Some(ready)));
+        let mut task = tokio::spawn(host::serve(
+            bus,
+            runner,
+            settings,
+            Some(waits),
+            stopped,
+            Some(ready),
+        ));
         tokio::select! {
-            Ok(()) = is_ready => Ok(Serving { stop, task }),
+            Ok(()) = is_ready => Ok(Serving { stop, task, socket }),
             ended = &mut task => match ended {
                 Ok(Err(error)) => Err(error.into()),
                 _ => Err(ClusterError::Server(crate::BusError::Closed)),
@@ -144,6 +155,13 @@ impl ClusterHost {
     /// Makes a host with other settings.
     pub fn builder() -> ClusterHostBuilder {
         ClusterHostBuilder::default()
+    }
+
+    /// Returns the path of the socket on which workers tell the host that their tasks wait for others. For frontends
+    /// with workers of their own.
+    #[must_use]
+    pub fn waits_path(&self) -> Option<&Path> {
+        self.running.as_ref().map(|running| &*running.socket)
     }
 
     /// Takes no more tasks, gives those back that have not begun, waits for the others, and ends.

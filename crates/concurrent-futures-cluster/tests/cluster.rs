@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Notes, PATIENCE, Server, note, note_and_wait, wait_until};
+use common::{LEASE, Notes, PATIENCE, Server, note, note_and_wait, wait_until};
 use concurrent_futures::{
     Executor, MapOptions, ProcessPoolExecutor, ReturnWhen, Shutdown, SubmitError, TaskError,
     ThreadPoolExecutor, WorkerExit, as_completed, wait,
@@ -134,7 +134,7 @@ fn a_host_can_be_a_part_of_a_program() -> Test {
     let pool = ProcessPoolExecutor::builder().max_workers(1).build()?;
     let host = ClusterHost::builder()
         .url(server.url())
-        .lease(common::LEASE)
+        .lease(LEASE)
         .pool(pool)
         .start()?;
     let cluster = server.executor().build()?;
@@ -153,7 +153,7 @@ fn a_host_tells_those_that_wait_for_one() -> Test {
     assert!(!cluster.wait_for_host(Duration::ZERO)?);
     let host_of = |tag: &str| {
         let host = ClusterHost::builder().url(server.url()).tag(tag);
-        host.lease(common::LEASE).start()
+        host.lease(LEASE).start()
     };
     // One for other tasks does not count.
     let other = host_of("other")?;
@@ -312,6 +312,40 @@ fn a_task_that_no_host_has_is_cancelled_for_good() -> Test {
 }
 
 #[test]
+fn tasks_that_share_a_message_are_cancelled_for_themselves() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let _host = server.host(1);
+    let cluster = server.executor().build()?;
+    // The host reports how short its tasks are.
+    let burst = (0..300).map(|n| cluster.submit(double, n));
+    for (n, future) in (0..).zip(burst.collect::<Result<Vec<_>, _>>()?) {
+        assert_eq!(future.result()?, 2 * n);
+    }
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    notes.wait_for_prefix("run");
+    let pending = (0..40).map(|n| cluster.submit(note, (notes.path(), format!("task{n}"))));
+    let pending: Vec<_> = pending.collect::<Result<_, _>>()?;
+    wait_until("they are on the server", || {
+        server.messages().unwrap() > u64::try_from(server.delivered().unwrap()).unwrap()
+    });
+    for (n, future) in pending.iter().enumerate() {
+        assert!(n % 2 == 1 || future.cancel(), "{n}");
+    }
+    notes.write("go");
+    running.result()?;
+    for (n, future) in pending.into_iter().enumerate() {
+        if n % 2 == 1 {
+            future.result()?;
+        }
+        assert_eq!(notes.named(&format!("task{n}.")).len(), n % 2, "{n}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_running_task_is_not_cancelled_but_terminated() -> Test {
     let Some(server) = Server::start() else {
         return Ok(());
@@ -390,7 +424,7 @@ fn without_a_host_tasks_fail_and_name_the_hosts_that_there_are() -> Test {
         .url(server.url())
         .key("ours")
         .tag("other")
-        .lease(common::LEASE)
+        .lease(LEASE)
         .start()?;
     let cluster = server
         .executor()
@@ -507,6 +541,41 @@ fn the_tasks_of_one_client_do_not_keep_those_of_another_waiting() -> Test {
 }
 
 /// A task that adds its name to those that have begun.
+/// Returns the depth, by a task that waits for others of the same cluster in each of the ways.
+fn nest((url, depth): (String, u64)) -> u64 {
+    if depth == 0 {
+        return 0;
+    }
+    let cluster = ClusterExecutor::builder().url(&url).lease(LEASE);
+    let cluster = cluster.build().unwrap();
+    let below = || cluster.submit(nest, (url.clone(), depth - 1)).unwrap();
+    let two = [below(), below()];
+    // The end of the executor waits, too: for those of which the results are not taken.
+    1 + match depth % 3 {
+        0 => below().result().unwrap(),
+        1 => {
+            let done = as_completed(two).map(|future| future.result().unwrap());
+            done.max().unwrap()
+        }
+        _ => {
+            let waited = wait(two, None, ReturnWhen::AllCompleted);
+            let done = waited.done.into_iter();
+            done.map(|future| future.result().unwrap()).max().unwrap()
+        }
+    }
+}
+
+#[test]
+fn a_task_that_waits_for_another_one_leaves_its_place_to_it() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let cluster = server.executor().build()?;
+    assert_eq!(cluster.submit(nest, (server.url(), 3))?.result()?, 3);
+    Ok(())
+}
+
 fn note_order((folder, name): (String, String)) {
     let path = std::path::Path::new(&folder).join("order");
     let file = std::fs::File::options()

@@ -7,7 +7,9 @@ mod common;
 
 use common::{LEASE, Notes, PATIENCE, Server, note, note_and_wait, wait_until};
 use concurrent_futures::{Future, ReturnWhen, TaskError, wait};
-use concurrent_futures_cluster::{ClusterOptions, HostLost, OnHostLoss, PoisonTask};
+use concurrent_futures_cluster::{
+    ClusterOptions, HostLost, NoWorkersError, OnHostLoss, PoisonTask,
+};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -169,6 +171,35 @@ fn a_task_that_kills_each_host_is_given_up() -> Test {
     assert!((2..=3).contains(&killed), "{killed} hosts were killed");
     for (n, future) in innocent.into_iter().enumerate() {
         assert_eq!(future.result()?, 2 * n as u64);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_executor_ends_without_its_only_host() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let mut host = server.host(1);
+    let cluster = server.executor().wait_for_workers(LEASE).build()?;
+    assert!(cluster.wait_for_host(PATIENCE)?);
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    let once = ClusterOptions::new().on_host_loss(OnHostLoss::Fail);
+    notes.wait_for_prefix("run");
+    let waiting = cluster.submit(double, 1)?;
+    let waiting_once = cluster.submit_with(once, double, 1)?;
+    host.kill();
+    drop(cluster);
+    for error in [
+        running.result().unwrap_err(),
+        waiting.result().unwrap_err(),
+        waiting_once.result().unwrap_err(),
+    ] {
+        let TaskError::Failed(cause) = &error else {
+            panic!("{error}");
+        };
+        assert!(cause.is::<NoWorkersError>(), "{error}");
     }
     Ok(())
 }

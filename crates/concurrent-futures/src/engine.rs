@@ -9,7 +9,7 @@ pub use crate::dump::{describe as describe_pools, worker_pids};
 pub use crate::error::MAX_WORKERS;
 pub use crate::future::blocking::{Stop, wait_until_done};
 #[cfg(all(feature = "process", unix))]
-pub use crate::future::driver::{Driver, add as add_driver, remove as remove_driver};
+pub use crate::future::driver::{Driver, Sleeping, add as add_driver, remove as remove_driver};
 pub use crate::future::places::Places;
 pub use crate::future::ready::Watched;
 #[cfg(all(feature = "process", unix))]

@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from types import ModuleType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from concurrent_futures_cluster import _calls, _native
+from concurrent_futures_cluster import _calls, _native, _waits
 from concurrent_futures_cluster._errors import ClusterError, HostInfo
 from concurrent_futures_cluster._future import ClusterFuture, complete
 
@@ -487,6 +487,9 @@ class ClusterExecutor(Executor):
             state.client.cancel_all()
         # A callback, which the thread calls, does not wait for it.
         if wait and state.thread is not threading.current_thread():
+            if _waits.is_worker():
+                with _waits.Wait():
+                    state.thread.join()
             state.thread.join()
 
     def _check_process(self) -> None:

@@ -6,7 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, TypeVar
 
 from concurrent_futures import Future
-from concurrent_futures_cluster import _calls, _errors
+from concurrent_futures_cluster import _calls, _errors, _waits
 
 if TYPE_CHECKING:
     from typing import Any
@@ -102,6 +102,42 @@ class ClusterFuture(Future[_T]):
             Future.cancel(self)
             return True
         return self._client.terminate(self._number)
+
+    def result(self, timeout: float | None = None) -> _T:
+        """Wait for the call, and return its result, or raise its exception.
+
+        A task of a cluster that waits here leaves its place to another task of its host.
+
+        Raises TimeoutError after ``timeout`` seconds, and CancelledError if the call was cancelled.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor() as executor:
+        ...     executor.submit(pow, 2, 10).result()
+        1024
+        """
+        if _waits.is_worker() and not self.done():
+            with _waits.Wait():
+                return Future.result(self, timeout)
+        return Future.result(self, timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the call, and return its exception, or None.
+
+        As for `result`, the place of a task that waits is free meanwhile. Raises the same.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor() as executor:
+        ...     executor.submit(int, "x").exception()
+        ValueError("invalid literal for int() with base 10: 'x'")
+        """
+        if _waits.is_worker() and not self.done():
+            with _waits.Wait():
+                return Future.exception(self, timeout)
+        return Future.exception(self, timeout)
 
     def __repr__(self) -> str:
         text = Future.__repr__(self)

@@ -15,7 +15,7 @@ from concurrent_futures import (
     WorkerDiedError,
 )
 from concurrent_futures._base import cpu_count
-from concurrent_futures_cluster import _calls, _native
+from concurrent_futures_cluster import _calls, _native, _waits
 from concurrent_futures_cluster._executor import settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 __all__ = ["ClusterHost"]
+
+#: The most calls of a host that wait for others of a cluster while as many more run.
+_SPARES = 256
 
 #: The hosts that the interpreter's end drains.
 _hosts: weakref.WeakSet[ClusterHost] = weakref.WeakSet()
@@ -84,18 +87,13 @@ class ClusterHost:
         common = settings(url, queue, key, insecure, token, credentials, nkey, tls, tag, lease)
         terminated = TaskTerminatedError("the call was terminated")
         self._native = _native.Host(
-            common, workers=workers, drain=drain, terminated=_calls.pack_exception(terminated)
+            common,
+            workers=workers,
+            spares=_SPARES,
+            drain=drain,
+            terminated=_calls.pack_exception(terminated),
         )
-        self._pool = _Pool(workers)
-        # The host begins no more calls at once than there are threads.
-        self._threads = [
-            threading.Thread(
-                target=_carry_out, args=(self._native, self._pool), name=f"ClusterHost_{index}"
-            )
-            for index in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._crew = _Crew(self._native, workers)
         _hosts.add(self)
 
     def stop(self) -> None:
@@ -113,9 +111,7 @@ class ClusterHost:
         2
         """
         self._native.stop()
-        for thread in self._threads:
-            thread.join()
-        self._pool.shutdown()
+        self._crew.end()
 
     def __enter__(self) -> Self:
         return self
@@ -132,8 +128,9 @@ class ClusterHost:
 class _Pool:
     """A pool of processes, which is replaced if its workers cannot start."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, socket: str | None) -> None:
         self._workers = workers
+        self._socket = socket
         self._lock = threading.Lock()
         self._pool = self._make()
 
@@ -144,6 +141,8 @@ class _Pool:
         return ProcessPoolExecutor(
             self._workers,
             multiprocessing.get_context(method),
+            initializer=None if self._socket is None else _waits.begin,
+            initargs=() if self._socket is None else (self._socket,),
             on_worker_death="isolate",
         )
 
@@ -167,16 +166,78 @@ def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[tuple[bool, b
     return options.submit(_calls.run, job.argument)
 
 
-def _carry_out(host: _native.Host, pool: _Pool) -> None:
-    """Carry calls of a host out, one after another, until the host ends.
+class _Crew:
+    """The threads of a host, which carry calls out, and their pools.
 
-    The thread waits for each call, as a waiting thread receives the reply of the worker itself. A
-    callback would come by way of two more threads.
+    A thread waits for each call, as a waiting thread receives the reply of the worker itself. A
+    callback would come by way of two more threads. When all threads have a call, another one
+    starts: the host begins a call more for each call that waits for others of the cluster.
     """
-    while (job := host.next()) is not None:
-        # It may have been recalled meanwhile.
-        if job.take():
-            job.end(*_outcome(pool, job))
+
+    def __init__(self, host: _native.Host, workers: int) -> None:
+        self._host = host
+        self._workers = workers
+        self._socket = host.waits_path()
+        self._pool = _Pool(workers, self._socket)
+        self._lock = threading.Lock()
+        #: The calls in the first pool.
+        self._busy = 0
+        #: The pool of calls that run while as many others wait, once there was one.
+        self._spare: _Pool | None = None
+        self._threads: list[threading.Thread] = []
+        for _ in range(workers):
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            index = len(self._threads)
+            if index == self._workers + _SPARES:
+                return
+            thread = threading.Thread(target=self._work, name=f"ClusterHost_{index}")
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        """Carry calls of the host out, one after another, until the host ends."""
+        while (job := self._host.next()) is not None:
+            if self._host.waiting() == 0:
+                self._start()
+            # It may have been recalled meanwhile.
+            if job.take():
+                job.end(*self._outcome(job))
+
+    def _outcome(self, job: _native.Job) -> tuple[bool, bytes]:
+        """Return whether a call has a result, and the pickled result or exception."""
+        with self._lock:
+            pool = self._pool
+            is_first = self._busy < self._workers
+            if is_first:
+                self._busy += 1
+            else:
+                if self._spare is None:
+                    self._spare = _Pool(_SPARES, self._socket)
+                pool = self._spare
+        try:
+            return _outcome(pool, job)
+        finally:
+            if is_first:
+                with self._lock:
+                    self._busy -= 1
+
+    def end(self) -> None:
+        """Wait for the threads, as the host has ended."""
+        joined = 0
+        while True:
+            with self._lock:
+                threads = self._threads[joined:]
+            if not threads:
+                break
+            for thread in threads:
+                thread.join()
+            joined += len(threads)
+        self._pool.shutdown()
+        if self._spare is not None:
+            self._spare.shutdown()
 
 
 def _outcome(pool: _Pool, job: _native.Job) -> tuple[bool, bytes]:

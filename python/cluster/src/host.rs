@@ -18,6 +18,7 @@ use bytes::Bytes;
 use concurrent_futures_cluster::{Call, CallOptions, ClusterHost, Ended, Runner, Running};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::mem;
@@ -198,6 +199,7 @@ impl Running for Carried {
 /// The pool of processes, as the host sees it.
 struct Pool {
     workers: usize,
+    spares: usize,
     calls: Arc<Inbox<Job>>,
     terminated: Arc<[u8]>,
 }
@@ -205,6 +207,10 @@ struct Pool {
 impl Runner for Pool {
     fn workers(&self) -> usize {
         self.workers
+    }
+
+    fn spares(&self) -> usize {
+        self.spares
     }
 
     fn knows(&self, call: &Call) -> bool {
@@ -250,17 +256,19 @@ pub(crate) struct Host {
 impl Host {
     /// Starts a host, whose calls `next` returns. `terminated` is the pickled error of calls that are terminated.
     #[new]
-    #[pyo3(signature = (settings, *, workers, drain, terminated))]
+    #[pyo3(signature = (settings, *, workers, spares, drain, terminated))]
     fn new(
         py: Python<'_>,
         settings: Settings,
         workers: usize,
+        spares: usize,
         drain: f64,
         terminated: Vec<u8>,
     ) -> PyResult<Self> {
         let calls = Arc::<Inbox<Job>>::default();
         let pool = Pool {
             workers,
+            spares,
             calls: Arc::clone(&calls),
             terminated: terminated.into(),
         };
@@ -288,6 +296,18 @@ impl Host {
                 }
             }
         })
+    }
+
+    /// Returns how many threads wait for a call.
+    fn waiting(&self) -> usize {
+        self.calls.waiting()
+    }
+
+    /// Returns the path of the socket on which workers say that their calls wait for others.
+    fn waits_path(&self) -> Option<OsString> {
+        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = serving.as_ref()?.waits_path()?;
+        Some(path.as_os_str().to_owned())
     }
 
     /// Drains the host, and ends it.

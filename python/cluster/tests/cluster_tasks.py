@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from concurrent_futures import ClusterExecutor
+
 
 def wait_for(path: str, value: Any = None) -> Any:
     """Return a value when there is a file."""
@@ -63,6 +65,23 @@ def die_once(path: str) -> str:
 
 def unpicklable(value: int) -> Any:
     return threading.Lock() if value == 3 else value
+
+
+def nest(url: str, lease: float, depth: int) -> int:
+    """Return the depth, by a task that waits for another one of the same cluster."""
+    if depth == 0:
+        return 0
+    with ClusterExecutor(url, lease=lease) as executor:
+        return 1 + executor.submit(nest, url, lease, depth - 1).result()
+
+
+def nest_in_map(url: str, lease: float, depth: int) -> int:
+    """Return the number of the tasks in a tree of this depth, whose tasks wait in `map`."""
+    if depth == 0:
+        return 1
+    with ClusterExecutor(url, lease=lease) as executor:
+        below = executor.map(nest_in_map, [url] * 2, [lease] * 2, [depth - 1] * 2)
+        return 1 + sum(below)
 
 
 class OwnError(Exception):

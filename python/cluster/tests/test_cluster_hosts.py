@@ -11,7 +11,7 @@ from typing import Any
 
 import cluster_tasks as tasks
 import pytest
-from cluster_support import LIMIT, Server, wait_until
+from cluster_support import LEASE, LIMIT, Server, wait_until
 
 from concurrent_futures import CancelledError, ClusterExecutor, wait
 from concurrent_futures_cluster import (
@@ -90,6 +90,28 @@ def test_a_host_that_cannot_wait_gives_its_task_back(server: Server, tmp_path: P
         wait_until("it runs again", lambda: len(begun.read_text().splitlines()) == 2)
         go.touch()
         assert isinstance(future.result(LIMIT), int)
+
+
+def test_a_task_that_waits_for_another_one_leaves_its_place_to_it(server: Server) -> None:
+    server.host(1)
+    with server.executor() as executor:
+        deep = executor.submit(tasks.nest, server.url, LEASE, 3)
+        wide = executor.submit(tasks.nest_in_map, server.url, LEASE, 2)
+        assert deep.result(LIMIT) == 3
+        assert wide.result(LIMIT) == 7
+
+
+def test_an_executor_ends_without_its_only_host(server: Server, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    host = server.host(1)
+    with server.executor(wait_for_workers=1) as executor:
+        assert executor.wait_for_host(LIMIT)
+        running = executor.submit(tasks.note_and_wait, str(begun), str(tmp_path / "never"))
+        waiting = executor.submit(tasks.double, 1)
+        wait_until("the task runs", begun.exists)
+        host.kill()
+    assert isinstance(running.exception(LIMIT), NoWorkersError)
+    assert isinstance(waiting.exception(LIMIT), NoWorkersError)
 
 
 def test_the_workers_of_a_killed_host_end(server: Server, tmp_path: Path) -> None:

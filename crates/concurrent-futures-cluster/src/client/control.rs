@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Arrived, Client, Sink, Stage};
+use super::{Arrived, Client, Place, Sink, Stage};
 use crate::bus::{BusError, Withdrawn};
 use crate::log;
 use crate::wire::{Answer, Id, Kind, Order, TaskId, What};
@@ -24,10 +24,20 @@ enum Step {
     TooLate,
     /// The task is with this client only.
     Ours,
-    /// The task is on its way to the server.
+    /// The task is on its way to the server, or the parcel that has it on its way back.
     Wait,
-    /// The task is on the server, by this number, or with a host.
-    Ask(u32, u64, Option<Id>),
+    /// The task is in this place on the server, or with a host.
+    Ask(u32, Place, Option<Id>),
+}
+
+/// The effect of a step.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    /// No host runs the task.
+    Yes,
+    No,
+    /// The task is not where it was.
+    Elsewhere,
 }
 
 impl Client {
@@ -43,12 +53,14 @@ impl Client {
                     let _ = changed.changed().await;
                 }
                 Step::Ask(attempt, place, holder) => {
-                    if !self.take_from_cluster(number, attempt, place, holder).await {
-                        return None;
-                    }
-                    // The host may have given the task back before it answered. Then it was submitted again.
-                    if self.is_attempt(number, attempt) {
-                        return self.finish_cancel(number);
+                    let taken = self.take_from_cluster(number, attempt, place, holder);
+                    match taken.await {
+                        Taken::No => return None,
+                        // The host may have given the task back before it answered. Then it was submitted again.
+                        Taken::Yes if self.is_attempt(number, attempt) => {
+                            return self.finish_cancel(number);
+                        }
+                        Taken::Yes | Taken::Elsewhere => {}
                     }
                 }
             }
@@ -59,48 +71,95 @@ impl Client {
         let state = self.lock();
         let entry = state.entries.get(&number);
         entry.is_some_and(|entry| {
-            entry.attempt == attempt && matches!(entry.stage, Stage::Published { .. })
+            entry.attempt == attempt && matches!(entry.stage, Stage::Published(_))
         })
     }
 
+    fn is_at(&self, number: u64, place: Place) -> bool {
+        let state = self.lock();
+        let entry = state.entries.get(&number);
+        entry.is_some_and(|entry| entry.stage == Stage::Published(place))
+    }
+
     fn next_step(&self, number: u64) -> Step {
-        match self.lock().entries.get(&number) {
+        let state = self.lock();
+        match state.entries.get(&number) {
             None => Step::TooLate,
             Some(entry) => match entry.stage {
                 Stage::Fetching => Step::TooLate,
                 Stage::Waiting => Step::Ours,
                 Stage::Publishing => Step::Wait,
-                Stage::Published { .. } if entry.begun => Step::TooLate,
-                Stage::Published { number } => Step::Ask(entry.attempt, number, entry.holder),
+                Stage::Published(_) if entry.begun => Step::TooLate,
+                Stage::Published(place) if state.withdrawing.contains(&place.serial) => Step::Wait,
+                Stage::Published(place) => Step::Ask(entry.attempt, place, entry.holder),
             },
         }
     }
 
-    /// Makes sure that no host runs a task. Returns whether that is so.
+    /// Withdraws the parcel of a task from the server. Returns whether no host has got it. Its other tasks are submitted
+    /// again then.
+    async fn withdraw(self: &Arc<Self>, number: u64, place: Place) -> bool {
+        /// Ends the withdrawal, also of a call that is dropped.
+        struct Withdrawal<'a>(&'a Client, u64);
+        impl Drop for Withdrawal<'_> {
+            fn drop(&mut self) {
+                self.0.lock().withdrawing.remove(&self.1);
+                self.0.poke();
+            }
+        }
+        self.lock().withdrawing.insert(place.serial);
+        let _withdrawal = Withdrawal(self, place.serial);
+        let lane = &self.settings.lane;
+        let id = self.parcel_id(place.serial).to_string();
+        match self.bus.withdraw(lane, place.number, &id).await {
+            Ok(Withdrawn::Untaken) => {
+                let others: Vec<u64> = {
+                    let state = self.lock();
+                    let entries = state.entries.iter();
+                    let others = entries.filter(|(other, entry)| {
+                        **other != number && entry.stage == Stage::Published(place)
+                    });
+                    others.map(|(other, _)| *other).collect()
+                };
+                for other in others {
+                    self.submit_again(other);
+                }
+                true
+            }
+            Ok(Withdrawn::Delivered | Withdrawn::Gone) => false,
+            Err(error) => {
+                log::trouble("a task could not be withdrawn", &error);
+                false
+            }
+        }
+    }
+
+    /// Makes sure that no host runs a task.
     async fn take_from_cluster(
         self: &Arc<Self>,
         number: u64,
         attempt: u32,
-        place: u64,
+        place: Place,
         holder: Option<Id>,
-    ) -> bool {
+    ) -> Taken {
         let id = self.id(number, attempt);
         if holder.is_none() {
-            let lane = &self.settings.lane;
-            match self.bus.withdraw(lane, place, &id.to_string()).await {
-                Ok(Withdrawn::Untaken) => return true,
-                Ok(Withdrawn::Delivered | Withdrawn::Gone) => {}
-                Err(error) => log::trouble("a task could not be withdrawn", &error),
+            if self.withdraw(number, place).await {
+                return Taken::Yes;
+            }
+            // Another cancellation may have withdrawn the parcel.
+            if !self.is_at(number, place) {
+                return Taken::Elsewhere;
             }
         }
         let (sender, given_up) = oneshot::channel();
         {
             let mut state = self.lock();
             let Some(entry) = state.entries.get_mut(&number) else {
-                return false;
+                return Taken::No;
             };
             if entry.attempt != attempt || entry.begun {
-                return false;
+                return Taken::No;
             }
             entry.cancelling = Some(sender);
         }
@@ -122,7 +181,7 @@ impl Client {
             // From now on, a task that is given back is submitted again.
             entry.cancelling = None;
         }
-        is_given_up
+        if is_given_up { Taken::Yes } else { Taken::No }
     }
 
     /// Gives an order to the host that has a task, or to all hosts if no host has reported.
@@ -193,6 +252,16 @@ impl Client {
     /// Takes back all tasks that no host has begun. Returns their sinks, which the caller is to cancel.
     pub(crate) async fn cancel_all(self: Arc<Self>) -> Vec<Box<dyn Sink>> {
         use futures_util::StreamExt;
+        /// Lets tasks be published again, also if the cancellation is dropped.
+        struct Hold(Arc<Client>);
+        impl Drop for Hold {
+            fn drop(&mut self) {
+                self.0.lock().is_on_hold = false;
+                self.0.poke();
+            }
+        }
+        self.lock().is_on_hold = true;
+        let _hold = Hold(Arc::clone(&self));
         let mut numbers: Vec<u64> = self.lock().entries.keys().copied().collect();
         // The last first, as hosts take the first.
         numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));

@@ -24,11 +24,12 @@ mod reconcile;
 pub use options::ClusterOptions;
 
 use crate::bus::{Bus, BusError, Lane};
-use crate::wire::{Call, Id, Seal, TaskId, hash};
+use crate::waits;
+use crate::wire::{Call, Id, ParcelId, Seal, TaskId, hash};
 use bytes::Bytes;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::Permit;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -89,8 +90,17 @@ impl Request {
 enum Stage {
     Waiting,
     Publishing,
-    Published { number: u64 },
+    Published(Place),
     Fetching,
+}
+
+/// The place of a task on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// The number of the message on the server.
+    number: u64,
+    /// The parcel in the message.
+    serial: u64,
 }
 
 struct Entry {
@@ -127,6 +137,12 @@ struct State {
     entries: HashMap<u64, Entry>,
     backlog: VecDeque<u64>,
     on_server: usize,
+    /// The number of parcels so far.
+    parcels: u64,
+    /// The parcels that are being withdrawn from the server.
+    withdrawing: HashSet<u64>,
+    /// Whether nothing is published, as all tasks are being cancelled.
+    is_on_hold: bool,
     /// The hosts that have reported.
     hosts: HashMap<Id, Power>,
     /// When a host of the environment was last seen.
@@ -251,9 +267,12 @@ impl Client {
 
     /// Waits until all tasks are done.
     pub(crate) fn wait_until_idle(&self) {
-        let state = self.lock();
+        if self.unfinished() == 0 {
+            return;
+        }
+        let _sleeping = waits::note_sleep();
         let busy = |state: &mut State| !state.entries.is_empty();
-        drop(self.idle.wait_while(state, busy));
+        drop(self.idle.wait_while(self.lock(), busy));
     }
 
     /// Takes a task out: the moment of its outcome.
@@ -267,6 +286,13 @@ impl Client {
             self.idle.notify_all();
         }
         Some(entry)
+    }
+
+    fn parcel_id(&self, serial: u64) -> ParcelId {
+        ParcelId {
+            session: self.session,
+            serial,
+        }
     }
 
     fn id(&self, number: u64, attempt: u32) -> TaskId {

@@ -4,10 +4,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Client, Entry, Power, Request, Stage};
+use super::{Client, Entry, Place, Power, Request, Stage};
 use crate::bus::{BusError, INLINE};
 use crate::log;
-use crate::wire::{Kind, OnHostLoss, Payload, Task, Terms, now};
+use crate::wire::{Kind, OnHostLoss, Parcel, Payload, Task, Terms, now};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
@@ -24,8 +24,23 @@ const SHARE: Duration = Duration::from_secs(1);
 /// The tasks that a client keeps on the server until a host has reported how long they take.
 const AT_FIRST: usize = 256;
 
-/// A task that is to be published.
+/// The most tasks of a parcel, and their work. Workers of several hosts are to share a burst.
+const LARGEST: usize = 64;
+const PARCEL: Duration = Duration::from_millis(10);
+/// The longest argument of a task that shares a parcel, and the most bytes of arguments in a parcel.
+const SMALL: usize = 16 * 1024;
+const PARCEL_BYTES: usize = 128 * 1024;
+/// The number of unconfirmed parcels from which on a small rest of a burst waits for more tasks.
+const ON_THEIR_WAY: usize = 2;
+
+/// A parcel that is to be published.
 struct Next {
+    serial: u64,
+    tasks: Vec<NextTask>,
+}
+
+/// A task that is to be published.
+struct NextTask {
     number: u64,
     attempt: u32,
     deliveries: u32,
@@ -39,7 +54,7 @@ impl Client {
         let mut publishing = FuturesUnordered::new();
         loop {
             while publishing.len() < MOST_PUBLISHING {
-                let Some(next) = self.next() else {
+                let Some(next) = self.next(publishing.len()) else {
                     break;
                 };
                 publishing.push(self.publish(next));
@@ -52,68 +67,102 @@ impl Client {
         }
     }
 
-    /// Takes the next task of the backlog.
-    fn next(&self) -> Option<Next> {
+    /// Takes the next parcel of tasks out of the backlog, while others are on their way to the server.
+    fn next(&self, publishing: usize) -> Option<Next> {
         let mut state = self.lock();
-        let room = room(state.hosts.values());
-        while state.on_server < room {
-            let number = state.backlog.pop_front()?;
+        if state.is_on_hold {
+            return None;
+        }
+        let room = room(state.hosts.values()).saturating_sub(state.on_server);
+        let most = parcel_size(state.hosts.values(), state.backlog.len()).min(room);
+        // The first tasks of a burst go at once. The next ones go together, when the server has confirmed those.
+        if most > 1 && publishing >= ON_THEIR_WAY && state.backlog.len() < most {
+            return None;
+        }
+        let mut tasks: Vec<NextTask> = Vec::new();
+        let mut bytes = 0;
+        let mut cancelled = Vec::new();
+        while tasks.len() < most {
+            let Some(number) = state.backlog.pop_front() else {
+                break;
+            };
             let Some(entry) = state.entries.get_mut(&number) else {
                 continue;
             };
             if entry.stage != Stage::Waiting {
                 continue;
             }
+            let length = entry.request.argument.len();
+            let is_alone = entry.attempt > 0
+                || length > SMALL
+                || entry.request.options.on_host_loss == OnHostLoss::Fail;
+            bytes += length;
+            if !tasks.is_empty() && (is_alone || bytes > PARCEL_BYTES) {
+                state.backlog.push_front(number);
+                break;
+            }
             // One that was given back runs already, to the program.
             if entry.attempt == 0 && !entry.sink.start() {
-                let cancelled = state.entries.remove(&number);
+                cancelled.extend(state.entries.remove(&number));
                 if state.entries.is_empty() {
                     self.idle.notify_all();
                 }
-                drop(state);
-                drop(cancelled);
-                state = self.lock();
                 continue;
             }
             entry.stage = Stage::Publishing;
             entry.attempt += 1;
             entry.holder = None;
             entry.begun = false;
-            let next = Next {
+            tasks.push(NextTask {
                 number,
                 attempt: entry.attempt,
                 deliveries: self.deliveries_of(entry),
                 request: Arc::clone(&entry.request),
-            };
+            });
             state.on_server += 1;
-            return Some(next);
+            if is_alone {
+                break;
+            }
         }
-        None
+        let next = (!tasks.is_empty()).then(|| {
+            state.parcels += 1;
+            Next {
+                serial: state.parcels,
+                tasks,
+            }
+        });
+        drop(state);
+        drop(cancelled);
+        next
     }
 
-    /// Publishes a task, however long that takes.
+    /// Publishes a parcel, however long that takes.
     async fn publish(&self, next: Next) {
-        let Next {
-            number, attempt, ..
-        } = next;
         let mut pause = Duration::from_millis(20);
-        while self.is_publishing(number, attempt) {
+        while self.is_publishing(&next) {
             match self.try_publish(&next).await {
-                Ok(place) => {
+                Ok(number) => {
+                    let place = Place {
+                        number,
+                        serial: next.serial,
+                    };
                     let mut state = self.lock();
-                    if let Some(entry) = state.entries.get_mut(&number)
-                        && entry.attempt == attempt
-                        && entry.stage == Stage::Publishing
-                    {
-                        entry.stage = Stage::Published { number: place };
-                        entry.seen = Instant::now();
+                    let now = Instant::now();
+                    for task in &next.tasks {
+                        if let Some(entry) = state.entries.get_mut(&task.number)
+                            && entry.attempt == task.attempt
+                            && entry.stage == Stage::Publishing
+                        {
+                            entry.stage = Stage::Published(place);
+                            entry.seen = now;
+                        }
                     }
                     drop(state);
                     self.poke();
                     return;
                 }
                 Err(error) => {
-                    log::trouble("a task could not be published", &error);
+                    log::trouble("tasks could not be published", &error);
                     sleep(pause).await;
                     pause = (2 * pause).min(Duration::from_secs(2));
                 }
@@ -121,44 +170,56 @@ impl Client {
         }
     }
 
-    fn is_publishing(&self, number: u64, attempt: u32) -> bool {
+    fn is_publishing(&self, next: &Next) -> bool {
         let state = self.lock();
-        let entry = state.entries.get(&number);
-        entry.is_some_and(|entry| entry.attempt == attempt && entry.stage == Stage::Publishing)
+        next.tasks.iter().any(|task| {
+            let entry = state.entries.get(&task.number);
+            entry.is_some_and(|entry| {
+                entry.attempt == task.attempt && entry.stage == Stage::Publishing
+            })
+        })
     }
 
     async fn try_publish(&self, next: &Next) -> Result<u64, BusError> {
-        let request = &*next.request;
-        let argument = if request.argument.len() <= INLINE {
-            Payload::Inline(request.argument.clone())
-        } else {
-            let hash = *request.hash();
-            let store_key = self.object(&hash, request.argument.len() as u64);
-            self.bus.keep(&store_key, request.argument.clone()).await?;
-            Payload::Object {
-                hash,
-                length: request.argument.len() as u64,
-            }
-        };
-        let id = self.id(next.number, next.attempt);
-        let options = request.options;
-        let task = Task {
-            id,
+        let mut tasks = Vec::with_capacity(next.tasks.len());
+        for task in &next.tasks {
+            let request = &*task.request;
+            let options = request.options;
+            tasks.push(Task {
+                number: task.number,
+                attempt: task.attempt,
+                call: request.call.clone(),
+                terms: Terms {
+                    time_limit: options.time_limit,
+                    retries: options.retries,
+                    deliveries: task.deliveries,
+                },
+                argument: self.argument(request).await?,
+            });
+        }
+        let parcel = Parcel {
+            id: self.parcel_id(next.serial),
             sent: now(),
-            call: request.call.clone(),
-            terms: Terms {
-                time_limit: options.time_limit,
-                retries: options.retries,
-                deliveries: next.deliveries,
-            },
-            argument,
+            tasks,
         };
         let lane = &self.settings.lane;
         let frame = self
             .settings
             .seal
-            .seal(Kind::Task, lane.subject().as_bytes(), &task);
-        self.bus.push(lane, &id.to_string(), frame).await
+            .seal(Kind::Task, lane.subject().as_bytes(), &parcel);
+        self.bus.push(lane, &parcel.id.to_string(), frame).await
+    }
+
+    /// Makes the payload of an argument, and stores a long one.
+    async fn argument(&self, request: &Request) -> Result<Payload, BusError> {
+        let argument = &request.argument;
+        if argument.len() <= INLINE {
+            return Ok(Payload::Inline(argument.clone()));
+        }
+        let (hash, length) = (*request.hash(), argument.len() as u64);
+        let store_key = self.object(&hash, argument.len() as u64);
+        self.bus.keep(&store_key, argument.clone()).await?;
+        Ok(Payload::Object { hash, length })
     }
 
     /// Returns the number of deliveries beyond which the host asks before it runs the task.
@@ -187,6 +248,20 @@ fn room<'a>(hosts: impl Iterator<Item = &'a Power> + Clone) -> usize {
     // Hosts that have not ended a task yet are left out.
     let share = share.flatten().reduce(usize::saturating_add);
     share.unwrap_or(AT_FIRST).clamp(least, most)
+}
+
+/// Returns how many tasks of a backlog may share a parcel. That is one, until hosts have reported how long tasks take.
+fn parcel_size<'a>(hosts: impl Iterator<Item = &'a Power> + Clone, backlog: usize) -> usize {
+    let workers: usize = hosts.clone().map(|host| host.workers).sum();
+    // The slowest host counts.
+    let Some(each) = hosts.filter_map(|host| host.pace).max() else {
+        return 1;
+    };
+    let by_time = PARCEL.as_nanos() / each.as_nanos().max(1);
+    let by_time = usize::try_from(by_time).unwrap_or(usize::MAX);
+    by_time
+        .min(backlog.div_ceil(workers.max(1)))
+        .clamp(1, LARGEST)
 }
 
 #[cfg(test)]
@@ -219,6 +294,26 @@ mod tests {
         ];
         for (hosts, expected) in rooms {
             assert_eq!(room(hosts.iter()), expected);
+        }
+    }
+
+    #[test]
+    fn short_tasks_of_a_burst_share_a_parcel() {
+        let micros = |micros| Some(Duration::from_micros(micros));
+        let sizes = [
+            (vec![], 1000, 1),
+            (vec![host(2, None)], 1000, 1),
+            (vec![host(2, micros(100))], 1000, 64),
+            (vec![host(2, micros(1000))], 1000, 10),
+            (vec![host(2, micros(1000)), host(2, micros(5000))], 1000, 2),
+            (vec![host(2, micros(30_000))], 1000, 1),
+            // Each worker gets a part of a small burst.
+            (vec![host(4, micros(100))], 8, 2),
+            (vec![host(4, micros(100))], 1, 1),
+            (vec![host(4, Some(Duration::ZERO))], 0, 1),
+        ];
+        for (hosts, backlog, expected) in sizes {
+            assert_eq!(parcel_size(hosts.iter(), backlog), expected);
         }
     }
 }

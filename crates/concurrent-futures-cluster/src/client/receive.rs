@@ -14,7 +14,7 @@ use tokio::time::Instant;
 const RETURNS: u32 = 4;
 
 impl Client {
-    /// Answers a host that asks whether a task is open.
+    /// Answers a host that asks which tasks are open.
     pub(super) async fn answer(&self, subject: &str, note: Note) {
         let opened =
             self.settings
@@ -24,17 +24,17 @@ impl Client {
             Ok(question) => question,
             Err(refused) => return log::refused("a question", &refused),
         };
-        let is_open = {
+        let open: Vec<u64> = {
             let state = self.lock();
-            let entry = state.entries.get(&question.task.number);
-            question.task.session == self.session
-                && entry.is_some_and(|entry| entry.attempt == question.task.attempt)
+            let is_open = |(number, attempt): &(u64, u32)| {
+                let entry = state.entries.get(number);
+                entry.is_some_and(|entry| entry.attempt == *attempt)
+            };
+            let open = question.tasks.into_iter().filter(is_open);
+            open.map(|(number, _)| number).collect()
         };
         if let Some(reply) = note.reply {
-            let sealed = self
-                .settings
-                .seal
-                .seal(Kind::Answer, &note.payload, &is_open);
+            let sealed = self.settings.seal.seal(Kind::Answer, &note.payload, &open);
             if let Err(error) = self.bus.send(&reply, sealed).await {
                 log::trouble("an answer could not be sent", &error);
             }
@@ -174,7 +174,7 @@ impl Client {
                 return;
             };
             if entry.attempt != attempt
-                || !matches!(entry.stage, Stage::Publishing | Stage::Published { .. })
+                || !matches!(entry.stage, Stage::Publishing | Stage::Published(_))
             {
                 return;
             }

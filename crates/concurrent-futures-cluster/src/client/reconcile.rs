@@ -8,12 +8,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Arrived, Client, Stage, failed};
+use super::{Arrived, Client, Place, Stage, failed};
 use crate::bus::{BusError, StoreKey};
-use crate::error::NoWorkersError;
+use crate::error::{HostLost, NoWorkersError};
 use crate::log;
-use crate::wire::{HostInfo, Kind, Refused, news_of};
+use crate::wire::{HostInfo, Kind, OnHostLoss, Refused, news_of};
 use futures_util::StreamExt;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -52,7 +53,7 @@ impl Client {
         }
     }
 
-    fn suspects(&self, untaken_too: bool) -> Vec<(u64, u32, u64)> {
+    fn suspects(&self, untaken_too: bool) -> Vec<(u64, u32, Place)> {
         let lease = self.bus.lease();
         let mut state = self.lock();
         let now = Instant::now();
@@ -60,7 +61,7 @@ impl Client {
             .hosts
             .retain(|_, host| now.duration_since(host.seen) < 4 * lease);
         let entries = state.entries.iter().filter_map(|(number, entry)| {
-            let Stage::Published { number: place } = entry.stage else {
+            let Stage::Published(place) = entry.stage else {
                 return None;
             };
             let is_suspect =
@@ -75,20 +76,22 @@ impl Client {
         self: &Arc<Self>,
         number: u64,
         attempt: u32,
-        place: u64,
+        place: Place,
     ) -> Result<(), BusError> {
         let lane = &self.settings.lane;
-        let id = self.id(number, attempt).to_string();
-        let is_there = self.bus.has(lane, place, &id).await?;
+        let id = self.parcel_id(place.serial).to_string();
+        let is_there = self.bus.has(lane, place.number, &id).await?;
         let is_still = |client: &Self| {
             let mut state = client.lock();
             let entry = state.entries.get_mut(&number);
-            let entry = entry.filter(|entry| {
-                entry.attempt == attempt && entry.stage == Stage::Published { number: place }
-            });
+            let entry = entry
+                .filter(|entry| entry.attempt == attempt && entry.stage == Stage::Published(place));
             entry.is_some_and(|entry| {
                 if is_there {
+                    // Its holder, if there is one, has not reported it for a lease: it may be lost for good.
                     entry.seen = Instant::now();
+                    entry.holder = None;
+                    entry.begun = false;
                 }
                 true
             })
@@ -224,7 +227,7 @@ impl Client {
     }
 
     fn fail_untaken(self: &Arc<Self>, error: &NoWorkersError) {
-        let untaken: Vec<(u64, u32, Option<u64>)> = {
+        let untaken: Vec<(u64, Option<Place>, bool)> = {
             let state = self.lock();
             let entries = state.entries.iter();
             let untaken = entries
@@ -232,21 +235,31 @@ impl Client {
             untaken
                 .map(|(number, entry)| {
                     let place = match entry.stage {
-                        Stage::Published { number } => Some(number),
+                        Stage::Published(place) => Some(place),
                         _ => None,
                     };
-                    (*number, entry.attempt, place)
+                    let effect = entry.request.options.on_host_loss;
+                    let is_lost = entry.starts > 0 && effect == OnHostLoss::Fail;
+                    (*number, place, is_lost)
                 })
                 .collect()
         };
-        for (number, attempt, place) in untaken {
-            self.complete(number, Arrived::Error(failed(error.clone())));
-            if let Some(place) = place {
+        let mut parcels = HashSet::new();
+        for (number, place, is_lost) in untaken {
+            self.complete(
+                number,
+                Arrived::Error(if is_lost {
+                    failed(HostLost)
+                } else {
+                    failed(error.clone())
+                }),
+            );
+            if let Some(place) = place.filter(|place| parcels.insert(place.serial)) {
                 let client = Arc::clone(self);
-                let id = self.id(number, attempt).to_string();
                 tokio::spawn(async move {
                     let lane = &client.settings.lane;
-                    if let Err(error) = client.bus.withdraw(lane, place, &id).await {
+                    let id = client.parcel_id(place.serial).to_string();
+                    if let Err(error) = client.bus.withdraw(lane, place.number, &id).await {
                         log::trouble("a task could not be withdrawn", &error);
                     }
                 });

@@ -4,8 +4,9 @@
 
 use crate::client::{Arrived, Client, Sink};
 use crate::service::run_on;
+use crate::waits;
 use concurrent_futures::engine::{
-    self, Callbacks, Driver, RemoteFunction, RemoteOutcome, number_of,
+    self, Callbacks, Driver, RemoteFunction, RemoteOutcome, Sleeping, number_of,
 };
 use concurrent_futures::{FutureId, Promise, Value};
 use std::borrow::Cow;
@@ -109,6 +110,10 @@ impl Driver for ClusterDriver {
 
     fn terminate(&self, future: FutureId) -> bool {
         self.terminate_number(number_of(future))
+    }
+
+    fn note_sleep(&self) -> Option<Box<dyn Sleeping>> {
+        waits::note_sleep()
     }
 }
 

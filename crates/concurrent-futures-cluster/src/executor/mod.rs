@@ -11,6 +11,7 @@ pub use builder::{ClusterExecutorBuilder, ExecutorSettings};
 use crate::bus::BusError;
 use crate::client::{Client, ClusterOptions, Request, Sink};
 use crate::service::Service;
+use crate::waits;
 use crate::wire::{Call, HostInfo};
 use concurrent_futures::engine::{
     self, Callbacks, PendingLimit, Permit, PoolId, RemoteFunction, Unsent, WhenFull, admit,
@@ -325,7 +326,14 @@ impl ClusterExecutor {
             return Err(SubmitError::Shutdown);
         }
         let closed = || SubmitError::Shutdown;
-        admit(self.limit.as_ref(), self.id, when_full, closed)
+        let admit = |when_full| admit(self.limit.as_ref(), self.id, when_full, closed);
+        match (admit(WhenFull::Refuse), when_full) {
+            (Err(SubmitError::Full), when_full @ WhenFull::Wait(_)) => {
+                let _sleeping = waits::note_sleep();
+                admit(when_full)
+            }
+            (admitted, _) => admitted,
+        }
     }
 
     fn submit_call<A: Value, T: Send + 'static>(

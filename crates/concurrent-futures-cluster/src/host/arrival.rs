@@ -10,11 +10,10 @@
 use super::{Host, State};
 use crate::bus::{BusError, Delivery, Settle, Supplied};
 use crate::log;
-use crate::wire::{Kind, Task};
+use crate::wire::{Kind, Parcel};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 /// The time for which one request for tasks waits at the server.
@@ -23,6 +22,8 @@ const PULL: Duration = Duration::from_secs(20);
 const RESERVE: Duration = Duration::from_millis(20);
 /// The most tasks in reserve.
 const MOST_RESERVED: usize = 128;
+/// The most parcels in reserve that the host has asked for.
+const MOST_OPEN: usize = 4;
 /// The age of a published task from which on it may be a copy that another party has sent again. The age is that of
 /// the client's time in the task, by the server's clock. The server refuses a second message of the same identity for
 /// two minutes. So a copy that it accepts is older than this.
@@ -30,52 +31,42 @@ pub(super) const FRESH: Duration = Duration::from_secs(60);
 
 /// The tasks that a host needs of a lane.
 struct Need {
-    /// The number of tasks that the host may hold.
-    capacity: usize,
+    /// The number of parcels that the host may have asked for. The next ones may be larger than the last one.
+    most_open: usize,
     /// The number of tasks that the host has room for, those that it has asked for included.
     room: usize,
+    /// The number of tasks in the newest parcel.
+    parcel_size: usize,
     /// Whether a worker waits for the news that the lane is empty, to begin a task of a lower priority.
     is_waited_for: bool,
 }
 
-/// The news of a lane, in the order in which the server has sent them.
-pub(super) enum Arrival {
-    Task(Delivery),
-    /// The lane is known to be empty, or is not.
-    Empty(bool),
-}
-
 impl Host {
     /// Asks for tasks of a priority, as long as there is room.
-    pub(super) async fn pull(
-        self: Arc<Self>,
-        priority: u8,
-        into: mpsc::UnboundedSender<(u8, Arrival)>,
-    ) {
-        while let Err(error) = self.pull_from_one_supply(priority, &into).await {
-            // Without a receiver, the host ends.
-            let _ = into.send((priority, Arrival::Empty(false)));
+    pub(super) async fn pull(self: Arc<Self>, priority: u8) {
+        while let Err(error) = self.pull_from_one_supply(priority).await {
+            self.set_empty(priority, false);
             log::trouble("a host could not ask for tasks", &error);
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    async fn pull_from_one_supply(
-        &self,
-        priority: u8,
-        into: &mpsc::UnboundedSender<(u8, Arrival)>,
-    ) -> Result<(), BusError> {
+    async fn pull_from_one_supply(self: &Arc<Self>, priority: u8) -> Result<(), BusError> {
         let lane = self.lane(priority);
         let mut supply = self.bus.supply(&lane).await?;
         let mut changed = self.changed.subscribe();
-        // Whether the lane is known to be empty, once the arrivals are read.
+        // Whether the lane is known to be empty.
         let mut is_empty = false;
         loop {
             let need = self.need(priority);
-            let room = need.room.saturating_sub(supply.open());
-            // Few requests with several tasks each, instead of one request a task.
-            if room > 0 && (supply.open() == 0 || room >= need.capacity.div_ceil(2)) {
-                supply.ask(room, PULL).await?;
+            // As many parcels as there is room for, if they are like the last one.
+            let open = supply.open();
+            let room = need.room.saturating_sub(open * need.parcel_size);
+            let most = need.most_open.saturating_sub(open);
+            let count = room.div_ceil(need.parcel_size).min(most);
+            // Few requests with several parcels each, instead of one request a parcel.
+            if count > 0 && (open == 0 || count >= need.most_open.div_ceil(2)) {
+                supply.ask(count, PULL).await?;
             }
             if need.is_waited_for && !is_empty && !supply.is_probing() {
                 supply.probe().await?;
@@ -85,22 +76,17 @@ impl Host {
                     let supplied = supplied?;
                     // A request is open, unless its task is on the way.
                     let is_open = supply.open() > 0;
-                    let task = match supplied {
+                    match supplied {
                         Supplied::Task(task) => {
                             is_empty &= is_open;
-                            Some(Arrival::Task(task))
+                            self.set_empty(priority, is_empty);
+                            self.receive(priority, task).await;
                         }
                         Supplied::Empty => {
                             is_empty = is_open;
-                            None
+                            self.set_empty(priority, is_empty);
                         }
-                        Supplied::Less => None,
-                    };
-                    for arrival in [Arrival::Empty(is_empty)].into_iter().chain(task) {
-                        if into.send((priority, arrival)).is_err() {
-                            // The host ends, and others get the task when its lease ends.
-                            return Ok(());
-                        }
+                        Supplied::Less => {}
                     }
                 }
                 // The sender is part of the host.
@@ -127,17 +113,19 @@ impl Host {
         let (lower, others) = state.ready.split_at(usize::from(priority));
         let ahead: usize = others.iter().map(VecDeque::len).sum();
         let held = state.running + ahead;
-        let has_worker = held < self.runner.workers();
+        let has_worker = held < self.slots(&state);
         Need {
-            capacity,
+            most_open: self.slots(&state)
+                + capacity.saturating_sub(self.slots(&state)).min(MOST_OPEN),
             room: capacity.saturating_sub(held),
+            parcel_size: state.parcel_size.max(1),
             is_waited_for: has_worker && lower.iter().any(|ready| !ready.is_empty()),
         }
     }
 
     /// Returns how many tasks the host may hold: those that run, and some milliseconds of work.
     fn capacity(&self, state: &State) -> usize {
-        let workers = self.runner.workers();
+        let workers = self.slots(state);
         let reserve = state.pace.map_or(0, |pace| {
             let each = pace.as_nanos().max(1);
             let tasks = RESERVE.as_nanos() / each;
@@ -148,58 +136,44 @@ impl Host {
         workers + reserve.min(MOST_RESERVED.max(workers))
     }
 
-    /// Receives tasks from the server.
-    pub(super) async fn accept(
-        self: Arc<Self>,
-        mut arrivals: mpsc::UnboundedReceiver<(u8, Arrival)>,
-    ) {
-        while let Some((priority, arrival)) = arrivals.recv().await {
-            match arrival {
-                Arrival::Task(delivery) => self.receive(priority, delivery).await,
-                Arrival::Empty(is_empty) => self.set_empty(priority, is_empty),
-            }
-        }
-        // The pulls have ended, and the host drains.
-        std::future::pending::<()>().await;
-    }
-
-    /// Receives a task from the server, if it is one.
+    /// Receives a parcel from the server, if it is one.
     async fn receive(self: &Arc<Self>, priority: u8, delivery: Delivery) {
         let place = self.places.get(usize::from(priority));
         let place = place.map_or(&[][..], String::as_bytes);
         let seal = &self.settings.seal;
         let opened = seal
-            .open::<Task>(Kind::Task, place, &delivery.frame)
-            .inspect_err(|refused| log::refused("a task", refused));
-        let Some(task) = opened
+            .open::<Parcel>(Kind::Task, place, &delivery.frame)
+            .inspect_err(|refused| log::refused("a parcel", refused));
+        let Some(mut parcel) = opened
             .ok()
-            .filter(|task| task.id.to_string() == delivery.id)
+            .filter(|parcel| parcel.id.to_string() == delivery.id)
         else {
             // Nothing will ever run it. If the acknowledgement is lost, it comes again when the lease ends, and is
             // refused again.
             let _ = self.bus.settle(&delivery.token, Settle::Done).await;
             return;
         };
-        let id = task.id;
-        let age = delivery.published.abs_diff(task.sent);
+        let id = parcel.id;
+        let age = delivery.published.abs_diff(parcel.sent);
         let is_old = u128::from(age) > FRESH.as_millis();
         let was_here = self.note_seen(id) && delivery.deliveries <= 1;
         if is_old || was_here {
             let host = Arc::clone(self);
             tokio::spawn(async move {
-                match host.is_open(id).await {
-                    Ok(true) => host.hold(priority, task, delivery),
-                    Ok(false) => {
-                        log::replayed(&id);
-                        // If that is lost, the copy comes again when the lease ends, and the client is asked again.
-                        let _ = host.bus.settle(&delivery.token, Settle::Done).await;
+                match host.open_tasks(&parcel).await {
+                    Ok(open) => {
+                        parcel.tasks.retain(|task| open.contains(&task.number));
+                        if parcel.tasks.is_empty() {
+                            log::replayed(&id);
+                        }
+                        host.hold(priority, parcel, delivery);
                     }
                     // The lease ends, and the question is asked again.
                     Err(error) => log::trouble("a client does not answer", &error),
                 }
             });
         } else {
-            self.hold(priority, task, delivery);
+            self.hold(priority, parcel, delivery);
         }
     }
 }

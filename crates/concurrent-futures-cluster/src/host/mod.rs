@@ -14,9 +14,10 @@ mod report;
 use crate::bus::{Bus, BusError, Delivery, INLINE, Lane, PRIORITIES, Settle, StoreKey};
 use crate::log;
 use crate::runner::{CallOptions, Ended, Runner};
+use crate::waits::Waits;
 use crate::wire::{
-    Answer, HostInfo, Id, Kind, Order, Outcome, Payload, Question, Seal, Task, TaskId, What, Why,
-    hash, news_of, random,
+    Answer, HostInfo, Id, Kind, Order, Outcome, Parcel, ParcelId, Payload, Question, Seal, Task,
+    TaskId, What, Why, hash, news_of, random,
 };
 use arrival::FRESH;
 use bytes::Bytes;
@@ -31,13 +32,36 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 /// The time for which a task waits for a worker of its host, before the host gives it back.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
+/// The number of tasks of which the host takes the average time, about.
+const PACE_OF: u32 = 64;
+
 /// The place of a task among those of a host.
 pub(crate) type Key = (Id, u64);
+
+/// A parcel of which the host holds tasks.
+struct Delivered {
+    /// The way to settle its newest delivery.
+    token: String,
+    /// The number of its tasks that are held.
+    left: usize,
+    /// Whether it is given back at its end, as a task of it has no outcome and no client.
+    goes_back: bool,
+}
+
+impl Delivered {
+    fn ending(&self) -> Settle {
+        if self.goes_back {
+            Settle::Back
+        } else {
+            Settle::Done
+        }
+    }
+}
 
 /// A task that the host holds.
 struct Held {
     id: TaskId,
-    token: String,
+    parcel: ParcelId,
     /// Whether the server has delivered it before.
     is_repeated: bool,
     /// When the task came.
@@ -51,23 +75,42 @@ struct Held {
 #[derive(Default)]
 struct State {
     held: HashMap<Key, Held>,
+    parcels: HashMap<ParcelId, Delivered>,
+    /// The number of tasks in the newest parcel.
+    parcel_size: usize,
     ready: [VecDeque<Key>; PRIORITIES as usize],
     /// The lanes that are known to be empty; see [`arrival`].
     is_empty: [bool; PRIORITIES as usize],
     running: usize,
-    /// The average time that a task takes.
+    /// The number of running tasks that wait for others of a cluster.
+    sleeping: usize,
+    /// The average time that a task takes, and the number of tasks that it is of.
     pace: Option<Duration>,
+    ended: u32,
     draining: bool,
     /// Whether running tasks are terminated because the host ends, so that another host is to run them.
     gives_back: bool,
     /// Tasks that were recalled before they came, until when that holds.
     recalled: HashMap<TaskId, Instant>,
-    /// Tasks that were here, in the order of their arrival.
-    seen: HashSet<TaskId>,
-    seen_order: VecDeque<(Instant, TaskId)>,
+    /// Parcels that were here, in the order of their arrival.
+    seen: HashSet<ParcelId>,
+    seen_order: VecDeque<(Instant, ParcelId)>,
 }
 
 impl State {
+    /// Notes that a task of a parcel is no longer held under it. Returns how to settle the parcel, if it was the last.
+    fn leave(&mut self, parcel: ParcelId, goes_back: bool) -> Option<(String, Settle)> {
+        let delivered = self.parcels.get_mut(&parcel)?;
+        delivered.left -= 1;
+        delivered.goes_back |= goes_back;
+        if delivered.left > 0 {
+            return None;
+        }
+        let delivered = self.parcels.remove(&parcel)?;
+        let how = delivered.ending();
+        Some((delivered.token, how))
+    }
+
     /// Takes the next task that may begin: one of the highest priority that has any, on the server as well.
     fn next_ready(&mut self) -> Option<Key> {
         for (ready, is_empty) in self.ready.iter_mut().zip(self.is_empty).rev() {
@@ -109,6 +152,7 @@ pub(crate) async fn serve(
     bus: Arc<dyn Bus>,
     runner: Arc<dyn Runner>,
     settings: Settings,
+    waits: Option<Waits>,
     mut stop: watch::Receiver<bool>,
     mut ready: Option<oneshot::Sender<()>>,
 ) -> Result<(), BusError> {
@@ -137,15 +181,16 @@ pub(crate) async fn serve(
     }
     tasks.spawn(Arc::clone(&host).register());
     tasks.spawn(Arc::clone(&host).extend());
-    let (sender, deliveries) = mpsc::unbounded_channel();
     let mut pulls = JoinSet::new();
     for priority in 0..PRIORITIES {
-        pulls.spawn(Arc::clone(&host).pull(priority, sender.clone()));
+        pulls.spawn(Arc::clone(&host).pull(priority));
     }
-    drop(sender);
-    tasks.spawn(Arc::clone(&host).accept(deliveries));
     tasks.spawn(Arc::clone(&host).start_tasks());
     tasks.spawn(Arc::clone(&host).give_back_waiting());
+    if let Some(waits) = waits {
+        let host = Arc::clone(&host);
+        tasks.spawn(waits.receive(move |sleeps| host.note_sleep(sleeps)));
+    }
     if let Some(ready) = ready.take() {
         // A caller that no longer waits tells the host to stop.
         let _ = ready.send(());
@@ -171,6 +216,24 @@ impl Host {
 
     fn workers(&self) -> u32 {
         u32::try_from(self.runner.workers()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns how many tasks may run at once: those that sleep take no slot.
+    fn slots(&self, state: &State) -> usize {
+        self.runner.workers() + state.sleeping.min(self.runner.spares())
+    }
+
+    /// Notes that a worker goes to sleep, or goes on.
+    fn note_sleep(&self, sleeps: bool) {
+        {
+            let mut state = self.lock();
+            state.sleeping = if sleeps {
+                state.sleeping + 1
+            } else {
+                state.sleeping.saturating_sub(1)
+            };
+        }
+        self.poke();
     }
 
     fn pace(&self) -> Option<Duration> {
@@ -251,17 +314,21 @@ impl Host {
     async fn extend(self: Arc<Self>) {
         loop {
             sleep(self.bus.lease() / 3).await;
-            let held: Vec<(TaskId, String)> = {
+            let (held, tokens) = {
                 let mut state = self.lock();
                 let now = Instant::now();
                 state.recalled.retain(|_, until| *until > now);
-                let held = state.held.values();
-                held.map(|held| (held.id, held.token.clone())).collect()
+                let held: Vec<TaskId> = state.held.values().map(|held| held.id).collect();
+                let parcels = state.parcels.values();
+                let tokens: Vec<String> = parcels.map(|parcel| parcel.token.clone()).collect();
+                (held, tokens)
             };
-            for (id, token) in held {
-                // A lost extension is one of three in a lease. If all are lost, another host gets the task, and the
+            for token in tokens {
+                // A lost extension is one of three in a lease. If all are lost, another host gets the tasks, and the
                 // first outcome counts.
                 let _ = self.bus.settle(&token, Settle::Extend).await;
+            }
+            for id in held {
                 self.report(id.session, News::Held(id));
             }
             self.reporters.forget_idle(2 * self.bus.lease());
@@ -272,8 +339,8 @@ impl Host {
         self.reporters.tell(self, session, news);
     }
 
-    /// Remembers a task. Returns whether it was here before.
-    fn note_seen(&self, id: TaskId) -> bool {
+    /// Remembers a parcel. Returns whether it was here before.
+    fn note_seen(&self, id: ParcelId) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
         while let Some((since, old)) = state.seen_order.front().copied() {
@@ -291,11 +358,15 @@ impl Host {
         !is_new
     }
 
-    /// Asks the client whether a task is open.
-    async fn is_open(&self, task: TaskId) -> Result<bool, BusError> {
+    /// Asks the client which tasks of a parcel are open. Returns their numbers.
+    async fn open_tasks(&self, parcel: &Parcel) -> Result<Vec<u64>, BusError> {
         let nonce = random().map_err(|error| BusError::Refused(error.to_string()))?;
-        let subject = format!("cf.q.{}", task.session);
-        let question = Question { task, nonce };
+        let subject = format!("cf.q.{}", parcel.id.session);
+        let tasks = parcel.tasks.iter();
+        let question = Question {
+            tasks: tasks.map(|task| (task.number, task.attempt)).collect(),
+            nonce,
+        };
         let frame = self
             .settings
             .seal
@@ -305,55 +376,114 @@ impl Host {
             .request(&subject, frame.clone(), self.bus.lease() / 3)
             .await
         {
-            // Without its client, the task has no purpose.
-            Err(BusError::NoListener) => return Ok(false),
+            // Without its client, the parcel has no purpose.
+            Err(BusError::NoListener) => return Ok(Vec::new()),
             other => other?,
         };
         let opened = self
             .settings
             .seal
-            .open::<bool>(Kind::Answer, &frame, &answer);
+            .open::<Vec<u64>>(Kind::Answer, &frame, &answer);
         opened.map_err(|refused| BusError::Refused(refused.to_string()))
     }
 
-    /// Holds a task, until it is settled.
-    fn hold(self: &Arc<Self>, priority: u8, task: Task, delivery: Delivery) {
-        let id = task.id;
-        let key = (id.session, id.number);
-        let mut refusal = None;
+    /// Holds the tasks of a parcel, each until it is settled.
+    fn hold(self: &Arc<Self>, priority: u8, parcel: Parcel, delivery: Delivery) {
+        let Parcel { id, tasks, .. } = parcel;
+        let mut refused = Vec::new();
+        let mut news = Vec::new();
+        let mut emptied = Vec::new();
+        let mut is_empty = None;
         {
             let mut state = self.lock();
-            if let Some(held) = state.held.get_mut(&key) {
+            state.parcel_size = tasks.len().max(1);
+            if let Some(delivered) = state.parcels.get_mut(&id) {
                 // It came again, as the lease had ended. It is settled by its newest delivery.
-                held.token = delivery.token;
+                delivered.token = delivery.token;
                 return;
             }
-            if state.recalled.remove(&id).is_some() {
-                refusal = Some(Why::Recalled);
-            } else if state.draining {
-                refusal = Some(Why::Drained);
-            } else if delivery.deliveries > u64::from(task.terms.deliveries) {
-                refusal = Some(Why::Deliveries(delivery.deliveries));
+            let since = Instant::now();
+            let mut left = 0;
+            for task in tasks {
+                let task_id = TaskId {
+                    session: id.session,
+                    number: task.number,
+                    attempt: task.attempt,
+                };
+                let key = (id.session, task.number);
+                left += 1;
+                if let Some(held) = state.held.get_mut(&key) {
+                    // Another attempt has brought it. From now on, it belongs to this parcel.
+                    let former = std::mem::replace(&mut held.parcel, id);
+                    if former == id {
+                        // The parcel names it twice.
+                        left -= 1;
+                    } else {
+                        emptied.extend(state.leave(former, false));
+                    }
+                    continue;
+                }
+                let refusal = if state.recalled.remove(&task_id).is_some() {
+                    Some(Why::Recalled)
+                } else if state.draining {
+                    Some(Why::Drained)
+                } else if delivery.deliveries > u64::from(task.terms.deliveries) {
+                    Some(Why::Deliveries(delivery.deliveries))
+                } else {
+                    None
+                };
+                let held = Held {
+                    id: task_id,
+                    parcel: id,
+                    is_repeated: delivery.deliveries > 1,
+                    since,
+                    task: refusal.is_none().then_some(task),
+                    orders: None,
+                };
+                state.held.insert(key, held);
+                if let Some(why) = refusal {
+                    refused.push((key, why));
+                } else {
+                    state.ready[usize::from(priority)].push_back(key);
+                    news.push(task_id);
+                }
             }
-            let held = Held {
-                id,
-                token: delivery.token,
-                is_repeated: delivery.deliveries > 1,
-                since: Instant::now(),
-                task: refusal.is_none().then_some(task),
-                orders: None,
-            };
-            state.held.insert(key, held);
-            if refusal.is_none() {
-                state.ready[usize::from(priority)].push_back(key);
+            if left > 0 {
+                let delivered = Delivered {
+                    token: delivery.token,
+                    left,
+                    goes_back: false,
+                };
+                state.parcels.insert(id, delivered);
+            } else {
+                is_empty = Some((delivery.token, Settle::Done));
             }
         }
-        if let Some(why) = refusal {
+        emptied.extend(is_empty);
+        self.settle_later(emptied);
+        for (key, why) in refused {
             self.report(id.session, News::Ended(key, Outcome::Returned(why)));
-        } else {
-            self.report(id.session, News::Held(id));
+        }
+        if !news.is_empty() {
+            for task in news {
+                self.report(id.session, News::Held(task));
+            }
             self.poke();
         }
+    }
+
+    /// Settles parcels that have no held task any more.
+    fn settle_later(self: &Arc<Self>, parcels: Vec<(String, Settle)>) {
+        if parcels.is_empty() {
+            return;
+        }
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            for (token, how) in parcels {
+                // If that is lost, the parcel comes again when its lease ends.
+                let _ = host.bus.settle(&token, how).await;
+            }
+        });
     }
 
     /// Starts tasks, the most urgent first, whenever a worker is free.
@@ -361,9 +491,9 @@ impl Host {
         let mut changed = self.changed.subscribe();
         loop {
             loop {
-                let (task, is_repeated, orders) = {
+                let (id, task, is_repeated, orders) = {
                     let mut state = self.lock();
-                    if state.running >= self.runner.workers() {
+                    if state.running >= self.slots(&state) {
                         break;
                     }
                     let Some(key) = state.next_ready() else {
@@ -380,14 +510,15 @@ impl Host {
                     // One that has waited long may have come to another host meanwhile.
                     let is_old = held.since.elapsed() > self.bus.lease() / 3;
                     let is_repeated = held.is_repeated || is_old;
+                    let id = held.id;
                     state.running += 1;
-                    (task, is_repeated, orders)
+                    (id, task, is_repeated, orders)
                 };
                 let host = Arc::clone(&self);
                 tokio::spawn(async move {
-                    let key = (task.id.session, task.id.number);
+                    let key = (id.session, id.number);
                     let started = Instant::now();
-                    let mut outcome = host.run(task, is_repeated, orders).await;
+                    let mut outcome = host.run(id, task, is_repeated, orders).await;
                     {
                         let mut state = host.lock();
                         if state.gives_back && matches!(outcome, Outcome::Failure(_)) {
@@ -395,7 +526,10 @@ impl Host {
                         }
                         state.running -= 1;
                         let took = started.elapsed();
-                        state.pace = Some(state.pace.map_or(took, |pace| (pace * 7 + took) / 8));
+                        state.ended = (state.ended + 1).min(PACE_OF);
+                        let ended = state.ended;
+                        let pace = state.pace.unwrap_or_default();
+                        state.pace = Some((pace * (ended - 1) + took) / ended);
                     }
                     host.report(key.0, News::Ended(key, outcome));
                     host.poke();
@@ -409,11 +543,11 @@ impl Host {
     /// Carries out a task, and obeys orders meanwhile.
     async fn run(
         self: &Arc<Self>,
+        id: TaskId,
         task: Task,
         is_repeated: bool,
         mut orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
     ) -> Outcome {
-        let id = task.id;
         if !self.runner.knows(&task.call) {
             return Outcome::NoFunction(format!("{:?}", task.call));
         }
@@ -569,7 +703,7 @@ impl Host {
         loop {
             let first = {
                 let state = self.lock();
-                let is_full = state.running >= self.runner.workers();
+                let is_full = state.running >= self.slots(&state);
                 let first = state.ready.iter().filter_map(VecDeque::front);
                 let first = first.filter_map(|key| Some(state.held.get(key)?.since));
                 first.min().filter(|_| is_full)
@@ -651,11 +785,15 @@ impl Host {
         }
     }
 
-    /// Forgets a task that is settled. Returns its newest delivery.
-    fn settled(&self, key: Key) -> Option<String> {
-        let held = self.lock().held.remove(&key);
+    /// Forgets a task that is settled. Returns how to settle its parcel, if the task was the last one.
+    fn settled(&self, key: Key, goes_back: bool) -> Option<(String, Settle)> {
+        let parcel = {
+            let mut state = self.lock();
+            let held = state.held.remove(&key);
+            held.and_then(|held| state.leave(held.parcel, goes_back))
+        };
         self.poke();
-        held.map(|held| held.token)
+        parcel
     }
 
     fn id_of(&self, key: Key) -> Option<TaskId> {

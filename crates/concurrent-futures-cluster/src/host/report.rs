@@ -11,19 +11,22 @@
 #![forbid(unsafe_code)]
 
 use super::{Host, Key};
-use crate::bus::{BusError, Settle, StoreKey};
+use crate::bus::{BusError, StoreKey};
 use crate::log;
 use crate::wire::{Id, Kind, Outcome, Receipt, Report, TaskId, Why};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// The number of times that a report is sent before its outcomes are stored.
 const TRIES: u32 = 3;
 /// The time that news without an outcome wait for it.
 const MOMENT: Duration = Duration::from_millis(1);
+/// The number of reports without a receipt from which on outcomes wait for more of them, and the longest such wait.
+const FLIGHTS: usize = 2;
+const LONGEST_WAIT: Duration = Duration::from_millis(5);
 /// The most news in one report.
 const MOST: usize = 1024;
 /// The most bytes of outcomes in one report: messages have a limit of a mebibyte.
@@ -121,6 +124,7 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
     let subject = format!("cf.c.{session}");
     let mut batch = Vec::new();
     let mut pending = Pending::default();
+    let flights = Arc::new(Semaphore::new(FLIGHTS));
     loop {
         let due = pending.due;
         let is_over = async {
@@ -134,7 +138,20 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
             count = news.recv_many(&mut batch, MOST) => if count == 0 { break },
             () = is_over => {}
         }
+        let mut flight = None;
+        if batch.iter().any(|one| matches!(one, News::Ended(..))) {
+            // While some reports have no receipt yet, further outcomes go together.
+            let wait = timeout(LONGEST_WAIT, Arc::clone(&flights).acquire_owned());
+            // The semaphore is never closed.
+            flight = wait.await.ok().and_then(Result::ok);
+            while batch.len() < MOST
+                && let Ok(one) = news.try_recv()
+            {
+                batch.push(one);
+            }
+        }
         let mut outcomes = Outcomes::new(&host, &subject, id);
+        outcomes.flight = flight;
         for one in batch.drain(..) {
             match one {
                 News::Held(task) => pending.add(task, Stage::Held),
@@ -161,6 +178,8 @@ struct Outcomes<'a> {
     report: Report,
     keys: Vec<Key>,
     bytes: usize,
+    /// Held until there is a receipt.
+    flight: Option<OwnedSemaphorePermit>,
 }
 
 impl<'a> Outcomes<'a> {
@@ -178,6 +197,7 @@ impl<'a> Outcomes<'a> {
             },
             keys: Vec::new(),
             bytes: 0,
+            flight: None,
         }
     }
 
@@ -215,6 +235,7 @@ impl<'a> Outcomes<'a> {
             self.subject.to_owned(),
             self.report,
             self.keys,
+            self.flight,
         ));
     }
 }
@@ -261,19 +282,24 @@ impl Host {
 }
 
 /// Brings outcomes to their client, or else to the store, and then acknowledges the tasks.
-async fn deliver(host: Arc<Host>, subject: String, report: Report, keys: Vec<Key>) {
+async fn deliver(
+    host: Arc<Host>,
+    subject: String,
+    report: Report,
+    keys: Vec<Key>,
+    flight: Option<OwnedSemaphorePermit>,
+) {
     if host.receipt(&subject, &report).await.is_some() {
-        return settle(&host, &keys, Settle::Done).await;
+        drop(flight);
+        return settle(&host, &keys, false).await;
     }
+    drop(flight);
     let seal = &host.settings.seal;
     for ((number, attempt, outcome), key) in report.ended.into_iter().zip(keys) {
         if let Outcome::Returned(why) = outcome {
             // Another host may run it. Else the task goes: its client, if it comes back, submits it again.
-            let how = match why {
-                Why::Drained | Why::Ended | Why::Busy => Settle::Back,
-                _ => Settle::Done,
-            };
-            settle(&host, &[key], how).await;
+            let goes_back = matches!(why, Why::Drained | Why::Ended | Why::Busy);
+            settle(&host, &[key], goes_back).await;
             continue;
         }
         let alone = Report {
@@ -293,13 +319,13 @@ async fn deliver(host: Arc<Host>, subject: String, report: Report, keys: Vec<Key
             sleep(pause).await;
             pause = (2 * pause).min(Duration::from_secs(2));
         }
-        settle(&host, &[key], Settle::Done).await;
+        settle(&host, &[key], false).await;
     }
 }
 
-async fn settle(host: &Arc<Host>, keys: &[Key], how: Settle) {
+async fn settle(host: &Arc<Host>, keys: &[Key], goes_back: bool) {
     for key in keys {
-        if let Some(token) = host.settled(*key) {
+        if let Some((token, how)) = host.settled(*key, goes_back) {
             // If that is lost, the task comes again when its lease ends, and its outcome is a second one.
             let _ = host.bus.settle(&token, how).await;
         }

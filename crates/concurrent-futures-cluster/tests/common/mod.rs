@@ -133,7 +133,7 @@ impl Server {
         })
     }
 
-    /// Returns the number of tasks on the server.
+    /// Returns the number of messages with tasks on the server.
     pub(crate) fn messages(&self) -> Result<u64, async_nats::Error> {
         self.ask(async |context| {
             let stream = context.get_stream("cf-tasks-default").await?;

@@ -76,6 +76,7 @@ fn wait_in_worker(
         is_timed: deadline.is_some(),
         escape: Escape::Error(Signal::of_this_thread()),
     };
+    let _sleeping = driver::note_sleep(task.pool_id());
     let blocking = deadlock::block(worker, wait)?;
     if blocking.has_help && Spin::Thread.until(|| task.state().is_done()) {
         return Ok(true);
@@ -123,6 +124,7 @@ pub(crate) fn wait_always(task: &TaskRef) {
             return;
         }
         let futures: &Futures<'_> = &|f| f(task);
+        let _sleeping = worker.and_then(|_| driver::note_sleep(task.pool_id()));
         let _blocking = worker.map(|worker| {
             let wait = Wait {
                 need: Need::All,

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::deadlock::Futures;
 use crate::id::{FutureId, PoolId};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +38,16 @@ pub trait Driver: Send + Sync {
 
     /// Ends the task of a running future, together with its worker. Returns whether the task will end.
     fn terminate(&self, future: FutureId) -> bool;
+
+    /// Learns that a worker is about to sleep until a future of the pool is done. The worker drops the value when it
+    /// goes on.
+    fn note_sleep(&self) -> Option<Box<dyn Sleeping>> {
+        None
+    }
 }
+
+/// The sleep of a worker; see [`Driver::note_sleep`].
+pub trait Sleeping {}
 
 /// The list of pools, each with its identity in its tasks.
 static DRIVERS: RwLock<Drivers> = RwLock::new(Vec::new());
@@ -107,6 +117,24 @@ pub(crate) fn drive(
     deadline: Option<Instant>,
 ) -> Option<bool> {
     find(pool).map(|driver| driver.drive(future, is_done, deadline))
+}
+
+/// Tells the pool of a future that the calling worker is about to sleep. The value is kept until the worker goes on.
+pub(crate) fn note_sleep(pool: Option<PoolId>) -> Option<Box<dyn Sleeping>> {
+    find(pool).and_then(|driver| driver.note_sleep())
+}
+
+/// Tells the pool of one of the futures the same, if one has a pool that takes note.
+pub(crate) fn note_sleep_for_any(futures: &Futures<'_>) -> Option<Box<dyn Sleeping>> {
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let mut sleeping = None;
+    futures(&mut |future| {
+        sleeping = note_sleep(future.pool_id());
+        sleeping.is_some()
+    });
+    sleeping
 }
 
 /// Cancels the dispatched task of a future, if the pool of the future can recall it.

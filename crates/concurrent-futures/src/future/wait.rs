@@ -3,6 +3,7 @@
 use crate::deadlock::{self, Escape, Futures, Need, Wait};
 use crate::future::Future;
 use crate::future::blocking::{NEVER, Stop, wait_in_grace, wait_until_done};
+use crate::future::driver;
 use crate::future::ready::Watched;
 use crate::runtime::spin::Spin;
 use crate::runtime::sync::deadline_after;
@@ -317,6 +318,7 @@ pub fn next_ready(
                 is_timed: deadline.is_some(),
                 escape: Escape::Error(watched.signal()),
             };
+            let _sleeping = driver::note_sleep_for_any(needed);
             // A deadlock ends the wait; each of the futures reports the cycle when asked.
             let blocking = deadlock::block(worker, wait).ok()?;
             watched.next(deadline, || blocking.interrupted().is_some(), stop)

@@ -1,0 +1,69 @@
+"""Tasks that wait for other tasks of a cluster: their host runs another one meanwhile.
+
+A worker tells its host when a task begins to wait for a future of a cluster, and when the task goes
+on. It does so on a socket of the host's own, with a byte each.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: The path of the host's socket, in its workers.
+_path: str | None = None
+_lock = threading.Lock()
+_connection: socket.socket | None = None
+
+
+def begin(path: str) -> None:
+    """Note the socket of the host; the first call in each of its workers."""
+    global _path
+    _path = path
+
+
+def is_worker() -> bool:
+    """Return whether this process is a worker of a host."""
+    return _path is not None
+
+
+class Wait:
+    """A wait of a task; a context manager."""
+
+    def __enter__(self) -> None:
+        self._is_told = _tell(b"+")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_told:
+            _tell(b"-")
+
+
+def _tell(byte: bytes) -> bool:
+    """Tell the host one byte. Return False if it is gone: then its workers end."""
+    global _connection
+    with _lock:
+        try:
+            if _connection is None:
+                connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    connection.connect(_path or "")
+                except BaseException:
+                    connection.close()
+                    raise
+                _connection = connection
+            _connection.sendall(byte)
+        except OSError:
+            if _connection is not None:
+                _connection.close()
+                _connection = None
+            return False
+    return True
