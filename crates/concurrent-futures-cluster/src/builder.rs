@@ -4,6 +4,7 @@
 
 use crate::access::Door;
 use crate::environment;
+use crate::register::BY_NAME;
 use crate::wire::Seal;
 use std::fmt;
 use std::io;
@@ -29,6 +30,7 @@ pub struct ClusterBuilder<Role> {
     pub(crate) door: Door,
     pub(crate) environment: Option<String>,
     pub(crate) workers: Option<usize>,
+    pub(crate) is_by_name: bool,
     /// The settings that only executors, or only hosts have.
     pub(crate) role: Role,
 }
@@ -104,6 +106,15 @@ impl<Role> ClusterBuilder<Role> {
     /// that the process may use.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
+        self
+    }
+
+    /// Lets tasks name their functions, so that clients and hosts may be different programs; see
+    /// [`register!`](crate::register) and [`submit_named`](crate::ClusterExecutor::submit_named). Tasks of other calls
+    /// fail with [`NoFunction`](crate::NoFunction).
+    pub fn by_name(mut self) -> Self {
+        self.is_by_name = true;
+        self.environment = Some(String::from(BY_NAME));
         self
     }
 

@@ -121,6 +121,7 @@ mod log;
 mod memory;
 mod nats;
 mod os;
+mod register;
 mod roles;
 mod runner;
 #[cfg(test)]
@@ -144,5 +145,6 @@ pub use worker::{ClusterHost, ClusterHostBuilder, HostSettings, init};
 /// The functions that macros of this crate call.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::register::register;
     pub use crate::worker::init_before_main;
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::register;
 use crate::wire::Call;
 use bytes::Bytes;
 use concurrent_futures::engine::{encode_error, is_entry, submit_entry};
@@ -63,6 +64,11 @@ pub trait Runner: Send + Sync + 'static {
     /// Returns whether the runner can make the call. The call may be any bytes.
     fn knows(&self, call: &Call) -> bool;
 
+    /// Returns why the runner does not know a call.
+    fn why_unknown(&self, call: &Call) -> String {
+        format!("{call:?}")
+    }
+
     /// Begins a call that the runner knows.
     fn run(&self, call: &Call, argument: Bytes, options: CallOptions) -> Box<dyn Running>;
 
@@ -81,6 +87,8 @@ pub(crate) struct Processes {
     spares: Option<ProcessPoolExecutor>,
     /// The number of calls in the first pool.
     busy: Arc<AtomicUsize>,
+    /// Whether functions have names. A place in another build may be that of another function here.
+    is_by_name: bool,
 }
 
 impl Processes {
@@ -90,6 +98,28 @@ impl Processes {
             pool,
             spares: None,
             busy: Arc::default(),
+            is_by_name: false,
+        }
+    }
+
+    /// Sets whether functions have names.
+    pub(crate) fn by_name(mut self, is_by_name: bool) -> Self {
+        self.is_by_name = is_by_name;
+        self
+    }
+
+    /// Returns the entry of a call.
+    ///
+    /// # Errors
+    /// The reason why there is none.
+    fn entry(&self, call: &Call) -> Result<u64, String> {
+        match call {
+            Call::Entry(_) if self.is_by_name => Err(String::from(
+                "it has no name, and this host may be of another build: see `register!` and `submit_named`",
+            )),
+            Call::Entry(entry) if is_entry(*entry) => Ok(*entry),
+            Call::Named { name, types } => register::find(name, types),
+            Call::Entry(_) | Call::Opaque(_) => Err(format!("{call:?}")),
         }
     }
 
@@ -107,6 +137,7 @@ impl Processes {
             pool: pool.build()?,
             spares: Some(spares.build()?),
             busy: Arc::default(),
+            is_by_name: false,
         })
     }
 
@@ -145,21 +176,22 @@ impl Runner for Processes {
     }
 
     fn knows(&self, call: &Call) -> bool {
-        matches!(call, Call::Entry(entry) if is_entry(*entry))
+        self.entry(call).is_ok()
+    }
+
+    fn why_unknown(&self, call: &Call) -> String {
+        self.entry(call).err().unwrap_or_default()
     }
 
     fn run(&self, call: &Call, argument: Bytes, options: CallOptions) -> Box<dyn Running> {
         let (pool, place) = self.choose();
-        let submitted = match call {
-            Call::Entry(entry) => {
-                let mut settings = TaskOptions::new().retries(options.retries);
-                if let Some(limit) = options.time_limit {
-                    settings = settings.time_limit(limit);
-                }
-                submit_entry(pool, settings, *entry, argument.into())
-            }
-            Call::Opaque(_) => None,
-        };
+        let mut settings = TaskOptions::new().retries(options.retries);
+        if let Some(limit) = options.time_limit {
+            settings = settings.time_limit(limit);
+        }
+        let entry = self.entry(call).ok();
+        let submitted =
+            entry.and_then(|entry| submit_entry(pool, settings, entry, argument.into()));
         Box::new(match submitted {
             Some(Ok(future)) => InProcess::Submitted(future, place),
             Some(Err(error)) => InProcess::Failed(TaskError::Rejected(error)),

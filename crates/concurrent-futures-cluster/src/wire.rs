@@ -200,6 +200,13 @@ pub enum Call {
     Entry(u64),
     /// Bytes that only the runner of the host understands.
     Opaque(Vec<u8>),
+    /// A function that has a name in the host's program; see [`register!`](crate::register).
+    Named {
+        /// The name.
+        name: String,
+        /// The types of the argument and of the result, as the client knows them.
+        types: String,
+    },
 }
 
 /// Bytes in a message, or the name of an object that has them.

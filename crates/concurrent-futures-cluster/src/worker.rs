@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 /// The variable that makes a program a host: the address of its server.
 const VARIABLE: &str = "CONCURRENT_FUTURES_WORKER";
 const WORKERS: &str = "CONCURRENT_FUTURES_WORKERS";
+const BY_NAME: &str = "CONCURRENT_FUTURES_BY_NAME";
 const DRAIN: &str = "CONCURRENT_FUTURES_DRAIN";
 /// The time that running tasks have when their host is to end.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
@@ -73,7 +74,8 @@ impl ClusterBuilder<HostSettings> {
 
     /// Runs tasks with this pool, instead of one with the default settings.
     pub fn pool(self, pool: ProcessPoolExecutor) -> Self {
-        self.runner(Arc::new(Processes::of(pool)))
+        let is_by_name = self.is_by_name;
+        self.runner(Arc::new(Processes::of(pool).by_name(is_by_name)))
     }
 
     /// Runs tasks with another kind of pool.
@@ -117,7 +119,7 @@ impl ClusterBuilder<HostSettings> {
                 }
                 pool.env(waits::SOCKET, &socket)
             };
-            Arc::new(Processes::with(self.workers, settings)?)
+            Arc::new(Processes::with(self.workers, settings)?.by_name(self.is_by_name))
         };
         let bus = self.door.connect(&url, HOST_INBOX).await?;
         let (stop, stopped) = watch::channel(false);
@@ -239,6 +241,9 @@ fn run(url: String) -> Result<(), ClusterError> {
     };
     let mut builder = ClusterHost::builder().url(url);
     builder.workers = number(WORKERS);
+    if env::var_os(BY_NAME).is_some() {
+        builder = builder.by_name();
+    }
     if let Some(seconds) = number(DRAIN) {
         builder.role.drain = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
     }

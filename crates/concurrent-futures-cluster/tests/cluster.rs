@@ -10,11 +10,13 @@ use concurrent_futures::{
     ThreadPoolExecutor, WorkerExit, as_completed, wait,
 };
 use concurrent_futures_cluster::{
-    ClusterError, ClusterExecutor, ClusterHost, ClusterOptions, HostInfo, NoWorkersError,
+    ClusterError, ClusterExecutor, ClusterHost, ClusterOptions, HostInfo, NoFunction,
+    NoWorkersError,
 };
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::Write;
+use std::path::Path;
 use std::process;
 use std::sync::mpsc;
 use std::thread;
@@ -541,6 +543,51 @@ fn the_tasks_of_one_client_do_not_keep_those_of_another_waiting() -> Test {
 }
 
 /// A task that adds its name to those that have begun.
+#[test]
+#[allow(clippy::print_stderr, reason = "says that it was skipped")]
+fn a_host_of_another_program_runs_functions_by_their_names() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    // Tests are in a folder beside that of the examples.
+    let tests = std::env::current_exe()?;
+    let folder = tests.parent().and_then(Path::parent).ok_or("no folder")?;
+    let program = folder.join("examples/named");
+    if !program.is_file() {
+        eprintln!(
+            "skipped: cargo builds the example `named` with all tests, and not with some of them"
+        );
+        return Ok(());
+    }
+    let _host = server.host_of(&program, 1, &[("CONCURRENT_FUTURES_BY_NAME", "1")]);
+    let cluster = server.executor().by_name().build()?;
+    let area = cluster.submit_named::<(u32, u32), u32>("area", (6, 7))?;
+    assert_eq!(area.result()?, 42);
+    let greeting = cluster.submit_named::<String, String>("greet", "Ann".into())?;
+    assert_eq!(greeting.result()?, "Hello, Ann!");
+    let unknown = cluster.submit_named::<u32, u32>("volume", 1)?.result();
+    let wrong = cluster.submit_named::<u64, u32>("area", 1)?.result();
+    let nameless = cluster.submit(|n: u32| n, 1)?.result();
+    for (result, text) in [
+        (
+            unknown,
+            "no function is registered as volume; registered are: area, greet",
+        ),
+        (
+            wrong,
+            "area is registered with the types (u32, u32) -> u32, and not u64 -> u32",
+        ),
+        (nameless, "it has no name"),
+    ] {
+        let Err(TaskError::Failed(cause)) = result else {
+            panic!("{result:?}");
+        };
+        assert!(cause.is::<NoFunction>(), "{cause}");
+        assert!(cause.to_string().contains(text), "{cause}");
+    }
+    Ok(())
+}
+
 /// Returns the depth, by a task that waits for others of the same cluster in each of the ways.
 fn nest((url, depth): (String, u64)) -> u64 {
     if depth == 0 {
@@ -577,7 +624,7 @@ fn a_task_that_waits_for_another_one_leaves_its_place_to_it() -> Test {
 }
 
 fn note_order((folder, name): (String, String)) {
-    let path = std::path::Path::new(&folder).join("order");
+    let path = Path::new(&folder).join("order");
     let file = std::fs::File::options()
         .create(true)
         .append(true)
@@ -610,7 +657,7 @@ fn no_task_begins_before_one_of_a_higher_priority() -> Test {
     for future in futures {
         future.result()?;
     }
-    let order = std::fs::read_to_string(std::path::Path::new(&notes.path()).join("order"))?;
+    let order = std::fs::read_to_string(Path::new(&notes.path()).join("order"))?;
     let expected = ["2\n", "1\n", "0\n"].map(|name| name.repeat(10)).concat();
     assert_eq!(order, expected);
     Ok(())

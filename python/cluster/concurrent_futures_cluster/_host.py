@@ -104,10 +104,12 @@ class ClusterHost:
         >>> from concurrent_futures import ClusterExecutor
         >>> from concurrent_futures_cluster import ClusterHost
         >>> with ClusterExecutor(key="secret") as executor:
+        ...     executor.wait_for_host(60)
         ...     server = executor.embedded_server()
         ...     host = ClusterHost(server["url"], token=server["token"], key="secret", workers=1)
         ...     len(executor.hosts())
         ...     host.stop()
+        True
         2
         """
         self._native.stop()

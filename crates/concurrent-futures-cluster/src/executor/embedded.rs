@@ -40,6 +40,7 @@ impl Embedded {
             .url(&server.url)
             .drain(Duration::ZERO);
         host.workers = settings.workers;
+        host.is_by_name = settings.is_by_name;
         host.environment.clone_from(&settings.environment);
         host.door = Door {
             url: host.door.url,

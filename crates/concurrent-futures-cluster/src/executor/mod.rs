@@ -10,6 +10,7 @@ pub use builder::{ClusterExecutorBuilder, ExecutorSettings};
 
 use crate::bus::BusError;
 use crate::client::{Client, ClusterOptions, Request, Sink};
+use crate::register::types_of;
 use crate::service::Service;
 use crate::waits;
 use crate::wire::{Call, HostInfo};
@@ -160,6 +161,44 @@ impl ClusterExecutor {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         self.submit_call(WAIT, self.options, RemoteFunction::fallible(f), argument)
+    }
+
+    /// Submits the call of a function that a host's program has registered under a name, and returns its future at once.
+    ///
+    /// The host's program may be another one than this; both have called [`by_name`](crate::ClusterBuilder::by_name). The future fails with
+    /// [`NoFunction`](crate::NoFunction) if the name is unknown, or the function has other types. Types are compared by
+    /// their names, such as `alloc::string::String`, and so by the path of your own.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use concurrent_futures_cluster::ClusterExecutor;
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let cluster = ClusterExecutor::builder().url("nats://127.0.0.1:4222").by_name().build()?;
+    ///     let area = cluster.submit_named::<(u32, u32), u32>("area", (6, 7))?;
+    ///     println!("{}", area.result()?);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn submit_named<A, T>(&self, name: &str, argument: A) -> Result<Future<T>, SubmitError>
+    where
+        A: Value,
+        T: Value,
+    {
+        let function = RemoteFunction::<A, T>::elsewhere();
+        let bytes = function.send_argument(argument);
+        let call = bytes.map(|bytes| {
+            let call = Call::Named {
+                name: name.to_owned(),
+                types: types_of::<A, T>(),
+            };
+            (call, bytes)
+        });
+        let permit = self.admit(WAIT)?;
+        Ok(self.submit_sent(permit, self.options, function, call))
     }
 
     /// Submits a call for each item at once, and returns an iterator over their results in the order of the items. Use
@@ -344,10 +383,23 @@ impl ClusterExecutor {
         argument: A,
     ) -> Result<Future<T>, SubmitError> {
         let permit = self.admit(when_full)?;
+        let sent = function.send(argument);
+        let call = sent.map(|(entry, bytes)| (Call::Entry(entry), bytes));
+        Ok(self.submit_sent(permit, options, function, call))
+    }
+
+    /// Submits an encoded call, or makes the future of one that does not serialise.
+    fn submit_sent<A: Value, T: Send + 'static>(
+        &self,
+        permit: Option<Permit>,
+        options: ClusterOptions,
+        function: RemoteFunction<A, T>,
+        call: Result<(Call, Vec<u8>), Unsent>,
+    ) -> Future<T> {
         let (promise, future) = promise_in(self.id);
-        match function.send(argument) {
-            Ok((entry, bytes)) => {
-                let request = Request::new(Call::Entry(entry), bytes.into(), options);
+        match call {
+            Ok((call, bytes)) => {
+                let request = Request::new(call, bytes.into(), options);
                 let sink = RustSink {
                     promise,
                     function,
@@ -363,7 +415,7 @@ impl ClusterExecutor {
                 }
             }
         }
-        Ok(future)
+        future
     }
 }
 

@@ -549,7 +549,7 @@ impl Host {
         mut orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
     ) -> Outcome {
         if !self.runner.knows(&task.call) {
-            return Outcome::NoFunction(format!("{:?}", task.call));
+            return Outcome::NoFunction(self.runner.why_unknown(&task.call));
         }
         let argument = match task.argument {
             Payload::Inline(bytes) => bytes,

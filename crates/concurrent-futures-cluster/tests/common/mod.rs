@@ -189,7 +189,17 @@ impl Server {
     }
 
     pub(crate) fn host_with(&self, workers: usize, variables: &[(&str, &str)]) -> Host {
-        let child = Command::new(env::current_exe().unwrap())
+        self.host_of(&env::current_exe().unwrap(), workers, variables)
+    }
+
+    /// Starts a host, which is another program.
+    pub(crate) fn host_of(
+        &self,
+        program: &Path,
+        workers: usize,
+        variables: &[(&str, &str)],
+    ) -> Host {
+        let child = Command::new(program)
             .env("CONCURRENT_FUTURES_WORKER", self.url())
             .env("CONCURRENT_FUTURES_WORKERS", workers.to_string())
             .env("CONCURRENT_FUTURES_LEASE_MS", LEASE.as_millis().to_string())

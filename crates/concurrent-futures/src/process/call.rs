@@ -16,6 +16,7 @@ use crate::process::failure::Failure;
 use crate::process::function::{self, Chunk, Fallible, Invoke, Plain};
 use crate::process::options::TaskOptions;
 use crate::task::panic;
+use std::any::type_name;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
@@ -59,6 +60,21 @@ impl<A: Value, T: Send + 'static> RemoteFunction<A, T> {
         Self::of::<Plain<F, A, T>>()
     }
 
+    /// Makes the call of a function that is in another program: it has no entry here.
+    #[must_use]
+    pub fn elsewhere() -> Self
+    where
+        T: Value,
+    {
+        Self {
+            entry: || None,
+            receive: function::receive::<T>,
+            name: type_name::<fn(A) -> T>(),
+            is_plain: codec::is_plain::<T>(),
+            argument: PhantomData,
+        }
+    }
+
     /// Makes the call of a function whose `Err` is the future's error.
     pub fn fallible<F, E>(_: F) -> Self
     where
@@ -81,19 +97,33 @@ impl<A: Value, T: Send + 'static> RemoteFunction<A, T> {
         self.is_plain
     }
 
+    /// Returns the entry of the function; none if it is not in the executable.
+    #[must_use]
+    pub fn entry(&self) -> Option<u64> {
+        (self.entry)()
+    }
+
     /// Encodes a call: its entry, and its argument.
     ///
     /// # Errors
     /// [`Unsent`], when the argument does not serialise, or the function is not in the executable.
     pub fn send(&self, argument: A) -> Result<(u64, Vec<u8>), Unsent> {
-        let entry = (self.entry)().ok_or_else(|| {
+        let entry = self.entry().ok_or_else(|| {
             let text =
                 String::from("it is in a shared library, or the system has no table of calls");
             Unsent(TransferError::named(TransferStep::Function, self.name.to_owned(), text).into())
         })?;
+        Ok((entry, self.send_argument(argument)?))
+    }
+
+    /// Encodes the argument of a call.
+    ///
+    /// # Errors
+    /// [`Unsent`], when the argument does not serialise.
+    pub fn send_argument(&self, argument: A) -> Result<Vec<u8>, Unsent> {
         let mut bytes = Vec::new();
         match panic::catch(|| codec::encode(argument, &mut bytes)) {
-            Ok(Ok(())) => Ok((entry, bytes)),
+            Ok(Ok(())) => Ok(bytes),
             Ok(Err(error)) => Err(Unsent(
                 TransferError::new::<A>(TransferStep::SendArgument, error).into(),
             )),

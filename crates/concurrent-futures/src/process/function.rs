@@ -72,7 +72,11 @@ pub(crate) trait Invoke {
     fn is_plain() -> bool;
 }
 
-fn receive<T: Value>(bytes: Bytes<'_>) -> Outcome<T> {
+/// Makes a value of bytes.
+///
+/// # Errors
+/// The value does not deserialise.
+pub(crate) fn receive<T: Value>(bytes: Bytes<'_>) -> Outcome<T> {
     codec::decode(bytes)
         .map_err(|error| TransferError::new::<T>(TransferStep::ReceiveResult, error).into())
 }
