@@ -4,10 +4,14 @@
 //! |---|---|
 //! | `Py_GIL_DISABLED` | the build of the interpreter is free-threaded |
 //! | `has_processes` | the module has pools of processes |
+//! | `merges_counts` | the build is free-threaded, and `src/interp/bias.rs` knows its counts of references |
 //! | `late_threads` | the interpreter's end would unwind threads; see `src/interp/late_threads.rs` |
 
 use std::env;
 use std::fs;
+
+/// The last version of the interpreter whose counts of references `src/interp/bias.rs` knows.
+const LAST_KNOWN_COUNTS: (u8, u8) = (3, 15);
 
 /// The file with the functions that take the place of the interpreter's.
 const LATE_THREADS: &str = "src/interp/late_threads.rs";
@@ -21,8 +25,14 @@ fn main() {
     }
     println!("cargo::rustc-check-cfg=cfg(late_threads)");
     let is = |variable, value| env::var(variable).is_ok_and(|it| it == value);
-    let version = pyo3_build_config::get().version();
-    let unwinds = (version.major, version.minor) < (3, 14);
+    let interpreter = pyo3_build_config::get();
+    let version = (interpreter.version().major, interpreter.version().minor);
+    println!("cargo::rustc-check-cfg=cfg(merges_counts)");
+    let is_free = interpreter.target_abi().kind().is_free_threaded();
+    if is_free && version <= LAST_KNOWN_COUNTS {
+        println!("cargo::rustc-cfg=merges_counts");
+    }
+    let unwinds = version < (3, 14);
     if unwinds && is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu") {
         println!("cargo::rustc-cfg=late_threads");
         wrap_functions();

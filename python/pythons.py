@@ -19,8 +19,8 @@ import subprocess
 import sys
 
 OLDEST = (3, 11)
-#: The oldest version whose free-threaded build is looked for.
-OLDEST_FREE = (3, 13)
+#: The oldest version whose free-threaded build is looked for: PyO3 refuses older ones.
+OLDEST_FREE = (3, 14)
 WANTED = ["3.11", "3.13"]
 VARIABLE = "CONCURRENT_FUTURES_PYTHONS"
 

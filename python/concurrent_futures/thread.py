@@ -172,16 +172,19 @@ class ThreadPoolExecutor(_engine.ThreadPool, _stdlib.ThreadPoolExecutor):
         of_instance["_threads"] = threads
         of_instance["_work_queue"] = work_queue
         initializer, initargs = of_instance["_begun_with"]
+        make_context = self._context_maker()
+        # A context calls the initializer itself, whatever its arguments are.
+        is_called = initializer is not None and make_context is None
         self._start(
             min(-int(-of_instance["_max_workers"] // 1), _engine.MAX_WORKERS),
             of_instance["_thread_name_prefix"],
             initializer,
-            () if initializer is None else initargs,
+            initargs if is_called else (),
             self._max_pending,
             self._copy_context,
             threads,
             work_queue,
-            self._context_maker(),
+            make_context,
         )
 
     def _context_maker(self) -> "Callable[[], object] | None":

@@ -123,9 +123,14 @@ class UnpicklableHere:
         return fail, (LookupError, "not this pickle")
 
 
-def make(name: str) -> object:
-    """Makes an object of a class of this module."""
-    return globals()[name]()
+def make_unpicklable() -> object:
+    """Returns an object that cannot be pickled."""
+    return Unpicklable()
+
+
+def make_unpicklable_there() -> object:
+    """Returns an object that can be pickled, but not unpickled."""
+    return UnpicklableHere()
 
 
 def make_closure() -> Callable[[], int]:
