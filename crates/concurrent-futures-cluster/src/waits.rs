@@ -32,8 +32,18 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    pub(crate) fn open() -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("cf-host-").tempdir()?;
+    /// Opens a socket. None if the system has no place for one: then tasks that wait keep their slots.
+    pub(crate) fn open() -> Option<Self> {
+        // The path of a socket must be short, and that of the folder for temporary files may be long.
+        let opened = Self::open_in(&env::temp_dir()).or_else(|_| Self::open_in(Path::new("/tmp")));
+        let trouble = |error: &io::Error| log::trouble("a host cannot learn of waits", error);
+        opened.inspect_err(trouble).ok()
+    }
+
+    fn open_in(place: &Path) -> io::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("cf-host-")
+            .tempdir_in(place)?;
         let path = folder.path().join("waits");
         Ok(Self {
             listener: UnixListener::bind(&path)?,
@@ -135,4 +145,45 @@ impl Drop for Asleep {
 /// Tells the host of this worker that its task goes to sleep. None in a process that is no such worker.
 pub(crate) fn note_sleep() -> Option<Box<dyn Sleeping>> {
     tell(SLEEPS).then(|| Box::new(Asleep) as Box<dyn Sleeping>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    #[tokio::test]
+    async fn a_worker_sleeps_until_its_last_wait_ends_or_it_dies() -> io::Result<()> {
+        let waits = Waits::open().ok_or(io::ErrorKind::Other)?;
+        let path = waits.path().to_owned();
+        let (sender, mut news) = mpsc::unbounded_channel();
+        tokio::spawn(waits.receive(move |sleeps| {
+            // The test has ended if there is no receiver.
+            let _ = sender.send(sleeps);
+        }));
+        let mut one = UnixStream::connect(&path)?;
+        let mut other = UnixStream::connect(&path)?;
+        one.write_all(&[SLEEPS, SLEEPS])?;
+        assert_eq!(news.recv().await, Some(true));
+        other.write_all(&[SLEEPS])?;
+        assert_eq!(news.recv().await, Some(true));
+        one.write_all(&[GOES_ON])?;
+        one.write_all(&[GOES_ON])?;
+        assert_eq!(news.recv().await, Some(false));
+        drop(other);
+        assert_eq!(news.recv().await, Some(false));
+        // A second end, which has no beginning, is no news.
+        one.write_all(&[GOES_ON, SLEEPS])?;
+        assert_eq!(news.recv().await, Some(true));
+        Ok(())
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_an_error() -> io::Result<()> {
+        let folder = TempDir::new()?;
+        let long = folder.path().join("a".repeat(150));
+        std::fs::create_dir(&long)?;
+        assert!(Waits::open_in(&long).is_err());
+        Ok(())
+    }
 }

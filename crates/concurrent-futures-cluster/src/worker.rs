@@ -42,7 +42,8 @@ pub struct ClusterHost {
 pub(crate) struct Serving {
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), crate::BusError>>,
-    socket: PathBuf,
+    /// None if workers cannot tell of waits.
+    socket: Option<PathBuf>,
 }
 
 /// Makes a [`ClusterHost`]; see [`ClusterHost::builder`].
@@ -108,8 +109,8 @@ impl ClusterBuilder<HostSettings> {
             seal,
             drain: self.role.drain,
         };
-        let waits = Waits::open()?;
-        let socket = waits.path().to_owned();
+        let waits = Waits::open();
+        let socket = waits.as_ref().map(|waits| waits.path().to_owned());
         let runner = if let Some(runner) = self.role.runner {
             runner
         } else {
@@ -117,7 +118,10 @@ impl ClusterBuilder<HostSettings> {
                 for name in SECRETS {
                     pool = pool.env_remove(name);
                 }
-                pool.env(waits::SOCKET, &socket)
+                match &socket {
+                    Some(socket) => pool.env(waits::SOCKET, socket),
+                    None => pool.env_remove(waits::SOCKET),
+                }
             };
             Arc::new(Processes::with(self.workers, settings)?.by_name(self.is_by_name))
         };
@@ -128,7 +132,7 @@ impl ClusterBuilder<HostSettings> {
             bus,
             runner,
             settings,
-            Some(waits),
+            waits,
             stopped,
             Some(ready),
         ));
@@ -163,7 +167,7 @@ impl ClusterHost {
     /// with workers of their own.
     #[must_use]
     pub fn waits_path(&self) -> Option<&Path> {
-        self.running.as_ref().map(|running| &*running.socket)
+        self.running.as_ref()?.socket.as_deref()
     }
 
     /// Takes no more tasks, gives those back that have not begun, waits for the others, and ends.
