@@ -6,6 +6,7 @@ use crate::future::plain;
 use crate::future::remote::Remote;
 use crate::interp::bias::unbias;
 use crate::interp::fields::{Field, Former};
+use crate::interp::nesting::drop_contents;
 use concurrent_futures::FutureId;
 use concurrent_futures::engine::{Header, Phase, PoolId, State, TaskRef, VTable};
 use pyo3::ffi;
@@ -50,6 +51,15 @@ unsafe impl Send for Future {}
 // SAFETY: as for `Send`: the header follows the engine's protocol, one thread wins the call, the rest is
 // atomic.
 unsafe impl Sync for Future {}
+
+impl Drop for Future {
+    fn drop(&mut self) {
+        let call = self.call.get_mut().take();
+        let outcome = (self.result.take(), self.exception.take());
+        let observers = self.observed.get_mut().then(|| self.observers.take());
+        drop_contents((call, outcome, observers));
+    }
+}
 
 /// The offset of the Rust part in the Python object; measured once.
 pub(super) static OFFSET: AtomicUsize = AtomicUsize::new(0);

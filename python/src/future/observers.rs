@@ -32,6 +32,7 @@ use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::PyList;
 use pyo3::{PyTraverseError, PyVisit};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem;
@@ -308,6 +309,11 @@ impl Observers {
             Callbacks::Own(own) => own.iter().try_for_each(|callback| visit.call(callback)),
             Callbacks::List(list) => visit.call(list),
         }
+    }
+
+    /// Takes all observers out of a future that is being dropped.
+    pub(super) fn take(&mut self) -> impl Any + use<> {
+        mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn clear(&self) {

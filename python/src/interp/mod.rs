@@ -15,6 +15,7 @@ pub(crate) mod interned;
 pub(crate) mod jobs;
 #[cfg(late_threads)]
 mod late_threads;
+pub(crate) mod nesting;
 pub(crate) mod os;
 #[cfg(has_processes)]
 pub(crate) mod process_errors;
