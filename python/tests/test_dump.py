@@ -171,7 +171,8 @@ def test_stacks_of_worker_processes(registered: Path, tmp_path: Path, method: st
 
 
 def test_a_worker_that_does_not_answer_is_told(registered: Path, tmp_path: Path) -> None:
-    with ProcessPoolExecutor(1) as pool:
+    # Not by a fork server, as above; from CPython 3.14 on, that is the default.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         begun, end = tasks.Flag(tmp_path / "begun"), tasks.Flag(tmp_path / "end")
         running = pool.submit(tasks.hold, begun, end)
         begun.wait()
