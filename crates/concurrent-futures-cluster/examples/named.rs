@@ -8,6 +8,7 @@ fn area((width, height): (u32, u32)) -> u32 {
     width * height
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "a task owns its argument")]
 fn greet(name: String) -> String {
     format!("Hello, {name}!")
 }

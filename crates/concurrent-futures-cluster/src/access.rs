@@ -94,6 +94,15 @@ impl Door {
         url: &str,
         inbox: &'static str,
     ) -> Result<Arc<dyn Bus>, ClusterError> {
+        Ok(Arc::new(self.connect_nats(url, inbox).await?))
+    }
+
+    /// Connects to a server, for calls that have nothing to do with tasks.
+    pub(crate) async fn connect_nats(
+        &self,
+        url: &str,
+        inbox: &'static str,
+    ) -> Result<Nats, ClusterError> {
         let require_tls = url.starts_with("tls://");
         if !require_tls && !url.starts_with("nats://") {
             return Err(ClusterError::Address(without_secrets(url)));
@@ -129,7 +138,7 @@ impl Door {
                 version: nats.version(),
             });
         }
-        Ok(Arc::new(nats))
+        Ok(nats)
     }
 }
 
@@ -145,7 +154,7 @@ fn machines(url: &str) -> &str {
     rest.rsplit_once('@').map_or(rest, |(_, machines)| machines)
 }
 
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
     format!("{scheme}://{}", machines(url))
 }

@@ -120,6 +120,7 @@ mod log;
 #[cfg(test)]
 mod memory;
 mod nats;
+mod observe;
 mod os;
 mod register;
 mod roles;
@@ -137,7 +138,11 @@ pub use bus::BusError;
 pub use client::{Arrived, ClusterOptions, Sink};
 pub use error::{ClusterError, HostLost, NoFunction, NoWorkersError, PoisonTask};
 pub use executor::{ClusterExecutor, ClusterExecutorBuilder, ExecutorSettings};
-pub use roles::authorization;
+pub use observe::{
+    ClusterObserver, ClusterObserverBuilder, ClusterView, HostDetails, HostView, LaneView,
+    ObserverSettings, QueueView,
+};
+pub use roles::{ClusterRole, authorization, authorization_of};
 pub use runner::{CallOptions, Ended, Runner, Running};
 pub use wire::{Call, HostInfo, OnHostLoss};
 pub use worker::{ClusterHost, ClusterHostBuilder, HostSettings, init};

@@ -10,11 +10,67 @@ use std::fmt::Write;
 pub(crate) const CLIENT_INBOX: &str = "cf.i.client";
 pub(crate) const HOST_INBOX: &str = "cf.i.host";
 
+/// The inbox of observers.
+pub(crate) const OBSERVER_INBOX: &str = "cf.i.observer";
+
+/// A role of parties that log in to a server.
+///
+/// The subjects are those that the role needs, and no others. A client cannot take tasks, listen to them, or write
+/// itself into the registry of hosts. A host cannot submit tasks, or give orders to other hosts. An observer can look
+/// at the states of streams and at the registry of hosts, and nothing else.
+///
+/// # Examples
+/// ```
+/// use concurrent_futures_cluster::ClusterRole;
+///
+/// let subjects = ClusterRole::Observer.publishes("images");
+/// assert!(subjects.contains(&String::from("$JS.API.STREAM.INFO.cf-tasks-images")));
+/// assert!(ClusterRole::Observer.publishes("images").iter().all(|subject| subject.starts_with("$JS.API.")));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterRole {
+    /// Submits tasks: an executor.
+    Client,
+    /// Runs tasks.
+    Host,
+    /// Looks: `concurrent-futures top`.
+    Observer,
+}
+
+impl ClusterRole {
+    /// Returns the subjects of a queue that the role writes to: for tools that make credentials.
+    #[must_use]
+    pub fn publishes(self, queue: &str) -> Vec<String> {
+        match self {
+            Self::Client => of_clients(queue).publish,
+            Self::Host => of_hosts(queue).publish,
+            Self::Observer => of_observers(queue).publish,
+        }
+    }
+
+    /// Returns the subjects of a queue that the role listens to: for tools that make credentials.
+    #[must_use]
+    pub fn subscribes(self, queue: &str) -> Vec<String> {
+        match self {
+            Self::Client => of_clients(queue).subscribe,
+            Self::Host => of_hosts(queue).subscribe,
+            Self::Observer => of_observers(queue).subscribe,
+        }
+    }
+
+    /// Returns whether the role answers to messages of other parties: it may write to the subject of a reply.
+    #[must_use]
+    pub fn answers(self) -> bool {
+        self != Self::Observer
+    }
+}
+
 /// Returns the part of a server's configuration that permits clients and hosts of a queue the subjects that they need.
 /// Each role logs in with an `NKey`, whose public part is given here.
 ///
-/// The seeds belong into `CONCURRENT_FUTURES_NKEY` of clients, and of hosts. A client cannot take tasks, listen to them,
-/// or write itself into the registry of hosts. A host cannot submit tasks, or give orders to other hosts.
+/// The seeds belong into `CONCURRENT_FUTURES_NKEY` of clients, and of hosts. [`ClusterRole`] says which role may do
+/// which things.
 ///
 /// # Errors
 /// [`ClusterError::QueueName`], and [`ClusterError::PublicKey`], when a text is no public key of a user.
@@ -28,27 +84,56 @@ pub(crate) const HOST_INBOX: &str = "cf.i.host";
 /// # Ok::<(), concurrent_futures_cluster::ClusterError>(())
 /// ```
 pub fn authorization(queue: &str, client: &str, host: &str) -> Result<String, ClusterError> {
+    authorization_of(
+        queue,
+        &[(ClusterRole::Client, client), (ClusterRole::Host, host)],
+    )
+}
+
+/// Returns the part of a server's configuration as [`authorization`] does, for any number of parties.
+///
+/// # Errors
+/// As for [`authorization`].
+///
+/// # Examples
+/// ```
+/// use concurrent_futures_cluster::{ClusterRole, authorization_of};
+///
+/// let key = "UAH42UG6PV552P5SWLWTBP3H3S5BHAVCO2IEKEXUANJXR75J63RQ5WM6";
+/// let part = authorization_of("images", &[(ClusterRole::Observer, key)])?;
+/// assert!(part.contains(key));
+/// # Ok::<(), concurrent_futures_cluster::ClusterError>(())
+/// ```
+pub fn authorization_of(
+    queue: &str,
+    parties: &[(ClusterRole, &str)],
+) -> Result<String, ClusterError> {
     if !is_queue_name(queue) {
         return Err(ClusterError::QueueName(queue.to_owned()));
     }
     // The server's own limit, two seconds, is short for a busy machine that is to sign.
     let mut text = String::from("authorization {\n  timeout: 20\n  users: [\n");
-    for (key, role) in [(client, of_clients(queue)), (host, of_hosts(queue))] {
+    for (role, key) in parties {
         let is_key = key.len() == 56
             && key.starts_with('U')
             && key
                 .bytes()
                 .all(|byte| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte));
         if !is_key {
-            return Err(ClusterError::PublicKey(key.to_owned()));
+            return Err(ClusterError::PublicKey((*key).to_owned()));
         }
+        let answers = if role.answers() {
+            "        allow_responses: { max: 2, expires: \"1m\" }\n"
+        } else {
+            ""
+        };
         // Writing to a string cannot fail.
         let _ = write!(
             text,
             "    {{\n      nkey: \"{key}\"\n      permissions: {{\n        publish: {{ allow: [{}] }}\n        \
-             subscribe: {{ allow: [{}] }}\n        allow_responses: {{ max: 2, expires: \"1m\" }}\n      }}\n    }}\n",
-            list(&role.publish),
-            list(&role.subscribe),
+             subscribe: {{ allow: [{}] }}\n{answers}      }}\n    }}\n",
+            list(&role.publishes(queue)),
+            list(&role.subscribes(queue)),
         );
     }
     text.push_str("  ]\n}\n");
@@ -69,16 +154,20 @@ fn list(subjects: &[String]) -> String {
     quoted.join(", ")
 }
 
-/// Returns the calls of `JetStream` that both roles need: they make the stores that are not there.
-fn calls_of_both(queue: &str) -> Vec<String> {
-    let stores = [
+/// Returns the names of the streams of a queue.
+fn stores(queue: &str) -> [String; 4] {
+    [
         format!("cf-tasks-{queue}"),
         format!("cf-outcomes-{queue}"),
         format!("cf-payloads-{queue}"),
         format!("KV_cf-hosts-{queue}"),
-    ];
+    ]
+}
+
+/// Returns the calls of `JetStream` that both roles need: they make the stores that are not there.
+fn calls_of_both(queue: &str) -> Vec<String> {
     let mut calls = vec![String::from("$JS.API.INFO")];
-    for store in stores {
+    for store in stores(queue) {
         calls.push(format!("$JS.API.STREAM.INFO.{store}"));
         calls.push(format!("$JS.API.STREAM.CREATE.{store}"));
     }
@@ -131,5 +220,20 @@ fn of_hosts(queue: &str) -> Role {
     Role {
         publish,
         subscribe: vec![format!("cf.h.{queue}.*"), format!("{HOST_INBOX}.>")],
+    }
+}
+
+fn of_observers(queue: &str) -> Role {
+    let mut publish: Vec<String> = stores(queue)
+        .iter()
+        .map(|store| format!("$JS.API.STREAM.INFO.{store}"))
+        .collect();
+    publish.extend([
+        format!("$JS.API.CONSUMER.LIST.cf-tasks-{queue}"),
+        format!("$JS.API.DIRECT.GET.KV_cf-hosts-{queue}.>"),
+    ]);
+    Role {
+        publish,
+        subscribe: vec![format!("{OBSERVER_INBOX}.>")],
     }
 }

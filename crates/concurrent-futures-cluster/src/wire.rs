@@ -364,6 +364,20 @@ pub struct HostInfo {
     pub(crate) machine: String,
     pub(crate) pid: u32,
     pub(crate) workers: u32,
+    pub(crate) figures: Figures,
+}
+
+/// The work of a host since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    pub(crate) running: u32,
+    /// The tasks that have ended with an outcome, failed ones included.
+    pub(crate) ended: u64,
+    pub(crate) failed: u64,
+    /// The tasks that were given back.
+    pub(crate) returned: u64,
+    /// The average time that a task takes; none until one has ended.
+    pub(crate) pace: Option<Duration>,
 }
 
 impl HostInfo {

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{LEASE, Notes, PATIENCE, Server, note, note_and_wait, wait_until};
+use common::{LEASE, Notes, PATIENCE, Server, note, note_and_wait, wait_until, wait_until_empty};
 use concurrent_futures::{Future, ReturnWhen, TaskError, wait};
 use concurrent_futures_cluster::{
     ClusterOptions, HostLost, NoWorkersError, OnHostLoss, PoisonTask,
@@ -216,12 +216,12 @@ fn a_stopped_host_that_goes_on_after_its_lease_changes_nothing() -> Test {
     wait_until("it runs", || {
         notes.named("run").len() == 1 && task.is_running()
     });
-    first.signal(Signal::STOP);
+    let stopped = first.stop();
     let _second = server.host(1);
     wait_until("it runs again", || notes.named("run").len() == 2);
     notes.write("go");
     let pid = task.result()?;
-    first.signal(Signal::CONT);
+    drop(stopped);
     // The first host's outcome is the second one, or the other way round. Both hosts go on.
     let names: BTreeSet<String> = notes.named("run").into_iter().collect();
     assert!(names.contains(&format!("run.{pid}")), "{names:?}, {pid}");
@@ -319,6 +319,41 @@ fn a_server_that_begins_anew_loses_nothing() -> Test {
         future.result()?;
     }
     assert_eq!(late.result()?, 14);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_is_stopped_for_longer_than_the_lease_loses_nothing() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let _hosts = [server.host(1), server.host(1)];
+    let cluster = server.executor().build()?;
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    wait_until("it runs", || {
+        !notes.named("run").is_empty() && running.is_running()
+    });
+    let before: Vec<Future<u64>> = (0..50)
+        .map(|n| cluster.submit(double, n))
+        .collect::<Result<_, _>>()?;
+    let stopped = server.stop();
+    let meanwhile: Vec<Future<u64>> = (0..50)
+        .map(|n| cluster.submit(double, n))
+        .collect::<Result<_, _>>()?;
+    // The task ends while no party hears of it, and its lease passes.
+    notes.write("go");
+    std::thread::sleep(2 * LEASE);
+    assert!(!running.is_done() && meanwhile.iter().all(|future| !future.is_done()));
+    drop(stopped);
+    for futures in [before, meanwhile] {
+        for (n, mut future) in futures.into_iter().enumerate() {
+            assert_eq!(future.result_timeout(PATIENCE)?, 2 * n as u64);
+        }
+    }
+    running.result()?;
+    drop(cluster);
+    wait_until_empty(&server);
     Ok(())
 }
 

@@ -103,9 +103,8 @@ fn run(seed: u64) -> Result<String, Box<dyn Error + Send + Sync>> {
             }
             3 => {
                 story += " stop-host";
-                hosts[which].signal(Signal::STOP);
+                let _stopped = hosts[which].stop();
                 thread::sleep(LEASE + Duration::from_millis(random.below(300)));
-                hosts[which].signal(Signal::CONT);
             }
             4 => {
                 story += " kill-server";

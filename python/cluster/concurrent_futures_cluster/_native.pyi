@@ -5,7 +5,7 @@ from typing import Any, Final, final
 
 from concurrent_futures_cluster._future import ClusterFuture
 
-__all__ = ["Client", "Host", "Job", "__version__"]
+__all__ = ["Client", "Host", "Job", "Observer", "__version__"]
 
 __version__: Final[str]
 
@@ -70,3 +70,10 @@ class Host:
     def waiting(self) -> int: ...
     def waits_path(self) -> str | None: ...
     def stop(self) -> None: ...
+
+@final
+class Observer:
+    """A connection to a server, which is looked at."""
+
+    def __new__(cls, settings: dict[str, Any]) -> Observer: ...
+    def look(self) -> tuple[str, str]: ...

@@ -10,6 +10,7 @@ mod client;
 mod errors;
 mod host;
 mod inbox;
+mod observer;
 mod settings;
 
 use pyo3::pymodule;
@@ -23,6 +24,8 @@ mod _native {
     use super::client::Client;
     #[pymodule_export]
     use super::host::{Host, Job};
+    #[pymodule_export]
+    use super::observer::Observer;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

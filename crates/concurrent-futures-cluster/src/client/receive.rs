@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Arrived, Client, Power, Stage, failed};
-use crate::bus::Note;
+use crate::bus::{Note, StoreKey};
 use crate::error::{HostLost, NoFunction, PoisonTask};
 use crate::log;
 use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, Why};
@@ -12,6 +12,14 @@ use tokio::time::Instant;
 
 /// The number of times that a task may come back without an outcome, for each permitted delivery.
 const RETURNS: u32 = 4;
+
+/// The parts of a report that the client answers to.
+pub(super) struct Taken {
+    /// The tasks that have started although the client does not wait for them.
+    unwanted: Vec<(u64, u32)>,
+    /// The tasks that have ended.
+    ended: Vec<u64>,
+}
 
 impl Client {
     /// Answers a host that asks which tasks are open.
@@ -43,9 +51,13 @@ impl Client {
 
     /// Receives a report, and confirms its outcomes.
     pub(super) async fn receive(self: &Arc<Self>, subject: &str, note: Note) {
-        let Some(unwanted) = self.take(subject, &note.payload) else {
+        let Some(Taken { unwanted, ended }) = self.take(subject, &note.payload) else {
             return;
         };
+        if note.reply.is_none() && !ended.is_empty() {
+            // The host has stored these outcomes, and waits for no receipt.
+            tokio::spawn(Arc::clone(self).forget_outcomes(ended));
+        }
         if let Some(reply) = note.reply {
             let receipt =
                 self.settings
@@ -57,9 +69,19 @@ impl Client {
         }
     }
 
-    /// Takes what a report says. Returns the tasks that have started although the client does not wait for them. None
-    /// if the message is no report.
-    pub(super) fn take(self: &Arc<Self>, subject: &str, frame: &[u8]) -> Option<Vec<(u64, u32)>> {
+    /// Removes outcomes that were stored.
+    async fn forget_outcomes(self: Arc<Self>, numbers: Vec<u64>) {
+        for number in numbers {
+            let queue = &self.settings.lane.queue;
+            let store_key = StoreKey::outcome(queue, self.session, number);
+            if let Err(error) = self.bus.forget(&store_key).await {
+                log::trouble("an outcome could not be removed", &error);
+            }
+        }
+    }
+
+    /// Takes what a report says. None if the message is no report.
+    pub(super) fn take(self: &Arc<Self>, subject: &str, frame: &[u8]) -> Option<Taken> {
         let opened = self
             .settings
             .seal
@@ -109,10 +131,11 @@ impl Client {
         let mut unwanted = report.started;
         unwanted.retain(|task| !is_wanted(task));
         drop(state);
+        let ended = report.ended.iter().map(|(number, ..)| *number).collect();
         for (number, attempt, outcome) in report.ended {
             self.end(number, attempt, outcome);
         }
-        Some(unwanted)
+        Some(Taken { unwanted, ended })
     }
 
     /// Accepts the outcome of a task, unless there was one.

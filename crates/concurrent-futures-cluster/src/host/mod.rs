@@ -16,8 +16,8 @@ use crate::log;
 use crate::runner::{CallOptions, Ended, Runner};
 use crate::waits::Waits;
 use crate::wire::{
-    Answer, HostInfo, Id, Kind, Order, Outcome, Parcel, ParcelId, Payload, Question, Seal, Task,
-    TaskId, What, Why, hash, news_of, random,
+    Answer, Figures, HostInfo, Id, Kind, Order, Outcome, Parcel, ParcelId, Payload, Question, Seal,
+    Task, TaskId, What, Why, hash, news_of, random,
 };
 use arrival::FRESH;
 use bytes::Bytes;
@@ -87,6 +87,10 @@ struct State {
     /// The average time that a task takes, and the number of tasks that it is of.
     pace: Option<Duration>,
     ended: u32,
+    /// The numbers of tasks with an outcome, of those that have failed, and of those that were given back.
+    done: u64,
+    failed: u64,
+    returned: u64,
     draining: bool,
     /// Whether running tasks are terminated because the host ends, so that another host is to run them.
     gives_back: bool,
@@ -263,18 +267,6 @@ impl Host {
 
     /// Keeps the host in the registry. Tells clients when it has entered, as some may wait for a host.
     async fn register(self: Arc<Self>) {
-        let info = HostInfo {
-            id: self.id,
-            queue: self.settings.queue.clone(),
-            environment: self.settings.environment.clone(),
-            machine: self.settings.machine.clone(),
-            pid: std::process::id(),
-            workers: self.workers(),
-        };
-        let content = self
-            .settings
-            .seal
-            .seal(Kind::Host, self.settings.queue.as_bytes(), &info);
         let store_key = StoreKey::Host {
             queue: self.settings.queue.clone(),
             name: self.name(),
@@ -283,6 +275,7 @@ impl Host {
         let news = news_of(&self.settings.queue);
         let mut is_entry = true;
         loop {
+            let content = self.entry();
             let kept = tokio::select! {
                 kept = self.bus.keep(&store_key, content.clone()) => kept,
                 // The message may have been lost with the connection.
@@ -308,6 +301,31 @@ impl Host {
             // A server that begins anew has no registry. Clients that wait read it after each new connection.
             is_entry |= timeout(wait, connections.changed()).await.is_ok();
         }
+    }
+
+    /// Returns the entry of the host in the registry, as of now.
+    fn entry(&self) -> Bytes {
+        let figures = {
+            let state = self.lock();
+            Figures {
+                running: u32::try_from(state.running).unwrap_or(u32::MAX),
+                ended: state.done,
+                failed: state.failed,
+                returned: state.returned,
+                pace: state.pace,
+            }
+        };
+        let Settings { queue, seal, .. } = &self.settings;
+        let info = HostInfo {
+            id: self.id,
+            queue: queue.clone(),
+            environment: self.settings.environment.clone(),
+            machine: self.settings.machine.clone(),
+            pid: std::process::id(),
+            workers: self.workers(),
+            figures,
+        };
+        seal.seal(Kind::Host, queue.as_bytes(), &info)
     }
 
     /// Extends the deliveries of held tasks, and tells their clients of them.
@@ -336,6 +354,17 @@ impl Host {
     }
 
     fn report(self: &Arc<Self>, session: Id, news: News) {
+        if let News::Ended(_, outcome) = &news {
+            let mut state = self.lock();
+            match outcome {
+                Outcome::Returned(_) => state.returned += 1,
+                Outcome::Value(_) => state.done += 1,
+                Outcome::Failure(_) | Outcome::NoFunction(_) => {
+                    state.done += 1;
+                    state.failed += 1;
+                }
+            }
+        }
         self.reporters.tell(self, session, news);
     }
 

@@ -314,10 +314,22 @@ async fn deliver(
         let store_key = StoreKey::outcome(&host.settings.queue, key.0, number);
         let mut pause = Duration::from_millis(50);
         // A server that is away comes back, or this host is ended. The task is held meanwhile.
-        while let Err(error) = host.bus.keep(&store_key, sealed.clone()).await {
-            log::trouble("an outcome could not be stored", &error);
+        let is_stored = loop {
+            match host.bus.keep(&store_key, sealed.clone()).await {
+                Ok(_) => break true,
+                Err(error) => log::trouble("an outcome could not be stored", &error),
+            }
             sleep(pause).await;
             pause = (2 * pause).min(Duration::from_secs(2));
+            // A server without room gets some by the acknowledgement of tasks. So the client is asked again.
+            if host.receipt(&subject, &alone).await.is_some() {
+                break false;
+            }
+        };
+        // A client that was cut off may have taken the outcome. By this message it removes the one that was stored. One
+        // that does not hear it finds the outcome when it looks for the task.
+        if is_stored && let Err(error) = host.bus.send(&subject, sealed).await {
+            log::trouble("a client could not be told of a stored outcome", &error);
         }
         settle(&host, &[key], false).await;
     }

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod look;
 mod pulls;
 mod stores;
 mod tasks;
@@ -21,6 +22,7 @@ use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr};
 use bytes::Bytes;
 use futures_util::StreamExt;
+pub(crate) use look::QueueLook;
 use percent_encoding::percent_decode_str;
 use pulls::Pulls;
 use std::collections::HashSet;

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod load;
+pub(crate) mod proxy;
+
 use concurrent_futures_cluster::{ClusterExecutor, ClusterExecutorBuilder};
 use futures_util::TryStreamExt;
 use std::env;
@@ -88,18 +91,20 @@ impl Server {
     pub(crate) fn run(&mut self) {
         let settings = self.folder.path().join("settings.conf");
         fs::write(&settings, &self.settings).unwrap();
-        let child = Command::new(&self.program)
-            .arg("--config")
-            .arg(settings)
-            .args([
-                "--addr",
-                "127.0.0.1",
-                "--port",
-                &self.port.to_string(),
-                "--jetstream",
-                "--store_dir",
-            ])
-            .arg(self.folder.path().join("jetstream"))
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(settings).args([
+            "--addr",
+            "127.0.0.1",
+            "--port",
+            &self.port.to_string(),
+            "--jetstream",
+        ]);
+        if !self.settings.contains("store_dir") {
+            command
+                .arg("--store_dir")
+                .arg(self.folder.path().join("jetstream"));
+        }
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -109,6 +114,15 @@ impl Server {
         wait_until("the server accepts connections", || {
             TcpStream::connect(("127.0.0.1", self.port)).is_ok()
         });
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Stops the server until the guard is dropped: it answers to no party, and closes no connection.
+    pub(crate) fn stop(&self) -> Stopped {
+        Stopped::new(self.child.as_ref().unwrap())
     }
 
     /// Kills the server, and forgets all that it had.
@@ -150,6 +164,17 @@ impl Server {
         })
     }
 
+    /// Returns the number of outcomes that wait for their clients.
+    pub(crate) fn outcomes(&self) -> Result<u64, async_nats::Error> {
+        self.ask(
+            async |context| match context.get_stream("cf-outcomes-default").await {
+                Ok(stream) => Ok(stream.cached_info().state.messages),
+                Err(error) if error.to_string().contains("not found") => Ok(0),
+                Err(error) => Err(error.into()),
+            },
+        )
+    }
+
     /// Returns the number of parts of payloads on the server.
     pub(crate) fn parts(&self) -> Result<u64, async_nats::Error> {
         self.ask(async |context| {
@@ -189,7 +214,7 @@ impl Server {
     }
 
     pub(crate) fn host_with(&self, workers: usize, variables: &[(&str, &str)]) -> Host {
-        self.host_of(&env::current_exe().unwrap(), workers, variables)
+        Host::start(&self.url(), workers, variables)
     }
 
     /// Starts a host, which is another program.
@@ -199,15 +224,67 @@ impl Server {
         workers: usize,
         variables: &[(&str, &str)],
     ) -> Host {
+        Host::start_program(program, &self.url(), workers, variables)
+    }
+}
+
+impl Host {
+    /// Starts a host of a server, which is this program.
+    pub(crate) fn start(url: &str, workers: usize, variables: &[(&str, &str)]) -> Self {
+        Self::start_program(&env::current_exe().unwrap(), url, workers, variables)
+    }
+
+    fn start_program(
+        program: &Path,
+        url: &str,
+        workers: usize,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let child = Command::new(program)
-            .env("CONCURRENT_FUTURES_WORKER", self.url())
+            .env("CONCURRENT_FUTURES_WORKER", url)
             .env("CONCURRENT_FUTURES_WORKERS", workers.to_string())
             .env("CONCURRENT_FUTURES_LEASE_MS", LEASE.as_millis().to_string())
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        Host(Some(child))
+        Self(Some(child))
+    }
+
+    /// Stops the host until the guard is dropped.
+    pub(crate) fn stop(&self) -> Stopped {
+        Stopped::new(self.0.as_ref().unwrap())
+    }
+}
+
+/// A process that is stopped, until this is dropped.
+pub(crate) struct Stopped(rustix::process::Pid);
+
+impl Stopped {
+    /// Stops a process, and waits until all of it is stopped: the signal has its effect later.
+    pub(crate) fn new(child: &Child) -> Self {
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let stopped = Self(pid);
+        let tasks = format!("/proc/{}/task", child.id());
+        wait_until("the process is stopped", || {
+            let mut threads = fs::read_dir(&tasks).unwrap().flatten();
+            threads.all(|thread| {
+                // A thread that has ended meanwhile is as good as stopped.
+                fs::read_to_string(thread.path().join("stat")).map_or(true, |stat| {
+                    // The state is behind the name, which is in parentheses.
+                    stat.rsplit(") ").next().unwrap().starts_with('T')
+                })
+            })
+        });
+        stopped
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // A process that was killed meanwhile is gone.
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
     }
 }
 
@@ -263,6 +340,39 @@ impl Drop for Host {
             let _ = child.wait();
         }
     }
+}
+
+/// Waits until nothing is left of tasks on the server: no task, no outcome, no payload.
+pub(crate) fn wait_until_empty(server: &Server) {
+    let counts = || {
+        let count = |found: Result<u64, async_nats::Error>| found.unwrap_or(u64::MAX);
+        // The streams of outcomes and payloads may never have been made.
+        (
+            count(server.messages()),
+            count(server.outcomes()),
+            server.parts().unwrap_or(0),
+        )
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while counts() != (0, 0, 0) {
+        assert!(
+            Instant::now() < deadline,
+            "tasks, outcomes and parts are left: {:?}",
+            counts()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until a process is gone.
+pub(crate) fn wait_until_gone(pid: u32) {
+    wait_until("the process is gone", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+        // One that has ended belongs to its parent, which may be slow.
+        stat.map_or(true, |stat| {
+            stat.rsplit(") ").next().unwrap().starts_with('Z')
+        })
+    });
 }
 
 /// Waits for an event.
