@@ -14,7 +14,7 @@ import pytest
 
 import concurrent_futures
 import tasks
-from concurrent_futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent_futures import ProcessPoolExecutor, ThreadPoolExecutor, _process_workers
 from concurrent_futures.process import (
     BrokenProcessPool,
     TaskTerminatedError,
@@ -83,6 +83,8 @@ def test_the_error_names_the_signal_when_the_program_takes_the_exit_status_first
             raise
 
     monkeypatch.setattr(os, "waitpid", take)
+    # The pool looks for a while only, which the program's thread may miss on a slow machine.
+    monkeypatch.setattr(_process_workers, "_CHECKS_OF_EXIT_CODE", int(1000 * LIMIT))
     future = pool.submit(tasks.die, signal.SIGKILL)
     process.join()
     error = future.exception(LIMIT)
