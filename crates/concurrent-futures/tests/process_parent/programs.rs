@@ -483,13 +483,18 @@ fn square(n: u32) -> u32 {
     n * n
 }
 
-/// Returns when the supervisor of a pool has nothing to do: then it has all that it needs.
+/// Returns when the supervisor of a pool has nothing to do: then it has all that it needs. A supervisor that reads waits for
+/// a process that is being started.
 pub(crate) fn until_supervisor_sleeps() {
+    let read = libc::SYS_read.to_string();
     let sleeps = || {
         let threads = fs::read_dir("/proc/self/task").unwrap();
         threads.flatten().any(|thread| {
-            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.contains("(cf-supervisor) S ")
+            let text = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let call = text("syscall");
+            text("comm") == "cf-supervisor\n"
+                && text("stat").contains(") S ")
+                && call.split_whitespace().next() != Some(&read)
         })
     };
     eventually("the supervisor sleeps", sleeps);
