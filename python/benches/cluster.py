@@ -29,7 +29,7 @@ WORKERS = 2
 #: The most seconds of one program.
 LIMIT = 60
 
-SUBMITS, TRIPS, ITEMS, ARRAYS = 2_000, 300, 20_000, 10
+SUBMITS, TRIPS, ITEMS, ARRAYS = 1_000, 200, 10_000, 8
 #: Eight megabytes of floats.
 LENGTH = 1_000_000
 
