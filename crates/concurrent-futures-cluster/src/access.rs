@@ -103,12 +103,18 @@ impl Door {
         url: &str,
         inbox: &'static str,
     ) -> Result<Nats, ClusterError> {
-        let require_tls = url.starts_with("tls://");
-        if !require_tls && !url.starts_with("nats://") {
+        let addresses = addresses(url);
+        let has_scheme = |scheme| move |address: &&str| address.starts_with(scheme);
+        let require_tls = addresses.iter().any(has_scheme("tls://"));
+        let is_plain = has_scheme("nats://");
+        if !addresses
+            .iter()
+            .all(|address| is_plain(address) || address.starts_with("tls://"))
+        {
             return Err(ClusterError::Address(without_secrets(url)));
         }
         let mut access = Access {
-            url: url.to_owned(),
+            addresses: addresses.into_iter().map(str::to_owned).collect(),
             token: self.token.clone(),
             credentials: self.credentials.clone(),
             nkey: self.nkey.clone(),
@@ -148,20 +154,43 @@ pub(crate) fn is_queue_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && name.bytes().all(is_part)
 }
 
-/// Returns the part of an address that has the names of machines.
-fn machines(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.rsplit_once('@').map_or(rest, |(_, machines)| machines)
+/// Splits a list of addresses: those of the nodes of a server. Each has its scheme. Other commas are part of a password.
+fn addresses(urls: &str) -> Vec<&str> {
+    let mut addresses = Vec::new();
+    let mut rest = urls;
+    while let Some(comma) = [",nats://", ",tls://"]
+        .iter()
+        .filter_map(|begin| rest.find(begin))
+        .min()
+    {
+        addresses.push(&rest[..comma]);
+        rest = &rest[comma + 1..];
+    }
+    addresses.push(rest);
+    addresses
 }
 
-pub(crate) fn without_secrets(url: &str) -> String {
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    format!("{scheme}://{}", machines(url))
+/// Returns the part of an address that has the name of a machine.
+fn machine(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    rest.rsplit_once('@').map_or(rest, |(_, machine)| machine)
 }
 
-/// Returns whether a server is on this machine, by its address.
-fn is_loopback(url: &str) -> bool {
-    let address = machines(url);
+pub(crate) fn without_secrets(urls: &str) -> String {
+    let shown = addresses(urls).into_iter().map(|address| {
+        let scheme = address.split_once("://").map_or("", |(scheme, _)| scheme);
+        format!("{scheme}://{}", machine(address))
+    });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+/// Returns whether all nodes of a server are on this machine, by their addresses.
+fn is_loopback(urls: &str) -> bool {
+    addresses(urls).into_iter().all(is_address_of_loopback)
+}
+
+fn is_address_of_loopback(address: &str) -> bool {
+    let address = machine(address);
     let address = address
         .split_once('/')
         .map_or(address, |(address, _)| address);
@@ -187,6 +216,7 @@ mod tests {
             "nats://localhost",
             "tls://user:word@127.1.2.3:1",
             "nats://[::1]:4222",
+            "nats://127.0.0.1:1,nats://ann:a,b@localhost:2,tls://[::1]:3",
         ] {
             assert!(is_loopback(url), "{url}");
         }
@@ -197,6 +227,8 @@ mod tests {
             "nats://127.0.0.1.example.org",
             "nats://[2001:db8::1]:4222",
             "nats://127.0.0.1:4222,10.0.0.1:4222",
+            "nats://127.0.0.1:4222,nats://10.0.0.1:4222",
+            "nats://10.0.0.1:4222,nats://127.0.0.1:4222",
         ] {
             assert!(!is_loopback(url), "{url}");
         }
@@ -210,6 +242,17 @@ mod tests {
         assert!(
             matches!(&error, ClusterError::NoKey(url) if url == "nats://10.0.0.1:4222"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn each_address_of_a_list_is_shown_without_secrets() {
+        let list = "nats://ann:a,b@one:1,tls://bob@two,nats://three:3";
+        let shown = without_secrets(list);
+        assert_eq!(shown, "nats://one:1,tls://two,nats://three:3");
+        assert_eq!(
+            addresses(list),
+            ["nats://ann:a,b@one:1", "tls://bob@two", "nats://three:3"]
         );
     }
 

@@ -38,6 +38,9 @@ pub struct ClusterBuilder<Role> {
 impl<Role> ClusterBuilder<Role> {
     /// Sets the address of the server, such as `nats://127.0.0.1:4222`, or `tls://ann:secret@example.org`. An executor also takes `embedded`: a server and a
     /// host that belong to it. Its default is `CONCURRENT_FUTURES_URL`, or else `embedded`.
+    ///
+    /// A server of several nodes has several addresses, as in `nats://one:4222,nats://two:4222`. With a login, it is that of the
+    /// first address that has one.
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.door.url = Some(url.into());
         self

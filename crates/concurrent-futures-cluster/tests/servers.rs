@@ -124,7 +124,9 @@ impl Servers {
         runtime.block_on(async {
             let limit = Duration::from_secs(5);
             let asking = async {
-                let client = async_nats::connect(self.url(0)).await?;
+                let urls = self.url(0);
+                let urls: Vec<&str> = urls.split(',').collect();
+                let client = async_nats::connect(&urls[..]).await?;
                 question(async_nats::jetstream::new(client)).await
             };
             tokio::time::timeout(limit, asking).await?

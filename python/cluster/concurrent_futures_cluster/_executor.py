@@ -208,7 +208,7 @@ class ClusterExecutor(Executor):
     url
         The address of the server, such as ``nats://10.0.0.1:4222`` or ``tls://…``. The default is
         ``$CONCURRENT_FUTURES_URL``, or else ``"embedded"``: a server and a host on this machine,
-        which end with the executor.
+        which end with the executor. A server of several nodes has several addresses, with commas.
     queue
         The queue. The default is ``$CONCURRENT_FUTURES_QUEUE``, or else ``"default"``.
     max_pending

@@ -41,7 +41,8 @@ pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// The way to a server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Access {
-    pub(crate) url: String,
+    /// Those of the nodes of the server.
+    pub(crate) addresses: Vec<String>,
     pub(crate) token: Option<String>,
     pub(crate) credentials: Option<PathBuf>,
     pub(crate) nkey: Option<String>,
@@ -88,7 +89,11 @@ impl Nats {
                 }
                 std::future::ready(())
             });
-        if let Some((user, password)) = login_in(&access.url) {
+        if let Some((user, password)) = access
+            .addresses
+            .iter()
+            .find_map(|address| login_in(address))
+        {
             options = match password {
                 Some(password) => options.user_and_password(user, password),
                 None => options.token(user),
@@ -110,7 +115,7 @@ impl Nats {
         if let Some(path) = &access.root_certificates {
             options = options.add_root_certificates(path.clone());
         }
-        let connecting = timeout(2 * PATIENCE, options.connect(&access.url));
+        let connecting = timeout(2 * PATIENCE, options.connect(&access.addresses[..]));
         let client = connecting.await.map_err(|_| BusError::TimedOut)?;
         let client = client.map_err(refused)?;
         let context = jetstream::ContextBuilder::new()
