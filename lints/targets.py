@@ -29,7 +29,8 @@ TARGETS = {
 #: The programs that the sources of the standard library need, for some targets.
 TOOLS = {"x86_64-pc-windows-gnu": "x86_64-w64-mingw32-dlltool"}
 
-WARNING = re.compile(r"^warning: `concurrent-futures", re.MULTILINE)
+#: A warning about our sources. Those of the standard library may have some, too.
+WARNING = re.compile(r"^warning: .*\n *--> (crates|python)/", re.MULTILINE)
 
 
 def printed(*what: str) -> str:

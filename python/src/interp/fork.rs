@@ -23,6 +23,7 @@ pub(crate) fn generation() -> usize {
 /// Keeps the lock of a `static` across forks: defines functions for [`around`](crate::lifecycle::count_forks). No other
 /// thread holds the lock in the child then. The child changes the content by a function, which may do only what the
 /// child of a fork may do.
+#[cfg(unix)]
 macro_rules! kept_across_forks {
     ($lock:expr, $content:ty, $in_child:expr) => {
         thread_local! {
@@ -47,6 +48,7 @@ macro_rules! kept_across_forks {
         }
     };
 }
+#[cfg(unix)]
 pub(crate) use kept_across_forks;
 
 /// Returns whether the calling thread is the one in which Python handles signals: the process's first, or the

@@ -216,10 +216,12 @@ fn in_shared_names(length: usize) -> Result<OwnedFd, Errno> {
 
 /// Returns a new file without a name.
 fn unnamed(folder: &Path, name: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
     #[cfg(target_os = "linux")]
-    if let Ok(file) = rustix::fs::open(folder, flags | OFlags::TMPFILE, MODE) {
-        return Ok(file);
+    {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::TMPFILE;
+        if let Ok(file) = rustix::fs::open(folder, flags, MODE) {
+            return Ok(file);
+        }
     }
     named(folder, name)
 }
