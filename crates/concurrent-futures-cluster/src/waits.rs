@@ -109,25 +109,31 @@ static CONNECTION: Mutex<Option<UnixStream>> = Mutex::new(None);
 
 /// Tells the host one byte. Returns false if there is no host, or it is gone.
 fn tell(byte: u8) -> bool {
+    tell_host(byte).unwrap_or_else(|error| {
+        // Without the lock: a log is foreign code, which may wait for a task.
+        log::trouble("a task waits, and its host does not know", &error);
+        false
+    })
+}
+
+/// Tells the host one byte. Returns false if there is no host, or it is gone.
+///
+/// # Errors
+/// Why the host cannot be reached.
+fn tell_host(byte: u8) -> io::Result<bool> {
     let mut connection = CONNECTION.lock().unwrap_or_else(PoisonError::into_inner);
     if connection.is_none() {
         let Some(path) = env::var_os(SOCKET) else {
-            return false;
+            return Ok(false);
         };
-        match UnixStream::connect(path) {
-            Ok(stream) => *connection = Some(stream),
-            Err(error) => {
-                log::trouble("a task waits, and its host does not know", &error);
-                return false;
-            }
-        }
+        *connection = Some(UnixStream::connect(path)?);
     }
     let told = connection.as_mut().map(|stream| stream.write_all(&[byte]));
     let is_told = matches!(told, Some(Ok(())));
     if !is_told {
         *connection = None;
     }
-    is_told
+    Ok(is_told)
 }
 
 /// The sleep of a task in a worker of a host.
