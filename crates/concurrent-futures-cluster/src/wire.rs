@@ -310,6 +310,8 @@ pub(crate) struct Report {
     /// Tasks that run.
     pub(crate) started: Vec<(u64, u32)>,
     pub(crate) ended: Vec<(u64, u32, Outcome)>,
+    /// Whether the outcomes may be stored. The client removes them before it answers.
+    pub(crate) may_be_stored: bool,
 }
 
 /// A client's answer to a report: all outcomes are settled.

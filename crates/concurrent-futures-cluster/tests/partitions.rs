@@ -35,7 +35,7 @@ fn the_task_of_a_host_that_is_cut_off_runs_elsewhere_and_ends_once() -> Test {
     wait_until("it runs", || {
         notes.named("run").len() == 1 && running.is_running()
     });
-    proxy.partition(true);
+    let partition = proxy.partition();
     let second = server.host(1);
     wait_until("it runs again", || notes.named("run").len() == 2);
     notes.write("go");
@@ -47,7 +47,7 @@ fn the_task_of_a_host_that_is_cut_off_runs_elsewhere_and_ends_once() -> Test {
     }
     let hosts = load.check()?;
     assert!(hosts.iter().all(|host| *host == second.pid()), "{hosts:?}");
-    proxy.partition(false);
+    drop(partition);
     wait_until("the first host is there again", || {
         cluster.hosts().is_ok_and(|hosts| hosts.len() == 2)
     });
@@ -77,14 +77,14 @@ fn a_client_that_is_cut_off_for_longer_than_the_lease_gets_all_outcomes_later() 
     for n in 0..40 {
         load.add(&cluster, 5, if n % 20 == 0 { 300_000 } else { 10 })?;
     }
-    proxy.partition(true);
+    let partition = proxy.partition();
     for _ in 0..40 {
         load.add(&cluster, 5, 10)?;
     }
     notes.write("go");
     thread::sleep(2 * LEASE);
     assert!(!running.is_done());
-    proxy.partition(false);
+    drop(partition);
     load.check()?;
     running.result()?;
     assert_eq!(notes.named("run").len(), 1);

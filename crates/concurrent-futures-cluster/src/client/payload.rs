@@ -10,6 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
+/// The pauses after which the removal of a stored value is tried again.
+const REMOVALS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
+
 impl Client {
     /// Removes the object of an argument.
     pub(super) fn clean_up(self: &Arc<Self>, entry: &Entry) {
@@ -32,13 +40,18 @@ impl Client {
     }
 
     fn discard(self: &Arc<Self>, store_key: StoreKey) {
-        let client = Arc::clone(self);
-        tokio::spawn(async move {
-            // If that fails, it goes by its age.
-            if let Err(error) = client.bus.forget(&store_key).await {
-                log::trouble("an object could not be removed", &error);
-            }
-        });
+        tokio::spawn(Arc::clone(self).remove_stored(store_key));
+    }
+
+    /// Removes a stored value, also if the connection breaks meanwhile.
+    pub(super) async fn remove_stored(self: Arc<Self>, store_key: StoreKey) {
+        let mut pauses = REMOVALS.into_iter();
+        while let Err(error) = self.bus.forget(&store_key).await {
+            log::trouble("a stored value could not be removed", &error);
+            // Without further tries, it goes by its age.
+            let Some(pause) = pauses.next() else { return };
+            sleep(pause).await;
+        }
     }
 
     /// Fetches the value of a task from the stream of payloads, and completes it.
@@ -46,6 +59,9 @@ impl Client {
         {
             let mut state = self.lock();
             let Some(entry) = state.entries.get_mut(&number) else {
+                drop(state);
+                // A second outcome. If another task has the same value, and did not fetch it yet, it runs again.
+                self.discard(self.object(&wanted, length));
                 return;
             };
             if entry.stage == Stage::Fetching {

@@ -17,8 +17,8 @@ const RETURNS: u32 = 4;
 pub(super) struct Taken {
     /// The tasks that have started although the client does not wait for them.
     unwanted: Vec<(u64, u32)>,
-    /// The tasks that have ended.
-    ended: Vec<u64>,
+    /// The tasks whose outcomes may be stored.
+    stored: Vec<u64>,
 }
 
 impl Client {
@@ -51,21 +51,27 @@ impl Client {
 
     /// Receives a report, and confirms its outcomes.
     pub(super) async fn receive(self: &Arc<Self>, subject: &str, note: Note) {
-        let Some(Taken { unwanted, ended }) = self.take(subject, &note.payload) else {
+        let Some(Taken { unwanted, stored }) = self.take(subject, &note.payload) else {
             return;
         };
-        if note.reply.is_none() && !ended.is_empty() {
-            // The host has stored these outcomes, and waits for no receipt.
-            tokio::spawn(Arc::clone(self).forget_outcomes(ended));
+        if stored.is_empty() {
+            self.confirm(note, unwanted).await;
+        } else {
+            let client = Arc::clone(self);
+            tokio::spawn(async move {
+                Arc::clone(&client).forget_outcomes(stored).await;
+                client.confirm(note, unwanted).await;
+            });
         }
-        if let Some(reply) = note.reply {
-            let receipt =
-                self.settings
-                    .seal
-                    .seal(Kind::Receipt, &note.payload, &Receipt { unwanted });
-            if let Err(error) = self.bus.send(&reply, receipt).await {
-                log::trouble("a receipt could not be sent", &error);
-            }
+    }
+
+    /// Answers a report, if the host asks for that.
+    async fn confirm(&self, note: Note, unwanted: Vec<(u64, u32)>) {
+        let Some(reply) = note.reply else { return };
+        let seal = &self.settings.seal;
+        let receipt = seal.seal(Kind::Receipt, &note.payload, &Receipt { unwanted });
+        if let Err(error) = self.bus.send(&reply, receipt).await {
+            log::trouble("a receipt could not be sent", &error);
         }
     }
 
@@ -74,9 +80,7 @@ impl Client {
         for number in numbers {
             let queue = &self.settings.lane.queue;
             let store_key = StoreKey::outcome(queue, self.session, number);
-            if let Err(error) = self.bus.forget(&store_key).await {
-                log::trouble("an outcome could not be removed", &error);
-            }
+            Arc::clone(&self).remove_stored(store_key).await;
         }
     }
 
@@ -131,11 +135,12 @@ impl Client {
         let mut unwanted = report.started;
         unwanted.retain(|task| !is_wanted(task));
         drop(state);
-        let ended = report.ended.iter().map(|(number, ..)| *number).collect();
+        let ended = report.ended.iter().map(|(number, ..)| *number);
+        let stored = ended.filter(|_| report.may_be_stored).collect();
         for (number, attempt, outcome) in report.ended {
             self.end(number, attempt, outcome);
         }
-        Some(Taken { unwanted, ended })
+        Some(Taken { unwanted, stored })
     }
 
     /// Accepts the outcome of a task, unless there was one.

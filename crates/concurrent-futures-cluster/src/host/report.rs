@@ -27,6 +27,13 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// The number of reports without a receipt from which on outcomes wait for more of them, and the longest such wait.
 const FLIGHTS: usize = 2;
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
+/// The pauses after which a client is told again of an outcome that was stored.
+const TELLINGS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+];
 /// The most news in one report.
 const MOST: usize = 1024;
 /// The most bytes of outcomes in one report: messages have a limit of a mebibyte.
@@ -194,6 +201,7 @@ impl<'a> Outcomes<'a> {
                 held: Vec::new(),
                 started: Vec::new(),
                 ended: Vec::new(),
+                may_be_stored: false,
             },
             keys: Vec::new(),
             bytes: 0,
@@ -309,29 +317,35 @@ async fn deliver(
             held: Vec::new(),
             started: Vec::new(),
             ended: vec![(number, attempt, outcome)],
+            may_be_stored: true,
         };
         let sealed = seal.seal(Kind::Report, subject.as_bytes(), &alone);
         let store_key = StoreKey::outcome(&host.settings.queue, key.0, number);
         let mut pause = Duration::from_millis(50);
         // A server that is away comes back, or this host is ended. The task is held meanwhile.
-        let is_stored = loop {
-            match host.bus.keep(&store_key, sealed.clone()).await {
-                Ok(_) => break true,
-                Err(error) => log::trouble("an outcome could not be stored", &error),
-            }
+        while let Err(error) = host.bus.keep(&store_key, sealed.clone()).await {
+            log::trouble("an outcome could not be stored", &error);
             sleep(pause).await;
             pause = (2 * pause).min(Duration::from_secs(2));
             // A server without room gets some by the acknowledgement of tasks. So the client is asked again.
             if host.receipt(&subject, &alone).await.is_some() {
-                break false;
+                break;
             }
-        };
-        // A client that was cut off may have taken the outcome. By this message it removes the one that was stored. One
-        // that does not hear it finds the outcome when it looks for the task.
-        if is_stored && let Err(error) = host.bus.send(&subject, sealed).await {
-            log::trouble("a client could not be told of a stored outcome", &error);
         }
         settle(&host, &[key], false).await;
+        // An outcome may be stored although the answer to that was lost.
+        tokio::spawn(tell_of_stored(Arc::clone(&host), subject.clone(), alone));
+    }
+}
+
+/// Tells a client of an outcome that may be stored. A client that was cut off may have taken the outcome, and looks for it no
+/// more. So it removes what was stored, when it hears of that.
+async fn tell_of_stored(host: Arc<Host>, subject: String, report: Report) {
+    let mut pauses = TELLINGS.into_iter();
+    while host.receipt(&subject, &report).await.is_none() {
+        // Then the client has ended, for all that is known here.
+        let Some(pause) = pauses.next() else { return };
+        sleep(pause).await;
     }
 }
 

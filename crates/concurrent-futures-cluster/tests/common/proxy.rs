@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ const REPETITION: Duration = Duration::from_millis(200);
 #[derive(Default)]
 struct Orders {
     ends: AtomicBool,
-    is_partitioned: AtomicBool,
+    is_partitioned: RwLock<bool>,
     /// The delay of each direction, in microseconds.
     delay: AtomicU64,
     /// The number of packets of a thousand that are lost.
@@ -61,12 +61,11 @@ impl Proxy {
         self.orders.loss.store(permille, Ordering::Relaxed);
     }
 
-    /// Lets no byte through from now on, or all of them again.
-    pub(crate) fn partition(&self, is_partitioned: bool) {
-        let orders = &self.orders;
-        orders
-            .is_partitioned
-            .store(is_partitioned, Ordering::SeqCst);
+    /// Lets no byte through until the partition is dropped. An executor ends only with its server: so the partition is
+    /// declared after the executor, and ends first, also if the test fails.
+    pub(crate) fn partition(&self) -> Partition<'_> {
+        *self.orders.is_partitioned.write().unwrap() = true;
+        Partition(&self.orders)
     }
 
     /// Closes all connections.
@@ -83,6 +82,15 @@ impl Proxy {
     }
 }
 
+/// A partition of the network.
+pub(crate) struct Partition<'a>(&'a Orders);
+
+impl Drop for Partition<'_> {
+    fn drop(&mut self) {
+        *self.0.is_partitioned.write().unwrap() = false;
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.orders.ends.store(true, Ordering::SeqCst);
@@ -92,7 +100,7 @@ impl Drop for Proxy {
 
 fn accept(listener: &TcpListener, server: u16, orders: &Arc<Orders>) {
     while !orders.ends.load(Ordering::SeqCst) {
-        let is_partitioned = orders.is_partitioned.load(Ordering::SeqCst);
+        let is_partitioned = *orders.is_partitioned.read().unwrap();
         let party = match listener.accept() {
             Ok((party, _)) if !is_partitioned => party,
             // One that connects during a partition finds no server.
@@ -129,7 +137,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, orders: &Orders) {
     let mut latest = Instant::now();
     let mut buffer = vec![0; 1 << 16];
     while !orders.ends.load(Ordering::SeqCst) {
-        if orders.is_partitioned.load(Ordering::SeqCst) {
+        if *orders.is_partitioned.read().unwrap() {
             thread::sleep(LOOK);
             continue;
         }
@@ -155,6 +163,11 @@ fn pump(mut from: TcpStream, mut to: TcpStream, orders: &Orders) {
                 break;
             }
             thread::sleep(left);
+            // Held meanwhile: when a partition has begun, nothing is on its way.
+            let is_partitioned = orders.is_partitioned.read().unwrap();
+            if *is_partitioned {
+                break;
+            }
             if to.write_all(bytes).is_err() {
                 return;
             }
