@@ -24,6 +24,15 @@ LEASE = 1.5
 HERE = Path(__file__).resolve().parent
 
 
+def pytest_configure() -> None:
+    """Make Ctrl-C end the programs of tests.
+
+    They inherit that it is ignored, if a shell has started the tests in the background.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def program() -> str | None:
     """Return the server's program: of a variable, of PATH, or of an environment of the project."""
     if named := os.environ.get("CONCURRENT_FUTURES_NATS_SERVER"):
