@@ -7,7 +7,10 @@ mod common;
 
 use common::load::Load;
 use common::proxy::Proxy;
-use common::{Host, LEASE, Notes, Server, note_and_wait, wait_until, wait_until_empty};
+use common::{
+    Host, LEASE, Notes, Server, note_and_wait, wait_until, wait_until_empty,
+    wait_until_no_task_is_left,
+};
 use concurrent_futures_cluster::ClusterExecutor;
 use std::error::Error;
 use std::thread;
@@ -116,7 +119,7 @@ fn connections_that_end_again_and_again_lose_nothing() -> Test {
     }
     load.check()?;
     // While the client is there: a host may have stored an outcome whose receipt came late.
-    wait_until_empty(&server);
+    wait_until_no_task_is_left(&server);
     Ok(())
 }
 
