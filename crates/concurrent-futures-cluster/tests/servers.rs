@@ -118,19 +118,7 @@ impl Servers {
         &self,
         question: impl AsyncFnOnce(async_nats::jetstream::Context) -> Result<R, async_nats::Error>,
     ) -> Result<R, async_nats::Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(async {
-            let limit = Duration::from_secs(5);
-            let asking = async {
-                let urls = self.url(0);
-                let urls: Vec<&str> = urls.split(',').collect();
-                let client = async_nats::connect(&urls[..]).await?;
-                question(async_nats::jetstream::new(client)).await
-            };
-            tokio::time::timeout(limit, asking).await?
-        })
+        common::ask(&self.url(0), question)
     }
 
     fn wait_for_leader(&self) {

@@ -2,7 +2,9 @@
 //!
 //! Each session has a *reporter*, which sends all news that there are in one message. A report with outcomes is a
 //! request: its receipt permits the acknowledgement of the tasks. Without a receipt the report is sent again, and
-//! without a client, the outcome goes to the store of outcomes. Only then is the task acknowledged.
+//! without a client, the outcome goes to the store of outcomes. Only then is the task acknowledged. A client that was cut
+//! off may have the outcome, or get it from another host. So the host tells it of the stored one until there is a receipt,
+//! or a minute and a half have passed. Before that receipt, the client removes the stored outcome.
 //!
 //! The news that a task is held, or has started, wait for a moment. Most tasks are done by then, and their outcome says
 //! it all. Only the count of the hosts that a task has taken along relies on them. So the start of a task that was lost

@@ -138,13 +138,7 @@ impl Server {
         &self,
         question: impl AsyncFnOnce(async_nats::jetstream::Context) -> Result<R, async_nats::Error>,
     ) -> Result<R, async_nats::Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(async {
-            let client = async_nats::connect(self.url()).await?;
-            question(async_nats::jetstream::new(client)).await
-        })
+        ask(&self.url(), question)
     }
 
     /// Returns the number of messages with tasks on the server.
@@ -340,6 +334,24 @@ impl Drop for Host {
             let _ = child.wait();
         }
     }
+}
+
+/// Talks to the server at some addresses, beside the crate. A server without an answer is an error.
+pub(crate) fn ask<R>(
+    urls: &str,
+    question: impl AsyncFnOnce(async_nats::jetstream::Context) -> Result<R, async_nats::Error>,
+) -> Result<R, async_nats::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let asking = async {
+            let urls: Vec<&str> = urls.split(',').collect();
+            let client = async_nats::connect(&urls[..]).await?;
+            question(async_nats::jetstream::new(client)).await
+        };
+        tokio::time::timeout(Duration::from_secs(10), asking).await?
+    })
 }
 
 /// Waits until nothing is left of tasks on the server: no task, no outcome, no payload.
