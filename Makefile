@@ -135,7 +135,8 @@ threads-only:
 		$(MAKE) --no-print-directory threads-only-$$version
 
 THREAD_TESTS = arguments as_completed asyncio callbacks classes deadlock drops exit fork future future_attributes generators \
-	initializer map max_pending no_processes no_threads private_threads recording shutdown signals spare_workers thread_pool wait
+	initializer map max_pending no_processes no_threads private_queue private_state private_threads recording shutdown signals \
+	spare_workers thread_pool wait
 
 threads-only-%: .venv/%/tools
 	rm -rf .venv/threads-only-$* target/wheels/threads-only-$*

@@ -7,14 +7,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Host, State};
+use super::state::{Host, State};
 use crate::bus::{BusError, Delivery, Settle, Supplied};
 use crate::log;
-use crate::wire::{Kind, Parcel};
+use crate::wire::{Kind, Parcel, ParcelId, Question, random};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// The time for which one request for tasks waits at the server.
 const PULL: Duration = Duration::from_secs(20);
@@ -27,7 +27,7 @@ const MOST_OPEN: usize = 4;
 /// The age of a published task from which on it may be a copy that another party has sent again. The age is that of
 /// the client's time in the task, by the server's clock. The server refuses a second message of the same identity for
 /// two minutes. So a copy that it accepts is older than this.
-pub(super) const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_secs(60);
 
 /// The tasks that a host needs of a lane.
 struct Need {
@@ -175,5 +175,53 @@ impl Host {
         } else {
             self.hold(priority, parcel, delivery);
         }
+    }
+
+    /// Remembers a parcel. Returns whether it was here before.
+    fn note_seen(&self, id: ParcelId) -> bool {
+        let mut state = self.lock();
+        let now = Instant::now();
+        while let Some((since, old)) = state.seen_order.front().copied() {
+            // Older ones are asked for.
+            if now.duration_since(since) < 4 * FRESH {
+                break;
+            }
+            state.seen_order.pop_front();
+            state.seen.remove(&old);
+        }
+        let is_new = state.seen.insert(id);
+        if is_new {
+            state.seen_order.push_back((now, id));
+        }
+        !is_new
+    }
+
+    /// Asks the client which tasks of a parcel are open. Returns their numbers.
+    async fn open_tasks(&self, parcel: &Parcel) -> Result<Vec<u64>, BusError> {
+        let nonce = random().map_err(|error| BusError::Refused(error.to_string()))?;
+        let subject = format!("cf.q.{}", parcel.id.session);
+        let tasks = parcel.tasks.iter();
+        let question = Question {
+            tasks: tasks.map(|task| (task.number, task.attempt)).collect(),
+            nonce,
+        };
+        let frame = self
+            .settings
+            .seal
+            .seal(Kind::Question, subject.as_bytes(), &question);
+        let answer = match self
+            .bus
+            .request(&subject, frame.clone(), self.bus.lease() / 3)
+            .await
+        {
+            // Without its client, the parcel has no purpose.
+            Err(BusError::NoListener) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let opened = self
+            .settings
+            .seal
+            .open::<Vec<u64>>(Kind::Answer, &frame, &answer);
+        opened.map_err(|refused| BusError::Refused(refused.to_string()))
     }
 }

@@ -12,7 +12,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Host, Key};
+use super::state::{Host, Key};
 use crate::bus::{BusError, StoreKey};
 use crate::log;
 use crate::wire::{Id, Kind, Outcome, Receipt, Report, TaskId, Why};

@@ -1,0 +1,105 @@
+//! The return of tasks to their clients: for want of a free worker, and at the end of the host.
+
+#![forbid(unsafe_code)]
+
+use super::report::News;
+use super::state::{Host, Key, State};
+use crate::wire::{Outcome, What, Why};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// The time for which a task waits for a worker of its host, before the host gives it back.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+impl Host {
+    /// Gives tasks back that wait for a worker for some time: another host may have one for them.
+    pub(super) async fn give_back_waiting(self: Arc<Self>) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let first = {
+                let state = self.lock();
+                let is_full = state.running >= self.slots(&state);
+                let first = state.ready.iter().filter_map(VecDeque::front);
+                let first = first.filter_map(|key| Some(state.held.get(key)?.since));
+                first.min().filter(|_| is_full)
+            };
+            let is_due = async {
+                match first {
+                    Some(since) => sleep_until(since + LONGEST_WAIT).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = is_due => {
+                    if let Some(before) = Instant::now().checked_sub(LONGEST_WAIT) {
+                        self.give_back(before, Why::Busy);
+                    }
+                }
+                // The sender is part of the host.
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    /// Gives tasks back that have come before, and have not begun.
+    fn give_back(self: &Arc<Self>, before: Instant, why: Why) {
+        let mut given: Vec<Key> = Vec::new();
+        {
+            let State { ready, held, .. } = &mut *self.lock();
+            for queue in ready {
+                queue.retain(|key| match held.get_mut(key) {
+                    Some(held) if held.since > before => true,
+                    Some(held) => {
+                        if held.task.take().is_some() {
+                            given.push(*key);
+                        }
+                        false
+                    }
+                    None => false,
+                });
+            }
+        }
+        for key in given {
+            self.report(key.0, News::Ended(key, Outcome::Returned(why)));
+        }
+        self.poke();
+    }
+
+    /// Gives back what has not begun, and waits for the rest.
+    pub(super) async fn drain(self: &Arc<Self>) {
+        self.lock().draining = true;
+        self.give_back(Instant::now(), Why::Drained);
+        let deadline = Instant::now() + self.settings.drain;
+        if !self.settled_by(deadline).await {
+            let running: Vec<_> = {
+                let mut state = self.lock();
+                state.gives_back = true;
+                let orders = state.held.values().filter_map(|held| held.orders.clone());
+                orders.collect()
+            };
+            for orders in running {
+                let (sender, _) = oneshot::channel();
+                // A task without a receiver has ended, and its outcome is on the way.
+                let _ = orders.send((What::Terminate, sender));
+            }
+            self.settled_by(Instant::now() + self.bus.lease()).await;
+        }
+    }
+
+    /// Waits until no task is held. Returns false if the time passes first.
+    async fn settled_by(&self, deadline: Instant) -> bool {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if self.lock().held.is_empty() {
+                return true;
+            }
+            // Each task that is settled pokes. The sender is part of the host.
+            if timeout_at(deadline, changed.changed()).await.is_err() {
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The orders of clients: to give a task up, or to end it.
+
+#![forbid(unsafe_code)]
+
+use super::report::News;
+use super::state::Host;
+use crate::bus::Note;
+use crate::log;
+use crate::wire::{Answer, Kind, Order, Outcome, Why};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+impl Host {
+    /// Obeys the orders that come on a subject.
+    pub(super) async fn listen(
+        self: Arc<Self>,
+        subject: String,
+        mut notes: mpsc::UnboundedReceiver<Note>,
+    ) {
+        let is_own = subject == self.subject();
+        while let Some(note) = notes.recv().await {
+            let opened =
+                self.settings
+                    .seal
+                    .open::<Order>(Kind::Order, subject.as_bytes(), &note.payload);
+            let order = match opened {
+                Ok(order) => order,
+                Err(refused) => {
+                    log::refused("an order", &refused);
+                    continue;
+                }
+            };
+            let host = Arc::clone(&self);
+            tokio::spawn(async move {
+                let answer = host.obey(order).await;
+                // A host that was not meant says nothing, so that the answer is that of the one which was.
+                if let (Some(reply), true) = (note.reply, is_own || answer != Answer::Unknown) {
+                    let sealed = host
+                        .settings
+                        .seal
+                        .seal(Kind::Answer, &note.payload, &answer);
+                    // A client without an answer leaves the task running. The effect of the order is reported as
+                    // well: by the outcome, or by a report that the task is given back.
+                    let _ = host.bus.send(&reply, sealed).await;
+                }
+            });
+        }
+    }
+
+    async fn obey(self: &Arc<Self>, order: Order) -> Answer {
+        let id = order.task;
+        let key = (id.session, id.number);
+        let orders = {
+            let mut state = self.lock();
+            let held = state.held.get_mut(&key).filter(|held| held.id == id);
+            let Some(held) = held else {
+                let until = Instant::now() + 2 * self.bus.lease();
+                state.recalled.insert(id, until);
+                return Answer::Unknown;
+            };
+            if held.task.take().is_some() {
+                None
+            } else if let Some(orders) = &held.orders {
+                Some(orders.clone())
+            } else {
+                // It is being given back.
+                return Answer::GivenUp;
+            }
+        };
+        let Some(orders) = orders else {
+            // Reported, too, as the answer may be lost.
+            self.report(key.0, News::Ended(key, Outcome::Returned(Why::Recalled)));
+            return Answer::GivenUp;
+        };
+        let (sender, answer) = oneshot::channel();
+        if orders.send((order.what, sender)).is_err() {
+            return Answer::Runs;
+        }
+        // The task ended meanwhile, if there is no answer.
+        answer.await.unwrap_or(Answer::Runs)
+    }
+}

@@ -1,0 +1,212 @@
+//! The state that the parts of a host share.
+
+#![forbid(unsafe_code)]
+
+use super::report::{News, Reporters};
+use crate::bus::{Bus, Lane, PRIORITIES, Settle};
+use crate::runner::Runner;
+use crate::wire::{Answer, Id, Outcome, ParcelId, Seal, Task, TaskId, What};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// The place of a task among those of a host.
+pub(super) type Key = (Id, u64);
+
+/// A parcel of which the host holds tasks.
+pub(super) struct Delivered {
+    /// The way to settle its newest delivery.
+    pub(super) token: String,
+    /// The number of its tasks that are held.
+    pub(super) left: usize,
+    /// Whether it is given back at its end, as a task of it has no outcome and no client.
+    pub(super) goes_back: bool,
+}
+
+impl Delivered {
+    fn ending(&self) -> Settle {
+        if self.goes_back {
+            Settle::Back
+        } else {
+            Settle::Done
+        }
+    }
+}
+
+/// A task that the host holds.
+pub(super) struct Held {
+    pub(super) id: TaskId,
+    pub(super) parcel: ParcelId,
+    /// Whether the server has delivered it before.
+    pub(super) is_repeated: bool,
+    /// When the task came.
+    pub(super) since: Instant,
+    /// The task, until it runs.
+    pub(super) task: Option<Task>,
+    /// Ends the running task.
+    pub(super) orders: Option<mpsc::UnboundedSender<(What, oneshot::Sender<Answer>)>>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) held: HashMap<Key, Held>,
+    pub(super) parcels: HashMap<ParcelId, Delivered>,
+    /// The number of tasks in the newest parcel.
+    pub(super) parcel_size: usize,
+    pub(super) ready: [VecDeque<Key>; PRIORITIES as usize],
+    /// The lanes that are known to be empty; see [`arrival`].
+    pub(super) is_empty: [bool; PRIORITIES as usize],
+    pub(super) running: usize,
+    /// The number of running tasks that wait for others of a cluster.
+    pub(super) sleeping: usize,
+    /// The average time that a task takes, and the number of tasks that it is of.
+    pub(super) pace: Option<Duration>,
+    pub(super) ended: u32,
+    /// The numbers of tasks with an outcome, of those that have failed, and of those that were given back.
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) returned: u64,
+    pub(super) draining: bool,
+    /// Whether running tasks are terminated because the host ends, so that another host is to run them.
+    pub(super) gives_back: bool,
+    /// Tasks that were recalled before they came, until when that holds.
+    pub(super) recalled: HashMap<TaskId, Instant>,
+    /// Parcels that were here, in the order of their arrival.
+    pub(super) seen: HashSet<ParcelId>,
+    pub(super) seen_order: VecDeque<(Instant, ParcelId)>,
+}
+
+impl State {
+    /// Notes that a task of a parcel is no longer held under it. Returns how to settle the parcel, if it was the last.
+    pub(super) fn leave(&mut self, parcel: ParcelId, goes_back: bool) -> Option<(String, Settle)> {
+        let delivered = self.parcels.get_mut(&parcel)?;
+        delivered.left -= 1;
+        delivered.goes_back |= goes_back;
+        if delivered.left > 0 {
+            return None;
+        }
+        let delivered = self.parcels.remove(&parcel)?;
+        let how = delivered.ending();
+        Some((delivered.token, how))
+    }
+
+    /// Takes the next task that may begin: one of the highest priority that has any, on the server as well.
+    pub(super) fn next_ready(&mut self) -> Option<Key> {
+        for (ready, is_empty) in self.ready.iter_mut().zip(self.is_empty).rev() {
+            let next = ready.pop_front();
+            if next.is_some() || !is_empty {
+                return next;
+            }
+        }
+        None
+    }
+}
+
+/// The settings of a host.
+pub(crate) struct Settings {
+    pub(crate) queue: String,
+    pub(crate) environment: String,
+    pub(crate) machine: String,
+    pub(crate) seal: Seal,
+    /// The time that running tasks have once the host is to end.
+    pub(crate) drain: Duration,
+}
+
+/// The state that the parts of a host share.
+pub(crate) struct Host {
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) runner: Arc<dyn Runner>,
+    pub(super) settings: Settings,
+    pub(super) id: Id,
+    pub(super) state: Mutex<State>,
+    /// Notified when a task may start, or more tasks may be asked for.
+    pub(super) changed: watch::Sender<()>,
+    pub(super) reporters: Reporters,
+    /// The subjects of tasks, by priority.
+    pub(super) places: Vec<String>,
+}
+
+impl Host {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn workers(&self) -> u32 {
+        u32::try_from(self.runner.workers()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns how many tasks may run at once: those that sleep take no slot.
+    pub(super) fn slots(&self, state: &State) -> usize {
+        self.runner.workers() + state.sleeping.min(self.runner.spares())
+    }
+
+    /// Notes that a worker goes to sleep, or goes on.
+    pub(super) fn note_sleep(&self, sleeps: bool) {
+        {
+            let mut state = self.lock();
+            state.sleeping = if sleeps {
+                state.sleeping + 1
+            } else {
+                state.sleeping.saturating_sub(1)
+            };
+        }
+        self.poke();
+    }
+
+    pub(super) fn pace(&self) -> Option<Duration> {
+        self.lock().pace
+    }
+
+    /// Lets all parts of the host look at its state.
+    pub(super) fn poke(&self) {
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn subject(&self) -> String {
+        format!("cf.h.{}.{}", self.settings.queue, self.id)
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.settings.environment, self.id)
+    }
+
+    pub(super) fn lane(&self, priority: u8) -> Lane {
+        Lane {
+            queue: self.settings.queue.clone(),
+            environment: self.settings.environment.clone(),
+            priority,
+        }
+    }
+
+    pub(super) fn report(self: &Arc<Self>, session: Id, news: News) {
+        if let News::Ended(_, outcome) = &news {
+            let mut state = self.lock();
+            match outcome {
+                Outcome::Returned(_) => state.returned += 1,
+                Outcome::Value(_) => state.done += 1,
+                Outcome::Failure(_) | Outcome::NoFunction(_) => {
+                    state.done += 1;
+                    state.failed += 1;
+                }
+            }
+        }
+        self.reporters.tell(self, session, news);
+    }
+
+    /// Forgets a task that is settled. Returns how to settle its parcel, if the task was the last one.
+    pub(super) fn settled(&self, key: Key, goes_back: bool) -> Option<(String, Settle)> {
+        let parcel = {
+            let mut state = self.lock();
+            let held = state.held.remove(&key);
+            held.and_then(|held| state.leave(held.parcel, goes_back))
+        };
+        self.poke();
+        parcel
+    }
+
+    pub(super) fn id_of(&self, key: Key) -> Option<TaskId> {
+        self.lock().held.get(&key).map(|held| held.id)
+    }
+}
