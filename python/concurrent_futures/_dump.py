@@ -30,13 +30,20 @@ class _Writable(Protocol):
 
 
 def _with_names(text: str, threads: "dict[int, threading.Thread]") -> str:
-    """Return the text with the names of threads beside their numbers."""
+    """Return the text with the names of threads, and of the functions that they call."""
+    calls = dict(_engine.running_calls())
 
     def name(found: "re.Match[str]") -> str:
-        thread = threads.get(int(found[1], 16))
-        return found[0] if thread is None else f"{found[0]} ({thread.name})"
+        number = int(found[2], 16)
+        thread = threads.get(number)
+        beside = "" if thread is None else f" ({thread.name})"
+        task = found[3] or ""
+        if task and number in calls:
+            task += f" ({calls[number]})"
+        return f"{found[1]}{beside}{task}"
 
-    return re.sub(r"^  thread (0x[0-9a-f]+)", name, text, flags=re.MULTILINE)
+    line = r"^(  thread (0x[0-9a-f]+))( runs task #\d+)?"
+    return re.sub(line, name, text, flags=re.MULTILINE)
 
 
 def _stacks_of_threads(threads: "dict[int, threading.Thread]") -> str:
@@ -57,7 +64,8 @@ def dump(file: "_Writable | None" = None) -> None:
     The Python stacks of all threads follow, and those of worker processes that began after
     `register_dump`. The text goes to ``file``, by default ``sys.stderr``. The moments at which
     tasks of threads began are known for tasks that began after the first call of this function,
-    `register_dump` or ``stats``.
+    `register_dump` or ``stats``. A task has the name of its function, that of a bound method or
+    a partial object included; the name of a class stands for other callable objects.
 
     Examples
     --------

@@ -48,6 +48,8 @@ mod _engine {
 
     #[pymodule_export]
     use super::dump::dump_pools;
+    #[pymodule_export]
+    use super::dump::running::running_calls;
     #[cfg(unix)]
     #[pymodule_export]
     use super::dump::signal::{dump_workers, mark_stacks, unwatch_dumps, watch_dumps};

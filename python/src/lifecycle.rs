@@ -1,7 +1,7 @@
 //! The hooks around forks and at the end of the interpreter.
 
 #[cfg(unix)]
-use crate::dump::signal;
+use crate::dump::{running, signal};
 use crate::interp::aside::aside;
 use crate::interp::attach;
 #[cfg(unix)]
@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) fn count_forks() {
     fn after_fork(in_child: bool) {
         signal::after_fork(in_child);
+        running::after_fork(in_child);
         names::after_fork(in_child);
         #[cfg(has_processes)]
         parent_death::after_fork(in_child);
@@ -40,6 +41,7 @@ pub(crate) fn count_forks() {
         #[cfg(has_processes)]
         parent_death::before_fork();
         names::before_fork();
+        running::before_fork();
         signal::before_fork();
     }
     extern "C" fn in_parent() {

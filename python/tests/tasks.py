@@ -160,6 +160,20 @@ def hold_at(folder: str) -> int:
     return hold(Flag(Path(folder) / "begun"), Flag(Path(folder) / "end"))
 
 
+class HoldsAt:
+    """An object that holds its worker, as `hold_at` does."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __call__(self) -> int:
+        return hold_at(self._folder)
+
+    def hold(self) -> int:
+        """Do as a call of the object."""
+        return hold_at(self._folder)
+
+
 def meet(folder: Path, number: int) -> int:
     """Waits until as many tasks are in this call; returns the process."""
     (folder / str(os.getpid())).touch()

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -55,8 +56,8 @@ def test_running_idle_and_pending_are_told() -> None:
         for future in pending:
             future.result(LIMIT)
     assert ": 2 of 2 workers, pending tasks: 3" in text
-    assert "(told_0) runs task #" in text
-    assert "(told_1) runs task #" in text
+    assert re.search(r"\(told_0\) runs task #\d+ \(test_dump\..*\.hold\) for", text)
+    assert re.search(r"\(told_1\) runs task #\d+ \(threading.Event.wait\) for", text)
     assert "wait_for_the_end" in text
     assert "(MainThread) (this one):" in text
 
@@ -110,6 +111,66 @@ def test_waits_of_tasks_are_told() -> None:
         assert waiting.result(LIMIT) == [True, 8]
     assert "\n    waits for task #" in text
     assert "(running in pool" in text
+
+
+class Holder:
+    """Something to call."""
+
+    def __call__(self, end: threading.Event) -> None:
+        end.wait()
+
+    def method(self, end: threading.Event) -> None:
+        end.wait()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda end: functools.partial(threading.Event.wait, end), "threading.Event.wait"),
+        (lambda end: functools.partial(Holder().method, end), "test_dump.Holder.method"),
+        (lambda end: functools.partial(Holder(), end), "Holder"),
+        # A function in C has no frame.
+        (lambda end: _after(end).get, "SimpleQueue.get"),
+    ],
+    ids=["partial", "partial method", "partial object", "function in C"],
+)
+def test_what_a_thread_calls_is_named(
+    call: Callable[[threading.Event], Callable[[], object]], name: str
+) -> None:
+    end = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(call(end))
+        eventually(lambda: f"({name}) for" in dumped())
+        end.set()
+        task.result(LIMIT)
+        assert pool.submit(pow, 2, 3).result(LIMIT) == 8
+    assert f"({name})" not in dumped()
+
+
+def _after(end: threading.Event) -> SimpleQueue[bool]:
+    """Return a queue that gets an item after the event."""
+    queue: SimpleQueue[bool] = SimpleQueue()
+    threading.Thread(target=lambda: queue.put(end.wait()), daemon=True).start()
+    return queue
+
+
+@pytest.mark.parametrize("kind", ["partial", "method", "object"])
+def test_what_a_worker_process_calls_is_named(tmp_path: Path, kind: str) -> None:
+    holder = tasks.HoldsAt(str(tmp_path))
+    calls = {
+        "partial": (functools.partial(tasks.hold_at, str(tmp_path)), "tasks.hold_at"),
+        "method": (holder.hold, "tasks.HoldsAt.hold"),
+        "object": (holder, "HoldsAt"),
+    }
+    call, name = calls[kind]
+    with ProcessPoolExecutor(1) as pool:
+        begun, end = tasks.Flag(tmp_path / "begun"), tasks.Flag(tmp_path / "end")
+        running = pool.submit(call)
+        begun.wait()
+        text = dumped()
+        end.set()
+        running.result(LIMIT)
+    assert re.search(rf"runs task #\d+ \({name}\) for", text)
 
 
 @pytest.mark.parametrize("by_map", [False, True])

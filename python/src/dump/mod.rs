@@ -1,5 +1,6 @@
 //! Dumps of programs that stand still: a description of all pools, and the Python stacks of worker processes.
 
+pub(crate) mod running;
 #[cfg(unix)]
 pub(crate) mod signal;
 

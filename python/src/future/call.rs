@@ -1,5 +1,6 @@
 //! The call that a future's task makes.
 
+use crate::dump::running::Running;
 use crate::interp::deferred_drop::has_no_finalizer;
 use crate::interp::fork::may_handle_signals;
 use crate::interp::interned;
@@ -45,7 +46,9 @@ impl Call {
         let _entered = context
             .map(|context| Entered::enter(context.into_bound(py)))
             .transpose()?;
-        function.bind(py).call(arguments.bind(py), keywords)
+        let function = function.bind(py);
+        let _running = Running::enter(function);
+        function.call(arguments.bind(py), keywords)
     }
 
     /// Starts the call, which gives up its permit. Returns the function to call, its arguments and keywords,

@@ -82,6 +82,8 @@ pub(crate) struct Remote {
     /// A future that is finished when there is a result for an item of a span. Its lock is taken after that
     /// of the content.
     milestone: Mutex<Option<(u32, TaskRef)>>,
+    /// The name of the function, if no definition has it.
+    call_name: Option<Box<str>>,
 }
 
 /// The results for an item of a span and those behind it, or why there are none.
@@ -132,7 +134,19 @@ impl Remote {
             abandoned: AtomicBool::new(false),
             places: Mutex::new((permit, None)),
             milestone: Mutex::new(None),
+            call_name: None,
         }
+    }
+
+    /// Names the function of the call.
+    pub(crate) fn named(mut self, name: String) -> Self {
+        self.call_name = Some(name.into_boxed_str());
+        self
+    }
+
+    /// Returns the name of the function of the call, if it was given.
+    pub(crate) fn call_name(&self) -> Option<String> {
+        self.call_name.as_deref().map(str::to_owned)
     }
 
     pub(crate) fn pool(&self) -> &dyn RemotePool {

@@ -5,6 +5,7 @@
 //! or code, calls with plain arguments take a shorter way, without a pickle: a visit (`visit.rs`). All else,
 //! and all that fails, takes the standard library's way.
 
+use crate::dump::running::Running;
 use crate::future::call::Call;
 use crate::interp::{interned, stdlib};
 use crate::interpreters::copying;
@@ -85,6 +86,8 @@ pub(super) fn run(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyAny>> {
         context.ok_or_else(|| PyRuntimeError::new_err("the worker has no interpreter"))?;
     // A started task is not pending any more.
     let (function, arguments, keywords) = call.start(py);
+    let own = function.clone();
+    let _running = Running::enter(&own);
     if let Some(id) = context.id.get()
         && let Some(outcome) = context.visit(id, &function, &arguments, keywords.as_ref())
     {

@@ -14,6 +14,7 @@ use crate::process::pool::ProcessPool;
 use crate::process::shared::{Shared, start_worker};
 use crate::process::task;
 use crate::recording::calls::Recorded;
+use crate::recording::names;
 use concurrent_futures::engine::{CallSpan, Permit, RemoteCall, TaskRef};
 use concurrent_futures::{SubmitError, TaskOptions};
 use pyo3::prelude::*;
@@ -100,7 +101,11 @@ impl ProcessPool {
     ) -> PyResult<Bound<'py, Future>> {
         let py = this.py();
         let shared = this.get().shared()?;
-        let remote = Remote::new(Shared::of_futures(shared), permit);
+        let mut remote = Remote::new(Shared::of_futures(shared), permit);
+        let is_defined = plain.as_ref().is_some_and(|it| it.definition.is_some());
+        if !is_defined {
+            remote = remote.named(names::text_of_callee(function));
+        }
         match plain {
             Some(pickled) if shared.feeder.left() == 0 => {
                 Self::submit_pickled(this, remote, pickled, None, options, recorded)

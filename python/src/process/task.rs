@@ -128,6 +128,12 @@ unsafe impl RemoteTask for RemoteFuture {
             .map(|failure| unpickling::failure_text(failure).unwrap_or("").to_owned())
     }
 
+    unsafe fn call_name(task: NonNull<Header>) -> Option<String> {
+        // SAFETY: the pool has a reference to the future, which has this part.
+        let future = unsafe { Future::at(task).as_ref() };
+        future.remote().and_then(Remote::call_name)
+    }
+
     fn function_name(definition: &[u8]) -> Option<String> {
         Callee::name(definition)
     }

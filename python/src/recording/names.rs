@@ -1,13 +1,14 @@
 //! The names of functions and errors in recordings.
 //!
-//! No foreign code runs to make a name: a program must not behave differently because it is recorded. An object that
-//! is no function has the name of its type. The text of an error has the arguments that are texts or numbers. The `repr` of a call's arguments is foreign code, and made only if the recording asks for it.
+//! No foreign code runs to make a name: a program must not behave differently because it is recorded. A bound method or a
+//! partial object has the name of its function. Another object that is no function has the name of its type. The text of an error has the arguments that are texts or numbers. The `repr` of a call's arguments is foreign code, and made only if the recording asks for it.
 //!
 //! A name is looked up once for each code object, which is kept as long as something is recorded: its address stands
 //! for the name.
 
 #[cfg(unix)]
 use crate::interp::fork::kept_across_forks;
+use crate::interp::stdlib;
 use concurrent_futures::FutureId;
 use concurrent_futures::engine::recorder::{self, Name};
 use pyo3::ffi;
@@ -111,19 +112,62 @@ pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> u32 {
             qualified(function)
         });
     }
-    if is_method(function)
-        && let Ok(inner) = function.getattr("__func__")
-        && !is_method(&inner)
+    match innermost(function) {
+        Some(inner) => name_of(&inner),
+        None => recorder::text(&name_of_object(function)),
+    }
+}
+
+/// Returns the function that a bound method or a partial object calls in the end; none for other objects.
+fn innermost<'py>(function: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    /// A program may make a partial object that calls itself.
+    const DEEPEST: usize = 8;
+    let mut inner = called_by(function)?;
+    for _ in 0..DEEPEST {
+        match called_by(&inner) {
+            Some(next) => inner = next,
+            None => return Some(inner),
+        }
+    }
+    None
+}
+
+/// Returns what a bound method or a partial object calls; none for other objects. Runs no foreign code.
+fn called_by<'py>(function: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    if is_method(function) {
+        function.getattr("__func__").ok()
+    } else if stdlib::partial(function.py()).is_ok_and(|kind| function.get_type().is(kind)) {
+        function.getattr("func").ok()
+    } else {
+        None
+    }
+}
+
+/// Returns the name of an object that is no function: that of its type, or its own if it is a type.
+fn name_of_object(object: &Bound<'_, PyAny>) -> String {
+    if !object.is_instance_of::<PyType>() {
+        return type_name(object.as_ptr());
+    }
+    // SAFETY: attached; the object is a type, whose name is a text of C.
+    let name = unsafe { CStr::from_ptr((*object.as_ptr().cast::<ffi::PyTypeObject>()).tp_name) };
+    name.to_string_lossy().into_owned()
+}
+
+/// Returns the name of what a call calls, as recordings have it. Runs no foreign code.
+pub(crate) fn text_of_callee(function: &Bound<'_, PyAny>) -> String {
+    let inner = innermost(function);
+    let function = inner.as_ref().unwrap_or(function);
+    // SAFETY: attached; the object is alive, and so its type.
+    let is_descriptor =
+        unsafe { ffi::Py_TYPE(function.as_ptr()) == &raw mut ffi::PyMethodDescr_Type };
+    if is_descriptor
+        || function.is_exact_instance_of::<PyFunction>()
+        || function.is_exact_instance_of::<PyCFunction>()
     {
-        return name_of(&inner);
+        qualified(function)
+    } else {
+        name_of_object(function)
     }
-    if function.is_instance_of::<PyType>() {
-        // SAFETY: attached; the object is a type, whose name is a text of C.
-        let name =
-            unsafe { CStr::from_ptr((*function.as_ptr().cast::<ffi::PyTypeObject>()).tp_name) };
-        return recorder::text(&name.to_string_lossy());
-    }
-    recorder::text(&type_name(function.as_ptr()))
 }
 
 /// Records that a call was submitted.

@@ -20,6 +20,7 @@
 //! 2. An item whose pool goes over to the standard library's code gets a future as its successor before it is made
 //!    done. A thread that finds the item done without an outcome finds the successor.
 
+use crate::dump::running::Running;
 use crate::future::call::Call;
 use crate::future::execute::with_traceback;
 use crate::future::object::Future;
@@ -123,6 +124,7 @@ impl ItemCall {
             checkpoint_at_ticks(py)?;
         }
         let argument = self.argument.into_bound(py);
+        let _running = Running::enter(function);
         if self.function.is_unary {
             return function.call1((argument,));
         }

@@ -248,6 +248,14 @@ pub unsafe trait RemoteTask: ForeignTask {
     /// It calls no foreign code, and the thread need not be attached.
     fn item_error_text(results: &[u8]) -> Option<String>;
 
+    /// Returns the name of the function of a task that has no [`Definition`]; none if the task has no name.
+    ///
+    /// It calls no foreign code, and the thread need not be attached.
+    ///
+    /// # Safety
+    /// It is such an object's.
+    unsafe fn call_name(task: NonNull<Header>) -> Option<String>;
+
     /// Returns the name of a function, by the bytes of its [`Definition`]; none if they tell none.
     ///
     /// It calls no foreign code, and the thread need not be attached.

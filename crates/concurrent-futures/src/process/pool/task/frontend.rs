@@ -99,6 +99,11 @@ pub(super) enum Frontend {
         error_text: fn(&[u8]) -> Option<String>,
         /// [`RemoteTask::item_error_text`]: returns the error of a failed item as text, by the bytes of the results.
         item_error_text: fn(&[u8]) -> Option<String>,
+        /// [`RemoteTask::call_name`]: returns the name of the function of a task without a definition.
+        ///
+        /// # Safety
+        /// The address is that of this task's future.
+        call_name: unsafe fn(NonNull<Header>) -> Option<String>,
         /// [`RemoteTask::function_name`]: returns the name of a function, by the bytes of its definition.
         function_name: fn(&[u8]) -> Option<String>,
     },
@@ -126,6 +131,7 @@ impl Frontend {
             leave: T::leave,
             error_text: T::error_text,
             item_error_text: T::item_error_text,
+            call_name: T::call_name,
             function_name: T::function_name,
         }
     }
@@ -158,10 +164,26 @@ impl Frontend {
     }
 
     /// Returns the name of the function, which may be defined by these bytes.
-    pub(super) fn function_name(self, definition: Option<&[u8]>) -> Option<Cow<'static, str>> {
+    ///
+    /// # Safety
+    /// The future is this task's.
+    pub(super) unsafe fn function_name(
+        self,
+        future: &TaskRef,
+        definition: Option<&[u8]>,
+    ) -> Option<Cow<'static, str>> {
         match self {
             Self::Rust { name, .. } => Some(Cow::Borrowed(name())),
-            Self::Foreign { function_name, .. } => function_name(definition?).map(Cow::Owned),
+            Self::Foreign {
+                call_name,
+                function_name,
+                ..
+            } => match definition {
+                Some(definition) => function_name(definition),
+                // SAFETY: the future is this task's.
+                None => unsafe { call_name(future.address()) },
+            }
+            .map(Cow::Owned),
         }
     }
 

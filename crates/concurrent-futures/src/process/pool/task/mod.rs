@@ -243,9 +243,9 @@ impl Task {
     /// Returns the name of the function for people.
     pub(crate) fn function_name(&self) -> Cow<'static, str> {
         let definition = self.definition.as_ref();
-        let name = self
-            .face
-            .function_name(definition.map(|known| known.bytes.as_slice()));
+        let definition = definition.map(|known| known.bytes.as_slice());
+        // SAFETY: the future is this task's.
+        let name = unsafe { self.face.function_name(&self.future, definition) };
         name.unwrap_or(Cow::Borrowed("a call"))
     }
 
