@@ -140,8 +140,10 @@ def test_what_a_thread_calls_is_named(
     end = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(call(end))
-        eventually(lambda: f"({name}) for" in dumped())
-        end.set()
+        try:
+            eventually(lambda: f"({name}) for" in dumped())
+        finally:
+            end.set()
         task.result(LIMIT)
         assert pool.submit(pow, 2, 3).result(LIMIT) == 8
     assert f"({name})" not in dumped()
@@ -157,7 +159,7 @@ def _after(end: threading.Event) -> SimpleQueue[bool]:
 @pytest.mark.parametrize("kind", ["partial", "method", "object"])
 def test_what_a_worker_process_calls_is_named(tmp_path: Path, kind: str) -> None:
     holder = tasks.HoldsAt(str(tmp_path))
-    calls = {
+    calls: dict[str, tuple[Callable[[], int], str]] = {
         "partial": (functools.partial(tasks.hold_at, str(tmp_path)), "tasks.hold_at"),
         "method": (holder.hold, "tasks.HoldsAt.hold"),
         "object": (holder, "HoldsAt"),

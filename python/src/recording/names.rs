@@ -99,7 +99,7 @@ pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> u32 {
             qualified(function)
         });
     }
-    if function.is_exact_instance_of::<PyCFunction>() {
+    if function.is_instance_of::<PyCFunction>() {
         // SAFETY: attached; the object is a function of C.
         let address = unsafe { ffi::PyCFunction_GetFunction(function.as_ptr()) };
         let key = address.map_or(0, |address| address as usize);
@@ -162,7 +162,7 @@ pub(crate) fn text_of_callee(function: &Bound<'_, PyAny>) -> String {
         unsafe { ffi::Py_TYPE(function.as_ptr()) == &raw mut ffi::PyMethodDescr_Type };
     if is_descriptor
         || function.is_exact_instance_of::<PyFunction>()
-        || function.is_exact_instance_of::<PyCFunction>()
+        || function.is_instance_of::<PyCFunction>()
     {
         qualified(function)
     } else {

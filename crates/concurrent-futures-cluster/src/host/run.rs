@@ -10,7 +10,6 @@ use crate::runner::{CallOptions, Ended};
 use crate::wire::{Answer, Id, Outcome, Payload, Task, TaskId, What, Why, hash};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
