@@ -64,8 +64,8 @@ def dump(file: "_Writable | None" = None) -> None:
     The Python stacks of all threads follow, and those of worker processes that began after
     `register_dump`. The text goes to ``file``, by default ``sys.stderr``. The moments at which
     tasks of threads began are known for tasks that began after the first call of this function,
-    `register_dump` or ``stats``. A task has the name of its function, that of a bound method or
-    a partial object included; the name of a class stands for other callable objects.
+    `register_dump` or ``stats``. A task has the name of its function, also if a bound method or
+    a partial object calls the function. Other callable objects have the name of their class.
 
     Examples
     --------

@@ -134,7 +134,7 @@ class Holder:
     ],
     ids=["partial", "partial method", "partial object", "function in C"],
 )
-def test_what_a_thread_calls_is_named(
+def test_the_function_of_a_thread_is_named(
     call: Callable[[threading.Event], Callable[[], object]], name: str
 ) -> None:
     end = threading.Event()
@@ -157,7 +157,7 @@ def _after(end: threading.Event) -> SimpleQueue[bool]:
 
 
 @pytest.mark.parametrize("kind", ["partial", "method", "object"])
-def test_what_a_worker_process_calls_is_named(tmp_path: Path, kind: str) -> None:
+def test_the_function_of_a_worker_process_is_named(tmp_path: Path, kind: str) -> None:
     holder = tasks.HoldsAt(str(tmp_path))
     calls: dict[str, tuple[Callable[[], int], str]] = {
         "partial": (functools.partial(tasks.hold_at, str(tmp_path)), "tasks.hold_at"),
