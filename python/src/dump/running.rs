@@ -1,4 +1,4 @@
-//! The functions that threads call as tasks at the moment: their names are those of tasks in dumps.
+//! The functions that threads call at the moment: dumps name tasks by them.
 //!
 //! # Protocol
 //! Each thread that calls a task has a slot, in which it keeps the address of the function. The address is there only while
