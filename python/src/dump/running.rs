@@ -11,6 +11,7 @@ use crate::interp::fork::kept_across_forks;
 use crate::recording::names;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use std::ffi::c_ulong;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The place of the function that a thread calls.
 struct Slot {
     /// The number of the thread in `threading`.
-    thread: u64,
+    thread: c_ulong,
     function: AtomicPtr<ffi::PyObject>,
 }
 
@@ -37,7 +38,7 @@ fn slots() -> MutexGuard<'static, Slots> {
 kept_across_forks!(slots(), Slots, |slots| {
     // SAFETY: the function takes nothing.
     let own = unsafe { ffi::PyThread_get_thread_ident() };
-    slots.retain(|slot| slot.thread == u64::from(own));
+    slots.retain(|slot| slot.thread == own);
 });
 
 /// The slot of a thread, which the thread's end removes.
@@ -46,7 +47,7 @@ struct Own(Arc<Slot>);
 impl Own {
     fn register() -> Self {
         // SAFETY: the function takes nothing.
-        let thread = u64::from(unsafe { ffi::PyThread_get_thread_ident() });
+        let thread = unsafe { ffi::PyThread_get_thread_ident() };
         let slot = Arc::new(Slot {
             thread,
             function: AtomicPtr::new(ptr::null_mut()),
@@ -143,7 +144,7 @@ impl Drop for Running<'_> {
 
 /// Returns the names of the functions that threads call as tasks, with the numbers of the threads.
 #[pyfunction]
-pub(crate) fn running_calls(py: Python<'_>) -> Vec<(u64, String)> {
+pub(crate) fn running_calls(py: Python<'_>) -> Vec<(c_ulong, String)> {
     let found: Vec<_> = {
         let slots = slots();
         let functions = slots.iter().map(|slot| (slot.thread, slot.get(py)));
