@@ -61,7 +61,6 @@ __all__ = [
     "refuse",
     "register_hooks",
     "running_calls",
-    "running_calls",
     "serve",
     "unwatch_dumps",
     "use_types",
