@@ -133,7 +133,10 @@ class State:
         number = next(self.numbers)
         future: ClusterFuture[Any] = ClusterFuture(self.client, number)
         if isinstance(argument, bytes):
-            self.client.submit(number, future, argument)
+            is_worker = _waits.is_worker()
+            if not self.client.submit(number, future, argument, not is_worker):
+                with _waits.Wait():
+                    self.client.submit(number, future, argument, True)
         else:
             future.set_running_or_notify_cancel()
             future.set_exception(argument)

@@ -139,6 +139,11 @@ class ClusterFuture(Future[_T]):
                 return Future.exception(self, timeout)
         return Future.exception(self, timeout)
 
+    @property
+    def _waiters(self) -> Any:  # type: ignore[override]
+        waiters = Future._waiters.__get__(self)  # type: ignore[attr-defined]
+        return _waits.Waiters(waiters) if _waits.is_worker() else waiters
+
     def __repr__(self) -> str:
         text = Future.__repr__(self)
         return text.replace("state=pending", "state=running") if self.running() else text

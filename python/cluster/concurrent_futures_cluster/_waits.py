@@ -2,6 +2,11 @@
 
 A worker tells its host when a task begins to wait for a future of a cluster, and when the task goes
 on. It does so on a socket of the host's own, with a byte each.
+
+``wait`` and ``as_completed`` of the standard library append a waiter to ``_waiters`` of each
+future, and wait for the waiter's event. They hold the conditions of all futures meanwhile, so that
+nothing has set the event. `Waiters` gives the event another class, whose `wait` tells the host. So
+a process that is no worker pays nothing, and futures of threads keep the engine's way to wait.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 #: The path of the host's socket, in its workers.
 _path: str | None = None
@@ -45,6 +51,39 @@ class Wait:
     ) -> None:
         if self._is_told:
             _tell(b"-")
+
+
+class _Event(threading.Event):
+    """The event of a waiter for a future of a cluster."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait as any event does, and tell the host of it."""
+        if self.is_set():
+            return True
+        with Wait():
+            return super().wait(timeout)
+
+
+class Waiters:
+    """The waiters of a future, as the standard library uses them."""
+
+    def __init__(self, waiters: list[Any]) -> None:
+        self._waiters = waiters
+
+    def append(self, waiter: Any) -> None:
+        """Add a waiter, whose waits the host is to know."""
+        if type(event := getattr(waiter, "event", None)) is threading.Event:
+            event.__class__ = _Event
+        self._waiters.append(waiter)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._waiters, name)
+
+    def __iter__(self) -> Any:
+        return iter(self._waiters)
+
+    def __len__(self) -> int:
+        return len(self._waiters)
 
 
 def _tell(byte: bytes) -> bool:

@@ -146,14 +146,15 @@ impl Client {
         })
     }
 
-    /// Submits a pickled call, under a number that no other call has. Waits for room.
+    /// Submits a pickled call, under a number that no other call has. Without room, waits for it, or returns False.
     fn submit(
         &self,
         py: Python<'_>,
         number: u64,
         future: Py<PyAny>,
         argument: &[u8],
-    ) -> PyResult<()> {
+        waits: bool,
+    ) -> PyResult<bool> {
         let executor = self.executor()?;
         let submit = |when_full: WhenFull<'_>, argument: &[u8], future| {
             let call = Call::Opaque(CALL.to_vec());
@@ -170,6 +171,9 @@ impl Client {
         let mut submitted = submit(WhenFull::Refuse, argument, future.clone_ref(py));
         let mut interrupted = None;
         if matches!(submitted, Err(SubmitError::Full)) {
+            if !waits {
+                return Ok(false);
+            }
             submitted = py.detach(|| {
                 let reason = Mutex::new(&mut interrupted);
                 let look = |py: Python<'_>| py.check_signals();
@@ -185,7 +189,7 @@ impl Client {
             });
         }
         match (submitted, interrupted) {
-            (Ok(()), _) => Ok(()),
+            (Ok(()), _) => Ok(true),
             (Err(_), Some(error)) => Err(error),
             (Err(error), None) => Err(submit_error(&error)),
         }

@@ -1,5 +1,6 @@
 """Tasks of the tests, which hosts import."""
 
+import concurrent.futures
 import os
 import signal
 import threading
@@ -7,7 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from concurrent_futures import ClusterExecutor
+from concurrent_futures import (
+    FIRST_COMPLETED,
+    ClusterExecutor,
+    Future,
+    ThreadPoolExecutor,
+    as_completed,
+    wait,
+)
 
 
 def wait_for(path: str, value: Any = None) -> Any:
@@ -82,6 +90,31 @@ def nest_in_map(url: str, lease: float, depth: int) -> int:
     with ClusterExecutor(url, lease=lease) as executor:
         below = executor.map(nest_in_map, [url] * 2, [lease] * 2, [depth - 1] * 2)
         return 1 + sum(below)
+
+
+def wait_in_one_way(url: str, lease: float, way: str) -> int:
+    """Return 3, by a task that waits for another one of the same cluster in this way."""
+    with ClusterExecutor(url, lease=lease, max_pending=1) as executor:
+        future = executor.submit(double, 1)
+        match way:
+            case "wait":
+                assert wait([future]).done == {future}
+            case "wait for the first":
+                futures: list[Future[Any]] = [future, Future()]
+                assert wait(futures, return_when=FIRST_COMPLETED).done == {future}
+            case "as_completed":
+                assert list(as_completed([future])) == [future]
+            case "threads too":
+                with ThreadPoolExecutor() as threads:
+                    both: list[Future[Any]] = [threads.submit(double, 2), future]
+                    assert set(as_completed(both)) == set(both)
+            case "the standard library's":
+                assert concurrent.futures.wait([future]).done == {future}
+                again: list[Future[Any]] = [future]
+                assert list(concurrent.futures.as_completed(again)) == [future]
+            case "room":
+                future = executor.submit(double, 1)
+        return 1 + int(future.result())
 
 
 class OwnError(Exception):

@@ -101,6 +101,22 @@ def test_a_task_that_waits_for_another_one_leaves_its_place_to_it(server: Server
         assert wide.result(LIMIT) == 7
 
 
+def test_all_ways_to_wait_leave_the_place_of_the_task_to_another_one(server: Server) -> None:
+    server.host(1)
+    ways = [
+        "wait",
+        "wait for the first",
+        "as_completed",
+        "threads too",
+        "the standard library's",
+        "room",
+    ]
+    with server.executor() as executor:
+        for way in ways:
+            future = executor.submit(tasks.wait_in_one_way, server.url, LEASE, way)
+            assert future.result(LIMIT) == 3, way
+
+
 def test_an_executor_ends_without_its_only_host(server: Server, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     host = server.host(1)
