@@ -13,7 +13,8 @@ use concurrent_futures_cluster::{
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 concurrent_futures_cluster::init_before_main!();
 
@@ -28,7 +29,7 @@ fn kill_the_host((): ()) -> u32 {
     let parent = rustix::process::getppid().unwrap();
     rustix::process::kill_process(parent, Signal::KILL).unwrap();
     loop {
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -323,6 +324,52 @@ fn a_server_that_begins_anew_loses_nothing() -> Test {
 }
 
 #[test]
+fn an_executor_that_is_dropped_gives_its_tasks_up_when_its_server_stays_away() -> Test {
+    let Some(mut server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor();
+    let cluster = cluster
+        .wait_for_workers(Duration::from_millis(500))
+        .build()?;
+    let _host = server.host(1);
+    assert!(cluster.wait_for_host(PATIENCE)?);
+    let notes = Notes::new();
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    notes.wait_for_prefix("run");
+    server.kill();
+    let waiting = cluster.submit(double, 7)?;
+    let dropping = thread::spawn(move || drop(cluster));
+    wait_until("the executor is gone", || dropping.is_finished());
+    assert!(matches!(running.result(), Err(TaskError::Abandoned)));
+    assert!(matches!(waiting.result(), Err(TaskError::Abandoned)));
+    notes.write("go");
+    Ok(())
+}
+
+#[test]
+fn an_executor_that_is_dropped_waits_for_a_server_that_comes_back() -> Test {
+    let Some(mut server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor().build()?;
+    let _host = server.host(1);
+    assert!(cluster.wait_for_host(PATIENCE)?);
+    let notes = Notes::new();
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    notes.wait_for_prefix("run");
+    server.kill();
+    let waiting = cluster.submit(double, 7)?;
+    let dropping = thread::spawn(move || drop(cluster));
+    server.run();
+    notes.write("go");
+    running.result()?;
+    assert_eq!(waiting.result()?, 14);
+    dropping.join().map_err(|_| "the drop has panicked")?;
+    Ok(())
+}
+
+#[test]
 fn a_server_that_is_stopped_for_longer_than_the_lease_loses_nothing() -> Test {
     let Some(server) = Server::start() else {
         return Ok(());
@@ -343,7 +390,7 @@ fn a_server_that_is_stopped_for_longer_than_the_lease_loses_nothing() -> Test {
         .collect::<Result<_, _>>()?;
     // The task ends while no party hears of it, and its lease passes.
     notes.write("go");
-    std::thread::sleep(2 * LEASE);
+    thread::sleep(2 * LEASE);
     assert!(!running.is_done() && meanwhile.iter().all(|future| !future.is_done()));
     drop(stopped);
     for futures in [before, meanwhile] {

@@ -13,10 +13,15 @@ use concurrent_futures::TaskError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// The time for which a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The time beyond that for a first host, for which an executor that is being dropped waits for a silent server.
+const GIVE_UP: Duration = Duration::from_secs(3);
+/// The pause between two looks at the server meanwhile.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The next step of a cancellation.
 enum Step {
@@ -246,6 +251,34 @@ impl Client {
         };
         for entry in removed {
             entry.sink.complete(Arrived::Error(TaskError::Abandoned));
+        }
+    }
+
+    /// Abandons all tasks when neither the server nor a host has given a sign for some time.
+    pub(crate) async fn give_up_if_silent(self: Arc<Self>) {
+        let most = self.settings.wait_for_workers + GIVE_UP;
+        let mut answered = Instant::now();
+        loop {
+            sleep(LOOK).await;
+            let left = most.saturating_sub(answered.elapsed());
+            // Each look has some time for its answer, the last one as well.
+            let error = match timeout(left.max(LOOK), self.hosts()).await {
+                Ok(Ok(_)) => {
+                    answered = Instant::now();
+                    continue;
+                }
+                Ok(Err(error)) => error,
+                Err(_) => BusError::TimedOut,
+            };
+            // A report of a host has come by way of the server.
+            answered = self.lock().host_seen.unwrap_or(answered).max(answered);
+            if answered.elapsed() >= most {
+                log::trouble(
+                    "the tasks of an executor that was dropped are given up",
+                    &error,
+                );
+                return self.abandon();
+            }
         }
     }
 

@@ -41,7 +41,9 @@ const WAIT: WhenFull<'static> = WhenFull::Wait(&|| false);
 /// [`wait`](concurrent_futures::wait) and [`as_completed`](concurrent_futures::as_completed).
 ///
 /// A task runs at least once, and its future gets one outcome: the first that arrives. Dropping the executor waits for
-/// its tasks.
+/// its tasks, as [`shutdown`](Self::shutdown) does. While it is being dropped, a server that answers nothing for the time
+/// of [`wait_for_workers`](ClusterExecutorBuilder::wait_for_workers) and three seconds more fails them with
+/// [`TaskError::Abandoned`](concurrent_futures::TaskError::Abandoned).
 ///
 /// # Examples
 /// ```no_run
@@ -243,7 +245,8 @@ impl ClusterExecutor {
 
     /// Refuses tasks from now on; `how` decides whether pending tasks run, and whether the call waits.
     ///
-    /// Called by one of the executor's own callbacks, it does not wait.
+    /// Called by one of the executor's own callbacks, it does not wait. A call that waits does so however long the server is
+    /// away. [`abandon`](Self::abandon) ends the wait.
     pub fn shutdown(&self, how: Shutdown) {
         self.closed.store(true, Ordering::SeqCst);
         if let Some(limit) = &self.limit {
@@ -423,7 +426,10 @@ concurrent_futures::__executor_by_own_methods!(ClusterExecutor);
 
 impl Drop for ClusterExecutor {
     fn drop(&mut self) {
+        let watch = Arc::clone(&self.client).give_up_if_silent();
+        let watch = self.service.handle().spawn(watch);
         self.shutdown(Shutdown::Wait);
+        watch.abort();
         engine::remove_driver(self.id);
     }
 }
