@@ -156,9 +156,13 @@ models:
 # Most of the time, each of these keeps one processor busy.
 .PHONY: models-and-packages python-packages
 models-and-packages:
-	$(MAKE) --no-print-directory --jobs=2 models python-packages
+	set -e; packages=; for version in $$($(PYTHON) python/pythons.py); do \
+		packages="$$packages .venv/$$version/package"; \
+	done; \
+	$(MAKE) --no-print-directory --jobs=2 models $$packages
 
-# The Python package for each of the interpreters, one after another.
+# The Python package for each of the interpreters, one after another. Each has a folder of its own for its build, as a
+# build locks the folder.
 python-packages:
 	set -e; for version in $$($(PYTHON) python/pythons.py); do \
 		$(MAKE) --no-print-directory .venv/$$version/package; \
@@ -177,7 +181,7 @@ python: python-lint python-packages
 	set -e; tests=; for version in $$($(PYTHON) python/pythons.py); do \
 		tests="$$tests python-$$version"; \
 	done; \
-	$(MAKE) --no-print-directory --jobs=2 $$tests
+	$(MAKE) --no-print-directory --jobs=2 NEWEST=$$version $$tests
 
 # With the newest of them.
 python-lint:
@@ -191,11 +195,11 @@ python-lint-%: .venv/%/tools
 	if [ -x .venv/$*/bin/actionlint ]; then .venv/$*/bin/actionlint -no-color; \
 		else echo "skipped: actionlint is not installed in .venv/$*"; fi
 
-## For example `make python-3.13`.
+## For example `make python-3.13`. With several interpreters, the tests marked with `once` run with the newest only.
 python-3.%: .venv/3.%/package
 	.venv/3.$*/bin/stubtest concurrent_futures._engine
 	.venv/3.$*/bin/python lints/packages.py --sdist --wheel target/wheels/3.$*/*.whl
-	.venv/3.$*/bin/python -m pytest
+	.venv/3.$*/bin/python -m pytest $(if $(filter-out 3.$*,$(NEWEST)),-m "not once")
 	.venv/3.$*/bin/python python/fuzz/compare.py --kind thread --seed 1 --count 300
 	.venv/3.$*/bin/python python/fuzz/compare.py --kind process --seed 1 --count 100
 	.venv/3.$*/bin/python python/cpython/run.py
@@ -244,7 +248,8 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 .venv/%/package: .venv/%/tools pyproject.toml Cargo.toml Cargo.lock python/Cargo.toml \
 		$(shell find crates python/src python/concurrent_futures -name '*.rs' -o -name '*.py' -o -name '*.pyi')
 	rm -rf target/wheels/$*
-	.venv/$*/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir target/wheels/$* .
+	CARGO_TARGET_DIR="$(CURDIR)/target/wheel-$*" .venv/$*/bin/python -m pip wheel --quiet --disable-pip-version-check \
+		--no-deps --wheel-dir target/wheels/$* .
 	.venv/$*/bin/python $(PIP_INSTALL) --force-reinstall --no-deps target/wheels/$*/*.whl
 	touch $@
 

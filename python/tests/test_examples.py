@@ -16,6 +16,8 @@ import pytest
 import loopback
 from programs import WAYS, Ended, Program, assert_same_both_ways, position, run
 
+pytestmark = pytest.mark.once
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 

@@ -27,6 +27,7 @@ def prints_within(lib: ModuleType, code: str) -> str:
     return prints(lib, SETTING + "\n".join(line[indent:] for line in lines), forks=True)
 
 
+@pytest.mark.once
 def test_a_result_of_a_gigabyte(lib: ModuleType) -> None:
     free = next(
         int(line.split()[1])

@@ -138,6 +138,7 @@ def test_pytest(lib: ModuleType, tmp_path: Path) -> None:
     assert "2 passed" in out
 
 
+@pytest.mark.once
 def test_the_kernel_of_jupyter(lib: ModuleType) -> None:
     # Functions of the notebook are known to workers that were forked.
     manager, client = importlib.import_module("jupyter_client.manager").start_new_kernel()

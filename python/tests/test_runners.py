@@ -84,6 +84,7 @@ def test_trace_counts_the_lines_of_the_program(tmp_path: Path) -> None:
     assert list((tmp_path / "counts").glob("*prog.cover"))
 
 
+@pytest.mark.once
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_valgrind(tmp_path: Path) -> None:
     """Valgrind takes away the page by which the system tells the time."""

@@ -23,9 +23,12 @@ from programs import Ended, Program, assert_same_both_ways, position
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("TUTORIALS", ROOT.parent / "shared/seeds"))
 
-pytestmark = pytest.mark.skipif(
-    not any(FOLDER.glob("*.txt")), reason=f"the tutorials are not there: {FOLDER}"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        not any(FOLDER.glob("*.txt")), reason=f"the tutorials are not there: {FOLDER}"
+    ),
+]
 
 FENCE = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # A line that a web page puts between its code blocks.
