@@ -333,10 +333,11 @@ fn tasks_that_share_a_message_are_cancelled_for_themselves() -> Test {
     wait_until("they are on the server", || {
         server.messages().unwrap() > u64::try_from(server.delivered().unwrap()).unwrap()
     });
-    for (n, future) in pending.iter().enumerate() {
-        assert!(n % 2 == 1 || future.cancel(), "{n}");
-    }
+    let refused = (pending.iter().enumerate()).filter(|(n, future)| n % 2 == 0 && !future.cancel());
+    let refused: Vec<_> = refused.map(|(n, _)| n).collect();
+    // Also for the end of a test that fails.
     notes.write("go");
+    assert!(refused.is_empty(), "not cancelled: {refused:?}");
     running.result()?;
     for (n, future) in pending.into_iter().enumerate() {
         if n % 2 == 1 {

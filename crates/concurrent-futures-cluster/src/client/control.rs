@@ -158,35 +158,46 @@ impl Client {
             }
         }
         let (sender, given_up) = oneshot::channel();
-        {
+        let asked = {
             let mut state = self.lock();
             let Some(entry) = state.entries.get_mut(&number) else {
                 return Taken::No;
             };
-            if entry.attempt != attempt || entry.begun {
+            if entry.begun {
                 return Taken::No;
             }
+            if entry.attempt != attempt {
+                return Taken::Elsewhere;
+            }
             entry.cancelling = Some(sender);
-        }
+            entry.holder
+        };
         let said = tokio::select! {
             biased;
             // A host that got the task after the order gives it back.
             Ok(()) = given_up => Ok(Answer::GivenUp),
             said = self.order(id, What::Recall) => said,
         };
-        let is_given_up = match said {
-            Ok(Answer::GivenUp | Answer::Ends) => true,
-            Ok(Answer::Runs | Answer::Unknown) => false,
-            Err(error) => {
-                log::trouble("no host answered to a cancellation", &error);
-                false
-            }
-        };
-        if !is_given_up && let Some(entry) = self.lock().entries.get_mut(&number) {
-            // From now on, a task that is given back is submitted again.
-            entry.cancelling = None;
+        match said {
+            Ok(Answer::GivenUp | Answer::Ends) => return Taken::Yes,
+            Ok(Answer::Runs | Answer::Unknown) => {}
+            Err(error) => log::trouble("no host answered to a cancellation", &error),
         }
-        if is_given_up { Taken::Yes } else { Taken::No }
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(&number) else {
+            return Taken::No;
+        };
+        // From now on, a task that is given back is submitted again.
+        entry.cancelling = None;
+        // The task may have come to another place meanwhile, or have been reported by a host that was not asked.
+        let is_where_it_was = entry.attempt == attempt
+            && entry.stage == Stage::Published(place)
+            && entry.holder == asked;
+        if entry.begun || is_where_it_was {
+            Taken::No
+        } else {
+            Taken::Elsewhere
+        }
     }
 
     /// Gives an order to the host that has a task, or to all hosts if no host has reported.
