@@ -156,13 +156,9 @@ models:
 # Most of the time, each of these keeps one processor busy.
 .PHONY: models-and-packages python-packages
 models-and-packages:
-	set -e; packages=; for version in $$($(PYTHON) python/pythons.py); do \
-		packages="$$packages .venv/$$version/package"; \
-	done; \
-	$(MAKE) --no-print-directory --jobs=2 models $$packages
+	$(MAKE) --no-print-directory --jobs=2 models python-packages
 
-# The Python package for each of the interpreters, one after another. Each has a folder of its own for its build, as a
-# build locks the folder.
+# The Python package for each of the interpreters, one after another.
 python-packages:
 	set -e; for version in $$($(PYTHON) python/pythons.py); do \
 		$(MAKE) --no-print-directory .venv/$$version/package; \
@@ -248,8 +244,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 .venv/%/package: .venv/%/tools pyproject.toml Cargo.toml Cargo.lock python/Cargo.toml \
 		$(shell find crates python/src python/concurrent_futures -name '*.rs' -o -name '*.py' -o -name '*.pyi')
 	rm -rf target/wheels/$*
-	CARGO_TARGET_DIR="$(CURDIR)/target/wheel-$*" .venv/$*/bin/python -m pip wheel --quiet --disable-pip-version-check \
-		--no-deps --wheel-dir target/wheels/$* .
+	.venv/$*/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir target/wheels/$* .
 	.venv/$*/bin/python $(PIP_INSTALL) --force-reinstall --no-deps target/wheels/$*/*.whl
 	touch $@
 
