@@ -138,6 +138,7 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
+        // A thread that is ending has no slot.
         let _ = OWN.try_with(|own| own.0.replace(self.former));
     }
 }

@@ -1,7 +1,9 @@
 //! The names of functions and errors in recordings.
 //!
 //! No foreign code runs to make a name: a program must not behave differently because it is recorded. A bound method or a
-//! partial object has the name of its function. Another object that is no function has the name of its type. The text of an error has the arguments that are texts or numbers. The `repr` of a call's arguments is foreign code, and made only if the recording asks for it.
+//! partial object has the name of its function. Another object that is no function has the name of its type. The text of an
+//! error has the arguments that are texts or numbers. The `repr` of a call's arguments is foreign code, and made only if
+//! the recording asks for it.
 //!
 //! A name is looked up once for each code object, which is kept as long as something is recorded: its address stands
 //! for the name.

@@ -270,6 +270,7 @@ impl Client {
         let most = self.settings.wait_for_workers + GIVE_UP;
         let mut answered = Instant::now();
         loop {
+            // A server that is silent causes no event.
             sleep(LOOK).await;
             let left = most.saturating_sub(answered.elapsed());
             // Each look has some time for its answer, the last one as well.
