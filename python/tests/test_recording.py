@@ -323,8 +323,11 @@ ENDS: dict[str, tuple[str, int, bool]] = {
     "exception": ("raise KeyError(1)", 1, True),
     "os._exit": ("os._exit(5)", 5, False),
     "signal": ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, False),
+    # The system lists a thread for a moment after its join, and `os.fork` warns of listed threads.
     "fork": (
-        "\nif (pid := os.fork()) == 0:\n"
+        "\nwhile os.path.isdir('/proc/self/task') and len(os.listdir('/proc/self/task')) > 1:\n"
+        "    pass\n"
+        "if (pid := os.fork()) == 0:\n"
         "    with ThreadPoolExecutor(1) as executor:\n"
         "        executor.submit(abs, 1).result()\n"
         "    sys.exit(9)\n"
