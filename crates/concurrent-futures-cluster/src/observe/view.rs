@@ -6,6 +6,16 @@ use crate::wire::HostInfo;
 use serde::Serialize;
 
 /// The state of a server at a moment. `{}` shows it as a table.
+///
+/// # Examples
+/// ```no_run
+/// use concurrent_futures_cluster::ClusterObserver;
+///
+/// let observer = ClusterObserver::builder().url("nats://127.0.0.1:4222").build()?;
+/// let view = observer.look()?;
+/// println!("{view}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ClusterView {
@@ -18,6 +28,17 @@ pub struct ClusterView {
 }
 
 /// The state of a queue. The server counts parcels of tasks: short tasks of a burst share one.
+///
+/// # Examples
+/// ```no_run
+/// use concurrent_futures_cluster::ClusterObserver;
+///
+/// let observer = ClusterObserver::builder().url("nats://127.0.0.1:4222").build()?;
+/// for queue in observer.look()?.queues {
+///     println!("{}: {} parcels wait, {} are at hosts", queue.name, queue.waiting, queue.held);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct QueueView {
@@ -48,6 +69,17 @@ pub struct QueueView {
 }
 
 /// The tasks of one environment and one priority.
+///
+/// # Examples
+/// ```no_run
+/// use concurrent_futures_cluster::ClusterObserver;
+///
+/// let observer = ClusterObserver::builder().url("nats://127.0.0.1:4222").build()?;
+/// for lane in observer.look()?.queues.iter().flat_map(|queue| &queue.lanes) {
+///     println!("{}, priority {}: {} parcels wait", lane.environment, lane.priority, lane.waiting);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct LaneView {
@@ -64,6 +96,17 @@ pub struct LaneView {
 }
 
 /// A host in the registry.
+///
+/// # Examples
+/// ```no_run
+/// use concurrent_futures_cluster::ClusterObserver;
+///
+/// let observer = ClusterObserver::builder().url("nats://127.0.0.1:4222").build()?;
+/// for host in observer.look()?.queues.iter().flat_map(|queue| &queue.hosts) {
+///     println!("{}: key known: {}", host.environment, host.details.is_some());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct HostView {
@@ -74,6 +117,20 @@ pub struct HostView {
 }
 
 /// The state of a host, as the host itself has written it a third of a lease ago at most.
+///
+/// # Examples
+/// ```no_run
+/// use concurrent_futures_cluster::ClusterObserver;
+///
+/// let observer = ClusterObserver::builder().url("nats://127.0.0.1:4222").build()?;
+/// let view = observer.look()?;
+/// for host in view.queues.iter().flat_map(|queue| &queue.hosts) {
+///     if let Some(details) = &host.details {
+///         println!("{}: {} of {} workers run", details.machine, details.running, details.workers);
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct HostDetails {
@@ -113,6 +170,15 @@ impl HostDetails {
 
 impl ClusterView {
     /// Returns the view as a line of JSON, whose members are those of the structs.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use concurrent_futures_cluster::ClusterObserver;
+    ///
+    /// let observer = ClusterObserver::builder().url("nats://127.0.0.1:4222").build()?;
+    /// println!("{}", observer.look()?.to_json());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn to_json(&self) -> String {
         // Texts and numbers always serialise.
