@@ -15,7 +15,7 @@ demo:
 	$(CARGO) run --release --quiet -p examples --bin processes
 
 ## The checks that must pass.
-test: lint doc unit cluster portable-short models-and-packages python cluster-python page-test
+test: lint doc unit cluster portable-short models-and-package python cluster-python-and-page
 
 lint:
 	$(PYTHON) lints/circles.py
@@ -55,6 +55,11 @@ cluster-python-%: .venv/%/cluster .venv/nats
 	.venv/$*/bin/stubtest concurrent_futures_cluster._native
 	.venv/$*/bin/python lints/packages.py --wheel target/wheels/cluster-$*/*.whl
 	.venv/$*/bin/python -m pytest python/cluster/tests
+
+# The tests of both wait more than they compute.
+.PHONY: cluster-python-and-page
+cluster-python-and-page:
+	$(MAKE) --no-print-directory --jobs=2 cluster-python page-test
 
 ## Faults that take minutes: a server of three nodes, one of which is killed or stopped, and machines in network
 ## namespaces. Tests that this system does not allow are skipped, and say so.
@@ -153,16 +158,11 @@ check-targets:
 models:
 	RUSTFLAGS="--cfg loom_models" $(CARGO) test --profile models -p concurrent-futures --lib --target-dir target/loom
 
-# Most of the time, each of these keeps one processor busy.
-.PHONY: models-and-packages python-packages
-models-and-packages:
-	$(MAKE) --no-print-directory --jobs=2 models python-packages
-
-# The Python package for each of the interpreters, one after another.
-python-packages:
-	set -e; for version in $$($(PYTHON) python/pythons.py); do \
-		$(MAKE) --no-print-directory .venv/$$version/package; \
-	done
+# Most of the time, each of these keeps one processor busy. The package is that of the newest of the interpreters.
+.PHONY: models-and-package
+models-and-package:
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory --jobs=2 models .venv/$$version/package
 
 ## The futures and the runtime below them under Miri, which finds undefined behaviour. Needs
 ## `rustup toolchain install nightly --component miri,rust-src`. Processes are beyond Miri. Leaks
@@ -172,10 +172,10 @@ miri:
 		--no-default-features --target-dir target/miri -- future:: runtime:: task::
 
 ## The Python package: lints, then tests with each CPython that python/pythons.py finds, two at a time: they wait more
-## than they compute. The packages are built before, one after another.
-python: python-lint python-packages
+## than they compute. The newest comes first; the package of the next one is built beside its tests.
+python: python-lint
 	set -e; tests=; for version in $$($(PYTHON) python/pythons.py); do \
-		tests="$$tests python-$$version"; \
+		tests="python-$$version $$tests"; \
 	done; \
 	$(MAKE) --no-print-directory --jobs=2 NEWEST=$$version $$tests
 
@@ -218,10 +218,10 @@ compat:
 	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
 		$(MAKE) --no-print-directory compat-$$version
 
-compat-%:
+compat-%: .venv/%/package
 	test -x .venv/compat-$*/bin/python || \
 		"$$($(PYTHON) python/pythons.py $*)" -m venv --clear .venv/compat-$*
-	.venv/compat-$*/bin/python python/compat/run.py
+	.venv/compat-$*/bin/python python/compat/run.py target/wheels/$*/*.whl
 
 ## Compares 10,000 random programs on the standard library and on the package; about an hour.
 ## FUZZ_SEED=… tries others.

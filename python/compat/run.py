@@ -1,9 +1,9 @@
 """Installs this package and those of requirements.txt, and runs the tests here.
 
-    python run.py
+    python run.py WHEEL
 
-To be run by the Python of an environment of its own. A package that cannot be installed is named,
-with the reason, and its tests are skipped.
+WHEEL is this package. The Python of an environment of its own is to run this. A package that cannot
+be installed is named, with the reason, and its tests are skipped.
 """
 
 import subprocess
@@ -32,7 +32,8 @@ def main() -> int:
         # One of them is the cause: each for itself.
         for requirement in requirements:
             install(requirement)
-    subprocess.run([*PIP, str(HERE.parents[1])], check=True)
+    (wheel,) = sys.argv[1:]
+    subprocess.run([*PIP, "--force-reinstall", "--no-deps", wheel], check=True)
     tests = [sys.executable, "-m", "pytest", "-rs", "--rootdir", str(HERE), str(HERE)]
     return subprocess.run(tests, cwd=HERE).returncode
 

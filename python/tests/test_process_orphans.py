@@ -170,6 +170,7 @@ def test_a_worker_that_starts_after_its_parents_death_begins_nothing(
     assert not (tmp_path / "begun").exists()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("backend", ["auto", "portable"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_parent_that_is_killed_at_any_moment_of_a_start_leaves_no_process(

@@ -14,6 +14,8 @@ if not sys.platform.startswith("linux"):
 
 from support import LIMIT
 
+pytestmark = pytest.mark.once
+
 # Makes system calls fail in this process and all that it starts from now on.
 REFUSE = """
     import ctypes, errno, os, platform, struct
