@@ -51,6 +51,8 @@
 //! - A task that panics fails its future; the worker lives on.
 //! - A task may wait for others of its own pool: a pool whose workers all do so
 //!   gets spare workers. Tasks that wait for each other in a cycle get an error.
+//!   The pool sees the blocking waits of this crate. It does not see others, such as
+//!   a channel, or an `.await` inside an async runtime's `block_on`.
 //! - The engine does not print. An error that no caller can receive (a callback that panicked) is logged by
 //!   [`tracing`].
 //!

@@ -351,7 +351,9 @@ impl<T> Future<T> {
     /// Callbacks run in the order in which they were added, in the thread that
     /// completes the future, and before any waiting thread goes on. A callback that
     /// panics is logged (by `tracing`) and does not stop the next. A callback that
-    /// waits for an event after this future is done waits forever.
+    /// waits for an event after this future is done waits forever. A callback may complete
+    /// another future, whose callbacks then run inside it. Each level of such a chain takes
+    /// some hundred bytes of the thread's stack.
     ///
     /// # Examples
     /// ```
