@@ -67,9 +67,12 @@
 //! - *A second loss is known.* The client has confirmed the start of each run of a task but the first one. So it counts
 //!   the hosts that a task has taken along, except perhaps one.
 //! - *No host begins a task unless all lanes of a higher priority are empty.* The host has the server's word for that, and
-//!   a request is open that the next task of the lane answers.
+//!   a request is open since then that the next task of the lane answers. The word lasts as long as the request. A server
+//!   that is about to answer other requests gives no word. A lane is not empty either while the host asks a client about a task of it.
+//! - *An attempt that a host gives back is over.* The next one may come to the same host before the client's receipt of
+//!   the return does. It is another task then. A task that waits or runs is the newest attempt that has come.
 //! - *A host that ends, or cannot run a task, gives the task back to the client*, by a report without an outcome. So
-//!   does a host without a free worker, after 100 ms. The client submits it again, or fails it: a task that has taken [several hosts](ClusterExecutorBuilder::most_deliveries)
+//!   does a host without a free worker, after 100 ms. It has no tasks in reserve then until a worker is free. The client submits it again, or fails it: a task that has taken [several hosts](ClusterExecutorBuilder::most_deliveries)
 //!   along fails with [`PoisonTask`].
 //!
 //! A client keeps about a second's work on the server, by the times that hosts report. So the tasks of another client

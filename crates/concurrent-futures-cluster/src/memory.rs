@@ -9,7 +9,7 @@ use crate::bus::{
 };
 use crate::wire::now;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -58,6 +58,14 @@ struct State {
     /// Those that wait for an answer.
     inboxes: HashMap<String, oneshot::Sender<Bytes>>,
     next_inbox: u64,
+}
+
+impl State {
+    /// Returns how long a message travels. Most are fast, and some are overtaken by many others.
+    fn travel_time(&mut self) -> Duration {
+        let most = if self.random.below(10) == 0 { 40 } else { 3 };
+        Duration::from_micros(self.random.below(most * 1000))
+    }
 }
 
 /// A server.
@@ -142,11 +150,9 @@ impl Server {
         let (is_lost, pause) = {
             let mut state = self.lock();
             let is_lost = state.random.below(1000) < state.lost;
-            // Most are fast, and some are overtaken by many others.
-            let most = if state.random.below(10) == 0 { 40 } else { 3 };
-            (is_lost, state.random.below(most * 1000))
+            (is_lost, state.travel_time())
         };
-        sleep(Duration::from_micros(pause)).await;
+        sleep(pause).await;
         is_lost
     }
 
@@ -265,18 +271,35 @@ struct Requests {
     open: usize,
     lost: usize,
     end: Instant,
+    /// The numbers of tasks in requests that the server does not have yet, and when it will.
+    on_way: VecDeque<(Instant, usize)>,
     is_probing: bool,
+    /// When the probe comes to the server, and when its answer comes back, unless that is a task.
+    probe_comes: Option<Instant>,
+    answer_comes: Option<Instant>,
+}
+
+impl Requests {
+    /// Returns when a message that is sent now comes to the other side, behind those that were sent before.
+    fn arrival(&self) -> Instant {
+        let at = Instant::now() + self.server.lock().travel_time();
+        let before = self.on_way.back().map(|(before, _)| *before);
+        before.map_or(at, |before| before.max(at))
+    }
 }
 
 impl Supply for Requests {
     fn ask(&mut self, count: usize, wait: Duration) -> Later<'_, ()> {
         self.open += count;
         self.end = Instant::now() + wait;
+        let arrival = self.arrival();
+        self.on_way.push_back((arrival, count));
         Box::pin(std::future::ready(Ok(())))
     }
 
     fn probe(&mut self) -> Later<'_, ()> {
         self.is_probing = true;
+        self.probe_comes = Some(self.arrival());
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -293,15 +316,25 @@ impl Supply for Requests {
             loop {
                 self.changed.mark_unchanged();
                 let is_cut = self.is_cut.load(Ordering::SeqCst);
+                let now = Instant::now();
+                self.on_way.retain(|(arrival, _)| *arrival > now);
+                let on_way: usize = self.on_way.iter().map(|(_, count)| count).sum();
+                let has_room = self.open > self.lost + on_way;
+                let is_probed = self.probe_comes.is_some_and(|arrival| arrival <= now);
+                if self.answer_comes.is_some_and(|arrival| arrival <= now) && !is_cut {
+                    self.answer_comes = None;
+                    self.is_probing = false;
+                    return Ok(Supplied::Empty);
+                }
                 let mut next = None;
-                if !is_cut && (self.open > self.lost || self.is_probing) {
+                if !is_cut && (has_room || is_probed) {
                     match self.server.take(&self.lane) {
                         Ok(delivery) => {
                             let is_lost = {
                                 let mut state = self.server.lock();
                                 state.random.below(1000) < state.lost
                             };
-                            if self.open > self.lost {
+                            if has_room {
                                 if is_lost {
                                     self.lost += 1;
                                     continue;
@@ -310,19 +343,26 @@ impl Supply for Requests {
                             } else if is_lost {
                                 return Err(BusError::TimedOut);
                             } else {
+                                self.probe_comes = None;
                                 self.is_probing = false;
                             }
                             return Ok(Supplied::Task(delivery));
                         }
-                        Err(_) if self.is_probing => {
-                            self.is_probing = false;
-                            return Ok(Supplied::Empty);
+                        Err(_) if is_probed => {
+                            self.probe_comes = None;
+                            self.answer_comes = Some(self.arrival());
+                            continue;
                         }
                         Err(again) => next = again,
                     }
                 }
                 let end = Some(self.end).filter(|_| self.open > 0);
-                let end = end.into_iter().chain(next).min();
+                let on_way = self.on_way.front().map(|(arrival, _)| *arrival);
+                let arrivals = on_way.into_iter();
+                let arrivals = arrivals.chain(self.probe_comes).chain(self.answer_comes);
+                // Of a connection that is cut, some have come in vain.
+                let arrivals = arrivals.filter(|arrival| *arrival > now);
+                let end = end.into_iter().chain(next).chain(arrivals).min();
                 let pause = async {
                     match end {
                         Some(end) => sleep_until(end).await,
@@ -376,7 +416,10 @@ impl Bus for Memory {
             open: 0,
             lost: 0,
             end: Instant::now(),
+            on_way: VecDeque::new(),
             is_probing: false,
+            probe_comes: None,
+            answer_comes: None,
         };
         Box::pin(std::future::ready(
             Ok(Box::new(requests) as Box<dyn Supply>),

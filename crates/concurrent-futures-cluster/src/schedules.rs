@@ -25,12 +25,19 @@ const TASKS: u64 = 40;
 const STUCK: Duration = Duration::from_secs(600);
 /// A time that does not pass.
 const NEVER: Duration = Duration::from_secs(100_000);
+/// The number of the first task that takes a long time, and that time: longer than a request of a host waits.
+const LONG: u64 = 1 << 32;
+const LONG_TIME: Duration = Duration::from_secs(30);
+/// The time in which something is done that waits for no lease and no answer that is overdue: they take longer.
+const SOON: Duration = Duration::from_millis(1500);
 
 /// The futures, and the tasks that workers have begun.
 #[derive(Default)]
 struct Seen {
     outcomes: HashMap<u64, Vec<Result<Vec<u8>, String>>>,
     begun: HashMap<u64, u32>,
+    /// The tasks that have begun, in their order.
+    order: Vec<u64>,
 }
 
 type Book = Arc<Mutex<Seen>>;
@@ -100,9 +107,13 @@ impl Runner for Timers {
         let (scale, few) = if self.is_short { (10, 200) } else { (1000, 10) };
         let begin = Duration::from_micros(random.below(3 * scale));
         let longest = if random.below(few) == 0 { 10_000 } else { 50 };
-        let end = begin + Duration::from_micros(random.below(longest * scale));
+        let mut end = begin + Duration::from_micros(random.below(longest * scale));
+        let number = u64::from_le_bytes(argument[..8].try_into().unwrap());
+        if number >= LONG {
+            end = begin + LONG_TIME;
+        }
         Box::new(Timer {
-            number: u64::from_le_bytes(argument[..8].try_into().unwrap()),
+            number,
             argument,
             book: Arc::clone(&self.book),
             is_dead: Arc::clone(&self.is_dead),
@@ -136,6 +147,7 @@ impl Future for Timer {
             self.begin = None;
             let mut seen = self.book.lock().unwrap();
             *seen.begun.entry(self.number).or_default() += 1;
+            seen.order.push(self.number);
         }
         if self.end.as_mut().poll(context).is_pending() {
             return Poll::Pending;
@@ -192,6 +204,45 @@ fn start_host(server: &Arc<Server>, book: &Book, seed: u64, is_short: bool) -> O
     OneHost { bus, stop, is_dead }
 }
 
+/// Starts a client, whose tasks are of the priority.
+async fn start_client(server: &Arc<Server>, priority: u8) -> Arc<Client> {
+    let settings = Settings {
+        lane: Lane {
+            queue: "q".into(),
+            environment: "e".into(),
+            priority,
+        },
+        seal: Seal::new(Some(b"key")),
+        wait_for_workers: NEVER,
+        most_deliveries: 100_000,
+    };
+    let client = Arc::new(Client::new(server.connect(), settings).unwrap());
+    let (ready, is_ready) = oneshot::channel();
+    tokio::spawn(Arc::clone(&client).work(ready));
+    is_ready.await.unwrap();
+    client
+}
+
+fn submit_to(client: &Client, book: &Book, number: u64, argument: Vec<u8>) {
+    let sink = Written {
+        number,
+        book: Arc::clone(book),
+    };
+    let call = Call::Opaque(Vec::new());
+    let request = Request::new(call, argument.into(), ClusterOptions::new());
+    client.submit(number, request, Box::new(sink), None);
+}
+
+/// Waits for something that comes.
+async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let comes = async {
+        while !is_so() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(STUCK, comes).await.is_ok(), "{what}");
+}
+
 fn argument_of(number: u64, length: usize) -> Vec<u8> {
     let mut argument = number.to_le_bytes().to_vec();
     argument.resize(argument.len() + length, number.to_le_bytes()[0]);
@@ -235,20 +286,8 @@ impl Scene {
     ) -> Self {
         let server = Server::new(seed ^ 1, lost, doubled, LEASE);
         let book = Book::default();
-        let settings = Settings {
-            lane: Lane {
-                queue: "q".into(),
-                environment: "e".into(),
-                priority: u8::try_from(random.below(3)).unwrap(),
-            },
-            seal: Seal::new(Some(b"key")),
-            wait_for_workers: NEVER,
-            most_deliveries: 100_000,
-        };
-        let client = Arc::new(Client::new(server.connect(), settings).unwrap());
-        let (ready, is_ready) = oneshot::channel();
-        tokio::spawn(Arc::clone(&client).work(ready));
-        is_ready.await.unwrap();
+        let priority = u8::try_from(random.below(3)).unwrap();
+        let client = start_client(&server, priority).await;
         Self {
             hosts: [0, 1, 2].map(|n| start_host(&server, &book, seed ^ n, is_short)),
             story: format!("seed {seed}, {lost} of 1000 lost, {doubled} doubled, {is_short}:"),
@@ -263,13 +302,24 @@ impl Scene {
     }
 
     fn submit(&self, number: u64, argument: Vec<u8>) {
-        let sink = Written {
-            number,
-            book: Arc::clone(&self.book),
-        };
-        let call = Call::Opaque(Vec::new());
-        let request = Request::new(call, argument.into(), ClusterOptions::new());
-        self.client.submit(number, request, Box::new(sink), None);
+        submit_to(&self.client, &self.book, number, argument);
+    }
+
+    /// Submits tasks of some bytes.
+    fn submit_all(&self, numbers: impl Iterator<Item = u64>) {
+        for number in numbers {
+            self.submit(number, argument_of(number, 5));
+        }
+    }
+
+    async fn wait_until_begun(&self, numbers: impl Iterator<Item = u64> + Clone) {
+        wait_until("the tasks begin", || {
+            let seen = self.book.lock().unwrap();
+            numbers
+                .clone()
+                .all(|number| seen.begun.contains_key(&number))
+        })
+        .await;
     }
 
     /// Replaces one of the hosts.
@@ -419,4 +469,71 @@ async fn short_tasks_of_a_burst_share_messages() {
     scene.check(&arguments);
     let pushed = scene.server.pushed();
     assert!(pushed < 1500, "{pushed} messages for 3,000 tasks");
+}
+
+/// Hosts without a free worker give tasks back again and again. Wherever a task is on its way, it is cancelled, and
+/// those that are left find a new host.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_comes_back_again_and_again_is_cancelled_or_runs_soon() {
+    for seed in 1..=10 {
+        let mut scene = Scene::with(seed, Random(seed), (0, 0), true).await;
+        // From now on, hosts take more tasks than they have workers for.
+        scene.submit_all(0..300);
+        wait_until("they are done", || scene.client.unfinished() == 0).await;
+        let long = LONG..LONG + 6;
+        scene.submit_all(long.clone());
+        scene.wait_until_begun(long).await;
+        scene.submit_all(300..340);
+        for number in (300..340).step_by(2) {
+            let pause = scene.random.below(100);
+            sleep(Duration::from_millis(pause)).await;
+            let cancelled = timeout(SOON, scene.client.cancel(number)).await;
+            match cancelled {
+                Ok(Some(sink)) => sink.cancel(),
+                Ok(None) => panic!("seed {seed}: {number} is not cancelled"),
+                Err(_) => panic!("seed {seed}: the cancellation of {number} takes long"),
+            }
+        }
+        let _host = start_host(&scene.server, &scene.book, seed, true);
+        // Before any of the others has a free worker.
+        let begun = scene.wait_until_begun((301..340).step_by(2));
+        assert!(timeout(LONG_TIME / 2, begun).await.is_ok(), "seed {seed}");
+        let seen = scene.book.lock().unwrap();
+        assert!(
+            (300..340)
+                .step_by(2)
+                .all(|number| !seen.begun.contains_key(&number))
+        );
+    }
+}
+
+/// A request of a host ends while the host is busy. So it does not know any more that there is no urgent task.
+#[tokio::test(start_paused = true)]
+async fn no_task_begins_before_an_urgent_one_when_the_requests_of_a_host_have_ended() {
+    for seed in 1..=20 {
+        let (server, book) = (Server::new(seed, 0, 0, LEASE), Book::default());
+        let clients = [
+            start_client(&server, 0).await,
+            start_client(&server, 2).await,
+        ];
+        let _host = start_host(&server, &book, seed, true);
+        let submit = |priority: usize, number| {
+            submit_to(&clients[priority], &book, number, argument_of(number, 5));
+        };
+        submit(0, LONG);
+        submit(0, LONG + 1);
+        let has_begun = |count| book.lock().unwrap().order.len() == count;
+        wait_until("the workers are busy", || has_begun(2)).await;
+        sleep(LONG_TIME - Duration::from_secs(5)).await;
+        for number in 0..4 {
+            submit(0, number);
+            submit(1, 10 + number);
+        }
+        wait_until("all have begun", || has_begun(10)).await;
+        let order = book.lock().unwrap().order.clone();
+        assert!(
+            order[2..6].iter().all(|number| *number >= 10),
+            "{seed}: {order:?}"
+        );
+    }
 }

@@ -3,7 +3,8 @@
 //! Priorities are strict: a task begins only when all higher lanes are known to be empty. A lane is *known to be empty*
 //! after the answer of the server to a probe, as long as a request is open. The next task of the lane answers the request at
 //! once. So a host needs no probe while tasks of one priority come. A request may bring a task when all workers are busy. If
-//! none becomes free soon, the host gives the task back, as another host may be idle.
+//! none becomes free soon, the host gives the task back, as another host may be idle. Then it asks for no more until a
+//! worker is free: the task would come again and again.
 
 #![forbid(unsafe_code)]
 
@@ -57,6 +58,12 @@ impl Host {
         let mut changed = self.changed.subscribe();
         // Whether the lane is known to be empty.
         let mut is_empty = false;
+        // Whether all requests that were open at the last probe still are. Else its answer may be older than the
+        // requests that are open now.
+        let mut is_sure = false;
+        // Whether the lane was empty when its last request ended. Then a probe follows the next one, so that no task of
+        // a lower priority waits for it.
+        let mut was_empty = false;
         loop {
             let need = self.need(priority);
             // As many parcels as there is room for, if they are like the last one.
@@ -68,8 +75,10 @@ impl Host {
             if count > 0 && (open == 0 || count >= need.most_open.div_ceil(2)) {
                 supply.ask(count, PULL).await?;
             }
-            if need.is_waited_for && !is_empty && !supply.is_probing() {
+            let is_wanted = need.is_waited_for || was_empty && supply.open() > 0;
+            if is_wanted && !is_empty && !supply.is_probing() {
                 supply.probe().await?;
+                is_sure = true;
             }
             tokio::select! {
                 supplied = supply.next() => {
@@ -78,15 +87,22 @@ impl Host {
                     let is_open = supply.open() > 0;
                     match supplied {
                         Supplied::Task(task) => {
+                            (is_sure, was_empty) = (false, false);
                             is_empty &= is_open;
                             self.set_empty(priority, is_empty);
                             self.receive(priority, task).await;
                         }
                         Supplied::Empty => {
-                            is_empty = is_open;
+                            is_empty = is_sure && is_open;
+                            was_empty &= !is_empty;
                             self.set_empty(priority, is_empty);
                         }
-                        Supplied::Less => {}
+                        Supplied::Less => {
+                            is_sure = false;
+                            was_empty |= is_empty && !is_open;
+                            is_empty &= is_open;
+                            self.set_empty(priority, is_empty);
+                        }
                     }
                 }
                 // The sender is part of the host.
@@ -126,6 +142,9 @@ impl Host {
     /// Returns how many tasks the host may hold: those that run, and some milliseconds of work.
     fn capacity(&self, state: &State) -> usize {
         let workers = self.slots(state);
+        if state.is_stuck {
+            return workers;
+        }
         let reserve = state.pace.map_or(0, |pace| {
             let each = pace.as_nanos().max(1);
             let tasks = RESERVE.as_nanos() / each;
@@ -159,8 +178,12 @@ impl Host {
         let was_here = self.note_seen(id) && delivery.deliveries <= 1;
         if is_old || was_here {
             let host = Arc::clone(self);
+            // The lane is not empty while its client is asked.
+            self.lock().asked[usize::from(priority)] += 1;
             tokio::spawn(async move {
-                match host.open_tasks(&parcel).await {
+                let answer = host.open_tasks(&parcel).await;
+                host.lock().asked[usize::from(priority)] -= 1;
+                match answer {
                     Ok(open) => {
                         parcel.tasks.retain(|task| open.contains(&task.number));
                         if parcel.tasks.is_empty() {
@@ -171,6 +194,7 @@ impl Host {
                     // The lease ends, and the question is asked again.
                     Err(error) => log::trouble("a client does not answer", &error),
                 }
+                host.poke();
             });
         } else {
             self.hold(priority, parcel, delivery);

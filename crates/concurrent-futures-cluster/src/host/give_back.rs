@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::report::News;
-use super::state::{Host, Key, State};
-use crate::wire::{Outcome, What, Why};
+use super::state::{Host, State};
+use crate::wire::{Outcome, TaskId, What, Why};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,7 @@ impl Host {
             tokio::select! {
                 () = is_due => {
                     if let Some(before) = Instant::now().checked_sub(LONGEST_WAIT) {
+                        self.lock().is_stuck = true;
                         self.give_back(before, Why::Busy);
                     }
                 }
@@ -46,7 +47,7 @@ impl Host {
 
     /// Gives tasks back that have come before, and have not begun.
     fn give_back(self: &Arc<Self>, before: Instant, why: Why) {
-        let mut given: Vec<Key> = Vec::new();
+        let mut given: Vec<TaskId> = Vec::new();
         {
             let State { ready, held, .. } = &mut *self.lock();
             for queue in ready {
@@ -54,7 +55,8 @@ impl Host {
                     Some(held) if held.since > before => true,
                     Some(held) => {
                         if held.task.take().is_some() {
-                            given.push(*key);
+                            held.is_returned = true;
+                            given.push(held.id);
                         }
                         false
                     }
@@ -62,8 +64,8 @@ impl Host {
                 });
             }
         }
-        for key in given {
-            self.report(key.0, News::Ended(key, Outcome::Returned(why)));
+        for task in given {
+            self.report(task.session, News::Ended(task, Outcome::Returned(why)));
         }
         self.poke();
     }

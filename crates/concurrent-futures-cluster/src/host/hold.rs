@@ -3,11 +3,35 @@
 #![forbid(unsafe_code)]
 
 use super::report::News;
-use super::state::{Delivered, Held, Host};
+use super::state::{Delivered, Held, Host, State};
 use crate::bus::{Delivery, Settle};
-use crate::wire::{Outcome, Parcel, TaskId, Why};
+use crate::wire::{Outcome, Parcel, ParcelId, Task, TaskId, Why};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep};
+
+impl State {
+    /// Makes the former attempt of a task the one that has come. Returns the news for its client.
+    fn renew(
+        &mut self,
+        id: TaskId,
+        parcel: ParcelId,
+        task: Task,
+        emptied: &mut Vec<(String, Settle)>,
+    ) -> Option<News> {
+        let held = self.held.get_mut(&(id.session, id.number))?;
+        held.id = id;
+        held.is_repeated = true;
+        let news = if held.orders.is_some() {
+            News::Started(id)
+        } else {
+            held.task = Some(task);
+            News::Held(id)
+        };
+        let former = std::mem::replace(&mut held.parcel, parcel);
+        emptied.extend(self.leave(former, false));
+        Some(news)
+    }
+}
 
 impl Host {
     /// Extends the deliveries of held tasks, and tells their clients of them.
@@ -36,6 +60,10 @@ impl Host {
     }
 
     /// Holds the tasks of a parcel, each until it is settled.
+    ///
+    /// The host may have a former attempt of a task. One that waits or runs is the new one from now on, as the client did not
+    /// hear of it. One that the host gives back is over: its client may have answered already, and that answer may come
+    /// later. Then the new attempt is another task.
     pub(super) fn hold(self: &Arc<Self>, priority: u8, parcel: Parcel, delivery: Delivery) {
         let Parcel { id, tasks, .. } = parcel;
         let mut refused = Vec::new();
@@ -59,16 +87,18 @@ impl Host {
                     attempt: task.attempt,
                 };
                 let key = (id.session, task.number);
+                let former = state.held.get(&key).map(|held| held.id.attempt);
+                if former.is_some_and(|former| former >= task.attempt) {
+                    // The parcel names it twice, or its client has submitted it again since.
+                    continue;
+                }
                 left += 1;
-                if let Some(held) = state.held.get_mut(&key) {
-                    // Another attempt has brought it. From now on, it belongs to this parcel.
-                    let former = std::mem::replace(&mut held.parcel, id);
-                    if former == id {
-                        // The parcel names it twice.
-                        left -= 1;
-                    } else {
-                        emptied.extend(state.leave(former, false));
-                    }
+                let is_recalled = state.recalled.contains_key(&task_id);
+                let has_former = state.held.get(&key).is_some_and(|held| {
+                    !held.is_returned && (held.orders.is_some() || !is_recalled)
+                });
+                if has_former {
+                    news.extend(state.renew(task_id, id, task, &mut emptied));
                     continue;
                 }
                 let refusal = if state.recalled.remove(&task_id).is_some() {
@@ -87,13 +117,17 @@ impl Host {
                     since,
                     task: refusal.is_none().then_some(task),
                     orders: None,
+                    is_returned: refusal.is_some(),
                 };
-                state.held.insert(key, held);
+                if let Some(former) = state.held.insert(key, held) {
+                    state.leave_ready(key);
+                    emptied.extend(state.leave(former.parcel, false));
+                }
                 if let Some(why) = refusal {
-                    refused.push((key, why));
+                    refused.push((task_id, why));
                 } else {
                     state.ready[usize::from(priority)].push_back(key);
-                    news.push(task_id);
+                    news.push(News::Held(task_id));
                 }
             }
             if left > 0 {
@@ -109,12 +143,12 @@ impl Host {
         }
         emptied.extend(is_empty);
         self.settle_later(emptied);
-        for (key, why) in refused {
-            self.report(id.session, News::Ended(key, Outcome::Returned(why)));
+        for (task, why) in refused {
+            self.report(id.session, News::Ended(task, Outcome::Returned(why)));
         }
         if !news.is_empty() {
-            for task in news {
-                self.report(id.session, News::Held(task));
+            for one in news {
+                self.report(id.session, one);
             }
             self.poke();
         }

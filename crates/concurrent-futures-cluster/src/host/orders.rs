@@ -60,6 +60,8 @@ impl Host {
                 return Answer::Unknown;
             };
             if held.task.take().is_some() {
+                held.is_returned = true;
+                state.leave_ready(key);
                 None
             } else if let Some(orders) = &held.orders {
                 Some(orders.clone())
@@ -70,14 +72,26 @@ impl Host {
         };
         let Some(orders) = orders else {
             // Reported, too, as the answer may be lost.
-            self.report(key.0, News::Ended(key, Outcome::Returned(Why::Recalled)));
+            self.report(
+                id.session,
+                News::Ended(id, Outcome::Returned(Why::Recalled)),
+            );
+            self.poke();
             return Answer::GivenUp;
         };
         let (sender, answer) = oneshot::channel();
-        if orders.send((order.what, sender)).is_err() {
-            return Answer::Runs;
+        if orders.send((order.what, sender)).is_ok()
+            && let Ok(answer) = answer.await
+        {
+            return answer;
         }
-        // The task ended meanwhile, if there is no answer.
-        answer.await.unwrap_or(Answer::Runs)
+        // The task ended meanwhile: with an outcome, or without having begun.
+        let state = self.lock();
+        let held = state.held.get(&key);
+        if held.is_some_and(|held| held.id == id && held.is_returned) {
+            Answer::GivenUp
+        } else {
+            Answer::Runs
+        }
     }
 }

@@ -12,7 +12,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::state::{Host, Key};
+use super::state::Host;
 use crate::bus::{BusError, StoreKey};
 use crate::log;
 use crate::wire::{Id, Kind, Outcome, Receipt, Report, TaskId, Why};
@@ -45,7 +45,7 @@ const MOST_BYTES: usize = 512 * 1024;
 pub(super) enum News {
     Held(TaskId),
     Started(TaskId),
-    Ended(Key, Outcome),
+    Ended(TaskId, Outcome),
 }
 
 /// The tasks of which the client is to be told that they are held, or have started.
@@ -68,11 +68,19 @@ impl Pending {
             .tasks
             .entry(task.number)
             .or_insert((task.attempt, stage));
-        // One that has started is held as well.
-        if stage == Stage::Started || told.0 != task.attempt {
+        // One that has started is held as well. News of a former attempt may come later than those of the next one.
+        if told.0 < task.attempt || told.0 == task.attempt && stage == Stage::Started {
             *told = (task.attempt, stage);
         }
         self.due.get_or_insert_with(|| Instant::now() + MOMENT);
+    }
+
+    /// Removes a task that has ended.
+    fn remove(&mut self, task: TaskId) {
+        let is_told = |told: &(u32, Stage)| told.0 <= task.attempt;
+        if self.tasks.get(&task.number).is_some_and(is_told) {
+            self.tasks.remove(&task.number);
+        }
     }
 
     fn is_due(&self) -> bool {
@@ -130,7 +138,6 @@ impl Reporters {
 
 /// Reports to one session, as long as there is a sender.
 async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedReceiver<News>) {
-    let subject = format!("cf.c.{session}");
     let mut batch = Vec::new();
     let mut pending = Pending::default();
     let flights = Arc::new(Semaphore::new(FLIGHTS));
@@ -159,15 +166,15 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
                 batch.push(one);
             }
         }
-        let mut outcomes = Outcomes::new(&host, &subject, id);
+        let mut outcomes = Outcomes::new(&host, session, id);
         outcomes.flight = flight;
         for one in batch.drain(..) {
             match one {
                 News::Held(task) => pending.add(task, Stage::Held),
                 News::Started(task) => pending.add(task, Stage::Started),
-                News::Ended(key, outcome) => {
-                    pending.tasks.remove(&key.1);
-                    outcomes.add(key, outcome);
+                News::Ended(task, outcome) => {
+                    pending.remove(task);
+                    outcomes.add(task, outcome);
                 }
             }
         }
@@ -183,19 +190,18 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
 /// A report that is being made.
 struct Outcomes<'a> {
     host: &'a Arc<Host>,
-    subject: &'a str,
+    session: Id,
     report: Report,
-    keys: Vec<Key>,
     bytes: usize,
     /// Held until there is a receipt.
     flight: Option<OwnedSemaphorePermit>,
 }
 
 impl<'a> Outcomes<'a> {
-    fn new(host: &'a Arc<Host>, subject: &'a str, id: Id) -> Self {
+    fn new(host: &'a Arc<Host>, session: Id, id: Id) -> Self {
         Self {
             host,
-            subject,
+            session,
             report: Report {
                 host: id,
                 workers: host.workers(),
@@ -205,35 +211,31 @@ impl<'a> Outcomes<'a> {
                 ended: Vec::new(),
                 may_be_stored: false,
             },
-            keys: Vec::new(),
             bytes: 0,
             flight: None,
         }
     }
 
     /// Adds an outcome. Sends those that are there before, if they do not fit into one message.
-    fn add(&mut self, key: Key, outcome: Outcome) {
-        let Some(task) = self.host.id_of(key) else {
-            return;
-        };
+    fn add(&mut self, task: TaskId, outcome: Outcome) {
         let length = length_of(&outcome);
-        if self.bytes + length > MOST_BYTES && !self.keys.is_empty() {
-            let next = Self::new(self.host, self.subject, self.report.host);
+        if self.bytes + length > MOST_BYTES && !self.report.ended.is_empty() {
+            let next = Self::new(self.host, self.session, self.report.host);
             std::mem::replace(self, next).deliver();
         }
         self.bytes += length;
         self.report.ended.push((task.number, task.attempt, outcome));
-        self.keys.push(key);
     }
 
     /// Sends what there is.
     async fn send(self) {
-        if !self.keys.is_empty() {
+        if !self.report.ended.is_empty() {
             self.deliver();
         } else if !self.report.held.is_empty() || !self.report.started.is_empty() {
             let seal = &self.host.settings.seal;
-            let sealed = seal.seal(Kind::Report, self.subject.as_bytes(), &self.report);
-            if let Err(error) = self.host.bus.send(self.subject, sealed).await {
+            let subject = subject_of(self.session);
+            let sealed = seal.seal(Kind::Report, subject.as_bytes(), &self.report);
+            if let Err(error) = self.host.bus.send(&subject, sealed).await {
                 log::trouble("a report could not be sent", &error);
             }
         }
@@ -242,12 +244,16 @@ impl<'a> Outcomes<'a> {
     fn deliver(self) {
         tokio::spawn(deliver(
             Arc::clone(self.host),
-            self.subject.to_owned(),
+            self.session,
             self.report,
-            self.keys,
             self.flight,
         ));
     }
+}
+
+/// Returns the subject of the reports to a session.
+fn subject_of(session: Id) -> String {
+    format!("cf.c.{session}")
 }
 
 /// Returns about how many bytes an outcome takes.
@@ -263,8 +269,8 @@ fn length_of(outcome: &Outcome) -> usize {
 /// Tells a client that a task starts, and waits for its receipt. Returns false if the client does not answer, or does
 /// not wait for the task.
 pub(super) async fn confirm_start(host: &Arc<Host>, task: TaskId) -> bool {
-    let subject = format!("cf.c.{}", task.session);
-    let mut start = Outcomes::new(host, &subject, host.id);
+    let subject = subject_of(task.session);
+    let mut start = Outcomes::new(host, task.session, host.id);
     start.report.started.push((task.number, task.attempt));
     let receipt = host.receipt(&subject, &start.report).await;
     receipt.is_some_and(|receipt| receipt.unwanted.is_empty())
@@ -294,22 +300,24 @@ impl Host {
 /// Brings outcomes to their client, or else to the store, and then acknowledges the tasks.
 async fn deliver(
     host: Arc<Host>,
-    subject: String,
+    session: Id,
     report: Report,
-    keys: Vec<Key>,
     flight: Option<OwnedSemaphorePermit>,
 ) {
-    if host.receipt(&subject, &report).await.is_some() {
-        drop(flight);
-        return settle(&host, &keys, false).await;
-    }
+    let subject = subject_of(session);
+    let is_received = host.receipt(&subject, &report).await.is_some();
     drop(flight);
+    if is_received {
+        return settle(&host, session, &report.ended, false).await;
+    }
     let seal = &host.settings.seal;
-    for ((number, attempt, outcome), key) in report.ended.into_iter().zip(keys) {
+    for (number, attempt, outcome) in report.ended {
+        let ended = [(number, attempt, outcome)];
+        let [(.., outcome)] = &ended;
         if let Outcome::Returned(why) = outcome {
             // Another host may run it. Else the task goes: its client, if it comes back, submits it again.
             let goes_back = matches!(why, Why::Drained | Why::Ended | Why::Busy);
-            settle(&host, &[key], goes_back).await;
+            settle(&host, session, &ended, goes_back).await;
             continue;
         }
         let alone = Report {
@@ -318,11 +326,11 @@ async fn deliver(
             pace: report.pace,
             held: Vec::new(),
             started: Vec::new(),
-            ended: vec![(number, attempt, outcome)],
+            ended: ended.into(),
             may_be_stored: true,
         };
         let sealed = seal.seal(Kind::Report, subject.as_bytes(), &alone);
-        let store_key = StoreKey::outcome(&host.settings.queue, key.0, number);
+        let store_key = StoreKey::outcome(&host.settings.queue, session, number);
         let mut pause = Duration::from_millis(50);
         // A server that is away comes back, or this host is ended. The task is held meanwhile.
         while let Err(error) = host.bus.keep(&store_key, sealed.clone()).await {
@@ -334,7 +342,7 @@ async fn deliver(
                 break;
             }
         }
-        settle(&host, &[key], false).await;
+        settle(&host, session, &alone.ended, false).await;
         // An outcome may be stored although the answer to that was lost.
         tokio::spawn(tell_of_stored(Arc::clone(&host), subject.clone(), alone));
     }
@@ -351,11 +359,21 @@ async fn tell_of_stored(host: Arc<Host>, subject: String, report: Report) {
     }
 }
 
-async fn settle(host: &Arc<Host>, keys: &[Key], goes_back: bool) {
-    for key in keys {
-        if let Some((token, how)) = host.settled(*key, goes_back) {
-            // If that is lost, the task comes again when its lease ends, and its outcome is a second one.
-            let _ = host.bus.settle(&token, how).await;
-        }
+/// Settles tasks whose client has their outcomes, or which go back.
+async fn settle(host: &Arc<Host>, session: Id, ended: &[(u64, u32, Outcome)], goes_back: bool) {
+    let settled = ended.iter().filter_map(|(number, attempt, outcome)| {
+        let task = TaskId {
+            session,
+            number: *number,
+            attempt: *attempt,
+        };
+        let is_returned = matches!(outcome, Outcome::Returned(_));
+        host.settled(task, is_returned, goes_back)
+    });
+    // All at once: the next attempts of tasks that were given back may come at any time.
+    let parcels: Vec<_> = settled.collect();
+    for (token, how) in parcels {
+        // If that is lost, the task comes again when its lease ends, and its outcome is a second one.
+        let _ = host.bus.settle(&token, how).await;
     }
 }

@@ -21,10 +21,16 @@ impl Host {
     pub(super) async fn start_tasks(self: Arc<Self>) {
         let mut changed = self.changed.subscribe();
         loop {
+            let mut has_started = false;
             loop {
                 let (id, task, is_repeated, orders) = {
                     let mut state = self.lock();
                     if state.running >= self.slots(&state) {
+                        drop(state);
+                        if has_started {
+                            // From now on, the tasks that are left wait for a worker.
+                            self.poke();
+                        }
                         break;
                     }
                     let Some(key) = state.next_ready() else {
@@ -43,6 +49,7 @@ impl Host {
                     let is_repeated = held.is_repeated || is_old;
                     let id = held.id;
                     state.running += 1;
+                    has_started = true;
                     (id, task, is_repeated, orders)
                 };
                 let host = Arc::clone(&self);
@@ -50,19 +57,28 @@ impl Host {
                     let key = (id.session, id.number);
                     let started = Instant::now();
                     let mut outcome = host.run(id, task, is_repeated, orders).await;
-                    {
+                    let id = {
                         let mut state = host.lock();
                         if state.gives_back && matches!(outcome, Outcome::Failure(_)) {
                             outcome = Outcome::Returned(Why::Ended);
                         }
                         state.running -= 1;
+                        state.is_stuck = false;
                         let took = started.elapsed();
                         state.ended = (state.ended + 1).min(PACE_OF);
                         let ended = state.ended;
                         let pace = state.pace.unwrap_or_default();
                         state.pace = Some((pace * (ended - 1) + took) / ended);
-                    }
-                    host.report(key.0, News::Ended(key, outcome));
+                        match state.held.get_mut(&key) {
+                            Some(held) => {
+                                held.is_returned = matches!(outcome, Outcome::Returned(_));
+                                // Another attempt may have come meanwhile.
+                                held.id
+                            }
+                            None => id,
+                        }
+                    };
+                    host.report(id.session, News::Ended(id, outcome));
                     host.poke();
                 });
             }

@@ -47,6 +47,8 @@ pub(super) struct Held {
     pub(super) task: Option<Task>,
     /// Ends the running task.
     pub(super) orders: Option<mpsc::UnboundedSender<(What, oneshot::Sender<Answer>)>>,
+    /// Whether the host gives the task back, so that it does not have it any more.
+    pub(super) is_returned: bool,
 }
 
 #[derive(Default)]
@@ -58,7 +60,11 @@ pub(super) struct State {
     pub(super) ready: [VecDeque<Key>; PRIORITIES as usize],
     /// The lanes that are known to be empty; see [`arrival`].
     pub(super) is_empty: [bool; PRIORITIES as usize],
+    /// The numbers of parcels whose clients are asked about them.
+    pub(super) asked: [usize; PRIORITIES as usize],
     pub(super) running: usize,
+    /// Whether the host has given tasks back, and no worker has become free since. Then it asks for none in reserve.
+    pub(super) is_stuck: bool,
     /// The number of running tasks that wait for others of a cluster.
     pub(super) sleeping: usize,
     /// The average time that a task takes, and the number of tasks that it is of.
@@ -94,13 +100,21 @@ impl State {
 
     /// Takes the next task that may begin: one of the highest priority that has any, on the server as well.
     pub(super) fn next_ready(&mut self) -> Option<Key> {
-        for (ready, is_empty) in self.ready.iter_mut().zip(self.is_empty).rev() {
+        let known = self.is_empty.into_iter().zip(self.asked);
+        for (ready, (is_empty, asked)) in self.ready.iter_mut().zip(known).rev() {
             let next = ready.pop_front();
-            if next.is_some() || !is_empty {
+            if next.is_some() || !is_empty || asked > 0 {
                 return next;
             }
         }
         None
+    }
+
+    /// Takes a task out of those that are ready.
+    pub(super) fn leave_ready(&mut self, key: Key) {
+        for ready in &mut self.ready {
+            ready.retain(|other| *other != key);
+        }
     }
 }
 
@@ -147,6 +161,7 @@ impl Host {
         {
             let mut state = self.lock();
             state.sleeping = if sleeps {
+                state.is_stuck = false;
                 state.sleeping + 1
             } else {
                 state.sleeping.saturating_sub(1)
@@ -196,17 +211,25 @@ impl Host {
     }
 
     /// Forgets a task that is settled. Returns how to settle its parcel, if the task was the last one.
-    pub(super) fn settled(&self, key: Key, goes_back: bool) -> Option<(String, Settle)> {
+    ///
+    /// An outcome settles all attempts of its task. The return of an attempt does not settle a later one.
+    pub(super) fn settled(
+        &self,
+        task: TaskId,
+        is_returned: bool,
+        goes_back: bool,
+    ) -> Option<(String, Settle)> {
+        let key = (task.session, task.number);
         let parcel = {
             let mut state = self.lock();
-            let held = state.held.remove(&key);
-            held.and_then(|held| state.leave(held.parcel, goes_back))
+            let is_it = |held: &&Held| !is_returned || held.id == task;
+            let parcel = state.held.get(&key).filter(is_it).map(|held| held.parcel);
+            parcel.and_then(|parcel| {
+                state.held.remove(&key);
+                state.leave(parcel, goes_back)
+            })
         };
         self.poke();
         parcel
-    }
-
-    pub(super) fn id_of(&self, key: Key) -> Option<TaskId> {
-        self.lock().held.get(&key).map(|held| held.id)
     }
 }

@@ -5,7 +5,8 @@
 //! remark may be lost with the server. So the supply ends if the last request is overdue by this side's clock.
 //!
 //! A *probe* is a request that does not wait. Probes have a subscription of their own, where each answer is that of the
-//! oldest probe.
+//! oldest probe. While the server is about to send tasks to earlier requests, it refuses a probe. That does not tell
+//! whether the lane is empty: the probe is sent again.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+/// The pause before a probe is sent again.
+const AGAIN: Duration = Duration::from_millis(1);
 /// The header of a remark that says how many tasks did not come.
 const PENDING: &str = "Nats-Pending-Messages";
 
@@ -41,6 +44,8 @@ pub(super) struct Pulls {
     probes: Option<(Subscriber, String)>,
     /// When the answer to the probe must have come.
     probe_end: Option<Instant>,
+    /// When the probe is sent again, as the server has refused it.
+    probe_again: Option<Instant>,
 }
 
 impl Pulls {
@@ -65,6 +70,7 @@ impl Pulls {
             end: Instant::now(),
             probes: None,
             probe_end: None,
+            probe_again: None,
         })
     }
 
@@ -78,6 +84,11 @@ impl Pulls {
                 }
                 return Ok(task);
             }
+            Some(StatusCode::NOT_FOUND) if is_probe => return Ok(Some(Supplied::Empty)),
+            Some(StatusCode::TIMEOUT) if is_probe => {
+                self.probe_again = Some(Instant::now() + AGAIN);
+                return Ok(None);
+            }
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => message,
             Some(_) => {
                 // The consumer is gone, or the server is about to end.
@@ -88,9 +99,6 @@ impl Pulls {
                 return Err(BusError::NoListener);
             }
         };
-        if is_probe {
-            return Ok(Some(Supplied::Empty));
-        }
         let pending = remark.headers.as_ref();
         let pending = pending.and_then(|headers| headers.get(PENDING)?.as_str().parse().ok());
         // Without a number, none of them is waited for.
@@ -138,7 +146,7 @@ impl Supply for Pulls {
     }
 
     fn is_probing(&self) -> bool {
-        self.probe_end.is_some()
+        self.probe_end.is_some() || self.probe_again.is_some()
     }
 
     fn next(&mut self) -> Later<'_, Supplied> {
@@ -149,6 +157,13 @@ impl Supply for Pulls {
                 let overdue = async {
                     match end {
                         Some(end) => sleep_until(end).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let again = self.probe_again;
+                let again = async {
+                    match again {
+                        Some(again) => sleep_until(again).await,
                         None => std::future::pending().await,
                     }
                 };
@@ -166,6 +181,11 @@ impl Supply for Pulls {
                     // The requests ended with the connection.
                     _ = self.connections.changed() => return Err(BusError::Closed),
                     () = overdue => return Err(BusError::TimedOut),
+                    () = again => {
+                        self.probe().await?;
+                        self.probe_again = None;
+                        continue;
+                    }
                 };
                 if is_probe {
                     self.probe_end = None;
@@ -186,6 +206,7 @@ mod tests {
     use crate::server::{self, Server};
     use bytes::Bytes;
     use std::error::Error;
+    use tokio::time::{sleep, timeout};
 
     type Test = Result<(), Box<dyn Error>>;
 
@@ -268,6 +289,44 @@ mod tests {
         supply.probe().await?;
         assert!(matches!(supply.next().await?, Supplied::Task(_)));
         assert_eq!((supply.open(), supply.is_probing()), (0, false));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_the_server_refuses_does_not_say_that_the_lane_is_empty() -> Test {
+        let Some((_server, bus)) = start().await? else {
+            return Ok(());
+        };
+        let lane = lane();
+        let mut supply = bus.supply(&lane).await?;
+        let (stream, consumer) = (tasks_of(&lane.queue), consumer_of(&lane));
+        let pause = format!("$JS.API.CONSUMER.PAUSE.{stream}.{consumer}");
+        let until = r#"{"pause_until":"2100-01-01T00:00:00Z"}"#;
+        bus.request(&pause, Bytes::from(until), LONG).await?;
+        // Two tasks were asked for, and one is there. The server sends it later.
+        supply.ask(2, LONG).await?;
+        bus.push(&lane, "a", Bytes::from("a")).await?;
+        let info = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
+        let is_there = async || {
+            let answer = bus.request(&info, Bytes::new(), LONG).await?;
+            let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+            Ok::<bool, Box<dyn Error>>(answer["num_pending"] == 1)
+        };
+        while !is_there().await? {
+            sleep(SOON).await;
+        }
+        supply.probe().await?;
+        assert!(timeout(5 * SOON, supply.next()).await.is_err());
+        assert!(supply.is_probing());
+        bus.request(&pause, Bytes::from("{}"), LONG).await?;
+        // The server looks at its requests when another one comes.
+        supply.ask(1, LONG).await?;
+        let Supplied::Task(delivery) = supply.next().await? else {
+            panic!("the lane is not empty");
+        };
+        assert_eq!(delivery.id, "a");
+        assert!(matches!(supply.next().await?, Supplied::Empty));
+        assert_eq!((supply.open(), supply.is_probing()), (2, false));
         Ok(())
     }
 

@@ -47,6 +47,18 @@ pub(crate) fn program_or_skip() -> Option<PathBuf> {
     program
 }
 
+/// The tasks of a priority on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lane {
+    pub(crate) priority: u8,
+    /// The number of tasks that no host has got.
+    pub(crate) untaken: u64,
+    /// The number of tasks that hosts have.
+    pub(crate) held: usize,
+    /// The number of requests of hosts that wait.
+    pub(crate) requests: usize,
+}
+
 /// A server on loopback, which can be killed and started again on the same port.
 pub(crate) struct Server {
     program: PathBuf,
@@ -182,6 +194,21 @@ impl Server {
         self.ask(async |context| {
             context.delete_stream("cf-tasks-default").await?;
             Ok(())
+        })
+    }
+
+    /// Returns what the server knows of the tasks of each priority.
+    pub(crate) fn lanes(&self) -> Result<Vec<Lane>, async_nats::Error> {
+        self.ask(async |context| {
+            let stream = context.get_stream("cf-tasks-default").await?;
+            let consumers: Vec<_> = stream.consumers().try_collect().await?;
+            let lanes = consumers.into_iter().map(|one| Lane {
+                priority: one.name.rsplit('-').next().unwrap().parse().unwrap(),
+                untaken: one.num_pending,
+                held: one.num_ack_pending,
+                requests: one.num_waiting,
+            });
+            Ok(lanes.collect())
         })
     }
 
