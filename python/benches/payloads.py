@@ -173,8 +173,8 @@ def render(sizes: Sequence[int], rounds: int) -> str:
             " · ".join(
                 [*place, f"other programs took {digits(share)} % of the processors meanwhile"]
             ),
-            f"Written by `make bench-payloads`. How many times the standard library's speed the "
-            f"package has with objects of these sizes: above 1, it is faster. Before the slash, "
+            f"Written by `make bench-payloads`. The speed of the package with objects of these "
+            f"sizes, divided by the standard library's: above 1, it is faster. Before the slash, "
             f"in fresh heaps; behind it, in used ones. Each cell is the median over {rounds} "
             "rounds, in each of which both libraries run once, in new processes with two workers.",
             tables[0],
