@@ -12,6 +12,7 @@ use concurrent_futures::{
 };
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Recordings have the tasks of all threads: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -252,6 +253,29 @@ fn many_threads_are_recorded_completely() {
             .count(),
         8000
     );
+}
+
+#[test]
+fn times_are_those_of_the_systems_clock() {
+    let _alone = alone();
+    let recording = Recording::start();
+    let pool = pool(1);
+    let outer = Instant::now();
+    let task = pool.spawn(|| {
+        let inner = Instant::now();
+        std::thread::sleep(Duration::from_millis(20));
+        inner.elapsed()
+    });
+    let inner = task.unwrap().result().unwrap();
+    let outer = outer.elapsed();
+    recording.stop();
+    let document = Document::of(&recording);
+    let row = &document.tasks[0];
+    let (run, all) = (row["end"] - row["start"], row["end"] - row["submit"]);
+    // Far less than a wrong rate would make of it.
+    let slack = 1e6;
+    assert!(run + slack >= inner.as_secs_f64() * 1e9, "{run} {inner:?}");
+    assert!(all <= outer.as_secs_f64() * 1e9 + slack, "{all} {outer:?}");
 }
 
 #[test]

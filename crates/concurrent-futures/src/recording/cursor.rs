@@ -37,15 +37,24 @@ impl Cursor {
     pub(crate) fn read(&mut self, session: &Session, mut take: impl FnMut(Reading<'_>)) {
         let lanes = session.lanes().clone();
         self.next.resize(lanes.len().max(self.next.len()), 0);
-        let mut records = Vec::new();
-        for (entry, next) in lanes.iter().zip(&mut self.next) {
+        let ends = lanes.iter().map(|entry| {
             // First, as a task that ends meanwhile has its run among the records.
             let current = (0..4).find_map(|_| entry.lane.current());
-            let reading = entry.lane.read_from(*next, &mut records);
+            (current, entry.lane.head())
+        });
+        let ends: Vec<_> = ends.collect();
+        // Of all stamps below, none is newer.
+        let scale = session.times.scale();
+        let mut records = Vec::new();
+        for ((entry, next), (current, head)) in lanes.iter().zip(&mut self.next).zip(ends) {
+            let reading = entry.lane.read(*next..head, &mut records);
             *next = reading.next;
+            for words in &mut records {
+                *words = scale.convert(words);
+            }
             take(Reading {
                 records: &records,
-                current,
+                current: current.map(|words| scale.convert(&words)),
                 dropped: reading.dropped,
             });
             records.clear();

@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 use crate::runtime::sync::atomic::{AtomicU64, Ordering, fence};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// The number of records that are allocated at a time, at first.
@@ -53,6 +54,7 @@ fn empty<const WORDS: usize>() -> Slot<WORDS> {
     std::array::from_fn(|_| AtomicU64::new(0))
 }
 
+#[inline]
 fn write<const WORDS: usize>(slot: &Slot<WORDS>, words: &[u64; WORDS]) {
     for (place, word) in slot.iter().zip(words) {
         // ORDERING: Relaxed, as fences and the published number order the words.
@@ -143,6 +145,7 @@ impl<const WORDS: usize> Lane<WORDS> {
         lane
     }
 
+    #[inline]
     fn slot(&self, number: u64) -> &Slot<WORDS> {
         // The number of slots fits, and the remainder is less.
         let index = usize::try_from(number & (self.slots - 1)).unwrap_or_default();
@@ -163,6 +166,7 @@ impl<const WORDS: usize> Lane<WORDS> {
     }
 
     /// Adds a record. Only the owner may do so.
+    #[inline]
     pub(crate) fn push(&self, words: &[u64; WORDS]) {
         // ORDERING: Relaxed, as the owner wrote it itself.
         let head = self.head.load(Ordering::Relaxed);
@@ -174,6 +178,7 @@ impl<const WORDS: usize> Lane<WORDS> {
     }
 
     /// Replaces the current record. Only the owner may do so.
+    #[inline]
     pub(crate) fn set_current(&self, words: &[u64; WORDS]) {
         // ORDERING: Relaxed, as the owner wrote it itself.
         let version = self.version.load(Ordering::Relaxed);
@@ -204,10 +209,12 @@ impl<const WORDS: usize> Lane<WORDS> {
         (self.version.load(Ordering::Relaxed) == before).then_some(words)
     }
 
-    /// Appends the records from a number on to `records`, without those that were overwritten.
-    pub(crate) fn read_from(&self, from: u64, records: &mut Vec<[u64; WORDS]>) -> Reading {
+    /// Appends the records with these numbers to `records`, without those that were overwritten. The end of the numbers
+    /// is one that [`head`](Self::head) has returned.
+    pub(crate) fn read(&self, numbers: Range<u64>, records: &mut Vec<[u64; WORDS]>) -> Reading {
         let slots = self.slots;
-        let next = self.head();
+        let Range { start: from, end } = numbers;
+        let next = from.max(end);
         let first = from.max(next.saturating_sub(slots));
         let start = records.len();
         records.extend((first..next).map(|number| read(self.slot(number))));
@@ -248,18 +255,18 @@ mod tests {
         const SLOTS: u64 = CHUNK as u64;
         let lane = Lane::new(CHUNK);
         let mut records = Vec::new();
-        assert_eq!(lane.read_from(0, &mut records).next, 0);
+        assert_eq!(lane.read(0..lane.head(), &mut records).next, 0);
         for number in 0..3 {
             lane.push(&record(number));
         }
-        let reading = lane.read_from(1, &mut records);
+        let reading = lane.read(1..lane.head(), &mut records);
         assert_eq!((reading.next, reading.dropped), (3, 0));
         assert_eq!(records, [record(1), record(2)]);
         for number in 3..2 * SLOTS {
             lane.push(&record(number));
         }
         records.clear();
-        let reading = lane.read_from(3, &mut records);
+        let reading = lane.read(3..lane.head(), &mut records);
         // One slot is always about to be overwritten.
         assert_eq!((reading.next, reading.dropped), (2 * SLOTS, SLOTS - 2));
         let kept: Vec<_> = (SLOTS + 1..2 * SLOTS).map(record).collect();
@@ -274,7 +281,7 @@ mod tests {
             lane.push(&record(number));
         }
         let mut records = Vec::new();
-        let reading = lane.read_from(0, &mut records);
+        let reading = lane.read(0..lane.head(), &mut records);
         assert_eq!((reading.next, reading.dropped), (SLOTS + 10, 11));
         assert!(records.into_iter().eq((11..SLOTS + 10).map(record)));
     }
@@ -295,7 +302,7 @@ mod tests {
             loop {
                 let was_over = is_over.load(Ordering::SeqCst);
                 let mut records = Vec::new();
-                let reading = lane.read_from(next, &mut records);
+                let reading = lane.read(next..lane.head(), &mut records);
                 let mut expected = next + reading.dropped;
                 for words in &records {
                     assert_eq!(*words, record(expected));

@@ -6,6 +6,7 @@
 //! | `lane.rs` | the buffer of a thread, with its protocol |
 //! | `session.rs` | the lanes and tables while something is recorded |
 //! | `record.rs` | the records |
+//! | `times.rs` | the stamps of events, and the times that readers make of them |
 //! | `snapshot.rs` | records as rows: runs of tasks, and waits |
 //! | `handle.rs`, `options.rs` | recordings, as programs hold them |
 //! | `follower.rs` | the updates of live pages |
@@ -48,6 +49,7 @@ pub(crate) mod recorder;
 pub(crate) mod session;
 #[cfg(feature = "recording")]
 mod snapshot;
+mod times;
 #[cfg(feature = "recording")]
 mod writer;
 

@@ -24,7 +24,7 @@ fn a_reader_returns_whole_records_and_counts_the_others() {
         let mut next = 0;
         for _ in 0..2 {
             let mut records = Vec::new();
-            let reading = lane.read_from(next, &mut records);
+            let reading = lane.read(next..lane.head(), &mut records);
             let mut number = next + reading.dropped;
             for words in &records {
                 number += 1;
@@ -35,7 +35,7 @@ fn a_reader_returns_whole_records_and_counts_the_others() {
         }
         owner.join().unwrap();
         let mut records = Vec::new();
-        assert_eq!(lane.read_from(2, &mut records).next, 3);
+        assert_eq!(lane.read(2..lane.head(), &mut records).next, 3);
         assert_eq!(records, [record(3)]);
     });
 }

@@ -7,6 +7,11 @@ use crate::recording::lane::Lane;
 /// The number of words of a record: a line of the cache.
 pub(crate) const WORDS: usize = 8;
 
+/// The places of the words with the beginning, the end and the task.
+pub(crate) const START: usize = 0;
+pub(crate) const END: usize = 1;
+pub(crate) const TASK: usize = 2;
+
 /// The place of the word with the kind of the event: words are no record while this one is 0.
 pub(crate) const KINDS: usize = 3;
 
@@ -126,6 +131,7 @@ pub(crate) struct Record {
     pub(crate) received: u32,
 }
 
+#[inline]
 fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
@@ -133,6 +139,34 @@ fn pair(low: u32, high: u32) -> u64 {
 fn halves(word: u64) -> (u32, u32) {
     let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or_default();
     (half(word), half(word >> 32))
+}
+
+/// Returns the word with the kind, the outcome and the name.
+#[inline]
+pub(crate) fn kinds(kind: Kind, outcome: RunOutcome, name: u32) -> u64 {
+    pair(kind as u32 | (outcome as u32) << 8, name)
+}
+
+/// Returns the words of a run that begins.
+#[inline]
+pub(crate) fn begun(start: u64, task: u64, pool: u32, worker: u32) -> Words {
+    let kinds = kinds(Kind::Run, RunOutcome::Running, 0);
+    [start, 0, task, kinds, pair(pool, worker), 0, 1, 0]
+}
+
+/// Returns the words of a run that has ended, of which [`begun`] has made `words`.
+#[inline]
+pub(crate) fn ended(words: &Words, end: u64, outcome: RunOutcome, name: u32, error: u32) -> Words {
+    let [start, _, task, _, places, _, items, bytes] = *words;
+    let kinds = kinds(Kind::Run, outcome, name);
+    [start, end, task, kinds, places, error.into(), items, bytes]
+}
+
+/// Returns the words of a wait of the task that has begun with `words`.
+pub(crate) fn waiting(words: &Words, since: u64, awaited: u64) -> Words {
+    let [start, _, task, _, places, ..] = *words;
+    let kinds = kinds(Kind::Wait, RunOutcome::Running, 0);
+    [start, since, task, kinds, places, 0, awaited, 0]
 }
 
 impl Record {
@@ -154,13 +188,13 @@ impl Record {
         }
     }
 
+    #[inline]
     pub(crate) fn encode(&self) -> Words {
-        let kinds = self.kind as u32 | (self.outcome as u32) << 8;
         [
             self.start,
             self.end,
             self.task,
-            pair(kinds, self.name),
+            kinds(self.kind, self.outcome, self.name),
             pair(self.pool, self.worker),
             pair(self.text, self.arguments),
             self.items,
@@ -221,6 +255,22 @@ mod tests {
                 ..Record::new(Kind::Run, task)
             };
             prop_assert_eq!(Record::decode(&record.encode()), Some(record));
+        }
+
+        #[test]
+        fn runs_begin_and_end(start: u64, end: u64, task: u64, name: u32, pool: u32, worker: u32, error: u32) {
+            let running = Record {
+                outcome: RunOutcome::Running,
+                items: 1,
+                start, pool, worker,
+                ..Record::new(Kind::Run, task)
+            };
+            let words = begun(start, task, pool, worker);
+            prop_assert_eq!(Record::decode(&words), Some(running));
+            let run = Record { outcome: RunOutcome::Failed, end, name, text: error, ..running };
+            prop_assert_eq!(Record::decode(&ended(&words, end, run.outcome, name, error)), Some(run));
+            let wait = Record { kind: Kind::Wait, end, items: name.into(), ..running };
+            prop_assert_eq!(Record::decode(&waiting(&words, end, name.into())), Some(wait));
         }
 
         #[test]

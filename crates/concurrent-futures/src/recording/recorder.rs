@@ -12,8 +12,9 @@
 #![forbid(unsafe_code)]
 
 use crate::id::FutureId;
-use crate::recording::record::{KINDS, Kind, Record, RunOutcome};
+use crate::recording::record::{self, KINDS, Kind, Record, RunOutcome, START, TASK, Words};
 use crate::recording::session::{Entry, PoolInfo, Session, WorkerEnd, WorkerInfo};
+use crate::recording::times::{Clock, later};
 use crate::runtime::os::clock::now;
 #[cfg(all(feature = "process", unix))]
 use crate::runtime::os::fork;
@@ -134,14 +135,18 @@ fn guard_forks() {
 
 /// The calling thread's part of a session.
 struct Local {
+    /// The number of the session.
+    epoch: u64,
     session: Arc<Session>,
     entry: Arc<Entry>,
+    clock: Clock,
     /// Names that were looked up lately, by their keys.
     names: [(usize, u32); NAMES],
     /// The name and the error of the running task, as the frontend has noted them.
     name: u32,
     error: u32,
-    current: Record,
+    /// The words of the running task's record; those of no task are 0.
+    current: Words,
 }
 
 const NAMES: usize = 64;
@@ -161,6 +166,7 @@ thread_local! {
 }
 
 /// Calls `f` with the thread's part of the session, if something is recorded.
+#[inline]
 fn with_local<R>(f: impl FnOnce(&mut Local) -> R) -> Option<R> {
     let epoch = epoch();
     if epoch == 0 {
@@ -169,10 +175,7 @@ fn with_local<R>(f: impl FnOnce(&mut Local) -> R) -> Option<R> {
     // Without access, the thread is ending.
     let access = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
-        if local
-            .as_ref()
-            .is_none_or(|local| local.session.epoch != epoch)
-        {
+        if local.as_ref().is_none_or(|local| local.epoch != epoch) {
             *local = enter();
         }
         local.as_deref_mut().map(f)
@@ -185,16 +188,31 @@ fn enter() -> Option<Box<Local>> {
     let session = Arc::clone(running().session.as_ref()?);
     let entry = session.enter();
     Some(Box::new(Local {
+        epoch: session.epoch,
+        clock: Clock::new(&session.times),
         session,
         entry,
         names: [(0, 0); NAMES],
         name: 0,
         error: 0,
-        current: Record::new(Kind::Run, 0),
+        current: [0; record::WORDS],
     }))
 }
 
 impl Local {
+    /// Returns the stamp of this moment, for a cause: see [`Clock::stamp`].
+    #[inline]
+    fn stamp(&mut self) -> u64 {
+        self.clock.stamp(&self.session.times)
+    }
+
+    /// Returns the stamp of this moment, for an effect: see [`Clock::stamp_behind`].
+    #[inline]
+    fn stamp_behind(&mut self) -> u64 {
+        self.clock.stamp_behind(&self.session.times)
+    }
+
+    #[inline]
     fn push(&self, record: &Record) {
         self.entry.lane.push(&record.encode());
     }
@@ -306,13 +324,13 @@ pub fn with_label<R>(label: &str, f: impl FnOnce() -> R) -> R {
 }
 
 /// Records that a task was submitted. `label` and `arguments` are indices that [`text`] has returned.
-#[cold]
+#[inline(never)]
 pub fn submitted_with(task: FutureId, pool: u32, name: Name, label: u32, arguments: u32) {
     with_local(|local| {
-        let parent = local.current.task;
+        let parent = local.current[TASK];
         let label = if label == 0 { local.label() } else { label };
         let record = Record {
-            start: now(),
+            start: local.stamp(),
             end: parent,
             name: name.index(local),
             pool,
@@ -325,7 +343,6 @@ pub fn submitted_with(task: FutureId, pool: u32, name: Name, label: u32, argumen
 }
 
 /// Records that a task was submitted.
-#[cold]
 pub(crate) fn submitted(task: FutureId, pool: u32, name: &'static str) {
     submitted_with(task, pool, Name::Static(name), 0, 0);
 }
@@ -345,26 +362,20 @@ pub fn note_error(text: &str) {
 pub(crate) struct Begun(u64);
 
 /// Notes that the calling thread begins to run a task.
-#[cold]
+#[inline(never)]
 pub(crate) fn begin(task: FutureId, pool: u32, worker: u32) -> Option<Begun> {
     with_local(|local| {
-        let start = now();
+        // Behind the look at the queue: the submitter has taken its stamp before.
+        let start = local.stamp_behind();
         (local.name, local.error) = (0, 0);
-        local.current = Record {
-            start,
-            pool,
-            worker,
-            items: 1,
-            outcome: RunOutcome::Running,
-            ..Record::new(Kind::Run, task.number())
-        };
-        local.entry.lane.set_current(&local.current.encode());
+        local.current = record::begun(start, task.number(), pool, worker);
+        local.entry.lane.set_current(&local.current);
         Begun(start)
     })
 }
 
 /// Records that the calling thread has run a task.
-#[cold]
+#[inline(never)]
 pub(crate) fn end(
     begun: Begun,
     name: Option<&'static str>,
@@ -373,7 +384,7 @@ pub(crate) fn end(
 ) {
     let Begun(start) = begun;
     with_local(|local| {
-        if local.current.start != start {
+        if local.current[START] != start {
             // The recording began in the middle.
             return;
         }
@@ -384,15 +395,10 @@ pub(crate) fn end(
             Some(name) => Name::Static(name).index(local),
             None => local.name,
         };
-        let record = Record {
-            end: now(),
-            name,
-            outcome,
-            text: local.error,
-            ..local.current
-        };
-        local.push(&record);
-        local.current = Record::new(Kind::Run, 0);
+        let end = later(start, local.stamp());
+        let words = record::ended(&local.current, end, outcome, name, local.error);
+        local.entry.lane.push(&words);
+        local.current = [0; record::WORDS];
         local.entry.lane.set_current_word(KINDS, 0);
     });
 }
@@ -410,15 +416,10 @@ impl Waiting {
     #[cold]
     pub(crate) fn begin(waiter: FutureId, awaited: Option<FutureId>) -> Option<Self> {
         with_local(|local| {
-            let start = now();
+            let start = local.stamp();
             let awaited = awaited.map_or(0, FutureId::number);
-            let waits = Record {
-                end: start,
-                items: awaited,
-                kind: Kind::Wait,
-                ..local.current
-            };
-            local.entry.lane.set_current(&waits.encode());
+            let waits = record::waiting(&local.current, start, awaited);
+            local.entry.lane.set_current(&waits);
             Self {
                 start,
                 waiter: waiter.number(),
@@ -431,10 +432,11 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         with_local(|local| {
-            local.entry.lane.set_current(&local.current.encode());
+            local.entry.lane.set_current(&local.current);
+            let end = later(self.start, local.stamp_behind());
             local.push(&Record {
                 start: self.start,
-                end: now(),
+                end,
                 items: self.awaited,
                 ..Record::new(Kind::Wait, self.waiter)
             });
@@ -451,21 +453,24 @@ pub(crate) fn ran(record: &Record, name: Option<&'static str>) {
     });
 }
 
-/// Records an event of a task that did not run here.
+/// Records an event of a task that did not run here, at this moment.
 #[cold]
-pub(crate) fn happened(record: &Record) {
-    with_local(|local| local.push(record));
+fn happened(kind: Kind, task: FutureId, outcome: RunOutcome) {
+    with_local(|local| {
+        let record = Record {
+            start: local.stamp(),
+            outcome,
+            ..Record::new(kind, task.number())
+        };
+        local.push(&record);
+    });
 }
 
 /// Records that a pending task was cancelled.
 #[inline]
 pub(crate) fn cancelled(task: FutureId) {
     if is_on() {
-        happened(&Record {
-            start: now(),
-            outcome: RunOutcome::Cancelled,
-            ..Record::new(Kind::Cancel, task.number())
-        });
+        happened(Kind::Cancel, task, RunOutcome::Cancelled);
     }
 }
 
@@ -473,11 +478,7 @@ pub(crate) fn cancelled(task: FutureId) {
 #[inline]
 pub fn rejected(task: FutureId, outcome: RunOutcome) {
     if is_on() {
-        happened(&Record {
-            start: now(),
-            outcome,
-            ..Record::new(Kind::Reject, task.number())
-        });
+        happened(Kind::Reject, task, outcome);
     }
 }
 
@@ -485,20 +486,19 @@ pub fn rejected(task: FutureId, outcome: RunOutcome) {
 #[inline]
 pub(crate) fn retried(task: FutureId) {
     if is_on() {
-        happened(&Record {
-            start: now(),
-            ..Record::new(Kind::Retry, task.number())
-        });
+        happened(Kind::Retry, task, RunOutcome::Pending);
     }
 }
 
 /// Records how long the call of a task was pickled, and how many bytes came of it.
 pub fn pickled(task: FutureId, start: u64, bytes: usize) {
-    happened(&Record {
-        start,
-        end: now(),
-        sent: u32::try_from(bytes).unwrap_or(u32::MAX),
-        ..Record::new(Kind::Pickle, task.number())
+    with_local(|local| {
+        local.push(&Record {
+            start,
+            end: now(),
+            sent: u32::try_from(bytes).unwrap_or(u32::MAX),
+            ..Record::new(Kind::Pickle, task.number())
+        });
     });
 }
 

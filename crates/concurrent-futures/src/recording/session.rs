@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::recording::record::RecordLane;
+use crate::recording::times::Times;
 use crate::runtime::os::clock::now;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -119,6 +120,7 @@ pub(crate) struct Session {
     pub(crate) epoch: u64,
     /// The number of records that a lane keeps.
     records: usize,
+    pub(crate) times: Times,
     lanes: Mutex<Vec<Arc<Entry>>>,
     tables: Mutex<Tables>,
     /// The longest `repr` of arguments; 0 if none is wanted.
@@ -132,6 +134,7 @@ impl Session {
         Self {
             epoch,
             records,
+            times: Times::new(),
             lanes: Mutex::default(),
             tables: Mutex::new(tables),
             argument_length: AtomicU64::new(0),

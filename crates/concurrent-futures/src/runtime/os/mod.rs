@@ -23,6 +23,7 @@
 //! | signals of the system | `posix_signals.rs` | `sigaction` | `sigaction` |
 //! | know the CPU of a thread | `cpu.rs` | `getcpu` | unknown |
 //! | measure a time | [`std::time::Instant`] | `CLOCK_MONOTONIC` | as the standard library |
+//! | take the time of an event | `ticks.rs` | on x86-64 the processor's counter, if the kernel uses it | unknown |
 //! | share a clock with other processes | `clock.rs` | `CLOCK_MONOTONIC` | `CLOCK_MONOTONIC`; elsewhere the time of this process |
 
 pub(crate) mod clock;
@@ -33,6 +34,7 @@ pub(crate) mod clock;
 pub(crate) mod futex;
 pub(crate) mod pages;
 pub(crate) mod signal;
+pub(crate) mod ticks;
 
 #[cfg(all(feature = "process", unix))]
 pub(crate) use processes::*;
