@@ -186,6 +186,9 @@ pub(crate) trait Bus: Send + Sync + 'static {
     /// Returns whether a task is on the server.
     fn has<'a>(&'a self, lane: &'a Lane, number: u64, id: &'a str) -> Later<'a, bool>;
 
+    /// Returns the time of the clock by which the server notes when tasks were published, in milliseconds since 1970.
+    fn time<'a>(&'a self, lane: &'a Lane) -> Later<'a, u64>;
+
     /// Sends a message to those that listen.
     fn send<'a>(&'a self, subject: &'a str, payload: Bytes) -> Later<'a, ()>;
 

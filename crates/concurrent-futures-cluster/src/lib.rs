@@ -100,6 +100,10 @@
 //! for two minutes. A host asks the client about a parcel that is older than one minute when it is published, or that it
 //! has had before. A copy of an outcome finds no task.
 //!
+//! The age of a parcel is that of the time in it, when the server got it. Both are times of the server's clock, which the
+//! client reads from it at each new connection, and when a host asks. No party reads its own clock. So clocks may differ by hours. Leases,
+//! and all other times, are counted by each party for itself.
+//!
 //! Without a key, only servers on loopback are accepted, unless [`insecure`](ClusterExecutorBuilder::insecure) says
 //! otherwise. A key does not hide anything: the server sees all payloads. Use TLS (`tls://`) on networks.
 //!

@@ -7,7 +7,6 @@
 use crate::bus::{
     Bus, BusError, Delivery, Lane, Later, Note, Settle, StoreKey, Supplied, Supply, Withdrawn,
 };
-use crate::wire::now;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +57,10 @@ struct State {
     /// Those that wait for an answer.
     inboxes: HashMap<String, oneshot::Sender<Bytes>>,
     next_inbox: u64,
+    /// The time of the server's clock when the server began, in milliseconds since 1970.
+    clock: u64,
+    /// The number of questions of hosts.
+    questions: u64,
 }
 
 impl State {
@@ -71,6 +74,7 @@ impl State {
 /// A server.
 pub(crate) struct Server {
     state: Mutex<State>,
+    began: Instant,
     lease: Duration,
     changed: watch::Sender<()>,
     connections: watch::Sender<u64>,
@@ -91,7 +95,10 @@ impl Server {
                 listeners: HashMap::new(),
                 inboxes: HashMap::new(),
                 next_inbox: 0,
+                clock: 1_000_000_000_000,
+                questions: 0,
             }),
+            began: Instant::now(),
             lease,
             changed: watch::Sender::new(()),
             connections: watch::Sender::new(1),
@@ -133,6 +140,20 @@ impl Server {
         state.ids.clear();
         state.delivered.clear();
         state.last = 0;
+    }
+
+    /// Sets the server's clock, in milliseconds since 1970.
+    pub(crate) fn set_clock(&self, time: u64) {
+        self.lock().clock = time - self.age();
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap()
+    }
+
+    /// Returns how often hosts have asked which tasks are open.
+    pub(crate) fn questions(&self) -> u64 {
+        self.lock().questions
     }
 
     /// Returns the number of messages so far, since the server began.
@@ -396,7 +417,7 @@ impl Bus for Memory {
                 lane: lane.subject(),
                 id: id.to_owned(),
                 frame,
-                published: now(),
+                published: state.clock + self.server.age(),
                 deliveries: 0,
                 taken_until: None,
             };
@@ -472,6 +493,10 @@ impl Bus for Memory {
         }))
     }
 
+    fn time<'a>(&'a self, _: &'a Lane) -> Later<'a, u64> {
+        Box::pin(self.call(|state| state.clock + self.server.age()))
+    }
+
     fn send<'a>(&'a self, subject: &'a str, payload: Bytes) -> Later<'a, ()> {
         self.post(subject, &payload, None);
         Box::pin(std::future::ready(Ok(())))
@@ -488,6 +513,7 @@ impl Bus for Memory {
             let (inbox, has_listener) = {
                 let mut state = self.server.lock();
                 state.next_inbox += 1;
+                state.questions += u64::from(subject.starts_with("cf.q."));
                 let inbox = format!("inbox.{}", state.next_inbox);
                 state.inboxes.insert(inbox.clone(), sender);
                 let mut listeners = state.listeners.get(subject).into_iter().flatten();

@@ -537,3 +537,33 @@ async fn no_task_begins_before_an_urgent_one_when_the_requests_of_a_host_have_en
         );
     }
 }
+
+/// The server's clock is an hour ahead, or behind, or is set while a client works.
+#[tokio::test(start_paused = true)]
+async fn hosts_ask_about_no_task_whatever_the_clocks_show() {
+    const HOUR: u64 = 3_600_000;
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let ours = u64::try_from(since.unwrap().as_millis()).unwrap();
+    for clock in [ours, ours + HOUR, ours - HOUR] {
+        let (server, book) = (Server::new(1, 0, 0, LEASE), Book::default());
+        server.set_clock(clock);
+        let client = start_client(&server, 1).await;
+        let _host = start_host(&server, &book, 1, true);
+        let run = async |numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                submit_to(&client, &book, number, argument_of(number, 5));
+            }
+            wait_until("they are done", || client.unfinished() == 0).await;
+            server.questions()
+        };
+        assert_eq!(run(0..100).await, 0);
+        sleep(Duration::from_secs(1000)).await;
+        assert_eq!(run(100..200).await, 0);
+        // The host asks about a task. So the client learns that the server has another clock.
+        server.set_clock(clock + 2 * HOUR);
+        assert_ne!(run(200..201).await, 0);
+        sleep(Duration::from_secs(1)).await;
+        let asked = server.questions();
+        assert_eq!(run(201..300).await, asked);
+    }
+}

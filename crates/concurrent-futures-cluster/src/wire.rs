@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ring::{digest, hmac, rand};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// The version of the messages. Each message begins with it.
@@ -253,7 +253,7 @@ impl fmt::Display for ParcelId {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Parcel {
     pub(crate) id: ParcelId,
-    /// When it was sent, in milliseconds since 1970 by the client's clock.
+    /// When it was sent, in milliseconds since 1970 by the server's clock. Zero if the client does not know that time.
     pub(crate) sent: u64,
     pub(crate) tasks: Vec<Task>,
 }
@@ -434,14 +434,6 @@ impl fmt::Display for HostInfo {
 /// Returns the subject on which hosts of a queue say that they have entered the registry.
 pub(crate) fn news_of(queue: &str) -> String {
     format!("cf.w.{queue}")
-}
-
-/// Returns the time in milliseconds since 1970.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 #[cfg(test)]

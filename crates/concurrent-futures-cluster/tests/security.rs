@@ -5,7 +5,7 @@
 mod common;
 
 use async_nats::{HeaderMap, Message};
-use common::{LEASE, Notes, Server, note, note_and_wait, wait_until};
+use common::{LEASE, Notes, Server, clock, note, note_and_wait, wait_until};
 use concurrent_futures_cluster::ClusterExecutor;
 use futures_util::StreamExt;
 use std::error::Error;
@@ -203,5 +203,61 @@ fn forged_and_repeated_outcomes_change_nothing() -> Test {
     notes.write("go");
     let pid = running.result()?;
     assert_eq!(notes.named("run"), [format!("run.{pid}")]);
+    Ok(())
+}
+
+/// Returns the time of day of a worker, in seconds.
+fn time_of_day((): ()) -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap().as_secs()).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hosts_ask_about_no_task_if_the_clocks_of_client_and_host_are_wrong() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let notes = Notes::new();
+    let Some(library) = clock::library(notes.path().as_ref())? else {
+        return Ok(());
+    };
+    let library = library.to_str().ok_or("the path is no text")?;
+    let ear = Eavesdropper::new(&server);
+    for (ours, theirs) in [("3600", "-3600"), ("-3600", "3600")] {
+        let _host = server.host_with(1, &[("LD_PRELOAD", library), (clock::AHEAD, theirs)]);
+        let variables = [("LD_PRELOAD", library), (clock::AHEAD, ours)];
+        let client = server.program_with("client_with_a_wrong_clock", "", &variables);
+        assert!(client.wait().success());
+    }
+    // The last message: then all before it were heard.
+    let mut last = Forgery::default();
+    last.add("cf.last", None, &[]);
+    last.send(&server)?;
+    wait_until("all is heard", || !ear.on("cf.last").is_empty());
+    assert!(ear.on("cf.t.").len() >= 2);
+    assert_eq!(ear.on("cf.q.").len(), 0);
+    Ok(())
+}
+
+/// The program of a test: a client, whose clock differs by two hours from that of its host. It runs only in that test's child.
+#[test]
+fn client_with_a_wrong_clock() -> Test {
+    let (Ok(url), Ok(ahead)) = (
+        std::env::var("CLUSTER_TEST_URL"),
+        std::env::var(clock::AHEAD),
+    ) else {
+        return Ok(());
+    };
+    let cluster = ClusterExecutor::builder().url(url).lease(LEASE).build()?;
+    let ahead: i64 = ahead.parse()?;
+    for _ in 0..20 {
+        let theirs = cluster.submit(time_of_day, ())?.result()?;
+        let differs = time_of_day(()) - theirs;
+        assert!(
+            (differs - 2 * ahead).abs() < 600,
+            "the clock is ahead by {differs} s"
+        );
+    }
     Ok(())
 }

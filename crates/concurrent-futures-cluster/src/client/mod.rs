@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod control;
 mod options;
 mod payload;
@@ -27,12 +28,13 @@ use crate::bus::{Bus, BusError, Lane};
 use crate::waits;
 use crate::wire::{Call, Id, ParcelId, Seal, TaskId, hash};
 use bytes::Bytes;
+use clock::Reading;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::Permit;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 /// The outcome of a task, as bytes.
@@ -147,6 +149,8 @@ struct State {
     hosts: HashMap<Id, Power>,
     /// When a host of the environment was last seen.
     host_seen: Option<Instant>,
+    /// The last time of the server's clock.
+    reading: Option<Reading>,
 }
 
 /// The settings of a client.
@@ -169,6 +173,8 @@ pub(crate) struct Client {
     changed: watch::Sender<()>,
     /// Notified when the last task is done.
     idle: Condvar,
+    /// Notified when the time of the server's clock may be another one than the client believes.
+    is_doubted: Notify,
 }
 
 impl Client {
@@ -180,6 +186,7 @@ impl Client {
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             idle: Condvar::new(),
+            is_doubted: Notify::new(),
         })
     }
 
@@ -189,12 +196,14 @@ impl Client {
         let questions = format!("cf.q.{}", self.session);
         let mut reports_come = self.bus.listen(&reports).await?;
         let mut questions_come = self.bus.listen(&questions).await?;
+        self.read_clock().await;
         // A caller that no longer waits drops the client.
         let _ = ready.send(());
+        let keep_time = Arc::clone(&self).keep_time();
         let pump = Arc::clone(&self).pump();
         let reconcile = Arc::clone(&self).reconcile();
         let watch_hosts = Arc::clone(&self).watch_hosts();
-        tokio::pin!(pump, reconcile, watch_hosts);
+        tokio::pin!(keep_time, pump, reconcile, watch_hosts);
         loop {
             tokio::select! {
                 Some(note) = reports_come.recv() => self.receive(&reports, note).await,
@@ -202,6 +211,7 @@ impl Client {
                 () = &mut pump => {}
                 () = &mut reconcile => {}
                 () = &mut watch_hosts => {}
+                () = &mut keep_time => {}
                 else => return Ok(()),
             }
         }

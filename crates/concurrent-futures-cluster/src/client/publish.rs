@@ -7,7 +7,7 @@
 use super::{Client, Entry, Place, Power, Request, Stage};
 use crate::bus::{BusError, INLINE};
 use crate::log;
-use crate::wire::{Kind, OnHostLoss, Parcel, Payload, Task, Terms, now};
+use crate::wire::{Kind, OnHostLoss, Parcel, Payload, Task, Terms};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
@@ -199,7 +199,7 @@ impl Client {
         }
         let parcel = Parcel {
             id: self.parcel_id(next.serial),
-            sent: now(),
+            sent: self.server_time(),
             tasks,
         };
         let lane = &self.settings.lane;

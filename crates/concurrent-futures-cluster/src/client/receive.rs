@@ -22,7 +22,7 @@ pub(super) struct Taken {
 }
 
 impl Client {
-    /// Answers a host that asks which tasks are open.
+    /// Answers a host that asks which tasks are open. It may find them old by a wrong time.
     pub(super) async fn answer(&self, subject: &str, note: Note) {
         let opened =
             self.settings
@@ -41,6 +41,7 @@ impl Client {
             let open = question.tasks.into_iter().filter(is_open);
             open.map(|(number, _)| number).collect()
         };
+        self.is_doubted.notify_one();
         if let Some(reply) = note.reply {
             let sealed = self.settings.seal.seal(Kind::Answer, &note.payload, &open);
             if let Err(error) = self.bus.send(&reply, sealed).await {

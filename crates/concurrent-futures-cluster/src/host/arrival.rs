@@ -26,8 +26,8 @@ const MOST_RESERVED: usize = 128;
 /// The most parcels in reserve that the host has asked for.
 const MOST_OPEN: usize = 4;
 /// The age of a published task from which on it may be a copy that another party has sent again. The age is that of
-/// the client's time in the task, by the server's clock. The server refuses a second message of the same identity for
-/// two minutes. So a copy that it accepts is older than this.
+/// the time in the task, when the server got it. Both times are of the server's clock. The server refuses a second
+/// message of the same identity for two minutes. So a copy that it accepts is older than this.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The tasks that a host needs of a lane.

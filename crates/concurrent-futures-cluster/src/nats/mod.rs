@@ -200,6 +200,10 @@ impl Bus for Nats {
         Box::pin(self.has_task(lane, number, id))
     }
 
+    fn time<'a>(&'a self, lane: &'a Lane) -> Later<'a, u64> {
+        Box::pin(self.server_time(lane))
+    }
+
     fn send<'a>(&'a self, subject: &'a str, payload: Bytes) -> Later<'a, ()> {
         Box::pin(async move {
             let sent = self.client.publish(subject.to_owned(), payload).await;

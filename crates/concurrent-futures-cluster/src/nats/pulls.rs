@@ -269,6 +269,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_task_is_as_old_as_the_server_says_by_its_clock() -> Test {
+        let Some((_server, bus)) = start().await? else {
+            return Ok(());
+        };
+        let lane = lane();
+        let mut supply = bus.supply(&lane).await?;
+        supply.ask(1, LONG).await?;
+        let before = bus.time(&lane).await?;
+        bus.push(&lane, "a", Bytes::from("a")).await?;
+        let after = bus.time(&lane).await?;
+        let Supplied::Task(delivery) = supply.next().await? else {
+            panic!("the task does not come");
+        };
+        assert!((before..=after).contains(&delivery.published));
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn a_probe_finds_a_task_or_tells_that_there_is_none() -> Test {
         let Some((_server, bus)) = start().await? else {
             return Ok(());

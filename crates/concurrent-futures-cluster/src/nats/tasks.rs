@@ -5,11 +5,14 @@
 use super::stores::{PublishFailure, consumer_of, tasks_of};
 use super::{Nats, PATIENCE, refused};
 use crate::bus::{BusError, Delivery, Lane, Withdrawn};
+use async_nats::datetime::DateTime;
 use async_nats::jetstream;
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio::time::timeout;
 
 impl Nats {
@@ -93,6 +96,29 @@ impl Nats {
         }
     }
 
+    /// Returns the time of the node that keeps the tasks.
+    pub(super) async fn server_time(&self, lane: &Lane) -> Result<u64, BusError> {
+        #[derive(Deserialize)]
+        struct Info {
+            #[serde(rename = "ts")]
+            time: String,
+        }
+        self.ensure_tasks(&lane.queue).await?;
+        let subject = format!("STREAM.INFO.{}", tasks_of(&lane.queue));
+        let answer = self.context.request(subject, &()).await;
+        match answer.map_err(refused)? {
+            Response::Ok(Info { time }) => {
+                let time = async_nats::datetime::parse_rfc3339(&time).map_err(refused)?;
+                Ok(millis(time))
+            }
+            Response::Err { error } => {
+                // The stream is gone.
+                self.doubt();
+                Err(refused(error))
+            }
+        }
+    }
+
     /// Returns the highest number of the tasks that were delivered to hosts; none if no host has ever come.
     async fn delivered(&self, stream: &Stream<()>, lane: &Lane) -> Result<Option<u64>, BusError> {
         match stream.consumer_info(consumer_of(lane)).await {
@@ -106,6 +132,11 @@ impl Nats {
     }
 }
 
+/// Returns a time in milliseconds since 1970.
+fn millis(time: DateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+}
+
 /// Returns the delivery in a message; none if the message is a remark of the server.
 pub(super) fn delivery(
     context: &jetstream::Context,
@@ -117,10 +148,9 @@ pub(super) fn delivery(
     };
     let (deliveries, published) = {
         let info = message.info().ok()?;
-        let published = info.published.unix_timestamp_nanos() / 1_000_000;
         (
             u64::try_from(info.delivered).unwrap_or(0),
-            u64::try_from(published).unwrap_or(0),
+            millis(info.published),
         )
     };
     let headers = message.headers.as_ref();

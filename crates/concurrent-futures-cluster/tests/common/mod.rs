@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod clock;
 pub(crate) mod load;
 pub(crate) mod proxy;
 
@@ -214,10 +215,20 @@ impl Server {
 
     /// Starts a test of this program by itself, as another client.
     pub(crate) fn program(&self, test: &str, folder: &str) -> Host {
+        self.program_with(test, folder, &[])
+    }
+
+    pub(crate) fn program_with(
+        &self,
+        test: &str,
+        folder: &str,
+        variables: &[(&str, &str)],
+    ) -> Host {
         let child = Command::new(env::current_exe().unwrap())
             .args(["--exact", test])
             .env("CLUSTER_TEST_FOLDER", folder)
             .env("CLUSTER_TEST_URL", self.url())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
