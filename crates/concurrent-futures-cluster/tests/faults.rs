@@ -8,7 +8,7 @@ mod common;
 use common::{LEASE, Notes, PATIENCE, Server, note, note_and_wait, wait_until, wait_until_empty};
 use concurrent_futures::{Future, ReturnWhen, TaskError, wait};
 use concurrent_futures_cluster::{
-    ClusterOptions, HostLost, NoWorkersError, OnHostLoss, PoisonTask,
+    ClusterExecutor, ClusterOptions, HostLost, NoWorkersError, OnHostLoss, PoisonTask,
 };
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -347,6 +347,35 @@ fn an_executor_that_is_dropped_gives_its_tasks_up_when_its_server_stays_away() -
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_executor_that_is_dropped_gives_its_tasks_up_when_its_own_server_stands_still() -> Test {
+    let Some(program) = common::program_or_skip() else {
+        return Ok(());
+    };
+    let cluster = ClusterExecutor::builder()
+        .url("embedded")
+        .server_program(program)
+        .workers(1)
+        .lease(LEASE)
+        .wait_for_workers(Duration::from_millis(500))
+        .build()?;
+    let notes = Notes::new();
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    notes.wait_for_prefix("run");
+    let (url, _) = cluster.embedded_server().ok_or("no server")?;
+    let port = url.rsplit(':').next().ok_or("no port")?.parse()?;
+    let server = common::listener(port).ok_or("no process listens")?;
+    rustix::process::kill_process(server, Signal::STOP)?;
+    let waiting = cluster.submit(double, 7)?;
+    let dropping = thread::spawn(move || drop(cluster));
+    wait_until("the executor is gone", || dropping.is_finished());
+    assert!(matches!(running.result(), Err(TaskError::Abandoned)));
+    assert!(matches!(waiting.result(), Err(TaskError::Abandoned)));
+    notes.write("go");
+    Ok(())
+}
+
 #[test]
 fn an_executor_that_is_dropped_waits_for_a_server_that_comes_back() -> Test {
     let Some(mut server) = Server::start() else {
@@ -452,10 +481,7 @@ fn killed_client() -> Test {
         return Ok(());
     };
     let url = std::env::var("CLUSTER_TEST_URL")?;
-    let cluster = concurrent_futures_cluster::ClusterExecutor::builder()
-        .url(url)
-        .lease(LEASE)
-        .build()?;
+    let cluster = ClusterExecutor::builder().url(url).lease(LEASE).build()?;
     cluster
         .submit(note_and_wait, (folder, "of-the-client".into()))?
         .result()?;

@@ -8,9 +8,10 @@ mod common;
 use common::load::Load;
 use common::proxy::Proxy;
 use common::{
-    Host, LEASE, Notes, Server, note_and_wait, wait_until, wait_until_empty,
+    Host, LEASE, Notes, PATIENCE, Server, note_and_wait, wait_until, wait_until_empty,
     wait_until_no_task_is_left,
 };
+use concurrent_futures::TaskError;
 use concurrent_futures_cluster::ClusterExecutor;
 use std::error::Error;
 use std::thread;
@@ -93,6 +94,32 @@ fn a_client_that_is_cut_off_for_longer_than_the_lease_gets_all_outcomes_later() 
     assert_eq!(notes.named("run").len(), 1);
     // While the client is there: a host may have stored an outcome whose receipt came late.
     wait_until_empty(&server);
+    Ok(())
+}
+
+#[test]
+fn an_executor_that_is_dropped_gives_its_tasks_up_when_it_is_cut_off() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let proxy = Proxy::start(server.port());
+    let notes = Notes::new();
+    let _host = server.host(1);
+    let builder = ClusterExecutor::builder().url(proxy.url()).lease(LEASE);
+    let cluster = builder
+        .wait_for_workers(Duration::from_millis(500))
+        .build()?;
+    assert!(cluster.wait_for_host(PATIENCE)?);
+    let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
+    notes.wait_for_prefix("run");
+    let partition = proxy.partition();
+    let waiting = cluster.submit(note_and_wait, (notes.path(), "wait".into()))?;
+    let dropping = thread::spawn(move || drop(cluster));
+    wait_until("the executor is gone", || dropping.is_finished());
+    assert!(matches!(running.result(), Err(TaskError::Abandoned)));
+    assert!(matches!(waiting.result(), Err(TaskError::Abandoned)));
+    notes.write("go");
+    drop(partition);
     Ok(())
 }
 

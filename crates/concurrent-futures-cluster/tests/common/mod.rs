@@ -421,6 +421,39 @@ fn wait_until_left(server: &Server, parts: impl Fn() -> u64) {
     }
 }
 
+/// Returns the child of this process that listens at a port of loopback.
+#[cfg(target_os = "linux")]
+pub(crate) fn listener(port: u16) -> Option<rustix::process::Pid> {
+    // The address of 127.0.0.1, the port, and the state of a socket that listens. The tenth field is the inode.
+    let local = format!("0100007F:{port:04X}");
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    let inode = sockets.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields[1] == local && fields[3] == "0A").then(|| fields[9].to_owned())
+    })?;
+    let socket = format!("socket:[{inode}]");
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let children =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<i32> = children
+        .flat_map(|text| {
+            text.split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let listens = |pid: &i32| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        open.filter_map(|one| fs::read_link(one.path()).ok())
+            .any(|target| target.as_os_str() == socket.as_str())
+    };
+    let found = children.into_iter().find(listens)?;
+    rustix::process::Pid::from_raw(found)
+}
+
 /// Waits until a process is gone.
 pub(crate) fn wait_until_gone(pid: u32) {
     wait_until("the process is gone", || {
