@@ -26,7 +26,7 @@
 //! | subject | message | from, to |
 //! |---|---|---|
 //! | `cf.t.QUEUE.ENVIRONMENT.PRIORITY` | a parcel of tasks, in a work queue | client, one host |
-//! | `cf.c.SESSION` | a report: tasks held, started, ended | host, client |
+//! | `cf.c.SESSION` | a report: tasks held, started, ended; parts of values | host, client |
 //! | `cf.q.SESSION` | a question: which tasks are open? | host, client |
 //! | `cf.h.QUEUE.HOST`, `cf.h.QUEUE.all` | an order: recall, terminate | client, host |
 //! | `cf.w.QUEUE` | news: a host has entered the registry | host, clients |
@@ -85,6 +85,10 @@
 //! A task that waits for a future of a cluster takes no slot of its host. Its worker tells the host, on a local socket, when
 //! a wait begins and when it ends. The host takes as many more tasks as workers wait, up to 256. They run in further worker
 //! processes. So tasks may wait for tasks of the same cluster, however few workers there are.
+//!
+//! A worker may send parts of the value of a task that still runs, on the same socket. The host reports each part until it
+//! has the client's receipt, or the task has ended. The client takes parts of any attempt. A part has its place in the value. So a program knows the ones
+//! that it has, and those that come again change nothing.
 //!
 //! Payloads of more than 256 KiB are stored in parts, in a stream of their own, under the session and the hash of the
 //! content. Messages have the hash and the length, which the receiver checks. A payload that the server has lost is sent

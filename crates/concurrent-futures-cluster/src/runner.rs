@@ -37,6 +37,8 @@ pub struct CallOptions {
     pub time_limit: Option<Duration>,
     /// The number of times that the call is repeated if its worker dies.
     pub retries: u32,
+    /// The token of the call, under which its worker sends parts of its result.
+    pub token: u64,
 }
 
 /// A call that a runner carries out. The future ends with the call.

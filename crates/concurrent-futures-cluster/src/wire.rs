@@ -15,7 +15,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// The version of the messages. Each message begins with it.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// The length of an authentication code.
 const CODE: usize = 32;
 
@@ -310,8 +310,19 @@ pub(crate) struct Report {
     /// Tasks that run.
     pub(crate) started: Vec<(u64, u32)>,
     pub(crate) ended: Vec<(u64, u32, Outcome)>,
+    /// Parts of the values of tasks that run.
+    pub(crate) parts: Vec<TaskPart>,
     /// Whether the outcomes may be stored. The client removes them before it answers.
     pub(crate) may_be_stored: bool,
+}
+
+/// A part of the value of a task, which the runner and the client's frontend understand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskPart {
+    pub(crate) number: u64,
+    /// The place of the part in the value.
+    pub(crate) first: u64,
+    pub(crate) payload: Payload,
 }
 
 /// A client's answer to a report: all outcomes are settled.

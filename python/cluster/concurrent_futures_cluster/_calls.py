@@ -7,23 +7,36 @@ lambdas and closures. The outcome comes back in the same way.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
 import threading
 import time
+from contextlib import contextmanager, nullcontext
 from types import BuiltinFunctionType, FunctionType, ModuleType
+
+from concurrent_futures_cluster import _waits
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
+
+_LOGGER = logging.getLogger("concurrent.futures")
 
 PROTOCOL = 5
 
 #: The types whose pickling runs no Python code, and refers to no module.
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 _FUNCTIONS = frozenset([FunctionType, BuiltinFunctionType, type])
+
+#: The seconds for which a span runs before its worker begins no further call, and sends what there
+#: is.
+PATIENCE = 0.1
+
+#: The token of the call that this worker runs.
+_token = 0
 
 #: Held while modules are registered with cloudpickle.
 _registering = threading.RLock()
@@ -116,20 +129,18 @@ def rebuild_exception(data: bytes) -> BaseException:
     return _process_errors.rebuild_exception(data)
 
 
-def run(argument: bytes) -> tuple[bool, bytes]:
-    """Carry out a call in a worker; return whether it has a result, and the result or exception."""
+def run(argument: bytes, token: int) -> tuple[bool, bytes]:
+    """Carry out a call in a worker; return whether it has a result, and the result or exception.
+
+    The host knows the call by its token.
+    """
+    global _token
+    _token = token
     try:
         fn, args, kwargs = pickle.loads(argument)
         del argument
         result = fn(*args, **kwargs)
-        try:
-            return True, dumps(result)
-        except BaseException:
-            if type(result) is not Span:
-                raise
-            # One of its values at least: each fails for itself.
-            _leave_out_unpicklable(result)
-            return True, dumps(result)
+        return True, dumps_span(result) if type(result) is Span else dumps(result)
     except BaseException as error:
         return False, pack_exception(error)
 
@@ -160,16 +171,104 @@ def run_span(fn: Callable[..., object], items: list[tuple[Any, ...]], limit: flo
     values: list[Any] = []
     errors: dict[int, bytes] = {}
     started = time.perf_counter()
-    for index, args in enumerate(items):
-        if limit is not None and index > 0 and time.perf_counter() - started > limit:
-            break
-        try:
-            values.append(fn(*args))
-        except BaseException as error:
-            values.append(None)
-            errors[index] = pack_exception(error)
+    with _parts.told(values, errors) if len(items) > 1 else nullcontext():
+        for index, args in enumerate(items):
+            if limit is not None and index > 0 and time.perf_counter() - started > limit:
+                break
+            try:
+                values.append(fn(*args))
+            except BaseException as error:
+                errors[index] = pack_exception(error)
+                values.append(None)
     elapsed = time.perf_counter() - started
     return Span(elapsed, values, errors)
+
+
+class _Part:
+    """The outcomes of a span that are there while a call of it runs on."""
+
+    def __init__(self, values: list[Any], errors: dict[int, bytes]) -> None:
+        self._values = values
+        self._errors = errors
+        self._token = _token
+        self._started = time.perf_counter()
+        #: The number of outcomes that the host has.
+        self._told = 0
+        #: When the next ones are sent.
+        self.due = self._started + PATIENCE
+
+    def tell(self) -> None:
+        """Send the host the outcomes that it does not have."""
+        told, count = self._told, len(self._values)
+        elapsed = time.perf_counter() - self._started
+        if count > told:
+            errors = {n - told: error for n, error in self._errors.copy().items() if n < count}
+            errors = {n: error for n, error in errors.items() if n >= 0}
+            part = dumps_span(Span(elapsed, self._values[told:count], errors))
+            _waits.tell_part(self._token, told, part)
+            self._told = count
+        # So there are few parts, and none is late by more than a part of the time before it.
+        self.due = time.perf_counter() + max(PATIENCE, elapsed / 4)
+
+
+class _Parts:
+    """Sends the host parts of the spans of this worker that take long, by a thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._part: _Part | None = None
+        self._is_idle = True
+
+    @contextmanager
+    def told(self, values: list[Any], errors: dict[int, bytes]) -> Iterator[None]:
+        """Send parts of a span, from time to time."""
+        with self._changed:
+            self._part = _Part(values, errors)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="ClusterHost-parts", daemon=True
+                )
+                self._thread.start()
+            if self._is_idle:
+                self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._part = None
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                # While spans come one after another, the thread looks at them now and then.
+                self._is_idle = self._part is None
+                left = None if self._part is None else self._part.due - time.perf_counter()
+                part = self._part if left is not None and left <= 0 else None
+                if part is None:
+                    self._changed.wait(left)
+                    continue
+            try:
+                part.tell()
+            except Exception as error:
+                # The whole outcome has them, or the same error.
+                _LOGGER.debug("results of a span could not be sent early", exc_info=error)
+                with self._changed:
+                    if self._part is part:
+                        self._part = None
+            del part
+
+
+_parts = _Parts()
+
+
+def dumps_span(span: Span) -> bytes:
+    """Return a span as bytes. Values that cannot be pickled fail for themselves."""
+    try:
+        return dumps(span)
+    except BaseException:
+        _leave_out_unpicklable(span)
+        return dumps(span)
 
 
 def _leave_out_unpicklable(span: Span) -> None:

@@ -120,18 +120,26 @@ class State:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             self.client.hold()
 
-    def submit(self, argument: bytes | BaseException) -> ClusterFuture[Any]:
+    def submit(
+        self,
+        argument: bytes | BaseException,
+        take_part: Callable[[int, bytes], None] | None = None,
+    ) -> ClusterFuture[Any]:
         """Submit a pickled call; or make the future of one that could not be pickled."""
         self.begin()
         try:
-            return self.submit_held(argument)
+            return self.submit_held(argument, take_part)
         finally:
             self.client.release()
 
-    def submit_held(self, argument: bytes | BaseException) -> ClusterFuture[Any]:
+    def submit_held(
+        self,
+        argument: bytes | BaseException,
+        take_part: Callable[[int, bytes], None] | None = None,
+    ) -> ClusterFuture[Any]:
         """Submit a pickled call while the client is held."""
         number = next(self.numbers)
-        future: ClusterFuture[Any] = ClusterFuture(self.client, number)
+        future: ClusterFuture[Any] = ClusterFuture(self.client, number, take_part)
         if isinstance(argument, bytes):
             is_worker = _waits.is_worker()
             if not self.client.submit(number, future, argument, not is_worker):

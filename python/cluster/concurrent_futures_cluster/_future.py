@@ -9,6 +9,7 @@ from concurrent_futures import Future
 from concurrent_futures_cluster import _calls, _errors, _waits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from concurrent_futures_cluster import _native
@@ -17,8 +18,8 @@ __all__ = ["ClusterFuture"]
 
 _T = TypeVar("_T")
 
-# The kinds of ends that `Client.deliver` tells.
-_VALUE, _FAILURE, _ERROR, _CANCELLED = range(4)
+# The kinds of ends that `Client.deliver` tells, and of a part of a value.
+_VALUE, _FAILURE, _ERROR, _CANCELLED, _PART = range(5)
 
 
 class ClusterFuture(Future[_T]):
@@ -35,11 +36,18 @@ class ClusterFuture(Future[_T]):
     (True, 1024)
     """
 
-    __slots__ = ("_client", "_number")
+    __slots__ = ("_client", "_number", "_take_part")
 
-    def __init__(self, client: _native.Client, number: int) -> None:
+    def __init__(
+        self,
+        client: _native.Client,
+        number: int,
+        take_part: Callable[[int, bytes], None] | None = None,
+    ) -> None:
         self._client = client
         self._number = number
+        #: Called with parts of the value, and their places.
+        self._take_part = take_part
 
     def cancel(self) -> bool:
         """Cancel the call, if no host has begun it.
@@ -150,7 +158,11 @@ class ClusterFuture(Future[_T]):
 
 
 def complete(future: ClusterFuture[Any], kind: int, payload: Any) -> None:
-    """Give a future its outcome."""
+    """Give a future its outcome, or a part of its value."""
+    if kind == _PART:
+        if future._take_part is not None:
+            future._take_part(*payload)
+        return
     if kind == _CANCELLED:
         Future.cancel(future)
         Future.set_running_or_notify_cancel(future)

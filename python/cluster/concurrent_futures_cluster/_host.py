@@ -165,7 +165,7 @@ class _Pool:
 
 def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[tuple[bool, bytes]]:
     options = pool.options(timeout=job.time_limit, retries=job.retries)
-    return options.submit(_calls.run, job.argument)
+    return options.submit(_calls.run, job.argument, job.token)
 
 
 class _Crew:

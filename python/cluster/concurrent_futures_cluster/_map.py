@@ -6,6 +6,9 @@ is some tens of milliseconds of work. A bounded number of spans is on
 its way. The end of one makes the next ones, by the thread that completes futures. So they run
 whether the results are iterated over or not.
 
+The results of a span come together, unless it takes long: then those that are there come first, in
+parts. A result that has come stays, also if the span runs again.
+
 With ``buffersize``, the iteration makes the next spans instead, as it alone makes room, and takes
 items from the caller's iterables.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import pickle
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -21,7 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from concurrent_futures import TaskTerminatedError, WorkerDiedError
-from concurrent_futures_cluster import _calls
+from concurrent_futures_cluster import _calls, _waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,8 +38,6 @@ _T = TypeVar("_T")
 
 #: The seconds of work that a span is made for.
 _WORK = 0.03
-#: The seconds after which a worker begins no further call of a span.
-_PATIENCE = 0.1
 #: The growth of spans beyond the longest one so far, at most, and their longest.
 _GROWTH = 16
 _LONGEST = 1 << 16
@@ -47,11 +49,38 @@ _AT_LEAST = 8
 class _Span:
     """Some items, and the future of their calls."""
 
-    def __init__(self, future: ClusterFuture[Any], items: list[tuple[Any, ...]]) -> None:
-        self.future = future
+    future: ClusterFuture[Any]
+
+    def __init__(self, items: list[tuple[Any, ...]]) -> None:
         self.items = items
-        #: The spans of the items that run again, or were not begun, once that is known.
+        #: The number of items whose outcomes have come, and those that were not taken: results, and
+        #: pickled exceptions.
+        self.count = 0
+        self.outcomes: collections.deque[tuple[Any, bytes | None]] = collections.deque()
+        #: Parts behind one that did not come yet, by the place of their first item.
+        self._later: dict[int, _calls.Span] = {}
+        #: The spans of the items that run again, or were not begun, once the future is done. The
+        #: error tells why they could not be submitted.
         self.parts: list[_Span] | None = None
+        self.error: BaseException | None = None
+
+    def add(self, first: int, part: _calls.Span) -> None:
+        """Add the outcomes of the items from `first` on. Those that are there stay."""
+        self._later[first] = part
+        for first in sorted(self._later):
+            if first > self.count:
+                break
+            part = self._later.pop(first)
+            for index in range(self.count - first, part.count):
+                self.outcomes.append((part.values[index], part.errors.get(index)))
+                self.count += 1
+
+    def end(self, whole: _calls.Span | None) -> None:
+        """Add all outcomes. From now on, each is kept until it is taken."""
+        if whole is not None:
+            self.add(0, whole)
+            whole.values.clear()
+        self._later.clear()
 
 
 class Spans(Generic[_T]):
@@ -144,7 +173,7 @@ class Spans(Generic[_T]):
         """Submit a span; the items for themselves if they cannot be pickled together."""
         argument: bytes | BaseException
         try:
-            limit = _PATIENCE if self._size is None else None
+            limit = _calls.PATIENCE if self._size is None else None
             argument = self._state.pickler.dumps_span(self._fn, items, limit)
         except Exception as error:
             if len(items) > 1:
@@ -152,17 +181,44 @@ class Spans(Generic[_T]):
                     yield from self._submitted([item])
                 return
             argument = error
-        if self._buffersize is None:
-            yield _Span(self._state.submit_held(argument), items)
-        else:
-            yield _Span(self._state.submit(argument), items)
+        span = _Span(items)
+        submit = self._state.submit_held if self._buffersize is None else self._state.submit
+        span.future = submit(argument, partial(self._note_part, span))
+        yield span
+
+    def _note_part(self, span: _Span, first: int, data: bytes) -> None:
+        """Learn some outcomes of a span that still runs."""
+        try:
+            part: _calls.Span = pickle.loads(data)
+        except BaseException:
+            # The whole outcome has them, or the same exception.
+            return
+        with self._changed:
+            if span.parts is None:
+                span.add(first, part)
+                self._changed.notify_all()
+
+    def _note_outcome(self, span: _Span, future: ClusterFuture[Any]) -> None:
+        """Learn the outcomes of a span that is done, and submit the items that are left."""
+        whole = None if future.cancelled() or future.exception() else future.result()
+        with self._changed:
+            span.end(whole)
+            left = self._left(span)
+        parts: list[_Span] = []
+        try:
+            for item in left:
+                parts.extend(self._submitted([item]))
+        except BaseException as error:
+            span.error = error
+        with self._changed:
+            span.parts = parts
+            self._changed.notify_all()
+        for part in parts:
+            part.future.add_done_callback(partial(self._note_outcome, part))
 
     def _note_end(self, span: _Span, future: ClusterFuture[Any]) -> None:
         """Learn from a span that is done, and make the next ones."""
-        if left := self.left(span):
-            parts = [part for item in left for part in self._submitted([item])]
-            with self._changed:
-                span.parts = parts
+        self._note_outcome(span, future)
         with self._changed:
             self._open -= 1
             if not future.cancelled() and future.exception() is None:
@@ -174,7 +230,7 @@ class Spans(Generic[_T]):
         if self._buffersize is None:
             self.submit_more()
 
-    def left(self, span: _Span) -> list[tuple[Any, ...]]:
+    def _left(self, span: _Span) -> list[tuple[Any, ...]]:
         """Return the items of a span, which is done, that are to run for themselves.
 
         Those are the items that the worker has not begun, for lack of time. If the worker has died,
@@ -183,18 +239,33 @@ class Spans(Generic[_T]):
         if len(span.items) == 1 or self._size is not None or span.future.cancelled():
             return []
         error = span.future.exception()
-        if error is None:
-            outcomes: _calls.Span = span.future.result()
-            return span.items[outcomes.count :]
         is_dead = isinstance(error, WorkerDiedError) and not isinstance(error, TaskTerminatedError)
-        return span.items if is_dead else []
+        return span.items[span.count :] if error is None or is_dead else []
 
-    def parts(self, span: _Span) -> list[_Span]:
-        """Return the spans of the items that are left."""
+    def wait_for_outcome(self, span: _Span, deadline: float | None) -> bool:
+        """Wait for the next outcome of a span. Return False if there are no more.
+
+        Raise TimeoutError at the deadline.
+        """
         with self._changed:
-            while span.parts is None:
-                self._changed.wait()
-            return span.parts
+            if span.outcomes or span.parts is not None:
+                return bool(span.outcomes)
+        with _waits.waiting(), self._changed:
+            while not span.outcomes and span.parts is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                self._changed.wait(left)
+            return bool(span.outcomes)
+
+    def take_outcome(self, span: _Span) -> _T:
+        """Return the next result of a span, or raise the exception in its place."""
+        with self._changed:
+            value, error = span.outcomes.popleft()
+        if error is not None:
+            raise _calls.rebuild_exception(error)
+        self._note_taken()
+        return value  # type: ignore[no-any-return]
 
     def take(self) -> _Span | None:
         """Wait for the next span to be on its way, and return it; None if there are no more."""
@@ -212,7 +283,7 @@ class Spans(Generic[_T]):
                     continue
             self.submit_more()
 
-    def note_taken(self) -> None:
+    def _note_taken(self) -> None:
         """Note that an item's result is taken."""
         if self._buffersize is not None:
             with self._changed:
@@ -281,23 +352,14 @@ def _results(spans: Spans[_T], deadline: float | None) -> Iterator[_T]:
             del taken
             while waiting:
                 span = waiting.popleft()
-                left = None if deadline is None else max(deadline - time.monotonic(), 0)
-                span.future.exception(left)
-                if spans.left(span):
-                    waiting.extendleft(reversed(spans.parts(span)))
-                    if span.future.exception() is not None:
-                        continue
-                outcomes: _calls.Span = span.future.result()
-                del span
-                values, errors = outcomes.values, outcomes.errors
-                del outcomes
-                values.reverse()
-                index = 0
-                while values:
-                    if index in errors:
-                        raise _calls.rebuild_exception(errors[index])
-                    spans.note_taken()
-                    yield values.pop()
-                    index += 1
+                while spans.wait_for_outcome(span, deadline):
+                    yield spans.take_outcome(span)
+                if span.error is not None:
+                    raise span.error
+                if span.parts:
+                    waiting.extendleft(reversed(span.parts))
+                elif span.count < len(span.items):
+                    # It has failed, or was cancelled.
+                    span.future.result()
     finally:
         spans.cancel()

@@ -1,7 +1,7 @@
 """Tasks that wait for other tasks of a cluster: their host runs another one meanwhile.
 
 A worker tells its host when a task begins to wait for a future of a cluster, and when the task goes
-on. It does so on a socket of the host's own, with a byte each.
+on. It does so on a socket of the host's own, with a byte each. Parts of results take the same way.
 
 ``wait`` and ``as_completed`` of the standard library append a waiter to ``_waiters`` of each
 future, and wait for the waiter's event. They hold the conditions of all futures meanwhile, so that
@@ -12,11 +12,14 @@ a process that is no worker pays nothing, and futures of threads keep the engine
 from __future__ import annotations
 
 import socket
+import struct
 import threading
+from contextlib import nullcontext
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Any
 
@@ -53,6 +56,11 @@ class Wait:
             _tell(b"-")
 
 
+def waiting() -> AbstractContextManager[None]:
+    """Return the context of a wait, also in a process that is no worker."""
+    return Wait() if is_worker() else nullcontext()
+
+
 class _Event(threading.Event):
     """The event of a waiter for a future of a cluster."""
 
@@ -86,8 +94,13 @@ class Waiters:
         return len(self._waiters)
 
 
-def _tell(byte: bytes) -> bool:
-    """Tell the host one byte. Return False if it is gone: then its workers end."""
+def tell_part(token: int, first: int, part: bytes) -> None:
+    """Send the host a part of the result of a call, which has this place in it."""
+    _tell(b"".join((b"p", struct.pack("<QQQ", token, first, len(part)), part)))
+
+
+def _tell(news: bytes) -> bool:
+    """Tell the host some news. Return False if it is gone: then its workers end."""
     global _connection
     with _lock:
         try:
@@ -99,7 +112,7 @@ def _tell(byte: bytes) -> bool:
                     connection.close()
                     raise
                 _connection = connection
-            _connection.sendall(byte)
+            _connection.sendall(news)
         except OSError:
             if _connection is not None:
                 _connection.close()

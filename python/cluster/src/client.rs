@@ -30,19 +30,22 @@ const VALUE: u8 = 0;
 const FAILURE: u8 = 1;
 const ERROR: u8 = 2;
 const CANCELLED: u8 = 3;
+const PART: u8 = 4;
 
-/// The end of a task.
+/// The end of a task, or a part of its value.
 #[derive(Debug)]
 enum Ended {
     Arrived(Arrived),
     Cancelled,
+    Part(u64, Bytes),
 }
 
-type Ends = Inbox<(Py<PyAny>, Ended)>;
+/// Futures are shared, as threads that are not attached can make no references to them.
+type Ends = Inbox<(Arc<Py<PyAny>>, Ended)>;
 
 /// The future of a call, as the cluster sees it. It is told of every end, and of one only.
 struct Waiting {
-    future: Option<Py<PyAny>>,
+    future: Option<Arc<Py<PyAny>>>,
     ends: Arc<Ends>,
 }
 
@@ -62,6 +65,14 @@ impl Sink for Waiting {
 
     fn cancel(mut self: Box<Self>) {
         self.end(Ended::Cancelled);
+    }
+
+    fn take_part(&self, first: u64, bytes: Bytes) {
+        if let Some(future) = &self.future {
+            self.ends.expect();
+            self.ends
+                .put((Arc::clone(future), Ended::Part(first, bytes)));
+        }
     }
 
     fn complete(mut self: Box<Self>, arrived: Arrived) {
@@ -161,7 +172,7 @@ impl Client {
             let sink = || -> Box<dyn Sink> {
                 self.ends.expect();
                 Box::new(Waiting {
-                    future: Some(future),
+                    future: Some(Arc::new(future)),
                     ends: Arc::clone(&self.ends),
                 })
             };
@@ -195,8 +206,8 @@ impl Client {
         }
     }
 
-    /// Waits for ends of tasks, up to `limit` seconds, and calls `complete` for each: with the future, a number, and
-    /// what belongs to it. Returns the number of ends; None when there will be no more.
+    /// Waits for ends of tasks and parts of values, up to `limit` seconds, and calls `complete` for each. It gets the
+    /// future, a number, and what belongs to it. Returns the number of ends; None when there will be no more.
     fn deliver(
         &self,
         py: Python<'_>,
@@ -211,6 +222,7 @@ impl Client {
         };
         let count = ends.len();
         for (future, ended) in ends {
+            let future = future.bind(py);
             let called = match ended {
                 Ended::Arrived(Arrived::Value(bytes)) => {
                     complete.call1((future, VALUE, of(py, &bytes)))
@@ -226,6 +238,9 @@ impl Client {
                     complete.call1((future, ERROR, ("ClusterError", text, Vec::<Host>::new())))
                 }
                 Ended::Cancelled => complete.call1((future, CANCELLED, py.None())),
+                Ended::Part(first, bytes) => {
+                    complete.call1((future, PART, (first, of(py, &bytes))))
+                }
             };
             if let Err(error) = called {
                 error.write_unraisable(py, Some(complete));

@@ -110,6 +110,12 @@ impl Job {
         self.options.time_limit.map(|limit| limit.as_secs_f64())
     }
 
+    /// The number under which the worker sends parts of the result.
+    #[getter]
+    fn token(&self) -> u64 {
+        self.options.token
+    }
+
     /// The number of times that the call is repeated if its worker dies.
     #[getter]
     fn retries(&self) -> u32 {

@@ -57,6 +57,11 @@ def wait_until(what: str, is_true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def has_line(path: Path) -> bool:
+    """Return whether a task has written a line: the file is there before its first line is."""
+    return path.exists() and path.read_text().endswith("\n")
+
+
 def environment(**variables: str) -> dict[str, str]:
     """Return the variables of a process that imports what this one does, and the tasks."""
     paths = [str(HERE), *filter(None, sys.path)]

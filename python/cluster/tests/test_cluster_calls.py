@@ -216,6 +216,42 @@ def test_map_gives_each_result_once_if_tasks_are_left_unfinished(
     assert list(embedded.map(tasks.sleep_and_wait, seconds)) == seconds
 
 
+@pytest.mark.parametrize("chunksize", [1, 400])
+def test_map_gives_results_while_a_later_call_of_their_task_runs_on(
+    embedded: ClusterExecutor, tmp_path: Path, chunksize: int
+) -> None:
+    # The first calls are short. So the blocking one shares a task with some of them.
+    paths = [str(tmp_path)] * 400
+    paths[350] = str(tmp_path / "go")
+    results = embedded.map(tasks.wait_for, paths, range(400), chunksize=chunksize)
+    assert [next(results) for _ in range(350)] == list(range(350))
+    (tmp_path / "go").touch()
+    assert list(results) == list(range(350, 400))
+
+
+def test_map_raises_an_exception_while_a_later_call_of_its_task_runs_on(
+    embedded: ClusterExecutor, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    calls = [(abs, -1), (tasks.fail, "broken"), (tasks.wait_for, str(go))]
+    results = embedded.map(tasks.call, *zip(*calls, strict=True), chunksize=3)
+    assert next(results) == 1
+    with pytest.raises(tasks.OwnError, match="broken"):
+        next(results)
+    go.touch()
+
+
+def test_map_gives_a_long_result_while_a_later_call_of_its_task_runs_on(
+    embedded: ClusterExecutor, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    calls = [(bytes, 1_000_000), (tasks.wait_for, str(go))]
+    results = embedded.map(tasks.call, *zip(*calls, strict=True), chunksize=2)
+    assert next(results) == bytes(1_000_000)
+    go.touch()
+    assert list(results) == [None]
+
+
 @pytest.mark.parametrize("chunksize", [1, 3])
 def test_map_raises_the_exception_of_a_call_at_its_place(
     embedded: ClusterExecutor, chunksize: int

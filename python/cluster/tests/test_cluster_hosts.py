@@ -11,7 +11,7 @@ from typing import Any
 
 import cluster_tasks as tasks
 import pytest
-from cluster_support import LEASE, LIMIT, Server, wait_until
+from cluster_support import LEASE, LIMIT, Server, has_line, wait_until
 
 from concurrent_futures import CancelledError, ClusterExecutor, wait
 from concurrent_futures_cluster import (
@@ -38,13 +38,35 @@ def test_a_task_of_a_killed_host_runs_elsewhere(server: Server, tmp_path: Path) 
     first = server.host(1)
     with server.executor() as executor:
         future = executor.submit(tasks.note_and_wait, str(begun), str(go))
-        wait_until("the task runs", begun.exists)
+        wait_until("the task runs", lambda: has_line(begun))
         first.kill()
         server.host(1)
         wait_until("it runs again", lambda: len(begun.read_text().splitlines()) == 2)
         go.touch()
         runs = [int(line.split()[0]) for line in begun.read_text().splitlines()]
         assert future.result(LIMIT) == runs[1]
+
+
+def test_results_of_map_that_have_come_stay_if_their_host_is_killed(
+    server: Server, tmp_path: Path
+) -> None:
+    begun, go, there = tmp_path / "begun", tmp_path / "go", tmp_path
+    first = server.host(1)
+    with server.executor() as executor:
+        # Two calls that are done at once, and one that waits, as one task.
+        paths = [str(there), str(there), str(go)]
+        results = executor.map(tasks.note_and_wait, [str(begun)] * 3, paths, chunksize=3)
+        worker = next(results)
+        first.kill()
+        server.host(1)
+        wait_until("they run again", lambda: len(begun.read_text().splitlines()) == 6)
+        pids = [int(line.split()[0]) for line in begun.read_text().splitlines()]
+        assert (worker, len(set(pids))) == (pids[0], 2)
+        go.touch()
+        second, third = results
+        # The second result has come with the first one, or is that of the second run.
+        assert second in (worker, third)
+        assert third == pids[5]
 
 
 def test_a_task_of_a_killed_host_fails_if_it_must_not_run_again(
@@ -54,7 +76,7 @@ def test_a_task_of_a_killed_host_fails_if_it_must_not_run_again(
     first = server.host(1)
     with server.executor(on_host_loss="fail") as executor:
         future = executor.submit(tasks.note_and_wait, str(begun), str(tmp_path / "never"))
-        wait_until("the task runs", begun.exists)
+        wait_until("the task runs", lambda: has_line(begun))
         first.kill()
         server.host(1)
         assert isinstance(future.exception(LIMIT), HostLostError)
@@ -66,7 +88,7 @@ def test_a_drained_host_finishes_its_task_and_ends(server: Server, tmp_path: Pat
     host = server.host(1)
     with server.executor() as executor:
         future = executor.submit(tasks.note_and_wait, str(begun), str(go))
-        wait_until("the task runs", begun.exists)
+        wait_until("the task runs", lambda: has_line(begun))
         host.signal(signal.SIGTERM)
         second = executor.submit(tasks.double, 1)
         go.touch()
@@ -83,7 +105,7 @@ def test_a_host_that_cannot_wait_gives_its_task_back(server: Server, tmp_path: P
     host = server.host(1, "--drain", "0")
     with server.executor() as executor:
         future = executor.submit(tasks.note_and_wait, str(begun), str(go))
-        wait_until("the task runs", begun.exists)
+        wait_until("the task runs", lambda: has_line(begun))
         host.signal(signal.SIGTERM)
         assert host.wait() == 0
         server.host(1)
@@ -124,7 +146,7 @@ def test_an_executor_ends_without_its_only_host(server: Server, tmp_path: Path) 
         assert executor.wait_for_host(LIMIT)
         running = executor.submit(tasks.note_and_wait, str(begun), str(tmp_path / "never"))
         waiting = executor.submit(tasks.double, 1)
-        wait_until("the task runs", begun.exists)
+        wait_until("the task runs", lambda: has_line(begun))
         host.kill()
     assert isinstance(running.exception(LIMIT), NoWorkersError)
     assert isinstance(waiting.exception(LIMIT), NoWorkersError)
@@ -135,7 +157,7 @@ def test_the_workers_of_a_killed_host_end(server: Server, tmp_path: Path) -> Non
     host = server.host(1)
     with server.executor() as executor:
         future = executor.submit(tasks.note_and_wait, str(begun), str(tmp_path / "never"))
-        wait_until("the task runs", lambda: begun.exists() and begun.read_text().endswith("\n"))
+        wait_until("the task runs", lambda: has_line(begun))
         worker = int(begun.read_text().split()[0])
         host.kill()
         wait_until("the worker ends", lambda: not _is_alive(worker))
@@ -370,7 +392,7 @@ def test_a_stopped_host_that_goes_on_changes_no_outcome(server: Server, tmp_path
     first = server.host(1)
     with server.executor() as executor:
         future = executor.submit(tasks.note_and_wait, str(begun), str(go))
-        wait_until("the task runs", begun.exists)
+        wait_until("the task runs", lambda: has_line(begun))
         first.signal(signal.SIGSTOP)
         server.host(1)
         wait_until("it runs again", lambda: len(begun.read_text().splitlines()) == 2)

@@ -59,6 +59,10 @@ pub trait Sink: Send + 'static {
     /// Makes a running future cancelled, as no host runs its task. Called by the thread that cancels.
     fn cancel(self: Box<Self>);
 
+    /// Tells a part of the value of a task that still runs, and the part's place. The value has all parts as well. They
+    /// may come twice, and in any order. The call must return at once.
+    fn take_part(&self, _first: u64, _bytes: Bytes) {}
+
     /// Gives the future its outcome.
     fn complete(self: Box<Self>, arrived: Arrived);
 }

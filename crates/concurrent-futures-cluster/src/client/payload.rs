@@ -54,6 +54,34 @@ impl Client {
         }
     }
 
+    /// Fetches a part of the value of a task from the stream of payloads. The value has it as well.
+    pub(super) fn fetch_part(
+        self: &Arc<Self>,
+        number: u64,
+        first: u64,
+        wanted: [u8; 32],
+        length: u64,
+    ) {
+        let client = Arc::clone(self);
+        tokio::spawn(async move {
+            let store_key = client.object(&wanted, length);
+            for attempt in 0..4_u32 {
+                match client.bus.fetch(&store_key).await {
+                    Ok(Some(bytes)) if bytes.len() as u64 == length && hash(&bytes) == wanted => {
+                        if let Some(entry) = client.lock().entries.get(&number) {
+                            entry.sink.take_part(first, bytes);
+                        }
+                        break;
+                    }
+                    Ok(_) => break,
+                    Err(error) => log::trouble("a part of a value could not be fetched", &error),
+                }
+                sleep(Duration::from_millis(50 << attempt)).await;
+            }
+            client.remove_stored(store_key).await;
+        });
+    }
+
     /// Fetches the value of a task from the stream of payloads, and completes it.
     pub(super) fn fetch(self: &Arc<Self>, number: u64, wanted: [u8; 32], length: u64) {
         {

@@ -6,7 +6,7 @@ use super::{Arrived, Client, Power, Stage, failed};
 use crate::bus::{Note, StoreKey};
 use crate::error::{HostLost, NoFunction, PoisonTask};
 use crate::log;
-use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, Why};
+use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, TaskPart, Why};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -135,6 +135,21 @@ impl Client {
         };
         let mut unwanted = report.started;
         unwanted.retain(|task| !is_wanted(task));
+        for TaskPart {
+            number,
+            first,
+            payload,
+        } in report.parts
+        {
+            // Of any attempt: what one has done is done.
+            match (state.entries.get(&number), payload) {
+                (Some(entry), Payload::Inline(bytes)) => entry.sink.take_part(first, bytes),
+                (_, Payload::Object { hash, length }) => {
+                    self.fetch_part(number, first, hash, length);
+                }
+                (None, Payload::Inline(_)) => {}
+            }
+        }
         drop(state);
         let ended = report.ended.iter().map(|(number, ..)| *number);
         let stored = ended.filter(|_| report.may_be_stored).collect();

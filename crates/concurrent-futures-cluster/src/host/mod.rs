@@ -12,6 +12,7 @@ mod arrival;
 mod give_back;
 mod hold;
 mod orders;
+mod parts;
 mod registry;
 mod report;
 mod run;
@@ -20,7 +21,7 @@ mod state;
 use crate::bus::{Bus, BusError, Lane, PRIORITIES, StoreKey};
 use crate::log;
 use crate::runner::Runner;
-use crate::waits::Waits;
+use crate::waits::{Waits, Word};
 use crate::wire::Id;
 use report::Reporters;
 use state::Host;
@@ -71,7 +72,10 @@ pub(crate) async fn serve(
     tasks.spawn(Arc::clone(&host).give_back_waiting());
     if let Some(waits) = waits {
         let host = Arc::clone(&host);
-        tasks.spawn(waits.receive(move |sleeps| host.note_sleep(sleeps)));
+        tasks.spawn(waits.receive(move |word| match word {
+            Word::Sleeps(sleeps) => host.note_sleep(sleeps),
+            Word::Part(part) => host.take_part(part),
+        }));
     }
     if let Some(ready) = ready.take() {
         // A caller that no longer waits tells the host to stop.

@@ -15,7 +15,7 @@
 use super::state::Host;
 use crate::bus::{BusError, StoreKey};
 use crate::log;
-use crate::wire::{Id, Kind, Outcome, Receipt, Report, TaskId, Why};
+use crate::wire::{Id, Kind, Outcome, Receipt, Report, TaskId, TaskPart, Why};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -209,6 +209,7 @@ impl<'a> Outcomes<'a> {
                 held: Vec::new(),
                 started: Vec::new(),
                 ended: Vec::new(),
+                parts: Vec::new(),
                 may_be_stored: false,
             },
             bytes: 0,
@@ -276,6 +277,13 @@ pub(super) async fn confirm_start(host: &Arc<Host>, task: TaskId) -> bool {
     receipt.is_some_and(|receipt| receipt.unwanted.is_empty())
 }
 
+/// Tells a client a part of a result, and waits for its receipt. Returns false if the client does not answer.
+pub(super) async fn confirm_part(host: &Arc<Host>, session: Id, part: TaskPart) -> bool {
+    let mut report = Outcomes::new(host, session, host.id).report;
+    report.parts.push(part);
+    host.receipt(&subject_of(session), &report).await.is_some()
+}
+
 impl Host {
     /// Sends a report until there is a receipt. None if the client does not answer.
     async fn receipt(&self, subject: &str, report: &Report) -> Option<Receipt> {
@@ -327,6 +335,7 @@ async fn deliver(
             held: Vec::new(),
             started: Vec::new(),
             ended: ended.into(),
+            parts: Vec::new(),
             may_be_stored: true,
         };
         let sealed = seal.seal(Kind::Report, subject.as_bytes(), &alone);

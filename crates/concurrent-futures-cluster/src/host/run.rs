@@ -112,9 +112,11 @@ impl Host {
                 }
             },
         };
+        let token = self.token((id.session, id.number));
         let options = CallOptions {
             time_limit: task.terms.time_limit,
             retries: task.terms.retries,
+            token: token.number,
         };
         let must_be_known = is_repeated || id.attempt > 1 || task.terms.deliveries == 1;
         if must_be_known && !report::confirm_start(self, id).await {
@@ -139,7 +141,7 @@ impl Host {
             }
         };
         match ended {
-            Ended::Value(bytes) => match self.stored(id.session, bytes).await {
+            Ended::Value(bytes) => match self.stored(id.session, bytes.into()).await {
                 Ok(payload) => Outcome::Value(payload),
                 Err(error) => {
                     log::trouble("the object of a result could not be stored", &error);
@@ -164,11 +166,10 @@ impl Host {
     }
 
     /// Makes the payload of a result, and stores it if it is long.
-    async fn stored(&self, session: Id, bytes: Vec<u8>) -> Result<Payload, BusError> {
+    pub(super) async fn stored(&self, session: Id, bytes: Bytes) -> Result<Payload, BusError> {
         if bytes.len() <= INLINE {
-            return Ok(Payload::Inline(bytes.into()));
+            return Ok(Payload::Inline(bytes));
         }
-        let bytes = Bytes::from(bytes);
         let (hash, length) = (hash(&bytes), bytes.len() as u64);
         let store_key = StoreKey::object(&self.settings.queue, session, &hash, length);
         self.bus.keep(&store_key, bytes).await?;

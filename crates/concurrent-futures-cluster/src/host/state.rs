@@ -79,6 +79,9 @@ pub(super) struct State {
     pub(super) gives_back: bool,
     /// Tasks that were recalled before they came, until when that holds.
     pub(super) recalled: HashMap<TaskId, Instant>,
+    /// The tasks of the calls that run, by token, and the last token.
+    pub(super) calls: HashMap<u64, Key>,
+    pub(super) last_call: u64,
     /// Parcels that were here, in the order of their arrival.
     pub(super) seen: HashSet<ParcelId>,
     pub(super) seen_order: VecDeque<(Instant, ParcelId)>,
