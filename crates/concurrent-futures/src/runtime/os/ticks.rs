@@ -68,31 +68,32 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
     fn ticks_of_all_threads_are_in_the_order_of_events() {
         let Some(counter) = Counter::of_system() else {
             println!("skipped: the system's clock is not the counter of the processor");
             return;
         };
         // Each thread passes the largest number on, which it has read before.
-        let (to_there, from_here) = std::sync::mpsc::channel::<u64>();
-        let (to_here, from_there) = std::sync::mpsc::channel::<u64>();
+        let (requests, received) = std::sync::mpsc::channel::<u64>();
+        let (replies, answers) = std::sync::mpsc::channel::<u64>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                for before in from_here {
+                for before in received {
                     let now = counter.read_behind();
                     assert!(now >= before, "{now} after {before}");
-                    if to_here.send(now).is_err() {
+                    if replies.send(now).is_err() {
                         return;
                     }
                 }
             });
             for _ in 0..1000 {
-                to_there.send(counter.read()).unwrap();
-                let before = from_there.recv().unwrap();
+                requests.send(counter.read()).unwrap();
+                let before = answers.recv().unwrap();
                 let now = counter.read_behind();
                 assert!(now >= before, "{now} after {before}");
             }
-            drop(to_there);
+            drop(requests);
         });
     }
 }
