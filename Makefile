@@ -61,12 +61,12 @@ cluster-python-%: .venv/%/cluster .venv/nats
 cluster-python-and-page:
 	$(MAKE) --no-print-directory --jobs=2 cluster-python page-test
 
-## Faults that take minutes: a server of three nodes, one of which is killed or stopped, and machines in network
-## namespaces. Tests that this system does not allow are skipped, and say so.
+## Faults that take long: a server of three nodes, one of which is killed or stopped, and machines in network namespaces.
+## An embedded server that stands still is another one. Tests that this system does not allow are skipped, and say so.
 .PHONY: cluster-faults
 cluster-faults: .venv/nats
 	$(CARGO) build -p concurrent-futures-cluster --example squares
-	$(CARGO) test -p concurrent-futures-cluster --test servers --test machines -- --ignored --test-threads=1 --nocapture
+	$(CARGO) test -p concurrent-futures-cluster --test servers --test machines --test faults -- --ignored --test-threads=1 --nocapture
 
 ## A million tasks on one machine.
 .PHONY: cluster-million

@@ -39,6 +39,7 @@ impl Host {
                         self.give_back(before, Why::Busy);
                     }
                 }
+                () = self.is_full.notified() => {}
                 // The sender is part of the host.
                 _ = changed.changed() => {}
             }

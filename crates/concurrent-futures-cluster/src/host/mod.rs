@@ -27,7 +27,7 @@ use report::Reporters;
 use state::Host;
 pub(crate) use state::Settings;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Runs a host until `stop` says so, and the host has drained.
@@ -56,6 +56,7 @@ pub(crate) async fn serve(
         id,
         state: Mutex::default(),
         changed: watch::Sender::new(()),
+        is_full: Notify::new(),
     });
     let mut tasks = JoinSet::new();
     for subject in [host.subject(), format!("cf.h.{}.all", host.settings.queue)] {

@@ -29,7 +29,7 @@ impl Host {
                         drop(state);
                         if has_started {
                             // From now on, the tasks that are left wait for a worker.
-                            self.poke();
+                            self.is_full.notify_one();
                         }
                         break;
                     }

@@ -9,7 +9,7 @@ use crate::wire::{Answer, Id, Outcome, ParcelId, Seal, Task, TaskId, What};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// The place of a task among those of a host.
@@ -140,6 +140,8 @@ pub(crate) struct Host {
     pub(super) state: Mutex<State>,
     /// Notified when a task may start, or more tasks may be asked for.
     pub(super) changed: watch::Sender<()>,
+    /// Notified when all workers have got a task.
+    pub(super) is_full: Notify,
     pub(super) reporters: Reporters,
     /// The subjects of tasks, by priority.
     pub(super) places: Vec<String>,
