@@ -161,6 +161,27 @@ def forget_me() -> None:
     del sys.modules[__name__]
 
 
+def hold(begun: int, go: int) -> bytes:
+    """Reports that it has begun, and waits for the end, by two pipes."""
+    os.write(begun, b"b")
+    return os.read(go, 1)
+
+
+def add_one(number: int) -> int:
+    """Returns the next number."""
+    return number + 1
+
+
+class Holder:
+    """Something to call that waits."""
+
+    def __call__(self, begun: int, go: int) -> bytes:
+        return hold(begun, go)
+
+    def hold(self, begun: int, go: int) -> bytes:
+        return hold(begun, go)
+
+
 def submit_to(pool: Any) -> Any:
     """Submits to the pool of another interpreter."""
     return pool.submit(int)

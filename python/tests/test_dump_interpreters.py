@@ -1,0 +1,191 @@
+"""Dumps of programs whose workers have interpreters of their own."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+if sys.version_info < (3, 14):
+    pytest.skip("CPython has pools of interpreters from version 3.14 on", allow_module_level=True)
+
+import functools
+import io
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+
+import concurrent_futures as cf
+import interpreter_tasks as tasks
+from interpreter_support import pool_of
+from support import LIMIT, Background, eventually
+
+#: The line of a worker that runs a task, with the function's name if there is one.
+RUNS = re.compile(r"^  thread 0x[0-9a-f]+ \((.+)\) runs task #\d+(?: \((.+)\))? for", re.MULTILINE)
+
+
+def dumped() -> str:
+    out = io.StringIO()
+    cf.dump(out)
+    return out.getvalue()
+
+
+class Pipes:
+    """Two pipes, which all interpreters share: by one, a call reports that it has begun."""
+
+    def __init__(self) -> None:
+        self._begun, self.begun = os.pipe()
+        self.go, self._go = os.pipe()
+
+    def await_begin(self) -> None:
+        assert os.read(self._begun, 1) == b"b"
+
+    def end(self) -> None:
+        os.write(self._go, b"e")
+
+    def close(self) -> None:
+        for fd in (self._begun, self.begun, self.go, self._go):
+            os.close(fd)
+
+
+@pytest.fixture
+def pipes() -> Iterator[Pipes]:
+    pipes = Pipes()
+    yield pipes
+    pipes.close()
+
+
+def hold_as_code(begun: int, go: int) -> bytes:
+    """Waits in a worker; goes there as code, as this module is none of its interpreter."""
+    import os
+
+    os.write(begun, b"b")
+    return os.read(go, 1)
+
+
+def make_local_hold() -> Callable[[int, int], bytes]:
+    def hold(begun: int, go: int) -> bytes:
+        import os
+
+        os.write(begun, b"b")
+        return os.read(go, 1)
+
+    return hold
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (tasks.hold, "interpreter_tasks.hold"),
+        (hold_as_code, "test_dump_interpreters.hold_as_code"),
+        (make_local_hold(), "test_dump_interpreters.make_local_hold.<locals>.hold"),
+        (functools.partial(tasks.hold), "interpreter_tasks.hold"),
+        (tasks.Holder().hold, "interpreter_tasks.Holder.hold"),
+        (tasks.Holder(), "Holder"),
+    ],
+    ids=["name", "code", "local", "partial", "method", "object"],
+)
+@pytest.mark.parametrize("by_map", [False, True])
+def test_the_function_of_an_interpreter_is_named(
+    pipes: Pipes, function: Callable[[int, int], bytes], name: str, by_map: bool
+) -> None:
+    with pool_of(cf, thread_name_prefix="own") as pool:
+        # The second time, the interpreter knows the function.
+        for _ in range(2):
+            if by_map:
+                results = pool.map(function, [pipes.begun], [pipes.go])
+            else:
+                running = pool.submit(function, pipes.begun, pipes.go)
+            try:
+                pipes.await_begin()
+                text = dumped()
+            finally:
+                pipes.end()
+            assert RUNS.findall(text) == [("own_0", name)]
+            assert (next(results) if by_map else running.result(LIMIT)) == b"e"
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+    assert RUNS.findall(dumped()) == []
+
+
+def test_a_function_in_c_of_an_interpreter_is_named(pipes: Pipes) -> None:
+    with pool_of(cf, 2, thread_name_prefix="c") as pool:
+        python = pool.submit(tasks.hold, pipes.begun, pipes.go)
+        pipes.await_begin()
+        in_c = pool.submit(os.read, pipes.go, 1)
+        try:
+            found = {name for _, name in _eventually_two()}
+        finally:
+            pipes.end()
+            pipes.end()
+        assert {python.result(LIMIT), in_c.result(LIMIT)} == {b"e"}
+    assert found == {"interpreter_tasks.hold", "posix.read"}
+
+
+def _eventually_two() -> list[tuple[str, str]]:
+    """Return what two workers run, as soon as both call a function."""
+    found: list[tuple[str, str]] = []
+
+    def are_told() -> bool:
+        found[:] = RUNS.findall(dumped())
+        return len(found) == 2 and all(name for _, name in found)
+
+    eventually(are_told)
+    return found
+
+
+def test_workers_without_interpreters_are_told_beside_those_with_them(pipes: Pipes) -> None:
+    end = threading.Event()
+    with pool_of(cf, thread_name_prefix="own") as pool, cf.ThreadPoolExecutor(1, "plain") as plain:
+        calls = [pool.submit(tasks.hold, pipes.begun, pipes.go), plain.submit(end.wait)]
+        pipes.await_begin()
+        try:
+            found = dict(_eventually_two())
+        finally:
+            pipes.end()
+            end.set()
+        assert [call.result(LIMIT) for call in calls] == [b"e", True]
+    assert found == {"own_0": "interpreter_tasks.hold", "plain_0": "threading.Event.wait"}
+
+
+@pytest.mark.parametrize("by_standard_way", [False, True])
+def test_dumps_beside_calls_of_interpreters(by_standard_way: bool) -> None:
+    # A partial object is pickled for each call.
+    function = functools.partial(tasks.add_one) if by_standard_way else tasks.add_one
+    is_over = threading.Event()
+
+    def dump_again_and_again() -> set[str]:
+        names: set[str] = set()
+        while not is_over.is_set():
+            names.update(name for _, name in RUNS.findall(dumped()))
+        return names
+
+    with pool_of(cf, 3) as pool:
+        dumps = [Background(dump_again_and_again) for _ in range(2)]
+        try:
+            for _ in range(5):
+                results = list(pool.map(function, range(20), timeout=LIMIT))
+                assert results == list(range(1, 21))
+        finally:
+            is_over.set()
+        for names in dumps:
+            # Between two calls, a worker has a task and no function.
+            assert names.outcome() <= {"", "interpreter_tasks.add_one"}
+
+
+def test_dumps_beside_interpreters_that_begin_and_end() -> None:
+    is_over = threading.Event()
+
+    def dump_again_and_again() -> None:
+        while not is_over.is_set():
+            dumped()
+
+    dumps = Background(dump_again_and_again)
+    try:
+        for _ in range(3):
+            with pool_of(cf, 2) as pool:
+                assert list(pool.map(tasks.add_one, range(10), timeout=LIMIT)) == [*range(1, 11)]
+    finally:
+        is_over.set()
+    dumps.outcome()
+    assert RUNS.findall(dumped()) == []
