@@ -6,15 +6,16 @@
 //! time of the system's clock.
 //!
 //! An *anchor* is a moment by both clocks. A thread notes one when the last one that it knows of is about a second old.
-//! A reader takes one more, after the last record that it will read was written. Between two anchors, time passes
-//! evenly.
+//! A reader notes one as well, after the last record that it will read was written. Between two anchors, time passes
+//! evenly. All stamps that were read have an anchor behind them, and anchors are added at the end only.
 //!
 //! # Invariants
-//! 1. One reading turns later ticks into later times, or equal ones. So events of different threads keep their order.
-//! 2. A counter that goes back, as after some kinds of sleep, is given up: later stamps are times of the system's clock.
-//! 3. In other kinds of sleep, the system's clock stands still while the counter runs. The moments before keep their
+//! 1. Later ticks become later times, or equal ones. So events of different threads keep their order.
+//! 2. All readings turn a stamp into the same time, as long as there is room for all anchors.
+//! 3. A counter that goes back, as after some kinds of sleep, is given up: later stamps are times of the system's clock.
+//! 4. In other kinds of sleep, the system's clock stands still while the counter runs. The moments before keep their
 //!    distances: time passes at the usual rate after an anchor, and then stands still.
-//! 4. A thread that takes a stamp waits for no other thread.
+//! 5. A thread that takes a stamp waits for no other thread.
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +31,8 @@ const MARK: u64 = 1 << 63;
 /// The ticks after which a thread notes an anchor: about a second.
 const PERIOD: u64 = 1 << 31;
 
-/// The most anchors that are kept. If there are more, every second one is dropped.
+/// The most anchors that are kept: those of an hour, if a reader comes twenty times a second. If there are more, every
+/// second one is dropped.
 const MOST: usize = 1 << 16;
 
 /// A moment by both clocks.
@@ -110,13 +112,14 @@ impl Anchors {
         true
     }
 
-    /// Drops every second anchor if there are too many.
+    /// Drops every second anchor if there are too many, but neither the first one nor the last one.
     fn thin(&mut self) {
-        if self.all.len() > MOST {
-            let mut is_kept = false;
+        let count = self.all.len();
+        if count > MOST {
+            let mut place = 0;
             self.all.retain(|_| {
-                is_kept = !is_kept;
-                is_kept
+                place += 1;
+                place == 1 || (count - place).is_multiple_of(2)
             });
         }
     }
@@ -181,24 +184,27 @@ impl Times {
             // A reader is there for a moment, or another thread that notes an anchor.
             Err(TryLockError::WouldBlock) => return,
         };
-        if anchors.add(Anchor::take(counter), PERIOD / 2) {
-            anchors.thin();
-        } else {
-            // ORDERING: Relaxed, as above.
-            self.has_failed.store(true, Ordering::Relaxed);
-        }
+        self.extend(&mut anchors, counter, PERIOD / 2);
     }
 
     /// Returns a scale for all stamps that were taken before.
     pub(crate) fn scale(&self) -> Scale {
-        let anchors = self.anchors.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut scale = Scale(anchors.clone());
-        drop(anchors);
+        let mut anchors = self.anchors.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counter) = self.counter() {
-            // If the counter has gone back, the thread that finds it next gives it up.
-            scale.0.add(Anchor::take(counter), 0);
+            self.extend(&mut anchors, counter, 0);
         }
-        scale
+        Scale(anchors.clone())
+    }
+
+    /// Adds an anchor, unless the last one is younger than some ticks. Gives up a counter that has gone back.
+    fn extend(&self, anchors: &mut Anchors, counter: Counter, distance: u64) {
+        // With the lock, so that anchors are added in their order.
+        if anchors.add(Anchor::take(counter), distance) {
+            anchors.thin();
+        } else {
+            // ORDERING: Relaxed: a thread that sees it later gives the counter up later.
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -385,10 +391,12 @@ mod tests {
             stamps.push((now(), clock.stamp(&times), now()));
         }
         let scale = times.scale();
+        let again = times.scale();
         let mut last = 0;
         for (before, stamp, after) in stamps {
             let time = scale.time(stamp);
             assert!(time >= last);
+            assert_eq!(again.time(stamp), time);
             last = time;
             // An anchor is as inaccurate as the call of the system's clock is long, unless the system stops the thread.
             let slack = 1_000_000;
