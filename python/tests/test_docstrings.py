@@ -50,7 +50,7 @@ def test_examples_run(name: str) -> None:
     assert text is not None
     test = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
     report: list[str] = []
-    doctest.DocTestRunner().run(test, out=report.append)
+    doctest.DocTestRunner(verbose=False).run(test, out=report.append)
     assert not report, "".join(report)
 
 
