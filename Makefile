@@ -66,7 +66,7 @@ cluster-python-and-page:
 .PHONY: cluster-faults
 cluster-faults: .venv/nats
 	$(CARGO) build -p concurrent-futures-cluster --example squares
-	$(CARGO) test -p concurrent-futures-cluster --test servers --test machines --test faults -- --ignored --test-threads=1 --nocapture
+	$(CARGO) test -p concurrent-futures-cluster --test servers --test machines --test faults --test kept -- --ignored --test-threads=1 --nocapture
 
 ## A million tasks on one machine.
 .PHONY: cluster-million

@@ -67,6 +67,69 @@ pub enum ClusterError {
         /// The reason.
         cause: Arc<io::Error>,
     },
+    /// The name of a session is empty.
+    #[error("the name of a session must not be empty")]
+    SessionName,
+    /// A session was asked for on the embedded server, which ends with the executor.
+    #[error(
+        "a session needs a server that outlives the program: start one, and give its address, in place of `embedded`"
+    )]
+    SessionEmbedded,
+    /// Another client has the session.
+    #[error("the session {session:?} is in use, by process {pid} on {machine}")]
+    SessionInUse {
+        /// The name of the session.
+        session: String,
+        /// The machine of the other client.
+        machine: String,
+        /// The process of the other client.
+        pid: u32,
+    },
+    /// The session has no task: there never was one, or all have aged.
+    #[error(
+        "the queue {queue} has no session {session:?}: it has no task, or all of them have aged"
+    )]
+    UnknownSession {
+        /// The name of the session.
+        session: String,
+        /// The queue.
+        queue: String,
+    },
+    /// The session has another key.
+    #[error("the tasks of the session {0:?} were submitted with another key")]
+    SessionKey(String),
+    /// A task of the session is not done, and only hosts of another environment can run it.
+    #[error(
+        "the session {session:?} has unfinished tasks of the environment {theirs}, and this client has {ours}:          use the same build, tag and key"
+    )]
+    SessionEnvironment {
+        /// The name of the session.
+        session: String,
+        /// The environment of the task.
+        theirs: String,
+        /// The environment of the client.
+        ours: String,
+    },
+    /// A task of the session has a result of another type.
+    #[error(
+        "a task of the session {session:?} has results of the type {recorded}, and not {asked}"
+    )]
+    ResultType {
+        /// The name of the session.
+        session: String,
+        /// The type of the task's result.
+        recorded: String,
+        /// The type that was asked for.
+        asked: &'static str,
+    },
+    /// The server cannot keep so many copies.
+    #[error("the server cannot keep {replicas} copies of each stream: {cause}")]
+    Replicas {
+        /// The number of copies.
+        replicas: usize,
+        /// The words of the server.
+        cause: BusError,
+    },
     /// The workers of this machine could not be set up.
     #[error(transparent)]
     Workers(#[from] concurrent_futures::BuildError),
@@ -149,6 +212,38 @@ impl PoisonTask {
         self.deliveries
     }
 }
+
+/// Another client has the session of the task. It gets the outcome if the task was recorded.
+#[derive(Clone, Debug)]
+pub struct SessionLost {
+    pub(crate) session: String,
+    /// The machine and the process of the other client, if it has the same key.
+    pub(crate) owner: Option<(String, u32)>,
+}
+
+impl SessionLost {
+    /// Returns the name of the session.
+    #[must_use]
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+}
+
+impl fmt::Display for SessionLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session, owner } = self;
+        write!(
+            f,
+            "this client was cut off for longer than its lease, and the session {session:?} has another client"
+        )?;
+        match owner {
+            Some((machine, pid)) => write!(f, ": process {pid} on {machine}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for SessionLost {}
 
 /// The host has not the function of the task.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -32,6 +32,12 @@
 //! | `cf.w.QUEUE` | news: a host has entered the registry | host, clients |
 //! | `cf.i.client.ANY`, `cf.i.host.ANY` | answers of the server and of other parties | |
 //! | `cf.o.QUEUE.SESSION.NUMBER` | an outcome whose client did not answer; the first one stays | host, client |
+//! | `cf.t.QUEUE+kept.ENVIRONMENT.PRIORITY.SESSION.NUMBER` | an attempt of a kept task; it replaces the one before | client, one host |
+//! | `cf.r.QUEUE+kept.SESSION.NUMBER` | the record of a kept task; the first one stays | client, later clients |
+//! | `cf.o.QUEUE+kept.SESSION.NUMBER` | the outcome of a kept task; the first one stays | host, all clients |
+//! | `cf.o.QUEUE+kept.SESSION.NUMBER.RUN` | the mark of a run; `.back` behind it says that the run has ended in order | host, hosts |
+//! | `cf.s.QUEUE.SESSION` | the claim of a kept session, for a lease | client, clients |
+//! | `cf.n.QUEUE` | news: a client has opened a kept session | client, hosts |
 //! | `cf.p.QUEUE.SESSION.HASH.PART` | a part of a payload that is too long for a message | client, host; host, client |
 //!
 //! A session is a random number of 128 bits. A task's identity is its session, its number there, and the *attempt*: the
@@ -94,6 +100,34 @@
 //! content. Messages have the hash and the length, which the receiver checks. A payload that the server has lost is sent
 //! again together with its task.
 //!
+//! # Kept sessions
+//! The tasks of a [session](ClusterExecutorBuilder::session) outlive their client. Then the server's disk is the source of
+//! truth, and a client is one of its readers. A session's identity is a hash of the queue and of its name. The numbers of its tasks begin at
+//! the server's time in milliseconds, so that no two clients give one twice. The tasks, records, outcomes and payloads are in streams of their own, on disk, with
+//! an age for each message. Hosts take tasks from both streams of a priority.
+//!
+//! 1. The client stores the *record* of a task, and publishes the task when the server has confirmed that. From then on,
+//!    any client finds it. Each attempt has the task's own subject, so that any client can look for it. So a
+//!    kept task shares no parcel.
+//! 2. The host stores the outcome before it reports it. If an outcome is there, the host reports that one. So all
+//!    clients get the same, however often the task has run. No client removes an outcome.
+//! 3. A client that opens a session claims it, reads the records, and looks for each task: on the server, and *then*
+//!    among the outcomes. A task that is in neither place was lost, and is submitted again. Its attempt has the number of the second, so that
+//!    it is above those of all earlier clients.
+//!
+//! Invariants:
+//! - *A task with a confirmed record is found, until its age passes.* A cancellation removes the record, and then the
+//!   task, before it succeeds.
+//! - *A session has one owner.* It renews its claim three times in a lease, by comparing and setting. Without a confirmation in the last lease, it answers no
+//!   host, and publishes nothing. If the session has another owner then, all its futures fail with [`SessionLost`].
+//! - *Hosts go on without a client.* A host gives a kept task that it cannot run back to the server, and not to the client. A client keeps all its
+//!   kept tasks on the server, and not a second's work.
+//! - *Hosts decide what no client is there for.* A copy of a parcel is refused unless the task has a record and no outcome. A task
+//!   that comes again, or must not run twice, claims the first free mark before it begins. A mark without
+//!   its second one stands for a lost host. With too many of them, the next host stores [`PoisonTask`] or [`HostLost`] as the
+//!   outcome. The first run of a task that may run again has no mark, as its report would be one message
+//!   more. So that count is exact, except for one. It is not the server's count of deliveries, which a restart of the server resets.
+//!
 //! # Security
 //! With a key, every message has an authentication code (HMAC with SHA-256). It covers the message's kind and its subject,
 //! or the message that it answers. Receivers check the code before they read the message. So a party without the key can
@@ -147,7 +181,7 @@ mod worker;
 pub use builder::ClusterBuilder;
 pub use bus::BusError;
 pub use client::{Arrived, ClusterOptions, Sink};
-pub use error::{ClusterError, HostLost, NoFunction, NoWorkersError, PoisonTask};
+pub use error::{ClusterError, HostLost, NoFunction, NoWorkersError, PoisonTask, SessionLost};
 pub use executor::{ClusterExecutor, ClusterExecutorBuilder, ExecutorSettings};
 pub use observe::{
     ClusterObserver, ClusterObserverBuilder, ClusterView, HostDetails, HostView, LaneView,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::access::is_queue_name;
+use crate::bus::kept::kept_of;
 use crate::error::ClusterError;
 use std::fmt::Write;
 
@@ -164,8 +165,21 @@ fn stores(queue: &str) -> [String; 4] {
     ]
 }
 
+/// Returns the names of the streams of a queue's kept sessions.
+fn kept_stores(queue: &str) -> [String; 5] {
+    let kept = kept_of(queue);
+    [
+        format!("cf-tasks-{kept}"),
+        format!("cf-records-{kept}"),
+        format!("cf-outcomes-{kept}"),
+        format!("cf-payloads-{kept}"),
+        format!("cf-sessions-{queue}"),
+    ]
+}
+
 /// Returns the calls of `JetStream` that both roles need: they make the stores that are not there.
 fn calls_of_both(queue: &str) -> Vec<String> {
+    let kept = kept_of(queue);
     let mut calls = vec![String::from("$JS.API.INFO")];
     for store in stores(queue) {
         calls.push(format!("$JS.API.STREAM.INFO.{store}"));
@@ -174,11 +188,34 @@ fn calls_of_both(queue: &str) -> Vec<String> {
     calls.push(format!("$JS.API.STREAM.PURGE.cf-payloads-{queue}"));
     calls.push(format!("$JS.API.DIRECT.GET.cf-payloads-{queue}.>"));
     calls.push(format!("cf.p.{queue}.>"));
+    calls.push(format!("$JS.API.STREAM.INFO.cf-tasks-{kept}"));
+    calls.push(format!("$JS.API.DIRECT.GET.cf-records-{kept}.>"));
+    calls.push(format!("$JS.API.DIRECT.GET.cf-outcomes-{kept}.>"));
+    calls.push(format!("$JS.API.DIRECT.GET.cf-payloads-{kept}.>"));
+    calls.push(format!("cf.p.{kept}.>"));
     calls
 }
 
 fn of_clients(queue: &str) -> Role {
     let mut publish = calls_of_both(queue);
+    let kept = kept_of(queue);
+    // A client makes the stores of kept sessions, and removes what a session has.
+    for store in kept_stores(queue) {
+        publish.push(format!("$JS.API.STREAM.INFO.{store}"));
+        publish.push(format!("$JS.API.STREAM.CREATE.{store}"));
+        publish.push(format!("$JS.API.STREAM.PURGE.{store}"));
+    }
+    publish.extend([
+        format!("cf.t.{kept}.>"),
+        format!("cf.r.{kept}.>"),
+        format!("cf.s.{queue}.*"),
+        format!("cf.n.{queue}"),
+        format!("$JS.API.STREAM.MSG.DELETE.cf-tasks-{kept}"),
+        format!("$JS.API.DIRECT.GET.cf-tasks-{kept}"),
+        format!("$JS.API.DIRECT.GET.cf-tasks-{kept}.>"),
+        format!("$JS.API.CONSUMER.INFO.cf-tasks-{kept}.*"),
+        format!("$JS.API.DIRECT.GET.cf-sessions-{queue}.>"),
+    ]);
     publish.extend([
         format!("cf.t.{queue}.>"),
         format!("cf.h.{queue}.>"),
@@ -206,6 +243,14 @@ fn of_clients(queue: &str) -> Role {
 
 fn of_hosts(queue: &str) -> Role {
     let mut publish = calls_of_both(queue);
+    let kept = kept_of(queue);
+    publish.extend([
+        format!("cf.o.{kept}.>"),
+        format!("$JS.ACK.cf-tasks-{kept}.>"),
+        format!("$JS.API.CONSUMER.INFO.cf-tasks-{kept}.*"),
+        format!("$JS.API.CONSUMER.CREATE.cf-tasks-{kept}.>"),
+        format!("$JS.API.CONSUMER.MSG.NEXT.cf-tasks-{kept}.*"),
+    ]);
     publish.extend([
         String::from("cf.c.*"),
         String::from("cf.q.*"),
@@ -219,7 +264,11 @@ fn of_hosts(queue: &str) -> Role {
     ]);
     Role {
         publish,
-        subscribe: vec![format!("cf.h.{queue}.*"), format!("{HOST_INBOX}.>")],
+        subscribe: vec![
+            format!("cf.h.{queue}.*"),
+            format!("cf.n.{queue}"),
+            format!("{HOST_INBOX}.>"),
+        ],
     }
 }
 

@@ -29,6 +29,12 @@ pub(crate) enum Kind {
     Answer,
     Question,
     Host,
+    /// The properties of a kept task for later clients.
+    Record,
+    /// The owner of a kept session.
+    Owner,
+    /// The mark of a run of a kept task.
+    Mark,
 }
 
 /// The reason why a message was refused.
@@ -118,6 +124,22 @@ impl Seal {
     }
 }
 
+impl Seal {
+    /// Returns the outcome of a task in a report that a host has stored. None if the message is none.
+    pub(crate) fn stored_in(
+        &self,
+        subject: &str,
+        number: u64,
+        frame: &[u8],
+    ) -> Option<(u32, Outcome)> {
+        let opened = self.open::<Report>(Kind::Report, subject.as_bytes(), frame);
+        let mut ended = opened.ok()?.ended.into_iter();
+        ended
+            .find(|(of, _, outcome)| *of == number && !matches!(outcome, Outcome::Returned(_)))
+            .map(|(_, attempt, outcome)| (attempt, outcome))
+    }
+}
+
 impl fmt::Debug for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seal")
@@ -137,6 +159,13 @@ impl Id {
     /// When the system has no random numbers.
     pub(crate) fn random() -> std::io::Result<Self> {
         random().map(Self)
+    }
+
+    /// Makes an identity of the beginning of a hash.
+    pub(crate) fn of(hash: &[u8; 32]) -> Self {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash[..16]);
+        Self(bytes)
     }
 }
 
@@ -232,8 +261,51 @@ pub enum OnHostLoss {
 pub(crate) struct Terms {
     pub(crate) time_limit: Option<Duration>,
     pub(crate) retries: u32,
-    /// The number of deliveries beyond which the host asks the client.
+    /// The number of deliveries beyond which the host asks the client. Of a kept task: the number of hosts that it may
+    /// take along.
     pub(crate) deliveries: u32,
+    /// The properties of a task that outlives its client.
+    pub(crate) kept: Option<KeptTerms>,
+}
+
+/// The properties of a kept task that its host must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptTerms {
+    /// The time for which the server keeps the outcome.
+    pub(crate) age: Duration,
+    pub(crate) on_host_loss: OnHostLoss,
+}
+
+/// The properties of a kept task for later clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) environment: String,
+    pub(crate) priority: u8,
+    pub(crate) call: Call,
+    pub(crate) argument: Payload,
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) retries: u32,
+    pub(crate) on_host_loss: OnHostLoss,
+    /// The time for which the server keeps the task.
+    pub(crate) age: Duration,
+    /// The type of the result, by its name; empty for other frontends.
+    pub(crate) result: String,
+}
+
+/// The owner of a kept session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) machine: String,
+    pub(crate) pid: u32,
+    /// Tells owners of one process from each other.
+    pub(crate) nonce: [u8; 16],
+}
+
+/// The mark of a run of a kept task: the host, and a number that no other run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) host: Id,
+    pub(crate) nonce: [u8; 16],
 }
 
 /// The identity of a parcel: its session, and its number there.
@@ -278,6 +350,10 @@ pub(crate) enum Outcome {
     NoFunction(String),
     /// The host gives the task back without an outcome.
     Returned(Why),
+    /// A host was lost that ran the kept task, which is not to run again.
+    HostLost,
+    /// The number of hosts that were lost while they ran the kept task.
+    Poison(u32),
 }
 
 /// The reason why a host gives a task back.
@@ -295,6 +371,13 @@ pub(crate) enum Why {
     Ended,
     /// No worker was free for the task for some time.
     Busy,
+}
+
+impl Why {
+    /// Returns whether the host gives a kept task back to the server.
+    pub(crate) fn is_to_server(self) -> bool {
+        matches!(self, Self::Busy | Self::Drained | Self::Ended)
+    }
 }
 
 /// News of a host for the client of a session.

@@ -8,7 +8,7 @@ use common::Server;
 use concurrent_futures::TaskError;
 use concurrent_futures_cluster::{
     ClusterError, ClusterExecutor, ClusterExecutorBuilder, ClusterHost, ClusterObserver,
-    ClusterRole, authorization, authorization_of,
+    ClusterOptions, ClusterRole, OnHostLoss, authorization, authorization_of,
 };
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair as Nkey;
@@ -141,7 +141,28 @@ fn each_role_may_do_what_it_needs() -> Test {
     assert!(early.cancel());
     let host = server.host_with(1, &[("CONCURRENT_FUTURES_NKEY", &host)]);
     let observer = ClusterObserver::builder().url(server.url()).nkey(observer);
-    check_roles(&cluster, &host, &observer.queue("default").build()?)
+    check_roles(&cluster, &host, &observer.queue("default").build()?)?;
+    drop(cluster);
+    // A session as well, which a later client finds.
+    let builder = server.executor().nkey(&client);
+    let cluster = builder.clone().session("s").build()?;
+    let once = ClusterOptions::new().on_host_loss(OnHostLoss::Fail);
+    let bytes = |bytes: Vec<u8>| bytes;
+    cluster
+        .submit_with(once, bytes, vec![7_u8; 1 << 20])?
+        .result()?;
+    let pending = cluster.submit(bytes, vec![1])?;
+    pending.cancel();
+    drop(cluster);
+    let cluster = builder.clone().attach("s")?;
+    for future in cluster.futures::<Vec<u8>>()? {
+        future.result()?;
+    }
+    cluster.discard()?;
+    drop(cluster);
+    let attached = builder.attach("s");
+    assert!(matches!(attached, Err(ClusterError::UnknownSession { .. })));
+    Ok(())
 }
 
 /// Checks that each role can do its work: the client and the host, which is a process, and the observer.
@@ -239,6 +260,11 @@ fn no_role_may_do_what_the_other_one_does() -> Test {
         "cf.o.default.session.1",
         "cf.c.session",
         "cf.t.other.e.1",
+        "cf.o.default+kept.session.1",
+        "$JS.ACK.cf-tasks-default+kept.e-1.1.1.1.1.1",
+        "$JS.API.CONSUMER.MSG.NEXT.cf-tasks-default+kept.e-1",
+        "$JS.API.STREAM.DELETE.cf-records-default+kept",
+        "cf.r.other+kept.session.1",
     ];
     let said = refusals(&server, &client, &of_hosts, &for_hosts)?;
     assert_eq!(said.len(), of_hosts.len() + for_hosts.len(), "{said:#?}");
@@ -256,6 +282,13 @@ fn no_role_may_do_what_the_other_one_does() -> Test {
         "$JS.API.STREAM.MSG.DELETE.cf-tasks-default",
         "$JS.API.STREAM.PURGE.cf-tasks-default",
         "$JS.API.STREAM.PURGE.cf-outcomes-default",
+        "cf.t.default+kept.e.1.session.1",
+        "cf.r.default+kept.session.1",
+        "cf.s.default.session",
+        "cf.n.default",
+        "$JS.API.STREAM.CREATE.cf-tasks-default+kept",
+        "$JS.API.STREAM.PURGE.cf-outcomes-default+kept",
+        "$JS.API.DIRECT.GET.cf-sessions-default.cf.s.default.session",
     ];
     let said = refusals(&server, &host, &of_clients, &for_clients)?;
     assert_eq!(
@@ -289,6 +322,9 @@ fn no_role_may_do_what_the_other_one_does() -> Test {
         "$JS.API.DIRECT.GET.cf-tasks-default.cf.t.default.e.1",
         "$JS.API.DIRECT.GET.cf-payloads-default.cf.p.default.session.hash.0",
         "$JS.API.STREAM.INFO.cf-tasks-other",
+        "cf.s.default.session",
+        "$JS.API.DIRECT.GET.cf-records-default+kept.cf.r.default+kept.session.1",
+        "$JS.API.STREAM.PURGE.cf-records-default+kept",
     ];
     let said = refusals(&server, &observer, &of_others, &for_others)?;
     assert_eq!(said.len(), of_others.len() + for_others.len(), "{said:#?}");

@@ -7,6 +7,7 @@ mod common;
 
 use common::load::Load;
 use common::{Host, LEASE, PATIENCE, Stopped, program_or_skip, wait_until};
+use concurrent_futures::{Future, Shutdown};
 use concurrent_futures_cluster::ClusterExecutor;
 use futures_util::TryStreamExt;
 use std::error::Error;
@@ -133,11 +134,15 @@ impl Servers {
 
     /// Returns the node that leads the stream of tasks.
     fn leader(&self) -> usize {
+        self.leader_of("cf-tasks-default")
+    }
+
+    fn leader_of(&self, stream: &str) -> usize {
         let mut leader = None;
         wait_until("the stream has a leader", || {
             leader = self
                 .ask(async |context| {
-                    let stream = context.get_stream("cf-tasks-default").await?;
+                    let stream = context.get_stream(stream).await?;
                     let cluster = stream.cached_info().cluster.clone();
                     Ok(cluster.and_then(|cluster| cluster.leader))
                 })
@@ -237,4 +242,59 @@ fn a_leader_that_is_stopped_loses_nothing() -> Test {
 #[ignore = "takes some time: make cluster-faults"]
 fn a_node_that_has_no_task_may_go_for_good() -> Test {
     around(|servers, leader| servers.kill((leader + 1) % NODES))
+}
+
+fn double(n: u64) -> u64 {
+    2 * n
+}
+
+#[test]
+#[ignore = "takes some time: make cluster-faults"]
+fn a_session_with_three_copies_outlives_its_client_and_a_node() -> Test {
+    let Some(mut servers) = Servers::start() else {
+        return Ok(());
+    };
+    let builder = |url| ClusterExecutor::builder().url(url).key(KEY).lease(LEASE);
+    let cluster = builder(servers.url(0))
+        .session("s")
+        .replicas(NODES)
+        .build()?;
+    for n in 0..200 {
+        drop(cluster.submit(double, n)?);
+    }
+    let long = vec![7_u8; 1 << 20];
+    drop(cluster.submit(|bytes: Vec<u8>| bytes, long.clone())?);
+    assert!(cluster.flush(PATIENCE));
+    cluster.shutdown(Shutdown::NoWait);
+    drop(cluster);
+    let leader = servers.leader_of("cf-tasks-default+kept");
+    servers.kill(leader);
+    let others = [1, 2].map(|n| (leader + n) % NODES);
+    let key = [("CONCURRENT_FUTURES_KEY", KEY)];
+    let _hosts = others.map(|node| Host::start(&servers.url(node), 1, &key));
+    let check = |node: usize, servers: &Servers| -> Test {
+        let mut attached = None;
+        wait_until("the session can be opened", || {
+            let opened = builder(servers.url(node)).attach("s");
+            attached = opened.ok();
+            attached.is_some()
+        });
+        let cluster = attached.ok_or("no executor")?;
+        let doubled: Result<Vec<u64>, _> = cluster
+            .futures_of::<u64>()
+            .into_iter()
+            .map(Future::result)
+            .collect();
+        assert_eq!(doubled?, (0..200).map(double).collect::<Vec<_>>());
+        for future in cluster.futures::<Vec<u8>>()? {
+            assert!(future.result()? == long);
+        }
+        Ok(())
+    };
+    check(others[0], &servers)?;
+    // The node comes back, and another one goes.
+    servers.run(leader);
+    thread::sleep(2 * LEASE);
+    servers.kill(others[0]);
+    check(leader, &servers)
 }

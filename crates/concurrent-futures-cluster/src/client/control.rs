@@ -48,11 +48,15 @@ enum Taken {
 impl Client {
     /// Takes back a task that no host has begun, and will not begin. Returns its sink, which the caller is to cancel.
     pub(crate) async fn cancel(self: &Arc<Self>, number: u64) -> Option<Box<dyn Sink>> {
+        self.cancel_wire(self.wire(number)).await
+    }
+
+    async fn cancel_wire(self: &Arc<Self>, number: u64) -> Option<Box<dyn Sink>> {
         let mut changed = self.changed.subscribe();
         loop {
             match self.next_step(number) {
                 Step::TooLate => return None,
-                Step::Ours => return self.finish_cancel(number),
+                Step::Ours => return self.finish_cancel(number).await,
                 Step::Wait => {
                     // The sender is part of the client.
                     let _ = changed.changed().await;
@@ -63,7 +67,7 @@ impl Client {
                         Taken::No => return None,
                         // The host may have given the task back before it answered. Then it was submitted again.
                         Taken::Yes if self.is_attempt(number, attempt) => {
-                            return self.finish_cancel(number);
+                            return self.finish_cancel(number).await;
                         }
                         Taken::Yes | Taken::Elsewhere => {}
                     }
@@ -93,7 +97,9 @@ impl Client {
             Some(entry) => match entry.stage {
                 Stage::Fetching => Step::TooLate,
                 Stage::Waiting => Step::Ours,
-                Stage::Publishing => Step::Wait,
+                Stage::Recording | Stage::Looking | Stage::Publishing | Stage::Leaving => {
+                    Step::Wait
+                }
                 Stage::Published(_) if entry.begun => Step::TooLate,
                 Stage::Published(place) if state.withdrawing.contains(&place.serial) => Step::Wait,
                 Stage::Published(place) => Step::Ask(entry.attempt, place, entry.holder),
@@ -114,9 +120,17 @@ impl Client {
         }
         self.lock().withdrawing.insert(place.serial);
         let _withdrawal = Withdrawal(self, place.serial);
-        let lane = &self.settings.lane;
+        let request = {
+            let state = self.lock();
+            let entry = state.entries.get(&number);
+            entry.map(|entry| Arc::clone(&entry.request))
+        };
+        let Some(request) = request else {
+            return false;
+        };
+        let lane = self.lane_of(&request);
         let id = self.parcel_id(place.serial).to_string();
-        match self.bus.withdraw(lane, place.number, &id).await {
+        match self.bus.withdraw(&lane, place.number, &id).await {
             Ok(Withdrawn::Untaken) => {
                 let others: Vec<u64> = {
                     let state = self.lock();
@@ -227,7 +241,10 @@ impl Client {
         opened.map_err(|refused| BusError::Refused(refused.to_string()))
     }
 
-    fn finish_cancel(self: &Arc<Self>, number: u64) -> Option<Box<dyn Sink>> {
+    async fn finish_cancel(self: &Arc<Self>, number: u64) -> Option<Box<dyn Sink>> {
+        if !self.remove_record(number).await {
+            return None;
+        }
         let entry = self.remove(&mut self.lock(), number)?;
         self.clean_up(&entry);
         Some(entry.sink)
@@ -235,6 +252,7 @@ impl Client {
 
     /// Ends a running task. Returns whether it will end.
     pub(crate) async fn terminate(self: &Arc<Self>, number: u64) -> bool {
+        let number = self.wire(number);
         let attempt = match self.lock().entries.get(&number) {
             None => return false,
             Some(entry) => entry.attempt,
@@ -252,6 +270,11 @@ impl Client {
 
     /// Fails all tasks. The server keeps those that it has, until a host asks for their client, or they age.
     pub(crate) fn abandon(&self) {
+        self.fail_all(&TaskError::Abandoned);
+    }
+
+    /// Fails all tasks with an error.
+    pub(super) fn fail_all(&self, error: &TaskError) {
         let removed: Vec<_> = {
             let mut state = self.lock();
             let numbers: Vec<u64> = state.entries.keys().copied().collect();
@@ -261,7 +284,7 @@ impl Client {
                 .collect()
         };
         for entry in removed {
-            entry.sink.complete(Arrived::Error(TaskError::Abandoned));
+            entry.sink.complete(Arrived::Error(error.clone()));
         }
     }
 
@@ -313,7 +336,7 @@ impl Client {
         futures_util::stream::iter(numbers)
             .map(|number| {
                 let client = Arc::clone(&self);
-                async move { client.cancel(number).await }
+                async move { client.cancel_wire(number).await }
             })
             .buffer_unordered(64)
             .filter_map(std::future::ready)

@@ -4,9 +4,12 @@
 //!
 //! | stage | the task is | leaves by |
 //! |---|---|---|
+//! | `Recording` | kept, and on its way to the records; see `kept.rs` | the record: `Waiting` |
+//! | `Looking` | that of an earlier client, and looked for | its place on the server, or its outcome |
 //! | `Waiting` | with the client only | publication, when the server has room; cancellation |
 //! | `Publishing` | on its way to the server | the server's confirmation |
 //! | `Published` | on the server, or with a host | an outcome; a host that gives it back, or its loss by the server: `Waiting` again |
+//! | `Leaving` | cancelled, and its record is on its way out of the records | the server's confirmation |
 //! | `Fetching` | done; its value is fetched from the stream of payloads | the value |
 //!
 //! The first outcome that is accepted removes the task, under the lock. So a second one finds no task, and changes
@@ -16,21 +19,26 @@
 
 mod clock;
 mod control;
+mod kept;
 mod options;
 mod payload;
 mod publish;
 mod receive;
 mod reconcile;
 
+pub(crate) use kept::KeptSettings;
 pub use options::ClusterOptions;
 
+use crate::bus::kept::{kept_of, session_of};
 use crate::bus::{Bus, BusError, Lane};
 use crate::waits;
-use crate::wire::{Call, Id, ParcelId, Seal, TaskId, hash};
+use crate::wire::{Call, Id, Owner, ParcelId, Payload, Record, Seal, TaskId, hash};
 use bytes::Bytes;
 use clock::Reading;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::Permit;
+use kept::Session;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -74,6 +82,17 @@ pub(crate) struct Request {
     options: ClusterOptions,
     /// The hash of a long argument, once it is needed.
     hash: OnceLock<[u8; 32]>,
+    /// The type of the result, by its name; empty for other frontends.
+    result: Cow<'static, str>,
+    /// The terms that only the record has, of a task of an earlier client.
+    found: Option<FoundTerms>,
+}
+
+/// The terms of a task of an earlier client that only the record has.
+struct FoundTerms {
+    priority: u8,
+    age: Duration,
+    argument: Payload,
 }
 
 impl Request {
@@ -83,7 +102,32 @@ impl Request {
             argument,
             options,
             hash: OnceLock::new(),
+            result: Cow::Borrowed(""),
+            found: None,
         }
+    }
+
+    /// Sets the type of the result, by its name.
+    pub(crate) fn of_type(mut self, name: &'static str) -> Self {
+        self.result = Cow::Borrowed(name);
+        self
+    }
+
+    /// Makes the call of a record.
+    fn found(record: Record) -> Self {
+        let options = ClusterOptions {
+            time_limit: record.time_limit,
+            retries: record.retries,
+            on_host_loss: record.on_host_loss,
+        };
+        let mut request = Self::new(record.call, Bytes::new(), options);
+        request.result = Cow::Owned(record.result);
+        request.found = Some(FoundTerms {
+            priority: record.priority,
+            age: record.age,
+            argument: record.argument,
+        });
+        request
     }
 
     fn hash(&self) -> &[u8; 32] {
@@ -94,10 +138,20 @@ impl Request {
 /// The place of a task; see the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    Recording,
+    Looking,
     Waiting,
     Publishing,
     Published(Place),
+    Leaving,
     Fetching,
+}
+
+impl Stage {
+    /// Returns whether the task takes room on the server.
+    fn is_on_server(self) -> bool {
+        !matches!(self, Self::Recording | Self::Waiting)
+    }
 }
 
 /// The place of a task on the server.
@@ -128,6 +182,34 @@ struct Entry {
     returns: u32,
     /// Told when a host has given the task up although the client did not hear its answer.
     cancelling: Option<oneshot::Sender<()>>,
+    /// Whether the future of a kept task runs, to the program.
+    is_started: bool,
+    /// Whether the task was on the server once.
+    is_placed: bool,
+    /// The number of a kept task in this process, if it has a future here.
+    local: Option<u64>,
+}
+
+impl Entry {
+    fn new(request: Arc<Request>, sink: Box<dyn Sink>, permit: Option<Permit>) -> Self {
+        Self {
+            request,
+            sink,
+            permit,
+            stage: Stage::Waiting,
+            attempt: 0,
+            seen: Instant::now(),
+            holder: None,
+            begun: false,
+            starts: 0,
+            deliveries: 0,
+            returns: 0,
+            cancelling: None,
+            is_started: false,
+            is_placed: false,
+            local: None,
+        }
+    }
 }
 
 /// The amount of work that a host does.
@@ -155,6 +237,7 @@ struct State {
     host_seen: Option<Instant>,
     /// The last time of the server's clock.
     reading: Option<Reading>,
+    session: Session,
 }
 
 /// The settings of a client.
@@ -165,6 +248,8 @@ pub(crate) struct Settings {
     pub(crate) wait_for_workers: Duration,
     /// The number of hosts that a task may take along.
     pub(crate) most_deliveries: u32,
+    /// None if the tasks end with their client.
+    pub(crate) kept: Option<KeptSettings>,
 }
 
 /// A session: the tasks of one executor.
@@ -172,6 +257,12 @@ pub(crate) struct Client {
     bus: Arc<dyn Bus>,
     settings: Settings,
     session: Id,
+    /// The lane of the tasks: that of the settings, except for kept sessions.
+    lane: Lane,
+    /// The owner that the claim of a kept session names.
+    owner: Owner,
+    /// Held while the claim is renewed, or ends.
+    renewing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// Notified when the backlog or the room on the server has changed.
     changed: watch::Sender<()>,
@@ -179,22 +270,37 @@ pub(crate) struct Client {
     idle: Condvar,
     /// Notified when the time of the server's clock may be another one than the client believes.
     is_doubted: Notify,
+    /// Notified when all tasks of a kept session have come to the server.
+    placed: Condvar,
 }
 
 impl Client {
     pub(crate) fn new(bus: Arc<dyn Bus>, settings: Settings) -> std::io::Result<Self> {
+        let mut lane = settings.lane.clone();
+        let session = match &settings.kept {
+            None => Id::random()?,
+            Some(kept) => session_of(&lane.queue, &kept.name),
+        };
+        if settings.kept.is_some() {
+            lane.queue = kept_of(&lane.queue);
+        }
         Ok(Self {
             bus,
             settings,
-            session: Id::random()?,
+            session,
+            lane,
+            owner: kept::new_owner()?,
+            renewing: tokio::sync::Mutex::default(),
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             idle: Condvar::new(),
             is_doubted: Notify::new(),
+            placed: Condvar::new(),
         })
     }
 
-    /// Does the client's work. Returns when the server cannot be listened to, and else never.
+    /// Does the client's work. Returns when the server cannot be listened to, or a kept session has another owner, and
+    /// else never.
     pub(crate) async fn work(self: Arc<Self>, ready: oneshot::Sender<()>) -> Result<(), BusError> {
         let reports = format!("cf.c.{}", self.session);
         let questions = format!("cf.q.{}", self.session);
@@ -207,7 +313,8 @@ impl Client {
         let pump = Arc::clone(&self).pump();
         let reconcile = Arc::clone(&self).reconcile();
         let watch_hosts = Arc::clone(&self).watch_hosts();
-        tokio::pin!(keep_time, pump, reconcile, watch_hosts);
+        let (own, record) = (Arc::clone(&self).own(), Arc::clone(&self).record());
+        tokio::pin!(keep_time, pump, reconcile, watch_hosts, own, record);
         loop {
             tokio::select! {
                 Some(note) = reports_come.recv() => self.receive(&reports, note).await,
@@ -216,6 +323,8 @@ impl Client {
                 () = &mut reconcile => {}
                 () = &mut watch_hosts => {}
                 () = &mut keep_time => {}
+                () = &mut record => {}
+                () = &mut own => return Ok(()),
                 else => return Ok(()),
             }
         }
@@ -234,23 +343,21 @@ impl Client {
         sink: Box<dyn Sink>,
         permit: Option<Permit>,
     ) {
-        let entry = Entry {
-            request: Arc::new(request),
-            sink,
-            permit,
-            stage: Stage::Waiting,
-            attempt: 0,
-            seen: Instant::now(),
-            holder: None,
-            begun: false,
-            starts: 0,
-            deliveries: 0,
-            returns: 0,
-            cancelling: None,
-        };
+        let mut entry = Entry::new(Arc::new(request), sink, permit);
         let mut state = self.lock();
-        state.entries.insert(number, entry);
-        state.backlog.push_back(number);
+        if self.settings.kept.is_some() {
+            if let Some(lost) = &state.session.lost {
+                let error = failed(lost.clone());
+                drop(state);
+                return entry.sink.complete(Arrived::Error(error));
+            }
+            entry.local = Some(number);
+            let number = state.session.number_for(number);
+            state.insert_kept(number, entry, Stage::Recording);
+        } else {
+            state.entries.insert(number, entry);
+            state.backlog.push_back(number);
+        }
         drop(state);
         self.poke();
     }
@@ -266,6 +373,7 @@ impl Client {
 
     /// Returns whether a host has begun the task.
     pub(crate) fn has_begun(&self, number: u64) -> bool {
+        let number = self.wire(number);
         // A task that is not there is being completed.
         self.lock()
             .entries
@@ -275,6 +383,8 @@ impl Client {
 
     /// Forgets a task whose future was cancelled while it was pending.
     pub(crate) fn forget(&self, number: u64) {
+        // A kept task runs, to the program, before it is recorded: so there is no record.
+        let number = self.wire(number);
         let removed = self.remove(&mut self.lock(), number);
         drop(removed);
     }
@@ -292,14 +402,32 @@ impl Client {
     /// Takes a task out: the moment of its outcome.
     fn remove(&self, state: &mut State, number: u64) -> Option<Entry> {
         let entry = state.entries.remove(&number)?;
-        if entry.stage != Stage::Waiting {
+        if entry.stage.is_on_server() {
             state.on_server -= 1;
             self.poke();
+        }
+        if !entry.is_placed && self.settings.kept.is_some() {
+            state.session.unplaced -= 1;
+            self.placed.notify_all();
+        }
+        if let Some(local) = entry.local {
+            state.session.wires.remove(&local);
         }
         if state.entries.is_empty() {
             self.idle.notify_all();
         }
         Some(entry)
+    }
+
+    /// Returns the lane of a task.
+    fn lane_of(&self, request: &Request) -> Cow<'_, Lane> {
+        match &request.found {
+            Some(found) if found.priority != self.lane.priority => Cow::Owned(Lane {
+                priority: found.priority,
+                ..self.lane.clone()
+            }),
+            _ => Cow::Borrowed(&self.lane),
+        }
     }
 
     fn parcel_id(&self, serial: u64) -> ParcelId {

@@ -21,7 +21,8 @@ const REMOVALS: [Duration; 4] = [
 impl Client {
     /// Removes the object of an argument.
     pub(super) fn clean_up(self: &Arc<Self>, entry: &Entry) {
-        if entry.request.argument.len() > INLINE {
+        // That of a kept task is for later clients as well.
+        if self.settings.kept.is_none() && entry.request.argument.len() > INLINE {
             let length = entry.request.argument.len() as u64;
             // Another task may have the same argument.
             let is_shared = self.lock().entries.values().any(|other| {
@@ -36,10 +37,14 @@ impl Client {
 
     /// Names the object of a payload.
     pub(super) fn object(&self, hash: &[u8; 32], length: u64) -> StoreKey {
-        StoreKey::object(&self.settings.lane.queue, self.session, hash, length)
+        StoreKey::object(&self.lane.queue, self.session, hash, length)
     }
 
+    /// Removes a payload that is not needed any more. Those of kept sessions go by their age.
     fn discard(self: &Arc<Self>, store_key: StoreKey) {
+        if self.settings.kept.is_some() {
+            return;
+        }
         tokio::spawn(Arc::clone(self).remove_stored(store_key));
     }
 
@@ -78,7 +83,7 @@ impl Client {
                 }
                 sleep(Duration::from_millis(50 << attempt)).await;
             }
-            client.remove_stored(store_key).await;
+            client.discard(store_key);
         });
     }
 
@@ -95,12 +100,7 @@ impl Client {
             if entry.stage == Stage::Fetching {
                 return;
             }
-            if entry.stage == Stage::Waiting {
-                state.on_server += 1;
-            }
-            if let Some(entry) = state.entries.get_mut(&number) {
-                entry.stage = Stage::Fetching;
-            }
+            state.set_stage(number, Stage::Fetching);
         }
         let client = Arc::clone(self);
         tokio::spawn(async move {
@@ -121,7 +121,11 @@ impl Client {
                 }
                 sleep(Duration::from_millis(50 << attempt)).await;
             }
-            // The server lost it: the task runs again.
+            // The server lost it: the task runs again. The first outcome in the store would stay.
+            if client.settings.kept.is_some() {
+                let store_key = StoreKey::outcome(&client.lane.queue, client.session, number);
+                Arc::clone(&client).remove_stored(store_key).await;
+            }
             client.submit_again(number);
         });
     }

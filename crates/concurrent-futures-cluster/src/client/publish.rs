@@ -5,14 +5,16 @@
 #![forbid(unsafe_code)]
 
 use super::{Client, Entry, Place, Power, Request, Stage};
+use crate::bus::kept::{KeptTask, SLACK};
 use crate::bus::{BusError, INLINE};
 use crate::log;
-use crate::wire::{Kind, OnHostLoss, Parcel, Payload, Task, Terms};
+use crate::wire::{KeptTerms, Kind, OnHostLoss, Parcel, Payload, Task, Terms};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// The most publications that wait for the server's confirmation.
 const MOST_PUBLISHING: usize = 4096;
@@ -70,11 +72,18 @@ impl Client {
     /// Takes the next parcel of tasks out of the backlog, while others are on their way to the server.
     fn next(&self, publishing: usize) -> Option<Next> {
         let mut state = self.lock();
-        if state.is_on_hold {
+        let is_kept = self.settings.kept.is_some();
+        if state.is_on_hold || is_kept && !self.is_owned(&state) {
             return None;
         }
-        let room = room(state.hosts.values()).saturating_sub(state.on_server);
-        let most = parcel_size(state.hosts.values(), state.backlog.len()).min(room);
+        let most = if is_kept {
+            // A message of its own, by which later clients find the task. All come to the server at once, as they are to
+            // run without this client.
+            1
+        } else {
+            let room = room(state.hosts.values()).saturating_sub(state.on_server);
+            parcel_size(state.hosts.values(), state.backlog.len()).min(room)
+        };
         // The first tasks of a burst go at once. The next ones go together, when the server has confirmed those.
         if most > 1 && publishing >= ON_THEIR_WAY && state.backlog.len() < most {
             return None;
@@ -102,7 +111,7 @@ impl Client {
                 break;
             }
             // One that was given back runs already, to the program.
-            if entry.attempt == 0 && !entry.sink.start() {
+            if entry.attempt == 0 && !entry.is_started && !entry.sink.start() {
                 cancelled.extend(state.entries.remove(&number));
                 if state.entries.is_empty() {
                     self.idle.notify_all();
@@ -140,6 +149,12 @@ impl Client {
     async fn publish(&self, next: Next) {
         let mut pause = Duration::from_millis(20);
         while self.is_publishing(&next) {
+            // One that was cut off meanwhile may have lost its session.
+            if !self.is_owner() {
+                sleep(pause).await;
+                pause = (2 * pause).min(Duration::from_secs(2));
+                continue;
+            }
             match self.try_publish(&next).await {
                 Ok(number) => {
                     let place = Place {
@@ -147,14 +162,12 @@ impl Client {
                         serial: next.serial,
                     };
                     let mut state = self.lock();
-                    let now = Instant::now();
                     for task in &next.tasks {
-                        if let Some(entry) = state.entries.get_mut(&task.number)
+                        if let Some(entry) = state.entries.get(&task.number)
                             && entry.attempt == task.attempt
                             && entry.stage == Stage::Publishing
                         {
-                            entry.stage = Stage::Published(place);
-                            entry.seen = now;
+                            self.note_placed(&mut state, task.number, place);
                         }
                     }
                     drop(state);
@@ -181,6 +194,7 @@ impl Client {
     }
 
     async fn try_publish(&self, next: &Next) -> Result<u64, BusError> {
+        let kept = self.settings.kept.as_ref();
         let mut tasks = Vec::with_capacity(next.tasks.len());
         for task in &next.tasks {
             let request = &*task.request;
@@ -193,8 +207,16 @@ impl Client {
                     time_limit: options.time_limit,
                     retries: options.retries,
                     deliveries: task.deliveries,
+                    kept: kept.map(|_| KeptTerms {
+                        age: self.age_of(request),
+                        on_host_loss: options.on_host_loss,
+                    }),
                 },
-                argument: self.argument(request).await?,
+                argument: match kept {
+                    None => self.argument(request).await?,
+                    // It was stored before the record.
+                    Some(_) => payload_of(request),
+                },
             });
         }
         let parcel = Parcel {
@@ -202,28 +224,52 @@ impl Client {
             sent: self.server_time(),
             tasks,
         };
-        let lane = &self.settings.lane;
+        let first = next.tasks.first();
+        let lane = first.map_or(Cow::Borrowed(&self.lane), |task| {
+            self.lane_of(&task.request)
+        });
         let frame = self
             .settings
             .seal
             .seal(Kind::Task, lane.subject().as_bytes(), &parcel);
-        self.bus.push(lane, &parcel.id.to_string(), frame).await
+        let id = parcel.id.to_string();
+        let (Some(_), Some(first)) = (kept, first) else {
+            return self.bus.push(&lane, &id, frame).await;
+        };
+        let task = KeptTask {
+            session: self.session,
+            number: first.number,
+        };
+        let age = self.age_of(&first.request);
+        let pushed = self.bus.push_kept(&lane, task, &id, frame, age).await;
+        if matches!(pushed, Err(BusError::NoListener)) {
+            self.ensure_stores().await;
+        }
+        pushed
     }
 
     /// Makes the payload of an argument, and stores a long one.
-    async fn argument(&self, request: &Request) -> Result<Payload, BusError> {
-        let argument = &request.argument;
-        if argument.len() <= INLINE {
-            return Ok(Payload::Inline(argument.clone()));
+    pub(super) async fn argument(&self, request: &Request) -> Result<Payload, BusError> {
+        let payload = payload_of(request);
+        if let (Payload::Object { hash, length }, None) = (&payload, &request.found) {
+            let store_key = self.object(hash, *length);
+            let argument = request.argument.clone();
+            if self.settings.kept.is_some() {
+                let age = self.age_of(request) + SLACK;
+                self.bus.keep_for(&store_key, argument, age).await?;
+            } else {
+                self.bus.keep(&store_key, argument).await?;
+            }
         }
-        let (hash, length) = (*request.hash(), argument.len() as u64);
-        let store_key = self.object(&hash, argument.len() as u64);
-        self.bus.keep(&store_key, argument.clone()).await?;
-        Ok(Payload::Object { hash, length })
+        Ok(payload)
     }
 
     /// Returns the number of deliveries beyond which the host asks before it runs the task.
     fn deliveries_of(&self, entry: &Entry) -> u32 {
+        // The marks of runs count, and not this client.
+        if self.settings.kept.is_some() {
+            return self.settings.most_deliveries;
+        }
         match entry.request.options.on_host_loss {
             // One is left at least, as a task with more starts was given up.
             OnHostLoss::Rerun => {
@@ -232,6 +278,21 @@ impl Client {
             }
             OnHostLoss::Fail => 1,
         }
+    }
+}
+
+/// Returns the payload of an argument.
+fn payload_of(request: &Request) -> Payload {
+    if let Some(found) = &request.found {
+        return found.argument.clone();
+    }
+    let argument = &request.argument;
+    if argument.len() <= INLINE {
+        return Payload::Inline(argument.clone());
+    }
+    Payload::Object {
+        hash: *request.hash(),
+        length: argument.len() as u64,
     }
 }
 
@@ -267,6 +328,7 @@ fn parcel_size<'a>(hosts: impl Iterator<Item = &'a Power> + Clone, backlog: usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::Instant;
 
     fn host(workers: usize, pace: Option<Duration>) -> Power {
         Power {

@@ -7,6 +7,7 @@ use crate::bus::{Note, StoreKey};
 use crate::error::{HostLost, NoFunction, PoisonTask};
 use crate::log;
 use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, TaskPart, Why};
+use concurrent_futures::TaskError;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -28,16 +29,16 @@ impl Client {
             self.settings
                 .seal
                 .open::<Question>(Kind::Question, subject.as_bytes(), &note.payload);
+        if !self.is_owner() {
+            return;
+        }
         let question = match opened {
             Ok(question) => question,
             Err(refused) => return log::refused("a question", &refused),
         };
         let open: Vec<u64> = {
             let state = self.lock();
-            let is_open = |(number, attempt): &(u64, u32)| {
-                let entry = state.entries.get(number);
-                entry.is_some_and(|entry| entry.attempt == *attempt)
-            };
+            let is_open = |(number, attempt): &(u64, u32)| state.is_wanted(*number, *attempt);
             let open = question.tasks.into_iter().filter(is_open);
             open.map(|(number, _)| number).collect()
         };
@@ -52,6 +53,10 @@ impl Client {
 
     /// Receives a report, and confirms its outcomes.
     pub(super) async fn receive(self: &Arc<Self>, subject: &str, note: Note) {
+        // A client that was cut off may have lost its session.
+        if !self.is_owner() {
+            return;
+        }
         let Some(Taken { unwanted, stored }) = self.take(subject, &note.payload) else {
             return;
         };
@@ -129,12 +134,8 @@ impl Client {
         for (number, attempt) in &report.started {
             note(*number, *attempt, true);
         }
-        let is_wanted = |(number, attempt): &(u64, u32)| {
-            let entry = state.entries.get(number);
-            entry.is_some_and(|entry| entry.attempt == *attempt)
-        };
         let mut unwanted = report.started;
-        unwanted.retain(|task| !is_wanted(task));
+        unwanted.retain(|(number, attempt)| !state.is_wanted(*number, *attempt));
         for TaskPart {
             number,
             first,
@@ -160,7 +161,7 @@ impl Client {
     }
 
     /// Accepts the outcome of a task, unless there was one.
-    fn end(self: &Arc<Self>, number: u64, attempt: u32, outcome: Outcome) {
+    pub(super) fn end(self: &Arc<Self>, number: u64, attempt: u32, outcome: Outcome) {
         let arrived = match outcome {
             Outcome::Value(Payload::Inline(bytes)) => Arrived::Value(bytes),
             Outcome::Value(Payload::Object { hash, length }) => {
@@ -169,8 +170,21 @@ impl Client {
             Outcome::Failure(bytes) => Arrived::Failure(bytes),
             Outcome::NoFunction(text) => Arrived::Error(failed(NoFunction(text))),
             Outcome::Returned(why) => return self.take_back(number, attempt, why),
+            Outcome::HostLost => Arrived::Error(failed(HostLost)),
+            Outcome::Poison(starts) => Arrived::Error(failed(PoisonTask {
+                deliveries: u64::from(starts),
+                starts,
+            })),
         };
         self.complete(number, arrived);
+    }
+
+    /// Fails a task for a reason of this client. A later client of a kept session may still get its outcome.
+    pub(super) fn give_up(self: &Arc<Self>, number: u64, error: TaskError) {
+        if self.settings.kept.is_some() {
+            self.lock().session.given_up.insert(number);
+        }
+        self.complete(number, Arrived::Error(error));
     }
 
     /// Completes a task, unless it is done.
@@ -193,18 +207,21 @@ impl Client {
         }
     }
 
-    /// Submits a task again, whose stage is not `Waiting`.
+    /// Submits a task again that was on the server. A kept one is recorded again, as its record may be lost as well.
     pub(super) fn submit_again(&self, number: u64) {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(&number) else {
             return;
         };
-        if entry.stage != Stage::Waiting {
-            entry.stage = Stage::Waiting;
+        if entry.stage.is_on_server() {
             entry.holder = None;
             entry.begun = false;
-            state.on_server -= 1;
-            state.backlog.push_front(number);
+            if self.settings.kept.is_some() {
+                state.set_stage(number, Stage::Recording);
+            } else {
+                state.set_stage(number, Stage::Waiting);
+                state.backlog.push_front(number);
+            }
         }
         drop(state);
         self.poke();
@@ -228,6 +245,13 @@ impl Client {
                 && cancelling.send(()).is_ok()
             {
                 // The cancellation goes on.
+                return;
+            }
+            // The host gives a kept task back to the server, as this client may end before it could submit it again.
+            if self.settings.kept.is_some() && why.is_to_server() {
+                entry.holder = None;
+                entry.begun = false;
+                entry.seen = Instant::now();
                 return;
             }
             entry.returns += 1;
@@ -254,7 +278,7 @@ impl Client {
             }
         };
         match error {
-            Some(error) => self.complete(number, Arrived::Error(error)),
+            Some(error) => self.give_up(number, error),
             None => self.submit_again(number),
         }
     }

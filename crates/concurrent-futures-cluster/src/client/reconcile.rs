@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Arrived, Client, Place, Stage, failed};
+use super::{Client, Place, Stage, failed};
 use crate::bus::{BusError, StoreKey};
 use crate::error::{HostLost, NoWorkersError};
 use crate::log;
@@ -37,6 +37,9 @@ impl Client {
             let is_new = matches!(timeout(period, connections.changed()).await, Ok(Ok(())));
             if is_new {
                 connections.mark_unchanged();
+            }
+            if self.is_owner() {
+                self.ensure_stores().await;
             }
             // After a new connection, a task that no host has reported may be gone.
             let suspects = self.suspects(is_new);
@@ -78,7 +81,7 @@ impl Client {
         attempt: u32,
         place: Place,
     ) -> Result<(), BusError> {
-        let lane = &self.settings.lane;
+        let lane = &self.lane;
         let id = self.parcel_id(place.serial).to_string();
         let is_there = self.bus.has(lane, place.number, &id).await?;
         let is_still = |client: &Self| {
@@ -103,7 +106,10 @@ impl Client {
         if let Some(frame) = self.bus.fetch(&store_key).await? {
             let subject = format!("cf.c.{}", self.session);
             let is_report = self.take(&subject, &frame).is_some();
-            self.bus.forget(&store_key).await?;
+            // That of a kept task is for later clients as well.
+            if self.settings.kept.is_none() || !is_report {
+                self.bus.forget(&store_key).await?;
+            }
             if is_report {
                 return Ok(());
             }
@@ -246,14 +252,16 @@ impl Client {
         };
         let mut parcels = HashSet::new();
         for (number, place, is_lost) in untaken {
-            self.complete(
-                number,
-                Arrived::Error(if is_lost {
-                    failed(HostLost)
-                } else {
-                    failed(error.clone())
-                }),
-            );
+            let error = if is_lost {
+                failed(HostLost)
+            } else {
+                failed(error.clone())
+            };
+            self.give_up(number, error);
+            // A kept task waits for a host, and for a later client.
+            if self.settings.kept.is_some() {
+                continue;
+            }
             if let Some(place) = place.filter(|place| parcels.insert(place.serial)) {
                 let client = Arc::clone(self);
                 tokio::spawn(async move {

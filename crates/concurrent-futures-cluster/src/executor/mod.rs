@@ -10,6 +10,7 @@ pub use builder::{ClusterExecutorBuilder, ExecutorSettings};
 
 use crate::bus::BusError;
 use crate::client::{Client, ClusterOptions, Request, Sink};
+use crate::error::ClusterError;
 use crate::register::types_of;
 use crate::service::Service;
 use crate::waits;
@@ -21,6 +22,7 @@ use concurrent_futures::engine::{
 use concurrent_futures::{Function, Future, Map, MapOptions, Shutdown, SubmitError, Value};
 use driver::{ClusterDriver, RustSink};
 use embedded::Embedded;
+use std::any::type_name;
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +32,8 @@ use std::time::Duration;
 /// The number of tasks that `map` makes at least of many items, and the most items of a task.
 const SPANS: usize = 64;
 const LONGEST_SPAN: usize = 1024;
+/// The time for which a drop waits for the records of tasks that are to go on without the executor.
+const LEAVE: Duration = Duration::from_secs(60);
 /// A submission that finds no room waits for it, however long that takes.
 const WAIT: WhenFull<'static> = WhenFull::Wait(&|| false);
 
@@ -40,7 +44,8 @@ const WAIT: WhenFull<'static> = WhenFull::Wait(&|| false);
 /// [`init`](crate::init). Its futures are those of the other executors, and mix with them in
 /// [`wait`](concurrent_futures::wait) and [`as_completed`](concurrent_futures::as_completed).
 ///
-/// A task runs at least once, and its future gets one outcome: the first that arrives. Dropping the executor waits for
+/// A task runs at least once, and its future gets one outcome: the first that arrives. A
+/// [`session`](ClusterExecutorBuilder::session) lets tasks outlive the program. Dropping the executor waits for
 /// its tasks, as [`shutdown`](Self::shutdown) does. While it is being dropped, a server that answers nothing for the time
 /// of [`wait_for_workers`](ClusterExecutorBuilder::wait_for_workers) and three seconds more fails them with
 /// [`TaskError::Abandoned`](concurrent_futures::TaskError::Abandoned).
@@ -65,6 +70,8 @@ pub struct ClusterExecutor {
     options: ClusterOptions,
     callbacks: Arc<Callbacks>,
     closed: AtomicBool,
+    /// Whether a drop leaves the tasks of a session on the server.
+    leaves: AtomicBool,
     embedded: Mutex<Option<Embedded>>,
     /// The engine has a weak reference.
     driver: Arc<ClusterDriver>,
@@ -75,6 +82,124 @@ impl ClusterExecutor {
     /// Makes an executor with other settings.
     pub fn builder() -> ClusterExecutorBuilder {
         ClusterExecutorBuilder::default()
+    }
+
+    /// Attaches to a session that an earlier program has left on a server, with the default settings; see
+    /// [`ClusterExecutorBuilder::attach`].
+    ///
+    /// # Errors
+    /// As for [`ClusterExecutorBuilder::attach`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use concurrent_futures_cluster::ClusterExecutor;
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     concurrent_futures_cluster::init(); // hosts and worker processes begin here
+    ///
+    ///     let cluster = ClusterExecutor::attach("nats://127.0.0.1:4222", "tonight")?;
+    ///     for future in cluster.futures::<u64>()? {
+    ///         println!("{}", future.result()?);
+    ///     }
+    ///     cluster.discard()?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn attach(
+        url: impl Into<String>,
+        session: impl Into<String>,
+    ) -> Result<Self, ClusterError> {
+        Self::builder().url(url).attach(session)
+    }
+
+    /// Returns the name of the session; none if the tasks end with the executor.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        self.client.session_name()
+    }
+
+    /// Returns the futures of all tasks that the session had when it was opened, done or not, in the order of their submission.
+    /// Each task has one future: a second call returns those that the first one has left.
+    ///
+    /// # Errors
+    /// [`ClusterError::ResultType`], when a result has another type, by its name. Then no task has a future yet.
+    pub fn futures<T: Value>(&self) -> Result<Vec<Future<T>>, ClusterError> {
+        let asked = type_name::<T>();
+        let other = self.client.found_results();
+        if let Some(recorded) = other.into_iter().find(|name| name != asked) {
+            return Err(ClusterError::ResultType {
+                session: self.session().unwrap_or_default().to_owned(),
+                recorded,
+                asked,
+            });
+        }
+        Ok(self.futures_of())
+    }
+
+    /// Returns futures as [`futures`](Self::futures) does, of the tasks whose results have this type. The other tasks
+    /// are left.
+    #[must_use]
+    pub fn futures_of<T: Value>(&self) -> Vec<Future<T>> {
+        let mut futures = Vec::new();
+        self.claim_found(
+            |name| name == type_name::<T>(),
+            || {
+                let (promise, future) = promise_in(self.id);
+                let number = number_of(future.id());
+                futures.push(future);
+                let sink = RustSink {
+                    promise,
+                    function: RemoteFunction::<(), T>::elsewhere(),
+                    callbacks: Arc::clone(&self.callbacks),
+                };
+                (number, Box::new(sink))
+            },
+        );
+        futures
+    }
+
+    /// Waits until all submitted tasks of the session are recorded on the server, and hosts can get them, up to `limit`.
+    /// Returns whether that is so. From then on, they and their outcomes outlive this program.
+    ///
+    /// Without a session, or when another program has it, the call returns false.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let _sleeping = waits::note_sleep();
+        self.client.flush(limit)
+    }
+
+    /// Removes the session from the server, with all its tasks and outcomes, and refuses tasks from now on. Futures
+    /// that are not done fail with [`TaskError::Abandoned`](concurrent_futures::TaskError::Abandoned). Hosts finish what they run.
+    ///
+    /// # Errors
+    /// [`BusError`], when the server does not answer. The rest goes by its age.
+    pub fn discard(&self) -> Result<(), BusError> {
+        self.closed.store(true, Ordering::SeqCst);
+        let client = Arc::clone(&self.client);
+        let discarded = self
+            .service
+            .run(async move { client.discard_session().await });
+        discarded.unwrap_or(Err(BusError::Closed))
+    }
+
+    /// Gives the tasks that the session had when it was opened to another frontend, in the order of their submission. `make`
+    /// makes what stands for the future of one, and a number that no other call of the executor has.
+    pub fn futures_bytes(&self, make: impl FnMut() -> (u64, Box<dyn Sink>)) {
+        self.claim_found(|_| true, make);
+    }
+
+    /// Returns the number of tasks that [`futures_bytes`](Self::futures_bytes) gives.
+    #[must_use]
+    pub fn found_bytes(&self) -> usize {
+        self.client.found_results().len()
+    }
+
+    fn claim_found(
+        &self,
+        is_wanted: impl Fn(&str) -> bool,
+        make: impl FnMut() -> (u64, Box<dyn Sink>),
+    ) {
+        let _entered = self.service.handle().enter();
+        self.client.claim_found(is_wanted, make);
     }
 
     /// Submits the call `f(argument)`, and returns its future at once.
@@ -234,6 +359,11 @@ impl ClusterExecutor {
         T: Value,
     {
         let (single, chunk) = (RemoteFunction::plain(f), RemoteFunction::chunk(f));
+        // The future of a later program is that of an item.
+        let options = match self.session() {
+            Some(_) => options.chunksize(1),
+            None => options,
+        };
         submit_items(
             options,
             items.into_iter(),
@@ -244,6 +374,10 @@ impl ClusterExecutor {
     }
 
     /// Refuses tasks from now on; `how` decides whether pending tasks run, and whether the call waits.
+    ///
+    /// The tasks of a [`session`](ClusterExecutorBuilder::session) go on without the executor if the call does not wait, and the executor is
+    /// dropped. The drop waits until all of them are recorded, for up to a minute. Then it fails futures that are not done with
+    /// [`TaskError::Abandoned`](concurrent_futures::TaskError::Abandoned).
     ///
     /// Called by one of the executor's own callbacks, it does not wait. A call that waits does so however long the server is
     /// away. [`abandon`](Self::abandon) ends the wait.
@@ -258,6 +392,7 @@ impl ClusterExecutor {
             Shutdown::CancelPending => (true, true),
             Shutdown::CancelPendingNoWait => (false, true),
         };
+        self.leaves.store(!waits, Ordering::SeqCst);
         if cancels {
             let cancelling = Arc::clone(&self.client).cancel_all();
             if waits {
@@ -278,6 +413,8 @@ impl ClusterExecutor {
         if waits && !self.callbacks.is_current() {
             self.client.wait_until_idle();
             self.callbacks.finish();
+            let client = Arc::clone(&self.client);
+            self.service.run(async move { client.release().await });
             let embedded = self
                 .embedded
                 .lock()
@@ -402,7 +539,7 @@ impl ClusterExecutor {
         let (promise, future) = promise_in(self.id);
         match call {
             Ok((call, bytes)) => {
-                let request = Request::new(call, bytes.into(), options);
+                let request = Request::new(call, bytes.into(), options).of_type(type_name::<T>());
                 let sink = RustSink {
                     promise,
                     function,
@@ -428,6 +565,10 @@ impl Drop for ClusterExecutor {
     fn drop(&mut self) {
         let watch = Arc::clone(&self.client).give_up_if_silent();
         let watch = self.service.handle().spawn(watch);
+        if self.leaves.load(Ordering::SeqCst) && self.session().is_some() {
+            self.flush(LEAVE);
+            self.abandon();
+        }
         self.shutdown(Shutdown::Wait);
         watch.abort();
         engine::remove_driver(self.id);

@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::state::{Host, State};
+use super::state::{Host, Source, State};
 use crate::bus::{BusError, Delivery, Settle, Supplied};
 use crate::log;
 use crate::wire::{Kind, Parcel, ParcelId, Question, random};
@@ -45,15 +45,23 @@ struct Need {
 impl Host {
     /// Asks for tasks of a priority, as long as there is room.
     pub(super) async fn pull(self: Arc<Self>, priority: u8) {
-        while let Err(error) = self.pull_from_one_supply(priority).await {
-            self.set_empty(priority, false);
+        let source = Source {
+            priority,
+            is_kept: false,
+        };
+        while let Err(error) = self.pull_from_one_supply(source).await {
+            self.set_empty(source, false);
             log::trouble("a host could not ask for tasks", &error);
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    async fn pull_from_one_supply(self: &Arc<Self>, priority: u8) -> Result<(), BusError> {
-        let lane = self.lane(priority);
+    pub(super) async fn pull_from_one_supply(
+        self: &Arc<Self>,
+        source: Source,
+    ) -> Result<(), BusError> {
+        let lane = self.lane(source);
+        let place = lane.subject();
         let mut supply = self.bus.supply(&lane).await?;
         let mut changed = self.changed.subscribe();
         // Whether the lane is known to be empty.
@@ -65,7 +73,7 @@ impl Host {
         // a lower priority waits for it.
         let mut was_empty = false;
         loop {
-            let need = self.need(priority);
+            let need = self.need(source.priority);
             // As many parcels as there is room for, if they are like the last one.
             let open = supply.open();
             let room = need.room.saturating_sub(open * need.parcel_size);
@@ -89,19 +97,19 @@ impl Host {
                         Supplied::Task(task) => {
                             (is_sure, was_empty) = (false, false);
                             is_empty &= is_open;
-                            self.set_empty(priority, is_empty);
-                            self.receive(priority, task).await;
+                            self.set_empty(source, is_empty);
+                            self.receive(source, &place, task).await;
                         }
                         Supplied::Empty => {
                             is_empty = is_sure && is_open;
                             was_empty &= !is_empty;
-                            self.set_empty(priority, is_empty);
+                            self.set_empty(source, is_empty);
                         }
                         Supplied::Less => {
                             is_sure = false;
                             was_empty |= is_empty && !is_open;
                             is_empty &= is_open;
-                            self.set_empty(priority, is_empty);
+                            self.set_empty(source, is_empty);
                         }
                     }
                 }
@@ -112,10 +120,14 @@ impl Host {
     }
 
     /// Notes whether a lane is known to be empty: its next task comes at once.
-    fn set_empty(&self, priority: u8, is_empty: bool) {
+    pub(super) fn set_empty(&self, source: Source, is_empty: bool) {
         let mut state = self.lock();
-        let known = &mut state.is_empty[usize::from(priority)];
-        let was_empty = std::mem::replace(known, is_empty);
+        let priority = usize::from(source.priority);
+        let was_empty = if source.is_kept {
+            !std::mem::replace(&mut state.may_have_kept[priority], !is_empty)
+        } else {
+            std::mem::replace(&mut state.is_empty[priority], is_empty)
+        };
         drop(state);
         if is_empty && !was_empty {
             self.poke();
@@ -156,16 +168,19 @@ impl Host {
     }
 
     /// Receives a parcel from the server, if it is one.
-    async fn receive(self: &Arc<Self>, priority: u8, delivery: Delivery) {
-        let place = self.places.get(usize::from(priority));
-        let place = place.map_or(&[][..], String::as_bytes);
+    async fn receive(self: &Arc<Self>, source: Source, place: &str, delivery: Delivery) {
+        let priority = source.priority;
         let seal = &self.settings.seal;
         let opened = seal
-            .open::<Parcel>(Kind::Task, place, &delivery.frame)
+            .open::<Parcel>(Kind::Task, place.as_bytes(), &delivery.frame)
             .inspect_err(|refused| log::refused("a parcel", refused));
         let Some(mut parcel) = opened
             .ok()
             .filter(|parcel| parcel.id.to_string() == delivery.id)
+            .filter(|parcel| {
+                let mut tasks = parcel.tasks.iter();
+                tasks.all(|task| task.terms.kept.is_some() == source.is_kept)
+            })
         else {
             // Nothing will ever run it. If the acknowledgement is lost, it comes again when the lease ends, and is
             // refused again.
@@ -181,7 +196,13 @@ impl Host {
             // The lane is not empty while its client is asked.
             self.lock().asked[usize::from(priority)] += 1;
             tokio::spawn(async move {
-                let answer = host.open_tasks(&parcel).await;
+                let answer = match host.open_tasks(&parcel).await {
+                    // The stores of the session know it as well.
+                    Err(_) if source.is_kept => Ok(host.open_kept(&parcel).await),
+                    // Without its client, the parcel has no purpose.
+                    Err(BusError::NoListener) => Ok(Vec::new()),
+                    answer => answer,
+                };
                 host.lock().asked[usize::from(priority)] -= 1;
                 match answer {
                     Ok(open) => {
@@ -233,15 +254,8 @@ impl Host {
             .settings
             .seal
             .seal(Kind::Question, subject.as_bytes(), &question);
-        let answer = match self
-            .bus
-            .request(&subject, frame.clone(), self.bus.lease() / 3)
-            .await
-        {
-            // Without its client, the parcel has no purpose.
-            Err(BusError::NoListener) => return Ok(Vec::new()),
-            other => other?,
-        };
+        let limit = self.bus.lease() / 3;
+        let answer = self.bus.request(&subject, frame.clone(), limit).await?;
         let opened = self
             .settings
             .seal

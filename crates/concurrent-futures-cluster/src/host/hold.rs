@@ -42,7 +42,12 @@ impl Host {
                 let mut state = self.lock();
                 let now = Instant::now();
                 state.recalled.retain(|_, until| *until > now);
-                let held: Vec<TaskId> = state.held.values().map(|held| held.id).collect();
+                let held = state.held.values().map(|held| {
+                    // The client of a kept task may be another one than that which was told of the start.
+                    let runs = held.kept.is_some() && held.orders.is_some();
+                    (held.id, runs)
+                });
+                let held: Vec<(TaskId, bool)> = held.collect();
                 let parcels = state.parcels.values();
                 let tokens: Vec<String> = parcels.map(|parcel| parcel.token.clone()).collect();
                 (held, tokens)
@@ -52,8 +57,13 @@ impl Host {
                 // first outcome counts.
                 let _ = self.bus.settle(&token, Settle::Extend).await;
             }
-            for id in held {
-                self.report(id.session, News::Held(id));
+            for (id, runs) in held {
+                let news = if runs {
+                    News::Started(id)
+                } else {
+                    News::Held(id)
+                };
+                self.report(id.session, news);
             }
             self.reporters.forget_idle(2 * self.bus.lease());
         }
@@ -93,6 +103,9 @@ impl Host {
                     continue;
                 }
                 left += 1;
+                if task.terms.kept.is_some() {
+                    state.kept_sessions.insert(id.session);
+                }
                 let is_recalled = state.recalled.contains_key(&task_id);
                 let has_former = state.held.get(&key).is_some_and(|held| {
                     !held.is_returned && (held.orders.is_some() || !is_recalled)
@@ -105,7 +118,9 @@ impl Host {
                     Some(Why::Recalled)
                 } else if state.draining {
                     Some(Why::Drained)
-                } else if delivery.deliveries > u64::from(task.terms.deliveries) {
+                } else if task.terms.kept.is_none()
+                    && delivery.deliveries > u64::from(task.terms.deliveries)
+                {
                     Some(Why::Deliveries(delivery.deliveries))
                 } else {
                     None
@@ -115,6 +130,8 @@ impl Host {
                     parcel: id,
                     is_repeated: delivery.deliveries > 1,
                     since,
+                    kept: task.terms.kept,
+                    run: None,
                     task: refusal.is_none().then_some(task),
                     orders: None,
                     is_returned: refusal.is_some(),

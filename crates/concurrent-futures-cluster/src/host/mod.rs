@@ -11,6 +11,7 @@
 mod arrival;
 mod give_back;
 mod hold;
+mod kept;
 mod orders;
 mod parts;
 mod registry;
@@ -18,7 +19,7 @@ mod report;
 mod run;
 mod state;
 
-use crate::bus::{Bus, BusError, Lane, PRIORITIES, StoreKey};
+use crate::bus::{Bus, BusError, PRIORITIES, StoreKey};
 use crate::log;
 use crate::runner::Runner;
 use crate::waits::{Waits, Word};
@@ -40,16 +41,8 @@ pub(crate) async fn serve(
     mut ready: Option<oneshot::Sender<()>>,
 ) -> Result<(), BusError> {
     let id = Id::random().map_err(|error| BusError::Refused(error.to_string()))?;
-    let lane = |priority| Lane {
-        queue: settings.queue.clone(),
-        environment: settings.environment.clone(),
-        priority,
-    };
     let host = Arc::new(Host {
         reporters: Reporters::new(id),
-        places: (0..PRIORITIES)
-            .map(|priority| lane(priority).subject())
-            .collect(),
         bus,
         runner,
         settings,
@@ -57,6 +50,8 @@ pub(crate) async fn serve(
         state: Mutex::default(),
         changed: watch::Sender::new(()),
         is_full: Notify::new(),
+        kept_is_there: watch::Sender::new(false),
+        kept_doubt: watch::Sender::new(()),
     });
     let mut tasks = JoinSet::new();
     for subject in [host.subject(), format!("cf.h.{}.all", host.settings.queue)] {
@@ -68,7 +63,9 @@ pub(crate) async fn serve(
     let mut pulls = JoinSet::new();
     for priority in 0..PRIORITIES {
         pulls.spawn(Arc::clone(&host).pull(priority));
+        pulls.spawn(Arc::clone(&host).pull_kept(priority));
     }
+    pulls.spawn(Arc::clone(&host).look_for_kept());
     tasks.spawn(Arc::clone(&host).start_tasks());
     tasks.spawn(Arc::clone(&host).give_back_waiting());
     if let Some(waits) = waits {

@@ -59,7 +59,8 @@ impl Host {
 
 async fn report(host: Arc<Host>, key: Key, part: Part) {
     let (session, number) = key;
-    let payload = match host.stored(session, part.bytes).await {
+    let kept = host.lock().held.get(&key).and_then(|held| held.kept);
+    let payload = match host.stored(kept, session, part.bytes).await {
         Ok(payload) => payload,
         Err(error) => return log::trouble("a part of a result could not be stored", &error),
     };

@@ -6,6 +6,8 @@
 //! off may have the outcome, or get it from another host. So the host tells it of the stored one until there is a receipt,
 //! or a minute and a half have passed. Before that receipt, the client removes the stored outcome.
 //!
+//! The outcomes of kept sessions go another way; see `kept.rs`.
+//!
 //! The news that a task is held, or has started, wait for a moment. Most tasks are done by then, and their outcome says
 //! it all. Only the count of the hosts that a task has taken along relies on them. So the start of a task that was lost
 //! before, or must not run twice, is confirmed by its client before the task runs.
@@ -263,18 +265,26 @@ fn length_of(outcome: &Outcome) -> usize {
     64 + match outcome {
         Outcome::Value(Payload::Inline(bytes)) | Outcome::Failure(bytes) => bytes.len(),
         Outcome::NoFunction(text) => text.len(),
-        Outcome::Value(Payload::Object { .. }) | Outcome::Returned(_) => 0,
+        Outcome::Value(Payload::Object { .. })
+        | Outcome::Returned(_)
+        | Outcome::HostLost
+        | Outcome::Poison(_) => 0,
     }
 }
 
 /// Tells a client that a task starts, and waits for its receipt. Returns false if the client does not answer, or does
 /// not wait for the task.
 pub(super) async fn confirm_start(host: &Arc<Host>, task: TaskId) -> bool {
+    let receipt = confirm(host, task).await;
+    receipt.is_some_and(|receipt| receipt.unwanted.is_empty())
+}
+
+/// Tells a client that a task starts. Returns its receipt; none if the client does not answer.
+pub(super) async fn confirm(host: &Arc<Host>, task: TaskId) -> Option<Receipt> {
     let subject = subject_of(task.session);
     let mut start = Outcomes::new(host, task.session, host.id);
     start.report.started.push((task.number, task.attempt));
-    let receipt = host.receipt(&subject, &start.report).await;
-    receipt.is_some_and(|receipt| receipt.unwanted.is_empty())
+    host.receipt(&subject, &start.report).await
 }
 
 /// Tells a client a part of a result, and waits for its receipt. Returns false if the client does not answer.
@@ -286,7 +296,7 @@ pub(super) async fn confirm_part(host: &Arc<Host>, session: Id, part: TaskPart) 
 
 impl Host {
     /// Sends a report until there is a receipt. None if the client does not answer.
-    async fn receipt(&self, subject: &str, report: &Report) -> Option<Receipt> {
+    pub(super) async fn receipt(&self, subject: &str, report: &Report) -> Option<Receipt> {
         let seal = &self.settings.seal;
         let sealed = seal.seal(Kind::Report, subject.as_bytes(), report);
         for attempt in 0..TRIES {
@@ -312,6 +322,9 @@ async fn deliver(
     report: Report,
     flight: Option<OwnedSemaphorePermit>,
 ) {
+    if host.is_kept(session) {
+        return host.deliver_kept(session, report, flight).await;
+    }
     let subject = subject_of(session);
     let is_received = host.receipt(&subject, &report).await.is_some();
     drop(flight);

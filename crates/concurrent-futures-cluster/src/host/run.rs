@@ -4,10 +4,13 @@
 
 use super::report::{self, News};
 use super::state::Host;
+use crate::bus::kept::SLACK;
 use crate::bus::{BusError, INLINE, StoreKey};
 use crate::log;
 use crate::runner::{CallOptions, Ended};
-use crate::wire::{Answer, Id, Outcome, Payload, Task, TaskId, What, Why, hash};
+use crate::wire::{
+    Answer, Id, KeptTerms, OnHostLoss, Outcome, Payload, Task, TaskId, What, Why, hash,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -98,12 +101,13 @@ impl Host {
         if !self.runner.knows(&task.call) {
             return Outcome::NoFunction(self.runner.why_unknown(&task.call));
         }
+        let kept = task.terms.kept;
         let argument = match task.argument {
             Payload::Inline(bytes) => bytes,
             Payload::Object {
                 hash: wanted,
                 length,
-            } => match self.object(id.session, wanted, length).await {
+            } => match self.object(kept, id.session, wanted, length).await {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => return Outcome::Returned(Why::NoObject),
                 Err(error) => {
@@ -118,8 +122,15 @@ impl Host {
             retries: task.terms.retries,
             token: token.number,
         };
-        let must_be_known = is_repeated || id.attempt > 1 || task.terms.deliveries == 1;
-        if must_be_known && !report::confirm_start(self, id).await {
+        let must_be_known = is_repeated
+            || id.attempt > 1
+            || task.terms.deliveries == 1
+            || kept.is_some_and(|kept| kept.on_host_loss == OnHostLoss::Fail);
+        if let (Some(kept), true) = (kept, must_be_known) {
+            if let Err(outcome) = self.begin_kept(id, &task.terms, kept).await {
+                return outcome;
+            }
+        } else if must_be_known && !report::confirm_start(self, id).await {
             return Outcome::Returned(Why::Recalled);
         }
         let mut running = self.runner.run(&task.call, argument, options);
@@ -141,7 +152,7 @@ impl Host {
             }
         };
         match ended {
-            Ended::Value(bytes) => match self.stored(id.session, bytes.into()).await {
+            Ended::Value(bytes) => match self.stored(kept, id.session, bytes.into()).await {
                 Ok(payload) => Outcome::Value(payload),
                 Err(error) => {
                     log::trouble("the object of a result could not be stored", &error);
@@ -155,24 +166,36 @@ impl Host {
 
     async fn object(
         &self,
+        kept: Option<KeptTerms>,
         session: Id,
         wanted: [u8; 32],
         length: u64,
     ) -> Result<Option<Bytes>, BusError> {
-        let store_key = StoreKey::object(&self.settings.queue, session, &wanted, length);
+        let store_key = StoreKey::object(&self.stores_of(kept), session, &wanted, length);
         let found = self.bus.fetch(&store_key).await?;
         let is_right = |bytes: &Bytes| bytes.len() as u64 == length && hash(bytes) == wanted;
         Ok(found.filter(is_right))
     }
 
     /// Makes the payload of a result, and stores it if it is long.
-    pub(super) async fn stored(&self, session: Id, bytes: Bytes) -> Result<Payload, BusError> {
+    pub(super) async fn stored(
+        &self,
+        kept: Option<KeptTerms>,
+        session: Id,
+        bytes: Bytes,
+    ) -> Result<Payload, BusError> {
         if bytes.len() <= INLINE {
             return Ok(Payload::Inline(bytes));
         }
         let (hash, length) = (hash(&bytes), bytes.len() as u64);
-        let store_key = StoreKey::object(&self.settings.queue, session, &hash, length);
-        self.bus.keep(&store_key, bytes).await?;
+        let store_key = StoreKey::object(&self.stores_of(kept), session, &hash, length);
+        match kept {
+            None => self.bus.keep(&store_key, bytes).await?,
+            Some(kept) => {
+                let age = kept.age + SLACK;
+                self.bus.keep_for(&store_key, bytes, age).await?
+            }
+        };
         Ok(Payload::Object { hash, length })
     }
 }

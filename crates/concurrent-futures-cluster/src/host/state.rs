@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::report::{News, Reporters};
+use crate::bus::kept::kept_of;
 use crate::bus::{Bus, Lane, PRIORITIES, Settle};
 use crate::runner::Runner;
-use crate::wire::{Answer, Id, Outcome, ParcelId, Seal, Task, TaskId, What};
+use crate::wire::{Answer, Id, KeptTerms, Outcome, ParcelId, Seal, Task, TaskId, What};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,14 @@ use tokio::time::Instant;
 
 /// The place of a task among those of a host.
 pub(super) type Key = (Id, u64);
+
+/// The lane of tasks that a host asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    pub(super) priority: u8,
+    /// Whether the tasks are those of kept sessions.
+    pub(super) is_kept: bool,
+}
 
 /// A parcel of which the host holds tasks.
 pub(super) struct Delivered {
@@ -49,6 +58,9 @@ pub(super) struct Held {
     pub(super) orders: Option<mpsc::UnboundedSender<(What, oneshot::Sender<Answer>)>>,
     /// Whether the host gives the task back, so that it does not have it any more.
     pub(super) is_returned: bool,
+    /// The properties of a kept task, and the mark of its run.
+    pub(super) kept: Option<KeptTerms>,
+    pub(super) run: Option<u32>,
 }
 
 #[derive(Default)]
@@ -62,6 +74,10 @@ pub(super) struct State {
     pub(super) is_empty: [bool; PRIORITIES as usize],
     /// The numbers of parcels whose clients are asked about them.
     pub(super) asked: [usize; PRIORITIES as usize],
+    /// The lanes of kept tasks that are not known to be empty. Lanes that are not there are empty.
+    pub(super) may_have_kept: [bool; PRIORITIES as usize],
+    /// The kept sessions whose tasks have come.
+    pub(super) kept_sessions: HashSet<Id>,
     pub(super) running: usize,
     /// Whether the host has given tasks back, and no worker has become free since. Then it asks for none in reserve.
     pub(super) is_stuck: bool,
@@ -104,9 +120,10 @@ impl State {
     /// Takes the next task that may begin: one of the highest priority that has any, on the server as well.
     pub(super) fn next_ready(&mut self) -> Option<Key> {
         let known = self.is_empty.into_iter().zip(self.asked);
-        for (ready, (is_empty, asked)) in self.ready.iter_mut().zip(known).rev() {
+        let known = known.zip(self.may_have_kept);
+        for (ready, ((is_empty, asked), may_have_kept)) in self.ready.iter_mut().zip(known).rev() {
             let next = ready.pop_front();
-            if next.is_some() || !is_empty || asked > 0 {
+            if next.is_some() || !is_empty || asked > 0 || may_have_kept {
                 return next;
             }
         }
@@ -143,8 +160,10 @@ pub(crate) struct Host {
     /// Notified when all workers have got a task.
     pub(super) is_full: Notify,
     pub(super) reporters: Reporters,
-    /// The subjects of tasks, by priority.
-    pub(super) places: Vec<String>,
+    /// Whether the queue has stores of kept sessions.
+    pub(super) kept_is_there: watch::Sender<bool>,
+    /// Notified when that may have changed.
+    pub(super) kept_doubt: watch::Sender<()>,
 }
 
 impl Host {
@@ -192,11 +211,16 @@ impl Host {
         format!("{}.{}", self.settings.environment, self.id)
     }
 
-    pub(super) fn lane(&self, priority: u8) -> Lane {
+    pub(super) fn lane(&self, source: Source) -> Lane {
+        let queue = &self.settings.queue;
         Lane {
-            queue: self.settings.queue.clone(),
+            queue: if source.is_kept {
+                kept_of(queue)
+            } else {
+                queue.clone()
+            },
             environment: self.settings.environment.clone(),
-            priority,
+            priority: source.priority,
         }
     }
 
@@ -206,7 +230,10 @@ impl Host {
             match outcome {
                 Outcome::Returned(_) => state.returned += 1,
                 Outcome::Value(_) => state.done += 1,
-                Outcome::Failure(_) | Outcome::NoFunction(_) => {
+                Outcome::Failure(_)
+                | Outcome::NoFunction(_)
+                | Outcome::HostLost
+                | Outcome::Poison(_) => {
                     state.done += 1;
                     state.failed += 1;
                 }
@@ -236,5 +263,10 @@ impl Host {
         };
         self.poke();
         parcel
+    }
+
+    /// Returns whether a session is a kept one.
+    pub(super) fn is_kept(&self, session: Id) -> bool {
+        self.lock().kept_sessions.contains(&session)
     }
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::stores::{payloads_of, tasks_of};
+use super::stores::{outcomes_of, payloads_of, tasks_of};
 use super::{Nats, PATIENCE, refused};
 use crate::bus::BusError;
 use async_nats::jetstream::consumer;
@@ -80,7 +80,7 @@ impl Nats {
         if let Some(stream) = self.found(tasks_of(queue)).await? {
             in_time(self.look_at_tasks(queue, &stream, &mut look)).await?;
         }
-        if let Some(state) = self.state_of(format!("cf-outcomes-{queue}")).await? {
+        if let Some(state) = self.state_of(outcomes_of(queue)).await? {
             look.outcomes = state.messages;
         }
         if let Some(state) = self.state_of(payloads_of(queue)).await? {
@@ -93,7 +93,7 @@ impl Nats {
     }
 
     /// Returns a stream, with its state; none if there is none.
-    async fn found(&self, name: String) -> Result<Option<Stream>, BusError> {
+    pub(super) async fn found(&self, name: String) -> Result<Option<Stream>, BusError> {
         in_time(async {
             match self.context.get_stream(name).await {
                 Ok(stream) => Ok(Some(stream)),
@@ -131,11 +131,13 @@ impl Nats {
         look.published = subjects.info.state.last_sequence;
         look.tasks = subjects.info.state.messages;
         while let Some((subject, count)) = subjects.try_next().await.map_err(refused)? {
-            let lane = subject
-                .strip_prefix(&prefix)
-                .and_then(|rest| lane_in(rest, '.'));
+            // The subject of a kept task goes on behind the priority.
+            let lane = subject.strip_prefix(&prefix).and_then(|rest| {
+                let end = rest.match_indices('.').nth(1);
+                lane_in(end.map_or(rest, |(end, _)| &rest[..end]), '.')
+            });
             if let Some(lane) = lane {
-                look.lanes.entry(lane).or_default().tasks = count as u64;
+                look.lanes.entry(lane).or_default().tasks += count as u64;
             }
         }
         let consumers = stream.consumers();

@@ -8,9 +8,12 @@
 //! | stream `cf-outcomes-QUEUE` | outcomes whose client did not answer, on subjects `cf.o.QUEUE.TASK`; the first message of a subject stays |
 //! | bucket `cf-hosts-QUEUE` | the hosts, which write themselves again before their entry ends |
 //! | stream `cf-payloads-QUEUE` | payloads that are too long for a message, in parts on subjects `cf.p.QUEUE.SESSION.HASH.PART` |
+//!
+//! A queue with kept sessions has five more, which clients make; see `kept.rs`.
 
 #![forbid(unsafe_code)]
 
+mod kept;
 mod look;
 mod pulls;
 mod stores;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{DUPLICATE_WINDOW, Nats, refused};
+use crate::bus::kept::queue_of;
 use crate::bus::{BusError, Lane};
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -30,6 +31,10 @@ impl Nats {
     }
 
     pub(super) async fn ensure_tasks(&self, queue: &str) -> Result<(), BusError> {
+        // The stores of kept sessions are made by their clients.
+        if queue_of(queue).is_some() {
+            return Ok(());
+        }
         self.ensure_stream(stream::Config {
             name: tasks_of(queue),
             subjects: vec![format!("cf.t.{queue}.>")],
@@ -43,8 +48,11 @@ impl Nats {
     }
 
     pub(super) async fn ensure_outcomes(&self, queue: &str) -> Result<(), BusError> {
+        if queue_of(queue).is_some() {
+            return Ok(());
+        }
         self.ensure_stream(stream::Config {
-            name: format!("cf-outcomes-{queue}"),
+            name: outcomes_of(queue),
             subjects: vec![format!("cf.o.{queue}.>")],
             storage: StorageType::Memory,
             max_messages_per_subject: 1,
@@ -63,11 +71,16 @@ impl Nats {
         if self.is_known(&full) {
             return Ok(());
         }
+        let is_kept = queue_of(&lane.queue).is_some();
         self.ensure_tasks(&lane.queue).await?;
         let stream = self.tasks(&lane.queue).await?;
         let config = pull::Config {
             durable_name: Some(name.clone()),
-            filter_subject: lane.subject(),
+            filter_subject: if is_kept {
+                format!("{}.>", lane.subject())
+            } else {
+                lane.subject()
+            },
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.lease,
@@ -113,6 +126,9 @@ impl Nats {
     }
 
     pub(super) async fn ensure_payloads(&self, queue: &str) -> Result<(), BusError> {
+        if queue_of(queue).is_some() {
+            return Ok(());
+        }
         self.ensure_stream(stream::Config {
             name: payloads_of(queue),
             subjects: vec![format!("cf.p.{queue}.>")],
@@ -166,12 +182,24 @@ pub(super) fn consumer_of(lane: &Lane) -> String {
     format!("{}-{}", lane.environment, lane.priority)
 }
 
+pub(super) fn outcomes_of(queue: &str) -> String {
+    format!("cf-outcomes-{queue}")
+}
+
+pub(super) fn records_of(queue: &str) -> String {
+    format!("cf-records-{queue}")
+}
+
 pub(super) fn payloads_of(queue: &str) -> String {
     format!("cf-payloads-{queue}")
 }
 
 pub(super) fn part_subject(queue: &str, name: &str, index: usize) -> String {
     format!("cf.p.{queue}.{name}.{index}")
+}
+
+pub(super) fn record_subject(queue: &str, id: &str) -> String {
+    format!("cf.r.{queue}.{id}")
 }
 
 pub(super) fn outcome_subject(queue: &str, id: &str) -> String {

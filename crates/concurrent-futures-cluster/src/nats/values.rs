@@ -2,13 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-use super::stores::{PublishFailure, outcome_subject, part_subject, payloads_of};
+use super::stores::{
+    PublishFailure, outcome_subject, outcomes_of, part_subject, payloads_of, record_subject,
+    records_of,
+};
 use super::{Nats, PATIENCE, refused};
 use crate::bus::{BusError, StoreKey};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// The length of a part of a payload: messages have a limit of a mebibyte.
@@ -43,14 +47,16 @@ impl Nats {
                     Err(PublishFailure::Other(error)) => Err(error),
                 }
             }
+            // Kept ones have an age, and come another way.
+            StoreKey::Record { .. } => Err(BusError::Refused(String::from("a record has an age"))),
             StoreKey::Object { queue, name, .. } => {
-                match self.store(queue, name, &content).await {
+                match self.store(queue, name, &content, None).await {
                     Ok(()) => return Ok(true),
                     Err(PublishFailure::Other(error)) => return Err(error),
                     Err(PublishFailure::NoStream) => self.doubt(),
                 }
                 self.ensure_payloads(queue).await?;
-                match self.store(queue, name, &content).await {
+                match self.store(queue, name, &content, None).await {
                     Ok(()) => Ok(true),
                     Err(PublishFailure::Other(error)) => Err(error),
                     Err(PublishFailure::NoStream) => Err(BusError::NoListener),
@@ -74,20 +80,14 @@ impl Nats {
         match store_key {
             StoreKey::Outcome { queue, id } => {
                 self.ensure_outcomes(queue).await?;
-                let stream = self
-                    .context
-                    .get_stream_no_info(format!("cf-outcomes-{queue}"));
-                let stream = stream.await.map_err(refused)?;
-                let found = stream.direct_get_last_for_subject(outcome_subject(queue, id));
-                match timeout(PATIENCE, found).await {
-                    Err(_) => Err(BusError::TimedOut),
-                    Ok(Ok(message)) => Ok(Some(message.payload)),
-                    Ok(Err(error)) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-                    Ok(Err(error)) => {
-                        self.doubt();
-                        Err(refused(error))
-                    }
-                }
+                let subject = outcome_subject(queue, id);
+                let found = self.newest(outcomes_of(queue), subject).await?;
+                Ok(found.map(|found| found.frame))
+            }
+            StoreKey::Record { queue, id } => {
+                let subject = record_subject(queue, id);
+                let found = self.newest(records_of(queue), subject).await?;
+                Ok(found.map(|found| found.frame))
             }
             StoreKey::Object {
                 queue,
@@ -107,19 +107,16 @@ impl Nats {
     pub(super) async fn forget_value(&self, store_key: &StoreKey) -> Result<(), BusError> {
         match store_key {
             StoreKey::Outcome { queue, id } => {
-                let stream = self
-                    .context
-                    .get_stream_no_info(format!("cf-outcomes-{queue}"));
-                let stream = stream.await.map_err(refused)?;
-                let purged = stream.purge().filter(outcome_subject(queue, id)).await;
-                purged.map(drop).map_err(refused)
+                self.remove(outcomes_of(queue), outcome_subject(queue, id))
+                    .await
+            }
+            StoreKey::Record { queue, id } => {
+                self.remove(records_of(queue), record_subject(queue, id))
+                    .await
             }
             StoreKey::Object { queue, name, .. } => {
-                let stream = self.context.get_stream_no_info(payloads_of(queue)).await;
-                let stream = stream.map_err(refused)?;
-                let parts = format!("cf.p.{queue}.{name}.*");
-                let purged = stream.purge().filter(parts).await;
-                purged.map(drop).map_err(refused)
+                self.remove(payloads_of(queue), format!("cf.p.{queue}.{name}.*"))
+                    .await
             }
             StoreKey::Host { queue, name } => {
                 let bucket = self.hosts_bucket(queue).await?;
@@ -147,11 +144,20 @@ impl Nats {
     }
 
     /// Stores a payload in parts.
-    async fn store(&self, queue: &str, name: &str, content: &Bytes) -> Result<(), PublishFailure> {
+    pub(super) async fn store(
+        &self,
+        queue: &str,
+        name: &str,
+        content: &Bytes,
+        age: Option<Duration>,
+    ) -> Result<(), PublishFailure> {
         let parts = (0..content.len()).step_by(PART).enumerate();
         let sent = parts.map(|(index, start)| {
             let part = content.slice(start..content.len().min(start + PART));
-            let message = PublishMessage::build().payload(part);
+            let mut message = PublishMessage::build().payload(part);
+            if let Some(age) = age {
+                message = message.ttl(age);
+            }
             self.publish(part_subject(queue, name, index), message)
         });
         let mut sent = futures_util::stream::iter(sent).buffer_unordered(PARTS_AT_ONCE);

@@ -138,11 +138,16 @@ impl Server {
         Stopped::new(self.child.as_ref().unwrap())
     }
 
-    /// Kills the server, and forgets all that it had.
-    pub(crate) fn kill(&mut self) {
+    /// Kills the server, which finds again what is on its disk.
+    pub(crate) fn crash(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Kills the server, and forgets all that it had.
+    pub(crate) fn kill(&mut self) {
+        self.crash();
         self.folder = TempDir::new().unwrap();
     }
 

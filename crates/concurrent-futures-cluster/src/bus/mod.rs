@@ -5,8 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod kept;
+
 use crate::wire::{Id, hex};
 use bytes::Bytes;
+use kept::KeptBus;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -112,6 +115,8 @@ pub(crate) struct Note {
 pub(crate) enum StoreKey {
     /// The outcome of a task. The first one stays.
     Outcome { queue: String, id: String },
+    /// The record of a kept task. The first one stays.
+    Record { queue: String, id: String },
     /// A payload that is too long for a message.
     Object {
         queue: String,
@@ -129,6 +134,32 @@ impl StoreKey {
             queue: queue.to_owned(),
             name: format!("{session}.{}", hex(hash)),
             length: usize::try_from(length).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Names the record of a task of a kept session.
+    pub(crate) fn record(queue: &str, session: Id, number: u64) -> Self {
+        Self::Record {
+            queue: queue.to_owned(),
+            id: format!("{session}.{number}"),
+        }
+    }
+
+    /// Names the last owner of a kept session: the newest one stays.
+    pub(crate) fn last_owner(queue: &str, session: Id) -> Self {
+        Self::Object {
+            queue: queue.to_owned(),
+            name: format!("{session}.owner"),
+            length: 1,
+        }
+    }
+
+    /// Names the mark of a run of a kept task, or of its orderly end. It is stored beside the outcome.
+    pub(crate) fn mark(queue: &str, session: Id, number: u64, run: u32, ends: bool) -> Self {
+        let end = if ends { ".back" } else { "" };
+        Self::Outcome {
+            queue: queue.to_owned(),
+            id: format!("{session}.{number}.{run}{end}"),
         }
     }
 
@@ -170,7 +201,7 @@ pub(crate) trait Supply: Send {
 }
 
 /// The calls of the server.
-pub(crate) trait Bus: Send + Sync + 'static {
+pub(crate) trait Bus: KeptBus {
     /// Publishes a task, once for each `id`. Returns its number on the server.
     fn push<'a>(&'a self, lane: &'a Lane, id: &'a str, frame: Bytes) -> Later<'a, u64>;
 
