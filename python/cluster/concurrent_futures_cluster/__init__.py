@@ -16,6 +16,9 @@ if TYPE_CHECKING:
         NoFunctionError,
         NoWorkersError,
         PoisonTaskError,
+        SessionInUseError,
+        SessionLostError,
+        UnknownSessionError,
     )
     from concurrent_futures_cluster._executor import ClusterExecutor
     from concurrent_futures_cluster._future import ClusterFuture
@@ -32,6 +35,9 @@ __all__ = [
     "NoFunctionError",
     "NoWorkersError",
     "PoisonTaskError",
+    "SessionInUseError",
+    "SessionLostError",
+    "UnknownSessionError",
 ]
 
 #: The modules of all names except the errors.

@@ -12,6 +12,9 @@ __all__ = [
     "NoFunctionError",
     "NoWorkersError",
     "PoisonTaskError",
+    "SessionInUseError",
+    "SessionLostError",
+    "UnknownSessionError",
 ]
 
 
@@ -108,6 +111,39 @@ class NoFunctionError(ClusterError):
     --------
     >>> from concurrent_futures_cluster import ClusterError, NoFunctionError
     >>> issubclass(NoFunctionError, ClusterError)
+    True
+    """
+
+
+class SessionInUseError(ClusterError):
+    """The session has another executor, which the message names.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterError, SessionInUseError
+    >>> issubclass(SessionInUseError, ClusterError)
+    True
+    """
+
+
+class UnknownSessionError(ClusterError):
+    """The session has no task: there never was one, or all have aged.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterError, UnknownSessionError
+    >>> issubclass(UnknownSessionError, ClusterError)
+    True
+    """
+
+
+class SessionLostError(ClusterError):
+    """The executor was cut off for longer than its lease, and its session has another one.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterError, SessionLostError
+    >>> issubclass(SessionLostError, ClusterError)
     True
     """
 

@@ -91,6 +91,7 @@ class State:
         self.client = client
         self.pickler = pickler
         self.embedded: EmbeddedHost | None = None
+        self.is_kept = client.session() is not None
         self.numbers = itertools.count(1)
         # A garbage collection under the lock may close an executor.
         self.lock = threading.RLock()
@@ -150,6 +151,19 @@ class State:
             future.set_exception(argument)
         return future
 
+    def found(self) -> list[ClusterFuture[Any]]:
+        """Return the futures of the tasks that the session had."""
+        self.begin()
+        try:
+            with self.lock:
+                numbers = [next(self.numbers) for _ in range(self.client.found())]
+                futures: list[ClusterFuture[Any]]
+                futures = [ClusterFuture(self.client, number) for number in numbers]
+                self.client.adopt(list(zip(numbers, futures, strict=True)))
+                return futures
+        finally:
+            self.client.release()
+
     def workers(self) -> int:
         """Return the number of workers of the hosts that take the tasks; some seconds old."""
         asked, workers = self._workers
@@ -173,6 +187,13 @@ class State:
         """Close the executor as the interpreter ends: a server that is away is not waited for."""
         self.is_exiting = True
         self.close()
+        if self.is_kept and self.thread.is_alive():
+            # The tasks of a session go on without the program.
+            for spans in list(self.maps):
+                spans.stop()
+            if not self.client.flush(_GIVE_UP):
+                _LOGGER.warning("the last tasks of a session may be lost: no server answers")
+            self.client.abandon()
 
     def _deliver(self) -> None:
         """Complete futures, until all are done."""
@@ -250,6 +271,14 @@ class ClusterExecutor(Executor):
         Whether a server on another machine is accepted without a key.
     tag
         A text that clients and hosts must have in common.
+    session
+        The name of a session, whose tasks outlive the program: `attach` finds them later. They are
+        on the server's disk. If the session has tasks, the executor takes them over.
+    keep
+        The seconds for which the server keeps a task of the session after its submission, and its
+        outcome; a day by default. Without ``session``, the session gets a random name.
+    replicas
+        The number of nodes of the server that each task of the session is on.
     lease
         The seconds for which a task belongs to a host after the host's last sign of life; 15 by
         default. All clients and hosts of a queue must have the same.
@@ -258,7 +287,8 @@ class ClusterExecutor(Executor):
         number of CPUs.
 
     Raises ValueError if a setting makes no sense. Raises `ClusterError` if the cluster cannot be
-    set up, as the server does not answer, or there is no key.
+    set up, as the server does not answer, or there is no key. Raises `SessionInUseError` if another
+    executor has the session.
 
     Examples
     --------
@@ -291,6 +321,10 @@ class ClusterExecutor(Executor):
         tag: str | None = None,
         lease: float | None = None,
         workers: int | None = None,
+        session: str | None = None,
+        keep: float | None = None,
+        replicas: int = 1,
+        _is_attached: bool = False,
     ) -> None:
         if on_host_loss not in ("rerun", "fail"):
             raise ValueError("on_host_loss must be 'rerun' or 'fail'")
@@ -302,6 +336,10 @@ class ClusterExecutor(Executor):
             raise ValueError("retries must not be negative")
         if task_timeout is not None and task_timeout <= 0:
             raise ValueError("task_timeout must be greater than 0")
+        if keep is not None and keep <= 0:
+            raise ValueError("keep must be greater than 0")
+        if replicas < 1:
+            raise ValueError("replicas must be at least 1")
         if workers is not None and workers <= 0:
             raise ValueError("workers must be greater than 0")
         if isinstance(by_value, (str, ModuleType)):
@@ -314,6 +352,9 @@ class ClusterExecutor(Executor):
             raise ValueError("workers is for the embedded host; this url has hosts of its own")
         url = url or os.environ.get(_URL) or _EMBEDDED
         embedded = program = None
+        is_kept = session is not None or keep is not None
+        if url == _EMBEDDED and is_kept:
+            raise ValueError("a session needs a server that outlives the program: give its url")
         if url == _EMBEDDED:
             from concurrent_futures_cluster._embedded import (
                 EmbeddedHost,
@@ -340,6 +381,10 @@ class ClusterExecutor(Executor):
                 task_timeout=task_timeout,
                 rerun=on_host_loss == "rerun",
                 server_program=program,
+                session=session,
+                keep=keep,
+                replicas=replicas,
+                is_attached=_is_attached,
             )
             if embedded is not None:
                 server = client.embedded_server()
@@ -350,10 +395,110 @@ class ClusterExecutor(Executor):
             raise
         #: Whether `map` may send several items as one task.
         self._may_divide = task_timeout is None and max_pending is None and on_host_loss == "rerun"
+        self._session = client.session()
         self._state = State(client, _calls.CallPickler(modules))
         self._state.embedded = embedded
         weakref.finalize(self, self._state.close).atexit = False
         self._state.start()
+
+    @classmethod
+    def attach(cls, url: str, session: str, **options: Any) -> ClusterExecutor:
+        """Return an executor for a session that an earlier program has left.
+
+        ``options`` are those of the class. The session belongs to the new executor from then on.
+
+        Raises `UnknownSessionError` if the session has no task, and what the class raises.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor(workers=1, key="example") as server:
+        ...     address = {**server.embedded_server(), "key": "example"}
+        ...     with ClusterExecutor(**address, session="tonight") as executor:
+        ...         future = executor.submit(pow, 2, 10)
+        ...     with ClusterExecutor.attach(**address, session="tonight") as later:
+        ...         [future.result() for future in later.futures()]
+        [1024]
+        """
+        return cls(url, session=session, _is_attached=True, **options)
+
+    @property
+    def session(self) -> str | None:
+        """The name of the session; None if the tasks end with the executor.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor(workers=1, key="example") as server:
+        ...     address = {**server.embedded_server(), "key": "example"}
+        ...     with ClusterExecutor(**address, session="tonight") as executor:
+        ...         executor.session
+        'tonight'
+        """
+        return self._session
+
+    def futures(self) -> list[ClusterFuture[Any]]:
+        """Return the futures of all tasks that the session had when the executor was made.
+
+        They are done or not, and in the order of their submission. Each task has one future: a
+        second call returns an empty list. Without a session, there are none.
+
+        Raises RuntimeError after the shutdown.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor(workers=1, key="example") as server:
+        ...     address = {**server.embedded_server(), "key": "example"}
+        ...     with ClusterExecutor(**address, session="tonight") as executor:
+        ...         future = executor.submit(pow, 2, 10)
+        ...     with ClusterExecutor.attach(**address, session="tonight") as later:
+        ...         [future.result() for future in later.futures()]
+        [1024]
+        """
+        self._check_process()
+        return self._state.found()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all tasks are recorded on the server; return whether they are.
+
+        Waits up to ``timeout`` seconds. From then on, the tasks and their outcomes outlive the
+        program. Returns False without a session, or if another executor has it.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor(workers=1, key="example") as server:
+        ...     address = {**server.embedded_server(), "key": "example"}
+        ...     with ClusterExecutor(**address, session="tonight") as executor:
+        ...         future = executor.submit(pow, 2, 10)
+        ...         executor.flush(60)
+        True
+        """
+        self._check_process()
+        return self._state.client.flush(timeout)
+
+    def discard(self) -> None:
+        """Remove the session from the server, with all outcomes; refuse tasks from now on.
+
+        Futures that are not done raise `ClusterError`. Hosts finish the calls that they run.
+
+        Raises `ClusterError` if the server does not answer, and RuntimeError after the shutdown.
+
+        Examples
+        --------
+        >>> from concurrent_futures import ClusterExecutor
+        >>> with ClusterExecutor(workers=1, key="example") as server:
+        ...     address = {**server.embedded_server(), "key": "example"}
+        ...     with ClusterExecutor(**address, session="tonight") as executor:
+        ...         future = executor.submit(pow, 2, 10)
+        ...         future.result()
+        ...         executor.discard()
+        1024
+        """
+        self._check_process()
+        self._state.client.discard()
+        self._state.close()
 
     def submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
@@ -395,8 +540,8 @@ class ClusterExecutor(Executor):
         The results come in the order of the items. Short calls travel together, as tasks of at
         least 20 ms or so, and each call is still for itself. With a ``chunksize``, so many calls
         are one task. With ``task_timeout``, ``max_pending`` or ``on_host_loss="fail"``, each call
-        is one. All items are taken at once, or, with ``buffersize``, that many ahead of the
-        iteration.
+        is one, and always in a session. All items are taken at once, or, with ``buffersize``, that
+        many ahead of the iteration.
 
         The iterator raises TimeoutError if a result is not there ``timeout`` seconds after the call
         of map. Raises what ``submit`` raises, ValueError if ``chunksize`` or ``buffersize`` is not
@@ -417,11 +562,14 @@ class ClusterExecutor(Executor):
                 raise TypeError(f"{name} must be an integer")
             if size < 1:
                 raise ValueError(f"{name} must be >= 1.")
-        from concurrent_futures_cluster._map import mapped
+        from concurrent_futures_cluster._map import mapped, mapped_one_by_one
 
         self._check_process()
-        size = None if chunksize == 1 and self._may_divide else chunksize
         items = zip(*iterables, strict=False)
+        if self._state.is_kept:
+            # The future of a later program is that of a call.
+            return mapped_one_by_one(self.submit, fn, items, timeout, buffersize)
+        size = None if chunksize == 1 and self._may_divide else chunksize
         return mapped(self._state, fn, items, timeout, size, buffersize)
 
     def hosts(self) -> list[HostInfo]:
@@ -475,7 +623,9 @@ class ClusterExecutor(Executor):
         """Refuse tasks from now on.
 
         Waits for those that are pending or running if ``wait``. With ``cancel_futures``, those that
-        no host has begun are cancelled. The connection ends when all tasks are done.
+        no host has begun are cancelled. The connection ends when all tasks are done. At its end,
+        the interpreter waits for them, except for those of a session: they go on without the
+        program.
 
         Examples
         --------

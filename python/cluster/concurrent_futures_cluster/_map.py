@@ -344,6 +344,36 @@ def mapped(
     return _results(spans, deadline)
 
 
+def mapped_one_by_one(
+    submit: Callable[..., ClusterFuture[_T]],
+    fn: Callable[..., _T],
+    items: Iterator[tuple[Any, ...]],
+    timeout: float | None,
+    buffersize: int | None,
+) -> Iterator[_T]:
+    """Submit each call for itself, and return an iterator over the results."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    first = items if buffersize is None else itertools.islice(items, buffersize)
+    futures = collections.deque(submit(fn, *args) for args in first)
+
+    def results() -> Iterator[_T]:
+        try:
+            while futures:
+                future = futures.popleft()
+                futures.extend(submit(fn, *args) for args in itertools.islice(items, 1))
+                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                try:
+                    yield future.result(left)
+                except TimeoutError:
+                    future.cancel()
+                    raise
+        finally:
+            for future in reversed(futures):
+                future.cancel()
+
+    return results()
+
+
 def _results(spans: Spans[_T], deadline: float | None) -> Iterator[_T]:
     """Yield the results of spans."""
     try:

@@ -115,7 +115,10 @@ impl Client {
     /// Connects to a cluster.
     #[new]
     #[allow(clippy::too_many_arguments, reason = "passed by keyword")]
-    #[pyo3(signature = (settings, *, priority, max_pending, wait_for_workers, retries, task_timeout, rerun, server_program))]
+    #[pyo3(signature = (
+        settings, *, priority, max_pending, wait_for_workers, retries, task_timeout, rerun, server_program, session, keep,
+        replicas, is_attached
+    ))]
     fn new(
         py: Python<'_>,
         settings: Settings,
@@ -126,6 +129,10 @@ impl Client {
         task_timeout: Option<f64>,
         rerun: bool,
         server_program: Option<PathBuf>,
+        session: Option<String>,
+        keep: Option<f64>,
+        replicas: usize,
+        is_attached: bool,
     ) -> PyResult<Self> {
         let mut options = ClusterOptions::new().retries(retries);
         options = options.on_host_loss(if rerun {
@@ -147,7 +154,15 @@ impl Client {
         if let Some(program) = server_program {
             builder = builder.server_program(program);
         }
-        let executor = py.detach(|| builder.build());
+        if let Some(keep) = keep {
+            builder = builder.keep(seconds("keep", keep)?);
+        }
+        builder = builder.replicas(replicas);
+        let executor = py.detach(|| match session {
+            Some(session) if is_attached => builder.attach(session),
+            Some(session) => builder.session(session).build(),
+            None => builder.build(),
+        });
         let executor = executor.map_err(|error| cluster_error(py, &error))?;
         Ok(Self {
             executor: Mutex::new(Some(Arc::new(executor))),
@@ -204,6 +219,51 @@ impl Client {
             (Err(_), Some(error)) => Err(error),
             (Err(error), None) => Err(submit_error(&error)),
         }
+    }
+
+    /// Returns the name of the session.
+    fn session(&self) -> PyResult<Option<String>> {
+        Ok(self.executor()?.session().map(ToOwned::to_owned))
+    }
+
+    /// Waits until all tasks of the session are recorded, up to `limit` seconds. Returns whether they are.
+    fn flush(&self, py: Python<'_>, limit: f64) -> PyResult<bool> {
+        let limit = seconds("timeout", limit)?;
+        let Some(executor) = self.while_open()? else {
+            return Ok(false);
+        };
+        Ok(py.detach(move || executor.flush(limit)))
+    }
+
+    /// Returns the number of tasks of earlier executors that have no future.
+    fn found(&self) -> PyResult<usize> {
+        Ok(self.executor()?.found_bytes())
+    }
+
+    /// Gives futures to so many tasks of earlier executors, together with numbers that no other call has.
+    fn adopt(&self, py: Python<'_>, futures: Vec<(u64, Py<PyAny>)>) -> PyResult<()> {
+        let executor = self.executor()?;
+        let mut futures = futures.into_iter();
+        py.detach(|| {
+            executor.futures_bytes(|| {
+                let next = futures.next();
+                let number = next.as_ref().map_or(u64::MAX, |(number, _)| *number);
+                let future = next.map(|(_, future)| Arc::new(future));
+                if future.is_some() {
+                    self.ends.expect();
+                }
+                let ends = Arc::clone(&self.ends);
+                (number, Box::new(Waiting { future, ends }))
+            });
+        });
+        Ok(())
+    }
+
+    /// Removes the session from the server, and refuses calls from now on.
+    fn discard(&self, py: Python<'_>) -> PyResult<()> {
+        let executor = self.executor()?;
+        let discarded = py.detach(move || executor.discard());
+        discarded.map_err(|error| unreachable(py, error.to_string()))
     }
 
     /// Waits for ends of tasks and parts of values, up to `limit` seconds, and calls `complete` for each. It gets the

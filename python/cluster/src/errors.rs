@@ -2,7 +2,7 @@
 
 use concurrent_futures::{SubmitError, TaskError};
 use concurrent_futures_cluster::{
-    ClusterError, HostInfo, HostLost, NoFunction, NoWorkersError, PoisonTask,
+    ClusterError, HostInfo, HostLost, NoFunction, NoWorkersError, PoisonTask, SessionLost,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -37,6 +37,8 @@ pub(crate) fn describe(error: &TaskError) -> Described {
             "PoisonTaskError"
         } else if cause.is::<NoFunction>() {
             "NoFunctionError"
+        } else if cause.is::<SessionLost>() {
+            "SessionLostError"
         } else {
             "ClusterError"
         };
@@ -56,8 +58,12 @@ pub(crate) fn cluster_error(py: Python<'_>, error: &ClusterError) -> PyErr {
         ClusterError::QueueName(_)
         | ClusterError::Priority(_)
         | ClusterError::ZeroPending
+        | ClusterError::SessionName
+        | ClusterError::SessionEmbedded
         | ClusterError::Address(_) => PyValueError::new_err(text),
         ClusterError::Connect { .. } | ClusterError::Server(_) => unreachable(py, text),
+        ClusterError::SessionInUse { .. } => raised(py, "SessionInUseError", text),
+        ClusterError::UnknownSession { .. } => raised(py, "UnknownSessionError", text),
         _ => raised(py, "ClusterError", text),
     }
 }
