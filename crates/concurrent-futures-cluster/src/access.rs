@@ -25,6 +25,8 @@ pub(crate) const SECRETS: [&str; 3] = [KEY, TOKEN, NKEY];
 
 /// The time for which a task is a host's own, unless the host extends it.
 const LEASE: Duration = Duration::from_secs(15);
+/// A shorter lease would end in every pause of a host.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
 /// The settings that clients and hosts have in common.
 #[derive(Clone)]
@@ -103,6 +105,9 @@ impl Door {
         url: &str,
         inbox: &'static str,
     ) -> Result<Nats, ClusterError> {
+        if self.lease < SHORTEST_LEASE {
+            return Err(ClusterError::ShortLease(self.lease));
+        }
         let addresses = addresses(url);
         let has_scheme = |scheme| move |address: &&str| address.starts_with(scheme);
         let require_tls = addresses.iter().any(has_scheme("tls://"));

@@ -99,7 +99,7 @@ impl<Role> ClusterBuilder<Role> {
     }
 
     /// Sets the time for which a task is a host's own after the host's last sign. The default is 15 seconds. When it
-    /// passes, another host gets the task. All clients and hosts of a queue must have the same.
+    /// passes, another host gets the task. All clients and hosts of a queue must have the same, of a second or more.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.door.lease = lease;
         self

@@ -27,6 +27,9 @@ pub enum ClusterError {
     /// The limit of pending tasks is zero: no task could ever be submitted.
     #[error("max_pending must be greater than 0")]
     ZeroPending,
+    /// The lease is shorter than a second: every pause of a host would be taken for its loss.
+    #[error("the lease is {0:?}, but must be at least 1 s")]
+    ShortLease(Duration),
     /// The server is on another machine, and no key is given.
     #[error(
         "the server {0} is not on this machine, and tasks would not be authenticated: give a key \
@@ -100,7 +103,8 @@ pub enum ClusterError {
     SessionKey(String),
     /// A task of the session is not done, and only hosts of another environment can run it.
     #[error(
-        "the session {session:?} has unfinished tasks of the environment {theirs}, and this client has {ours}:          use the same build, tag and key"
+        "the session {session:?} has unfinished tasks of the environment {theirs}, and this client has {ours}: \
+         use the same build, tag and key"
     )]
     SessionEnvironment {
         /// The name of the session.

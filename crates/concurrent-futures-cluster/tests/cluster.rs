@@ -471,6 +471,14 @@ fn settings_that_make_no_sense_are_refused() {
     assert!(matches!(built, Err(ClusterError::Priority(3))));
     let built = ClusterExecutor::builder().url("http://127.0.0.1").build();
     assert!(matches!(built, Err(ClusterError::Address(_))), "{built:?}");
+    let short = ClusterExecutor::builder()
+        .url("nats://127.0.0.1:1")
+        .lease(Duration::from_millis(999));
+    let built = short.build();
+    assert!(
+        matches!(built, Err(ClusterError::ShortLease(_))),
+        "{built:?}"
+    );
     let built = ClusterExecutor::builder().url("nats://127.0.0.1:1").build();
     assert!(
         matches!(built, Err(ClusterError::Connect { .. })),

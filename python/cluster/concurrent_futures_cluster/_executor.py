@@ -281,7 +281,7 @@ class ClusterExecutor(Executor):
         The number of nodes of the server that each task of the session is on.
     lease
         The seconds for which a task belongs to a host after the host's last sign of life; 15 by
-        default. All clients and hosts of a queue must have the same.
+        default, and at least 1. All clients and hosts of a queue must have the same.
     workers
         The number of worker processes of the embedded host, if there is one. The default is the
         number of CPUs.

@@ -58,6 +58,7 @@ pub(crate) fn cluster_error(py: Python<'_>, error: &ClusterError) -> PyErr {
         ClusterError::QueueName(_)
         | ClusterError::Priority(_)
         | ClusterError::ZeroPending
+        | ClusterError::ShortLease(_)
         | ClusterError::SessionName
         | ClusterError::SessionEmbedded
         | ClusterError::Address(_) => PyValueError::new_err(text),

@@ -336,6 +336,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         {"queue": "a.b"},
         {"key": ""},
         {"lease": -1},
+        {"lease": 0.9},
         {"workers": 2},
     ]
     for options in refused:
