@@ -47,7 +47,7 @@ impl Client {
     /// Asks the server for the time.
     pub(super) async fn read_clock(&self) {
         let asked = Instant::now();
-        match self.bus.time(&self.settings.lane).await {
+        match self.bus.time(&self.lane).await {
             Ok(time) => {
                 let at = asked + asked.elapsed() / 2;
                 self.lock().reading = Some(Reading { at, time });

@@ -256,7 +256,7 @@ impl Client {
         let last_owner = StoreKey::last_owner(&self.lane.queue, self.session);
         let age = kept.age + SLACK;
         tried(|| self.bus.keep_for(&last_owner, self.owner_frame(), age)).await?;
-        let opened = tried(|| self.bus.time(&self.settings.lane)).await?;
+        let opened = tried(|| self.bus.time(&self.lane)).await?;
         let numbers_of = |what| self.bus.numbers(queue, self.session, what);
         let numbers = tried(|| numbers_of(Listed::Records)).await?;
         let outcomes = tried(|| numbers_of(Listed::Outcomes)).await?;
