@@ -334,7 +334,7 @@ mod tests {
         let server = Server::start(Some(program)).await?;
         let door = Door {
             token: Some(server.token.clone()),
-            lease: Duration::from_millis(600),
+            lease: Duration::from_secs(1),
             ..Door::default()
         };
         let one = door.connect_nats(&server.url, "one").await?;
