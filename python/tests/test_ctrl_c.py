@@ -14,7 +14,7 @@ import pytest
 
 import concurrent_futures
 import ctrl_c
-from support import LIMIT
+from support import IS_FREE, LIMIT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to processes")
 
@@ -204,6 +204,11 @@ def prepare(kind: str, end: Callable[[list[Any]], None]) -> list[Any]:
     return [future if end is drop_last_future else pool]
 
 
+def is_in_callback(lost: list[Any]) -> bool:
+    """Returns whether an interrupt came in a weak reference's callback, which can raise nothing."""
+    return len(lost) == 1 and "weakref callback" in str(lost[0].err_msg)
+
+
 @pytest.mark.parametrize(
     "end", [shut_down, drop, drop_broken, drop_after_shutdown, drop_last_future, kill]
 )
@@ -222,6 +227,10 @@ def test_an_interrupt_in_any_step_of_the_end_of_a_pool(
         pools = prepare(kind, end)
         interrupter = Interrupter(step, anywhere=False)
         got_there = interrupter.call(end, pools)
+        if IS_FREE and not interrupter.raised and is_in_callback(lost):
+            # Once more: a free-threaded build drops threads of an earlier pool in any later step.
+            lost.clear()
+            continue
         assert (interrupter.raised, lost) == (got_there, []), f"interrupted in step {step}"
         step += 1 if kind in ("threads", "fork") else 11
 
