@@ -16,7 +16,7 @@ import pytest
 
 import concurrent_futures
 from concurrent_futures._private import WorkQueue
-from support import LIMIT, environment, held, prints, program
+from support import IS_FREE, LIMIT, environment, held, prints, program
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to processes")
 
@@ -341,11 +341,13 @@ def test_an_interrupt_while_cancelling_drops_the_arguments(
     """In the standard library, a worker drops those of `cancel`, and no handler runs there."""
     if lib is not concurrent_futures and "shutdown" in cancel:
         pytest.skip("the standard library's shutdown drops them, and loses the interrupt")
+    if lib is not concurrent_futures and IS_FREE:
+        pytest.skip("without the interpreter lock, the main thread drops them for the worker")
     out = subprocess.run(
         program(
             lib,
             f"""
-            import signal, threading
+            import signal, threading, time
             class Interrupted:
                 def method(self):
                     pass
@@ -359,7 +361,12 @@ def test_an_interrupt_while_cancelling_drops_the_arguments(
             while not running.running():
                 pass
             pending = {submit}
-            threading.Timer(0.1, release.set).start()
+            def end():
+                # Not before the task is cancelled, which would run otherwise.
+                while not pending.cancelled():
+                    time.sleep(0.001)
+                release.set()
+            threading.Thread(target=end).start()
             try:
                 {cancel}
                 release.set()
