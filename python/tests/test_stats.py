@@ -108,7 +108,8 @@ def test_times_in_the_queue_are_those_of_the_tasks() -> None:
 def test_a_submitted_future_that_a_program_has_cancelled_by_hand() -> None:
     with ThreadPoolExecutor(1) as pool:
         end = threading.Event()
-        pool.submit(end.wait)
+        running = pool.submit(end.wait)
+        eventually(running.running)
         future = pool.submit(pow, 2, 3)
         future.cancel()
         future.set_running_or_notify_cancel()
