@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from concurrent_futures import ThreadPoolExecutor
-from support import LIMIT, held
+from support import LIMIT, eventually, held
 
 PREFIX = "without"
 
@@ -91,4 +91,5 @@ def test_shutting_down_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         pool.submit(int)
     pool.shutdown()
-    assert workers() == 0
+    # The pool does not know the thread whose start was interrupted, as in the standard library.
+    eventually(lambda: workers() == 0)
