@@ -4,7 +4,7 @@
 //!
 //! | stage | the task is | leaves by |
 //! |---|---|---|
-//! | `Recording` | kept, and on its way to the records; see `kept.rs` | the record: `Waiting` |
+//! | `Recording` | kept, and on its way to the records; see `record.rs` | the record: `Waiting` |
 //! | `Looking` | that of an earlier client, and looked for | its place on the server, or its outcome |
 //! | `Waiting` | with the client only | publication, when the server has room; cancellation |
 //! | `Publishing` | on its way to the server | the server's confirmation |
@@ -20,11 +20,14 @@
 mod clock;
 mod control;
 mod kept;
+mod open;
 mod options;
+mod owner;
 mod payload;
 mod publish;
 mod receive;
 mod reconcile;
+mod record;
 
 pub(crate) use kept::KeptSettings;
 pub use options::ClusterOptions;
@@ -289,7 +292,7 @@ impl Client {
             settings,
             session,
             lane,
-            owner: kept::new_owner()?,
+            owner: owner::new_owner()?,
             renewing: tokio::sync::Mutex::default(),
             state: Mutex::default(),
             changed: watch::Sender::new(()),
