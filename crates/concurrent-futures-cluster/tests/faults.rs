@@ -270,23 +270,31 @@ fn a_drained_host_finishes_what_runs_and_gives_the_rest_back() -> Test {
 }
 
 #[test]
-fn a_drained_host_ends_long_tasks_which_run_elsewhere() -> Test {
+fn a_drained_host_ends_long_tasks_which_run_elsewhere_unless_they_must_not() -> Test {
     let Some(server) = Server::start() else {
         return Ok(());
     };
     let notes = Notes::new();
-    let first = server.host_with(1, &[("CONCURRENT_FUTURES_DRAIN", "0")]);
+    let first = server.host_with(2, &[("CONCURRENT_FUTURES_DRAIN", "0")]);
     let cluster = server.executor().build()?;
     let running = cluster.submit(note_and_wait, (notes.path(), "run".into()))?;
-    wait_until("it runs", || {
-        notes.named("run").len() == 1 && running.is_running()
+    let once = ClusterOptions::new().on_host_loss(OnHostLoss::Fail);
+    let once = cluster.submit_with(once, note_and_wait, (notes.path(), "once".into()))?;
+    wait_until("both run", || {
+        notes.named("run").len() == 1 && running.is_running() && notes.named("once").len() == 1
     });
     first.signal(Signal::TERM);
     assert!(first.wait().success());
-    let _second = server.host(1);
+    let _second = server.host(2);
     wait_until("it runs again", || notes.named("run").len() == 2);
     notes.write("go");
     running.result()?;
+    let error = once.result().unwrap_err();
+    assert!(
+        matches!(&error, TaskError::Failed(cause) if cause.is::<HostLost>()),
+        "{error:?}"
+    );
+    assert_eq!(notes.named("once").len(), 1);
     Ok(())
 }
 

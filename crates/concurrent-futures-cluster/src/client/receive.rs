@@ -260,10 +260,9 @@ impl Client {
                 entry.deliveries += times - 1;
             }
             let most_returns = RETURNS * most + 4;
-            if entry.request.options.on_host_loss == OnHostLoss::Fail
-                && matches!(why, Why::Deliveries(_))
-                && entry.starts > 0
-            {
+            let has_run =
+                why == Why::Ended || matches!(why, Why::Deliveries(_)) && entry.starts > 0;
+            if has_run && entry.request.options.on_host_loss == OnHostLoss::Fail {
                 Some(failed(HostLost))
             } else if matches!(why, Why::Deliveries(_)) && entry.starts >= most
                 || entry.deliveries >= u64::from(RETURNS * most)
