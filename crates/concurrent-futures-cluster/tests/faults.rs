@@ -357,7 +357,7 @@ fn an_executor_that_is_dropped_gives_its_tasks_up_when_its_server_stays_away() -
 
 #[cfg(target_os = "linux")]
 #[test]
-#[ignore = "takes ten seconds"]
+#[ignore = "takes ten seconds: make cluster-faults"]
 fn an_executor_that_is_dropped_gives_its_tasks_up_when_its_own_server_stands_still() -> Test {
     let Some(program) = common::program_or_skip() else {
         return Ok(());
