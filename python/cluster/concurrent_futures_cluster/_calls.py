@@ -204,7 +204,9 @@ class _Part:
         if count > told:
             errors = {n - told: error for n, error in self._errors.copy().items() if n < count}
             errors = {n: error for n, error in errors.items() if n >= 0}
-            part = dumps_span(Span(elapsed, self._values[told:count], errors))
+            # The call that runs on may change a value. One that cannot be pickled now may be
+            # picklable at the end: the whole outcome tells.
+            part = dumps(Span(elapsed, self._values[told:count], errors))
             _waits.tell_part(self._token, told, part)
             self._told = count
         # So there are few parts, and none is late by more than a part of the time before it.

@@ -143,3 +143,20 @@ def _refuse() -> None:
 
 def make_refusing() -> Refuses:
     return Refuses()
+
+
+class Unfinished:
+    """An object that cannot be pickled until a file is there. Each refusal leaves a note."""
+
+    def __init__(self, go: str, refused: str) -> None:
+        self.go, self.refused = go, refused
+
+    def __reduce__(self) -> Any:
+        if not os.path.exists(self.go):
+            Path(self.refused).touch()
+            raise ValueError("not yet")
+        return str, ("finished",)
+
+
+def make_unfinished(paths: tuple[str, str]) -> Unfinished:
+    return Unfinished(*paths)

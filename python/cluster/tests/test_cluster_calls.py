@@ -252,6 +252,17 @@ def test_map_gives_a_long_result_while_a_later_call_of_its_task_runs_on(
     assert list(results) == [None]
 
 
+def test_map_takes_a_result_as_it_is_when_its_task_is_done_if_it_cannot_be_sent_before(
+    embedded: ClusterExecutor, tmp_path: Path
+) -> None:
+    go, refused = tmp_path / "go", tmp_path / "refused"
+    calls = [(tasks.make_unfinished, (str(go), str(refused))), (tasks.wait_for, str(go))]
+    results = embedded.map(tasks.call, *zip(*calls, strict=True), chunksize=2)
+    wait_until("it was to be sent early", refused.exists)
+    go.touch()
+    assert list(results) == ["finished", None]
+
+
 @pytest.mark.parametrize("chunksize", [1, 3])
 def test_map_raises_the_exception_of_a_call_at_its_place(
     embedded: ClusterExecutor, chunksize: int
