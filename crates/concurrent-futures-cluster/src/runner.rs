@@ -39,6 +39,8 @@ pub struct CallOptions {
     pub retries: u32,
     /// The token of the call, under which its worker sends parts of its result.
     pub token: u64,
+    /// Whether the call is one beyond [`workers`](Runner::workers), which is to wait for a worker.
+    pub is_ahead: bool,
 }
 
 /// A call that a runner carries out. The future ends with the call.
@@ -63,6 +65,12 @@ pub trait Runner: Send + Sync + 'static {
         0
     }
 
+    /// Returns the number of calls that the runner takes ahead: beyond [`workers`](Self::workers), to wait for a worker. The
+    /// host gives it such calls while calls are short, so that no worker waits for the host.
+    fn ahead(&self) -> usize {
+        0
+    }
+
     /// Returns whether the runner can make the call. The call may be any bytes.
     fn knows(&self, call: &Call) -> bool;
 
@@ -80,6 +88,8 @@ pub trait Runner: Send + Sync + 'static {
 
 /// The most calls of a host that wait for others without a slot.
 const SPARES: usize = 256;
+/// The most calls of a host that wait for a worker of the pool.
+const AHEAD: usize = 256;
 
 /// The runner of Rust programs: a pool of worker processes, which are of the same build.
 #[derive(Debug)]
@@ -143,13 +153,13 @@ impl Processes {
         })
     }
 
-    /// Takes a place in the first pool, or else chooses the second one.
-    fn choose(&self) -> (&ProcessPoolExecutor, Option<Place>) {
+    /// Takes a place in the first pool, or else chooses the second one. A call ahead waits for the first pool.
+    fn choose(&self, is_ahead: bool) -> (&ProcessPoolExecutor, Option<Place>) {
         let Some(spares) = &self.spares else {
             return (&self.pool, None);
         };
         // One thread begins calls. Meanwhile, calls may only end.
-        if self.busy.load(Ordering::SeqCst) >= self.pool.max_workers() {
+        if !is_ahead && self.busy.load(Ordering::SeqCst) >= self.pool.max_workers() {
             return (spares, None);
         }
         self.busy.fetch_add(1, Ordering::SeqCst);
@@ -177,6 +187,10 @@ impl Runner for Processes {
             .map_or(0, ProcessPoolExecutor::max_workers)
     }
 
+    fn ahead(&self) -> usize {
+        AHEAD
+    }
+
     fn knows(&self, call: &Call) -> bool {
         self.entry(call).is_ok()
     }
@@ -186,7 +200,7 @@ impl Runner for Processes {
     }
 
     fn run(&self, call: &Call, argument: Bytes, options: CallOptions) -> Box<dyn Running> {
-        let (pool, place) = self.choose();
+        let (pool, place) = self.choose(options.is_ahead);
         let mut settings = TaskOptions::new().retries(options.retries);
         if let Some(limit) = options.time_limit {
             settings = settings.time_limit(limit);

@@ -201,7 +201,9 @@ class _Crew:
 
     def _work(self) -> None:
         """Carry calls of the host out, one after another, until the host ends."""
-        while (job := self._host.next()) is not None:
+        has_carried = False
+        while (job := self._host.next(has_carried)) is not None:
+            has_carried = True
             if self._host.waiting() == 0:
                 self._start()
             # It may have been recalled meanwhile.

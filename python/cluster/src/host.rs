@@ -3,7 +3,7 @@
 //! # A call
 //! | phase | the call is | leaves by |
 //! |---|---|---|
-//! | `Queued` | in the inbox of the threads that wait for calls | a thread; a recall; a termination |
+//! | `Queued` | in the queue of the threads that wait for calls | a thread; a recall; a termination |
 //! | `Handed` | with the pool | its end |
 //! | `Ended` | over | |
 //!
@@ -12,20 +12,23 @@
 
 use crate::client::CALL;
 use crate::errors::cluster_error;
-use crate::inbox::{Inbox, Taken};
 use crate::settings::{Settings, seconds};
 use bytes::Bytes;
 use concurrent_futures_cluster::{Call, CallOptions, ClusterHost, Ended, Runner, Running};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
+
+/// The most calls that wait in the queue while all workers have one.
+const AHEAD: usize = 256;
 
 /// The way of a call's end to the host.
 type Telling = oneshot::Sender<Ended>;
@@ -178,7 +181,7 @@ impl Future for Carried {
 
 impl Running for Carried {
     fn recall(&self) -> bool {
-        // The pool begins a call at once, as the host gives it no more calls than it has workers.
+        // The pool begins a call at once, as it gets no more calls than it has workers.
         self.shared.end_queued(Ended::Untouched)
     }
 
@@ -202,11 +205,92 @@ impl Running for Carried {
     }
 }
 
+/// The queue of the threads that wait for calls.
+///
+/// There is a thread for each call that has a slot of the host, and one more. A call that has come ahead of its slot waits
+/// until fewer threads carry calls out than there are workers.
+struct Calls {
+    state: Mutex<Queue>,
+    changed: Condvar,
+    workers: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    calls: VecDeque<Job>,
+    ahead: VecDeque<Job>,
+    /// The number of threads that carry a call out.
+    carried: usize,
+    /// The number of threads that wait.
+    waiting: usize,
+    closed: bool,
+}
+
+impl Calls {
+    fn new(workers: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            workers,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // No foreign code runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, job: Job) {
+        let mut state = self.lock();
+        let mut is_waited_for = state.waiting > 0;
+        if job.options.is_ahead {
+            is_waited_for &= state.carried < self.workers;
+            state.ahead.push_back(job);
+        } else {
+            state.calls.push_back(job);
+        }
+        drop(state);
+        if is_waited_for {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for a call; none if there will be no more. `carried` tells whether the thread has carried one out.
+    fn next(&self, carried: bool) -> Option<Job> {
+        let mut state = self.lock();
+        state.carried -= usize::from(carried);
+        loop {
+            let mut next = state.calls.pop_front();
+            if next.is_none() && (state.carried < self.workers || state.closed) {
+                next = state.ahead.pop_front();
+            }
+            if next.is_some() {
+                state.carried += 1;
+                return next;
+            }
+            if state.closed {
+                return None;
+            }
+            state.waiting += 1;
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
 /// The pool of processes, as the host sees it.
 struct Pool {
     workers: usize,
     spares: usize,
-    calls: Arc<Inbox<Job>>,
+    calls: Arc<Calls>,
     terminated: Arc<[u8]>,
 }
 
@@ -217,6 +301,10 @@ impl Runner for Pool {
 
     fn spares(&self) -> usize {
         self.spares
+    }
+
+    fn ahead(&self) -> usize {
+        AHEAD
     }
 
     fn knows(&self, call: &Call) -> bool {
@@ -254,7 +342,7 @@ impl fmt::Debug for Pool {
 #[pyclass(module = "concurrent_futures_cluster._native", frozen)]
 pub(crate) struct Host {
     serving: Mutex<Option<ClusterHost>>,
-    calls: Arc<Inbox<Job>>,
+    calls: Arc<Calls>,
     process: u32,
 }
 
@@ -271,7 +359,7 @@ impl Host {
         drain: f64,
         terminated: Vec<u8>,
     ) -> PyResult<Self> {
-        let calls = Arc::<Inbox<Job>>::default();
+        let calls = Arc::new(Calls::new(workers));
         let pool = Pool {
             workers,
             spares,
@@ -291,22 +379,15 @@ impl Host {
         })
     }
 
-    /// Waits for a call, and returns it; None when there will be no more.
-    fn next(&self, py: Python<'_>) -> Option<Job> {
-        py.detach(|| {
-            loop {
-                match self.calls.take(1, None) {
-                    Taken::Things(mut jobs) => break jobs.pop(),
-                    Taken::Nothing => {}
-                    Taken::End => break None,
-                }
-            }
-        })
+    /// Waits for a call, and returns it; None when there will be no more. `carried` tells whether the thread has carried
+    /// out a call before.
+    fn next(&self, py: Python<'_>, carried: bool) -> Option<Job> {
+        py.detach(|| self.calls.next(carried))
     }
 
     /// Returns how many threads wait for a call.
     fn waiting(&self) -> usize {
-        self.calls.waiting()
+        self.calls.lock().waiting
     }
 
     /// Returns the path of the socket on which workers say that their calls wait for others.

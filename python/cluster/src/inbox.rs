@@ -83,11 +83,6 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// Returns how many threads wait.
-    pub(crate) fn waiting(&self) -> usize {
-        self.lock().waiting
-    }
-
     /// Lets the inbox end when nothing more is to come. Ends the current wait.
     pub(crate) fn close(&self) {
         let mut state = self.lock();

@@ -49,6 +49,15 @@ impl Host {
     }
 
     async fn obey(self: &Arc<Self>, order: Order) -> Answer {
+        loop {
+            if let Some(answer) = self.try_to_obey(order).await {
+                return answer;
+            }
+        }
+    }
+
+    /// Obeys an order. None if the task has come back from the pool meanwhile.
+    async fn try_to_obey(self: &Arc<Self>, order: Order) -> Option<Answer> {
         let id = order.task;
         let key = (id.session, id.number);
         let orders = {
@@ -57,7 +66,7 @@ impl Host {
             let Some(held) = held else {
                 let until = Instant::now() + 2 * self.bus.lease();
                 state.recalled.insert(id, until);
-                return Answer::Unknown;
+                return Some(Answer::Unknown);
             };
             if held.task.take().is_some() {
                 held.is_returned = true;
@@ -67,7 +76,7 @@ impl Host {
                 Some(orders.clone())
             } else {
                 // It is being given back.
-                return Answer::GivenUp;
+                return Some(Answer::GivenUp);
             }
         };
         let Some(orders) = orders else {
@@ -77,21 +86,20 @@ impl Host {
                 News::Ended(id, Outcome::Returned(Why::Recalled)),
             );
             self.poke();
-            return Answer::GivenUp;
+            return Some(Answer::GivenUp);
         };
         let (sender, answer) = oneshot::channel();
         if orders.send((order.what, sender)).is_ok()
             && let Ok(answer) = answer.await
         {
-            return answer;
+            return Some(answer);
         }
         // The task ended meanwhile: with an outcome, or without having begun.
         let state = self.lock();
-        let held = state.held.get(&key);
-        if held.is_some_and(|held| held.id == id && held.is_returned) {
-            Answer::GivenUp
-        } else {
-            Answer::Runs
+        match state.held.get(&key).filter(|held| held.id == id) {
+            Some(held) if held.is_returned => Some(Answer::GivenUp),
+            Some(held) if held.task.is_some() => None,
+            _ => Some(Answer::Runs),
         }
     }
 }

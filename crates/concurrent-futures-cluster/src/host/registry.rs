@@ -55,7 +55,8 @@ impl Host {
         let figures = {
             let state = self.lock();
             Figures {
-                running: u32::try_from(state.running).unwrap_or(u32::MAX),
+                // The others wait for a worker.
+                running: u32::try_from(state.running.min(self.slots(&state))).unwrap_or(u32::MAX),
                 ended: state.done,
                 failed: state.failed,
                 returned: state.returned,

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::report::{self, News};
-use super::state::Host;
+use super::state::{Host, Key};
 use crate::bus::kept::SLACK;
 use crate::bus::{BusError, INLINE, StoreKey};
 use crate::log;
@@ -12,82 +12,169 @@ use crate::wire::{
     Answer, Id, KeptTerms, OnHostLoss, Outcome, Payload, Task, TaskId, What, Why, hash,
 };
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// The number of tasks of which the host takes the average time, about.
 const PACE_OF: u32 = 64;
+/// The time after which a task that has gone to the pool ahead has begun, or comes back: it stands behind a long one.
+const BEHIND: Duration = Duration::from_millis(5);
+
+/// The end of the run of a task.
+enum Ran {
+    Ended(Outcome),
+    /// No worker was free for the task.
+    Behind(Task),
+}
+
+impl From<Outcome> for Ran {
+    fn from(outcome: Outcome) -> Self {
+        Self::Ended(outcome)
+    }
+}
+
+/// A task that goes to the pool.
+struct Next {
+    id: TaskId,
+    task: Task,
+    is_repeated: bool,
+    orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
+    place: Place,
+}
+
+/// The place of a task in the pool.
+#[derive(Clone, Copy)]
+struct Place {
+    priority: usize,
+    /// Whether all workers had a task.
+    is_ahead: bool,
+    /// The share of the task's time in the pool in which it runs.
+    share: f64,
+}
+
+/// Returns the share of its time in a pool in which a task runs, if as many are there: the others are before it.
+fn share(slots: usize, there: usize) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    let share = slots as f64 / there.max(1) as f64;
+    share.min(1.0)
+}
 
 impl Host {
-    /// Starts tasks, the most urgent first, whenever a worker is free.
+    /// Starts tasks, the most urgent first, whenever a worker is free, and carries them out.
+    ///
+    /// All of them are one asynchronous task: many replies of workers at once wake the thread once.
     pub(super) async fn start_tasks(self: Arc<Self>) {
         let mut changed = self.changed.subscribe();
+        let mut running = FuturesUnordered::new();
         loop {
-            let mut has_started = false;
-            loop {
-                let (id, task, is_repeated, orders) = {
-                    let mut state = self.lock();
-                    if state.running >= self.slots(&state) {
-                        drop(state);
-                        if has_started {
-                            // From now on, the tasks that are left wait for a worker.
-                            self.is_full.notify_one();
-                        }
-                        break;
-                    }
-                    let Some(key) = state.next_ready() else {
-                        break;
-                    };
-                    let Some(held) = state.held.get_mut(&key) else {
-                        continue;
-                    };
-                    let Some(task) = held.task.take() else {
-                        continue;
-                    };
-                    let (sender, orders) = mpsc::unbounded_channel();
-                    held.orders = Some(sender);
-                    // One that has waited long may have come to another host meanwhile.
-                    let is_old = held.since.elapsed() > self.bus.lease() / 3;
-                    let is_repeated = held.is_repeated || is_old;
-                    let id = held.id;
-                    state.running += 1;
-                    has_started = true;
-                    (id, task, is_repeated, orders)
-                };
-                let host = Arc::clone(&self);
-                tokio::spawn(async move {
-                    let key = (id.session, id.number);
-                    let started = Instant::now();
-                    let mut outcome = host.run(id, task, is_repeated, orders).await;
-                    let id = {
-                        let mut state = host.lock();
-                        if state.gives_back && matches!(outcome, Outcome::Failure(_)) {
-                            outcome = Outcome::Returned(Why::Ended);
-                        }
-                        state.running -= 1;
-                        state.is_stuck = false;
-                        let took = started.elapsed();
-                        state.ended = (state.ended + 1).min(PACE_OF);
-                        let ended = state.ended;
-                        let pace = state.pace.unwrap_or_default();
-                        state.pace = Some((pace * (ended - 1) + took) / ended);
-                        match state.held.get_mut(&key) {
-                            Some(held) => {
-                                held.is_returned = matches!(outcome, Outcome::Returned(_));
-                                // Another attempt may have come meanwhile.
-                                held.id
-                            }
-                            None => id,
-                        }
-                    };
-                    host.report(id.session, News::Ended(id, outcome));
-                    host.poke();
-                });
+            while let Some(next) = self.take_next() {
+                let run = AssertUnwindSafe(Arc::clone(&self).carry_out(next));
+                running.push(run.catch_unwind());
             }
-            // The sender is part of the host.
-            let _ = changed.changed().await;
+            tokio::select! {
+                // A panic was reported by its hook. The task stays held, until the client asks for it elsewhere.
+                Some(_) = running.next() => {}
+                // The sender is part of the host.
+                _ = changed.changed() => {}
+            }
         }
+    }
+
+    /// Takes the next task that may go to the pool.
+    fn take_next(&self) -> Option<Next> {
+        let mut state = self.lock();
+        let slots = self.slots(&state);
+        let most = self.most_with_pool(&state);
+        while state.running < most {
+            let is_ahead = state.running >= slots;
+            let (key, priority) = state.next_ready(is_ahead)?;
+            let Some(held) = state.held.get_mut(&key) else {
+                continue;
+            };
+            let Some(task) = held.task.take() else {
+                continue;
+            };
+            let (sender, orders) = mpsc::unbounded_channel();
+            held.orders = Some(sender);
+            // One that has waited long may have come to another host meanwhile.
+            let is_old = held.since.elapsed() > self.bus.lease() / 3;
+            let is_repeated = held.is_repeated || is_old;
+            let id = held.id;
+            state.running += 1;
+            if state.running == slots || state.running == most {
+                // From now on, the tasks that are left wait for a worker.
+                self.is_full.notify_one();
+            }
+            return Some(Next {
+                id,
+                task,
+                is_repeated,
+                orders,
+                place: Place {
+                    priority,
+                    is_ahead,
+                    share: share(slots, state.running),
+                },
+            });
+        }
+        None
+    }
+
+    /// Carries out a task, and reports its outcome.
+    async fn carry_out(self: Arc<Self>, next: Next) {
+        let Next {
+            id,
+            task,
+            is_repeated,
+            orders,
+            place,
+        } = next;
+        let key = (id.session, id.number);
+        let started = Instant::now();
+        let ran = self.run(id, task, is_repeated, place.is_ahead, orders);
+        let mut outcome = match ran.await {
+            Ran::Ended(outcome) => outcome,
+            Ran::Behind(task) => return self.take_from_pool(key, place, task),
+        };
+        let id = {
+            let mut state = self.lock();
+            if state.gives_back && matches!(outcome, Outcome::Failure(_)) {
+                outcome = Outcome::Returned(Why::Ended);
+            }
+            state.running -= 1;
+            state.is_stuck = false;
+            state.is_behind = false;
+            let took = started.elapsed().mul_f64(place.share);
+            state.ended = (state.ended + 1).min(PACE_OF);
+            let ended = state.ended;
+            let pace = state.pace.unwrap_or_default();
+            state.pace = Some((pace * (ended - 1) + took) / ended);
+            match state.held.get_mut(&key) {
+                Some(held) => {
+                    held.is_returned = matches!(outcome, Outcome::Returned(_));
+                    // Another attempt may have come meanwhile.
+                    held.id
+                }
+                None => id,
+            }
+        };
+        self.report(id.session, News::Ended(id, outcome));
+        self.poke();
+    }
+
+    /// Makes a task ready again that stands behind a long one in the pool.
+    fn take_from_pool(&self, key: Key, place: Place, task: Task) {
+        let mut state = self.lock();
+        state.running -= 1;
+        state.is_behind = true;
+        state.put_back(key, place.priority, task);
+        drop(state);
+        self.poke();
     }
 
     /// Carries out a task, and obeys orders meanwhile.
@@ -96,23 +183,24 @@ impl Host {
         id: TaskId,
         task: Task,
         is_repeated: bool,
+        is_ahead: bool,
         mut orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
-    ) -> Outcome {
+    ) -> Ran {
         if !self.runner.knows(&task.call) {
-            return Outcome::NoFunction(self.runner.why_unknown(&task.call));
+            return Outcome::NoFunction(self.runner.why_unknown(&task.call)).into();
         }
         let kept = task.terms.kept;
-        let argument = match task.argument {
-            Payload::Inline(bytes) => bytes,
+        let argument = match &task.argument {
+            Payload::Inline(bytes) => bytes.clone(),
             Payload::Object {
                 hash: wanted,
                 length,
-            } => match self.object(kept, id.session, wanted, length).await {
+            } => match self.object(kept, id.session, *wanted, *length).await {
                 Ok(Some(bytes)) => bytes,
-                Ok(None) => return Outcome::Returned(Why::NoObject),
+                Ok(None) => return Outcome::Returned(Why::NoObject).into(),
                 Err(error) => {
                     log::trouble("an object could not be fetched", &error);
-                    return Outcome::Returned(Why::NoObject);
+                    return Outcome::Returned(Why::NoObject).into();
                 }
             },
         };
@@ -121,6 +209,7 @@ impl Host {
             time_limit: task.terms.time_limit,
             retries: task.terms.retries,
             token: token.number,
+            is_ahead,
         };
         let must_be_known = is_repeated
             || id.attempt > 1
@@ -128,18 +217,33 @@ impl Host {
             || kept.is_some_and(|kept| kept.on_host_loss == OnHostLoss::Fail);
         if let (Some(kept), true) = (kept, must_be_known) {
             if let Err(outcome) = self.begin_kept(id, &task.terms, kept).await {
-                return outcome;
+                return outcome.into();
             }
         } else if must_be_known && !report::confirm_start(self, id).await {
-            return Outcome::Returned(Why::Recalled);
+            return Outcome::Returned(Why::Recalled).into();
         }
         let mut running = self.runner.run(&task.call, argument, options);
-        if !must_be_known {
+        if !must_be_known && !is_ahead {
             self.report(id.session, News::Started(id));
         }
+        let mut may_be_behind = is_ahead;
+        let mut is_behind = false;
+        let is_late = async {
+            if is_ahead {
+                sleep(BEHIND).await;
+            }
+        };
+        tokio::pin!(is_late);
         let ended = loop {
             tokio::select! {
                 ended = &mut running => break ended,
+                () = &mut is_late, if may_be_behind => {
+                    may_be_behind = false;
+                    is_behind = running.recall();
+                    if !is_behind && !must_be_known {
+                        self.report(id.session, News::Started(id));
+                    }
+                }
                 Some((what, answer)) = orders.recv() => {
                     let said = match what {
                         What::Recall if running.recall() => Answer::GivenUp,
@@ -151,7 +255,7 @@ impl Host {
                 }
             }
         };
-        match ended {
+        let outcome = match ended {
             Ended::Value(bytes) => match self.stored(kept, id.session, bytes.into()).await {
                 Ok(payload) => Outcome::Value(payload),
                 Err(error) => {
@@ -160,8 +264,10 @@ impl Host {
                 }
             },
             Ended::Failure(bytes) => Outcome::Failure(bytes.into()),
+            Ended::Untouched if is_behind => return Ran::Behind(task),
             Ended::Untouched => Outcome::Returned(Why::Recalled),
-        }
+        };
+        outcome.into()
     }
 
     async fn object(

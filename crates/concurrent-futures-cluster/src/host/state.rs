@@ -6,12 +6,19 @@ use super::report::{News, Reporters};
 use crate::bus::kept::kept_of;
 use crate::bus::{Bus, Lane, PRIORITIES, Settle};
 use crate::runner::Runner;
-use crate::wire::{Answer, Id, KeptTerms, Outcome, ParcelId, Seal, Task, TaskId, What};
+use crate::wire::{
+    Answer, Id, KeptTerms, Outcome, ParcelId, Payload, Seal, Task, TaskId, What,
+};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
+
+/// The work that a worker's tasks in the pool take, about: while tasks are shorter, some go to the pool ahead.
+const AHEAD: Duration = Duration::from_millis(1);
+/// The most tasks of a worker that are in the pool ahead.
+const MOST_AHEAD: usize = 32;
 
 /// The place of a task among those of a host.
 pub(super) type Key = (Id, u64);
@@ -63,6 +70,23 @@ pub(super) struct Held {
     pub(super) run: Option<u32>,
 }
 
+impl Held {
+    /// Returns whether the task may go to the pool before a worker is free for it: nothing is to be done or to be known
+    /// before it runs.
+    fn may_go_ahead(&self) -> bool {
+        let is_plain = |task: &Task| {
+            let terms = &task.terms;
+            terms.deliveries > 1
+                && terms.time_limit.is_none()
+                && matches!(task.argument, Payload::Inline(_))
+        };
+        !self.is_repeated
+            && self.id.attempt == 1
+            && self.kept.is_none()
+            && self.task.as_ref().is_some_and(is_plain)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct State {
     pub(super) held: HashMap<Key, Held>,
@@ -78,9 +102,12 @@ pub(super) struct State {
     pub(super) may_have_kept: [bool; PRIORITIES as usize],
     /// The kept sessions whose tasks have come.
     pub(super) kept_sessions: HashSet<Id>,
+    /// The number of tasks that are with the pool.
     pub(super) running: usize,
     /// Whether the host has given tasks back, and no worker has become free since. Then it asks for none in reserve.
     pub(super) is_stuck: bool,
+    /// Whether a task came back that had gone to the pool ahead, and no task has ended since.
+    pub(super) is_behind: bool,
     /// The number of running tasks that wait for others of a cluster.
     pub(super) sleeping: usize,
     /// The average time that a task takes, and the number of tasks that it is of.
@@ -117,17 +144,38 @@ impl State {
         Some((delivered.token, how))
     }
 
-    /// Takes the next task that may begin: one of the highest priority that has any, on the server as well.
-    pub(super) fn next_ready(&mut self) -> Option<Key> {
+    /// Takes the next task that may begin, and its priority: one of the highest priority that has any, on the server as
+    /// well. With `is_ahead`, only one that may wait in the pool.
+    pub(super) fn next_ready(&mut self, is_ahead: bool) -> Option<(Key, usize)> {
+        let may_go = |key: &Key| self.held.get(key).is_some_and(Held::may_go_ahead);
         let known = self.is_empty.into_iter().zip(self.asked);
         let known = known.zip(self.may_have_kept);
-        for (ready, ((is_empty, asked), may_have_kept)) in self.ready.iter_mut().zip(known).rev() {
+        let lanes = self.ready.iter_mut().zip(known).enumerate();
+        for (priority, (ready, ((is_empty, asked), may_have_kept))) in lanes.rev() {
+            if is_ahead && ready.front().is_some_and(|key| !may_go(key)) {
+                return None;
+            }
             let next = ready.pop_front();
             if next.is_some() || !is_empty || asked > 0 || may_have_kept {
-                return next;
+                return next.map(|key| (key, priority));
             }
         }
         None
+    }
+
+    /// Makes a task ready again that has come back from the pool.
+    pub(super) fn put_back(&mut self, key: Key, priority: usize, task: Task) {
+        let Some(held) = self.held.get_mut(&key) else {
+            return;
+        };
+        held.orders = None;
+        held.task = Some(task);
+        let ready = &mut self.ready[priority];
+        let (session, number) = key;
+        // Before those that were submitted later.
+        let is_before = |other: &&Key| other.0 == session && other.1 < number;
+        let place = ready.iter().take_while(is_before).count();
+        ready.insert(place, key);
     }
 
     /// Takes a task out of those that are ready.
@@ -178,6 +226,23 @@ impl Host {
     /// Returns how many tasks may run at once: those that sleep take no slot.
     pub(super) fn slots(&self, state: &State) -> usize {
         self.runner.workers() + state.sleeping.min(self.runner.spares())
+    }
+
+    /// Returns how many tasks may be with the pool: one for each slot, and short ones ahead.
+    pub(super) fn most_with_pool(&self, state: &State) -> usize {
+        let slots = self.slots(state);
+        let is_slow = state.is_stuck || state.is_behind || state.sleeping > 0 || state.draining;
+        let each = match state.pace {
+            Some(pace) if !is_slow => pace.as_nanos().max(1),
+            _ => return slots,
+        };
+        let ahead = usize::try_from(AHEAD.as_nanos() / each).unwrap_or(usize::MAX);
+        // One task more for a worker is not worth that it may stand behind a long one.
+        if ahead < 2 {
+            return slots;
+        }
+        let ahead = ahead.min(MOST_AHEAD).saturating_mul(self.runner.workers());
+        slots + ahead.min(self.runner.ahead())
     }
 
     /// Notes that a worker goes to sleep, or goes on.

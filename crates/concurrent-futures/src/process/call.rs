@@ -180,14 +180,18 @@ pub fn is_entry(entry: u64) -> bool {
 
 /// Submits a call by its entry, and returns the future of its value as bytes. None if there is no such entry.
 ///
+/// The thread that receives the reply wakes the future's wakers itself, and not the thread for callbacks. So they must be
+/// short, and may neither block nor call the pool. Those of asynchronous runtimes are.
+///
 /// # Errors
 /// As for [`ProcessPoolExecutor::submit`].
 pub fn submit_entry(
     pool: &ProcessPoolExecutor,
-    options: TaskOptions,
+    mut options: TaskOptions,
     entry: u64,
     argument: Vec<u8>,
 ) -> Option<Result<Future<Vec<u8>>, SubmitError>> {
+    options.wakes_at_once = true;
     let place = function::trampoline_of(entry)?;
     Some(pool.submit_place(options, place, argument))
 }

@@ -43,6 +43,8 @@ pub struct TaskOptions {
     pub(crate) time_limit: Option<Duration>,
     pub(crate) retries: u32,
     pub(crate) label: Option<&'static str>,
+    /// Whether any thread may wake the task's wakers: they are short, and neither block nor call the pool.
+    pub(crate) wakes_at_once: bool,
 }
 
 impl TaskOptions {

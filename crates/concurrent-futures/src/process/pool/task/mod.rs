@@ -440,11 +440,13 @@ impl Task {
         }
     }
 
-    /// Calls [`finish`](Self::finish) in the thread for callbacks, if there is one.
+    /// Calls [`finish`](Self::finish) in the thread for callbacks, if there is one, unless any thread may call it.
     pub(crate) fn finish_by(self, callbacks: Option<&Arc<Callbacks>>) {
         match callbacks {
-            Some(callbacks) => callbacks.run(Box::new(|| self.finish())),
-            None => self.finish(),
+            Some(callbacks) if !self.options.wakes_at_once => {
+                callbacks.run(Box::new(|| self.finish()));
+            }
+            _ => self.finish(),
         }
     }
 
