@@ -6,10 +6,12 @@
 
 use crate::bus::kept::{Claimed, Found, KeptBus, KeptTask, Listed, kept_of};
 use crate::bus::{
-    Bus, BusError, Delivery, Lane, Later, Note, Settle, StoreKey, Supplied, Supply, Withdrawn,
+    Bus, BusError, Delivery, Lane, Later, Note, Notes, Settle, StoreKey, Supplied, Supply,
+    Withdrawn,
 };
 use crate::wire::Id;
 use bytes::Bytes;
+use futures_util::stream::unfold;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -557,7 +559,7 @@ impl Bus for Memory {
         })
     }
 
-    fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, mpsc::UnboundedReceiver<Note>> {
+    fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, Notes> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = self.server.lock();
         let listeners = state.listeners.entry(subject.to_owned()).or_default();
@@ -566,7 +568,11 @@ impl Bus for Memory {
         }
         drop(state);
         if !self.is_cut() {
-            return Box::pin(std::future::ready(Ok(receiver)));
+            let notes = unfold(receiver, async |mut receiver| {
+                let note = receiver.recv().await?;
+                Some((note, receiver))
+            });
+            return Box::pin(std::future::ready(Ok(Notes::new(notes))));
         }
         Box::pin(std::future::ready(Err(BusError::Closed)))
     }

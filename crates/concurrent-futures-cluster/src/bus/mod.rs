@@ -9,12 +9,13 @@ pub(crate) mod kept;
 
 use crate::wire::{Id, hex};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use kept::KeptBus;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// The length up to which payloads are part of a message. Messages have a limit of a mebibyte.
 pub(crate) const INLINE: usize = 256 * 1024;
@@ -108,6 +109,20 @@ pub(crate) enum Withdrawn {
 pub(crate) struct Note {
     pub(crate) payload: Bytes,
     pub(crate) reply: Option<String>,
+}
+
+/// The messages on a subject, as they come.
+pub(crate) struct Notes(Pin<Box<dyn Stream<Item = Note> + Send>>);
+
+impl Notes {
+    pub(crate) fn new(notes: impl Stream<Item = Note> + Send + 'static) -> Self {
+        Self(Box::pin(notes))
+    }
+
+    /// Waits for the next message; none if no more come. A call that is dropped loses no message.
+    pub(crate) async fn recv(&mut self) -> Option<Note> {
+        self.0.next().await
+    }
 }
 
 /// The key of a value that the server keeps.
@@ -232,7 +247,7 @@ pub(crate) trait Bus: KeptBus {
     ) -> Later<'a, Bytes>;
 
     /// Listens to a subject.
-    fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, mpsc::UnboundedReceiver<Note>>;
+    fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, Notes>;
 
     /// Keeps a value. Returns false if it is an outcome, and there is one.
     fn keep<'a>(&'a self, store_key: &'a StoreKey, content: Bytes) -> Later<'a, bool>;

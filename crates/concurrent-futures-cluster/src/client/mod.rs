@@ -35,7 +35,7 @@ pub use options::ClusterOptions;
 use crate::bus::kept::{kept_of, session_of};
 use crate::bus::{Bus, BusError, Lane};
 use crate::waits;
-use crate::wire::{Call, Id, Owner, ParcelId, Payload, Record, Seal, TaskId, hash};
+use crate::wire::{Call, Id, Owner, ParcelId, Payload, Record, Seal, TaskId, hash_of_payload};
 use bytes::Bytes;
 use clock::Reading;
 use concurrent_futures::TaskError;
@@ -134,7 +134,7 @@ impl Request {
     }
 
     fn hash(&self) -> &[u8; 32] {
-        self.hash.get_or_init(|| hash(&self.argument))
+        self.hash.get_or_init(|| hash_of_payload(&self.argument))
     }
 }
 

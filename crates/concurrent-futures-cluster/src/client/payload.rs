@@ -5,7 +5,7 @@
 use super::{Arrived, Client, Entry, Stage};
 use crate::bus::{INLINE, StoreKey};
 use crate::log;
-use crate::wire::hash;
+use crate::wire::hash_of_payload;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -72,7 +72,9 @@ impl Client {
             let store_key = client.object(&wanted, length);
             for attempt in 0..4_u32 {
                 match client.bus.fetch(&store_key).await {
-                    Ok(Some(bytes)) if bytes.len() as u64 == length && hash(&bytes) == wanted => {
+                    Ok(Some(bytes))
+                        if bytes.len() as u64 == length && hash_of_payload(&bytes) == wanted =>
+                    {
                         if let Some(entry) = client.lock().entries.get(&number) {
                             entry.sink.take_part(first, bytes);
                         }
@@ -107,7 +109,9 @@ impl Client {
             let store_key = client.object(&wanted, length);
             for attempt in 0..4_u32 {
                 match client.bus.fetch(&store_key).await {
-                    Ok(Some(bytes)) if bytes.len() as u64 == length && hash(&bytes) == wanted => {
+                    Ok(Some(bytes))
+                        if bytes.len() as u64 == length && hash_of_payload(&bytes) == wanted =>
+                    {
                         let removed = client.remove(&mut client.lock(), number);
                         if let Some(entry) = removed {
                             client.clean_up(&entry);

@@ -63,7 +63,7 @@ impl Host {
         let lane = self.lane(source);
         let place = lane.subject();
         let mut supply = self.bus.supply(&lane).await?;
-        let mut changed = self.changed.subscribe();
+        let mut has_room = self.has_room.subscribe();
         // Whether the lane is known to be empty.
         let mut is_empty = false;
         // Whether all requests that were open at the last probe still are. Else its answer may be older than the
@@ -114,7 +114,7 @@ impl Host {
                     }
                 }
                 // The sender is part of the host.
-                _ = changed.changed() => {}
+                _ = has_room.changed() => {}
             }
         }
     }
@@ -130,7 +130,7 @@ impl Host {
         };
         drop(state);
         if is_empty && !was_empty {
-            self.poke();
+            self.poke_start();
         }
     }
 

@@ -17,8 +17,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 impl Host {
     /// Gives tasks back that wait for a worker for some time: another host may have one for them.
     pub(super) async fn give_back_waiting(self: Arc<Self>) {
-        let mut changed = self.changed.subscribe();
         loop {
+            // Since when the first task waits for a worker.
             let first = {
                 let state = self.lock();
                 let is_full = state.running >= self.slots(&state);
@@ -26,22 +26,17 @@ impl Host {
                 let first = first.filter_map(|key| Some(state.held.get(key)?.since));
                 first.min().filter(|_| is_full)
             };
-            let is_due = async {
-                match first {
-                    Some(since) => sleep_until(since + LONGEST_WAIT).await,
-                    None => std::future::pending().await,
-                }
+            let Some(first) = first else {
+                self.is_full.notified().await;
+                continue;
             };
-            tokio::select! {
-                () = is_due => {
-                    if let Some(before) = Instant::now().checked_sub(LONGEST_WAIT) {
-                        self.lock().is_stuck = true;
-                        self.give_back(before, Why::Busy);
-                    }
+            match Instant::now().checked_sub(LONGEST_WAIT) {
+                Some(before) if first <= before => {
+                    self.lock().is_stuck = true;
+                    self.give_back(before, Why::Busy);
                 }
-                () = self.is_full.notified() => {}
-                // The sender is part of the host.
-                _ = changed.changed() => {}
+                // Another one may be the first then.
+                _ => sleep_until(first + LONGEST_WAIT).await,
             }
         }
     }

@@ -80,7 +80,7 @@ impl Host {
         let mut news = Vec::new();
         let mut emptied = Vec::new();
         let mut is_empty = None;
-        {
+        let (is_full, is_empty_above) = {
             let mut state = self.lock();
             state.parcel_size = tasks.len().max(1);
             if let Some(delivered) = state.parcels.get_mut(&id) {
@@ -157,7 +157,9 @@ impl Host {
             } else {
                 is_empty = Some((delivery.token, Settle::Done));
             }
-        }
+            let is_full = state.running >= self.slots(&state);
+            (is_full, state.is_empty_above(priority))
+        };
         emptied.extend(is_empty);
         self.settle_later(emptied);
         for (task, why) in refused {
@@ -167,7 +169,14 @@ impl Host {
             for one in news {
                 self.report(id.session, one);
             }
-            self.poke();
+            self.poke_start();
+            if is_full {
+                // It waits from now on.
+                self.is_full.notify_one();
+            }
+            if !is_empty_above {
+                self.poke_pulls();
+            }
         }
     }
 

@@ -49,6 +49,7 @@ pub(crate) async fn serve(
         id,
         state: Mutex::default(),
         changed: watch::Sender::new(()),
+        has_room: watch::Sender::new(()),
         is_full: Notify::new(),
         kept_is_there: watch::Sender::new(false),
         kept_doubt: watch::Sender::new(()),

@@ -4,20 +4,16 @@
 
 use super::report::News;
 use super::state::Host;
-use crate::bus::Note;
+use crate::bus::Notes;
 use crate::log;
 use crate::wire::{Answer, Kind, Order, Outcome, Why};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 impl Host {
     /// Obeys the orders that come on a subject.
-    pub(super) async fn listen(
-        self: Arc<Self>,
-        subject: String,
-        mut notes: mpsc::UnboundedReceiver<Note>,
-    ) {
+    pub(super) async fn listen(self: Arc<Self>, subject: String, mut notes: Notes) {
         let is_own = subject == self.subject();
         while let Some(note) = notes.recv().await {
             let opened =

@@ -9,7 +9,7 @@ use crate::bus::{BusError, INLINE, StoreKey};
 use crate::log;
 use crate::runner::{CallOptions, Ended};
 use crate::wire::{
-    Answer, Id, KeptTerms, OnHostLoss, Outcome, Payload, Task, TaskId, What, Why, hash,
+    Answer, Id, KeptTerms, OnHostLoss, Outcome, Payload, Task, TaskId, What, Why, hash_of_payload,
 };
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 /// The number of tasks of which the host takes the average time, about.
 const PACE_OF: u32 = 64;
 /// The time after which a task that has gone to the pool ahead has begun, or comes back: it stands behind a long one.
-const BEHIND: Duration = Duration::from_millis(5);
+const BEHIND: Duration = Duration::from_millis(10);
 
 /// The end of the run of a task.
 enum Ran {
@@ -164,17 +164,17 @@ impl Host {
             }
         };
         self.report(id.session, News::Ended(id, outcome));
-        self.poke();
+        self.poke_pulls();
     }
 
-    /// Makes a task ready again that stands behind a long one in the pool.
+    /// Makes a task ready again that stands behind a long one in the pool. The caller looks for tasks that may start then.
     fn take_from_pool(&self, key: Key, place: Place, task: Task) {
         let mut state = self.lock();
         state.running -= 1;
         state.is_behind = true;
         state.put_back(key, place.priority, task);
         drop(state);
-        self.poke();
+        self.is_full.notify_one();
     }
 
     /// Carries out a task, and obeys orders meanwhile.
@@ -279,7 +279,8 @@ impl Host {
     ) -> Result<Option<Bytes>, BusError> {
         let store_key = StoreKey::object(&self.stores_of(kept), session, &wanted, length);
         let found = self.bus.fetch(&store_key).await?;
-        let is_right = |bytes: &Bytes| bytes.len() as u64 == length && hash(bytes) == wanted;
+        let is_right =
+            |bytes: &Bytes| bytes.len() as u64 == length && hash_of_payload(bytes) == wanted;
         Ok(found.filter(is_right))
     }
 
@@ -293,7 +294,7 @@ impl Host {
         if bytes.len() <= INLINE {
             return Ok(Payload::Inline(bytes));
         }
-        let (hash, length) = (hash(&bytes), bytes.len() as u64);
+        let (hash, length) = (hash_of_payload(&bytes), bytes.len() as u64);
         let store_key = StoreKey::object(&self.stores_of(kept), session, &hash, length);
         match kept {
             None => self.bus.keep(&store_key, bytes).await?,

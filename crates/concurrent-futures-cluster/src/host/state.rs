@@ -6,17 +6,17 @@ use super::report::{News, Reporters};
 use crate::bus::kept::kept_of;
 use crate::bus::{Bus, Lane, PRIORITIES, Settle};
 use crate::runner::Runner;
-use crate::wire::{
-    Answer, Id, KeptTerms, Outcome, ParcelId, Payload, Seal, Task, TaskId, What,
-};
+use crate::wire::{Answer, Id, KeptTerms, Outcome, ParcelId, Payload, Seal, Task, TaskId, What};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-/// The work that a worker's tasks in the pool take, about: while tasks are shorter, some go to the pool ahead.
-const AHEAD: Duration = Duration::from_millis(1);
+/// The work of a worker that is in the pool ahead, about: while tasks are shorter, some go there before a worker is free.
+/// That is more than a task takes to the worker and back. Else the way there would be taken for a part of each task, and
+/// short ones for long ones.
+const AHEAD: Duration = Duration::from_millis(2);
 /// The most tasks of a worker that are in the pool ahead.
 const MOST_AHEAD: usize = 32;
 
@@ -178,6 +178,13 @@ impl State {
         ready.insert(place, key);
     }
 
+    /// Returns whether all lanes of a higher priority are known to be empty.
+    pub(super) fn is_empty_above(&self, priority: u8) -> bool {
+        let above = usize::from(priority) + 1..usize::from(PRIORITIES);
+        let mut above = above.into_iter();
+        above.all(|lane| self.is_empty[lane] && !self.may_have_kept[lane] && self.asked[lane] == 0)
+    }
+
     /// Takes a task out of those that are ready.
     pub(super) fn leave_ready(&mut self, key: Key) {
         for ready in &mut self.ready {
@@ -203,8 +210,10 @@ pub(crate) struct Host {
     pub(super) settings: Settings,
     pub(super) id: Id,
     pub(super) state: Mutex<State>,
-    /// Notified when a task may start, or more tasks may be asked for.
+    /// Notified when a task may start, or no task is held any more.
     pub(super) changed: watch::Sender<()>,
+    /// Notified when more tasks may be asked for.
+    pub(super) has_room: watch::Sender<()>,
     /// Notified when all workers have got a task.
     pub(super) is_full: Notify,
     pub(super) reporters: Reporters,
@@ -237,17 +246,13 @@ impl Host {
             _ => return slots,
         };
         let ahead = usize::try_from(AHEAD.as_nanos() / each).unwrap_or(usize::MAX);
-        // One task more for a worker is not worth that it may stand behind a long one.
-        if ahead < 2 {
-            return slots;
-        }
         let ahead = ahead.min(MOST_AHEAD).saturating_mul(self.runner.workers());
         slots + ahead.min(self.runner.ahead())
     }
 
     /// Notes that a worker goes to sleep, or goes on.
     pub(super) fn note_sleep(&self, sleeps: bool) {
-        {
+        let is_full = {
             let mut state = self.lock();
             state.sleeping = if sleeps {
                 state.is_stuck = false;
@@ -255,6 +260,10 @@ impl Host {
             } else {
                 state.sleeping.saturating_sub(1)
             };
+            state.running >= self.slots(&state)
+        };
+        if is_full {
+            self.is_full.notify_one();
         }
         self.poke();
     }
@@ -265,7 +274,18 @@ impl Host {
 
     /// Lets all parts of the host look at its state.
     pub(super) fn poke(&self) {
+        self.poke_start();
+        self.poke_pulls();
+    }
+
+    /// Lets the part of the host look that starts tasks, and the one that waits for their end.
+    pub(super) fn poke_start(&self) {
         self.changed.send_replace(());
+    }
+
+    /// Lets the parts of the host look that ask for tasks.
+    pub(super) fn poke_pulls(&self) {
+        self.has_room.send_replace(());
     }
 
     pub(super) fn subject(&self) -> String {
@@ -317,16 +337,18 @@ impl Host {
         goes_back: bool,
     ) -> Option<(String, Settle)> {
         let key = (task.session, task.number);
-        let parcel = {
-            let mut state = self.lock();
-            let is_it = |held: &&Held| !is_returned || held.id == task;
-            let parcel = state.held.get(&key).filter(is_it).map(|held| held.parcel);
-            parcel.and_then(|parcel| {
-                state.held.remove(&key);
-                state.leave(parcel, goes_back)
-            })
-        };
-        self.poke();
+        let mut state = self.lock();
+        let is_it = |held: &&Held| !is_returned || held.id == task;
+        let parcel = state.held.get(&key).filter(is_it).map(|held| held.parcel);
+        let parcel = parcel.and_then(|parcel| {
+            state.held.remove(&key);
+            state.leave(parcel, goes_back)
+        });
+        let is_awaited = state.draining && state.held.is_empty();
+        drop(state);
+        if is_awaited {
+            self.poke_start();
+        }
         parcel
     }
 

@@ -20,7 +20,7 @@ mod stores;
 mod tasks;
 mod values;
 
-use crate::bus::{Bus, BusError, Lane, Later, Note, Settle, StoreKey, Supply, Withdrawn};
+use crate::bus::{Bus, BusError, Lane, Later, Note, Notes, Settle, StoreKey, Supply, Withdrawn};
 use async_nats::jetstream;
 use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// The time after which a call to the server has failed.
@@ -236,29 +236,15 @@ impl Bus for Nats {
         })
     }
 
-    fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, mpsc::UnboundedReceiver<Note>> {
+    fn listen<'a>(&'a self, subject: &'a str) -> Later<'a, Notes> {
         Box::pin(async move {
             let subscribed = self.client.subscribe(subject.to_owned()).await;
-            let mut messages = subscribed.map_err(refused)?;
             // The server reads a connection in order: it knows of the subscription before all that is sent from now on.
-            let (sender, receiver) = mpsc::unbounded_channel();
-            tokio::spawn(async move {
-                loop {
-                    let message = tokio::select! {
-                        message = messages.next() => message,
-                        () = sender.closed() => None,
-                    };
-                    let Some(message) = message else { break };
-                    let note = Note {
-                        reply: message.reply.map(|reply| reply.to_string()),
-                        payload: message.payload,
-                    };
-                    if sender.send(note).is_err() {
-                        break;
-                    }
-                }
-            });
-            Ok(receiver)
+            let messages = subscribed.map_err(refused)?;
+            Ok(Notes::new(messages.map(|message| Note {
+                reply: message.reply.map(|reply| reply.to_string()),
+                payload: message.payload,
+            })))
         })
     }
 
