@@ -88,6 +88,11 @@
 //! A host settles each task of a parcel for itself: it may give some back. While two reports have no receipt yet, further
 //! outcomes wait for each other, up to five milliseconds. Both together cost a burst a fraction of the messages.
 //!
+//! While tasks take less than 2 ms, a host hands some to its pool before a worker is free. For each worker, that is about
+//! 2 ms of work. So no worker waits for its host. To hand a task to the pool is to begin it, as far as priorities go. Its start is not reported, and it can be
+//! recalled, until a worker has it. After 10 ms in the pool it has begun, or comes back: it stands behind a long task. Tasks
+//! whose start must be known, with a time limit or with a long argument never go ahead.
+//!
 //! A task that waits for a future of a cluster takes no slot of its host. Its worker tells the host, on a local socket, when
 //! a wait begins and when it ends. The host takes as many more tasks as workers wait, up to 256. They run in further worker
 //! processes. So tasks may wait for tasks of the same cluster, however few workers there are.

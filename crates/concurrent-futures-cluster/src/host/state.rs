@@ -71,8 +71,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Returns whether the task may go to the pool before a worker is free for it: nothing is to be done or to be known
-    /// before it runs.
+    /// Returns whether the task may go to the pool before a worker is free for it. Nothing is to be done or to be known
+    /// before such a task runs.
     fn may_go_ahead(&self) -> bool {
         let is_plain = |task: &Task| {
             let terms = &task.terms;
@@ -88,6 +88,7 @@ impl Held {
 }
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct State {
     pub(super) held: HashMap<Key, Held>,
     pub(super) parcels: HashMap<ParcelId, Delivered>,
