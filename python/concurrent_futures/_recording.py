@@ -96,9 +96,9 @@ def recording(
     Parameters
     ----------
     records_per_thread
-        The number of records, of 64 bytes each, that each thread keeps: the oldest are dropped,
-        and counted. The default is 1048576. A recording that begins while another runs has the
-        other's number.
+        The number of records that each thread keeps: the oldest are dropped, and counted. A
+        record has 32 bytes; that of a failed task, of a wait or of a worker process has 96. The
+        default is 1048576. A recording that begins while another runs has the other's number.
     arguments
         The length, in characters, up to which the ``repr`` of a call's arguments is shown. By
         default it is not made: arguments may be secrets, and ``repr`` runs code of the program.

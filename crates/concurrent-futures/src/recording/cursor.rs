@@ -29,7 +29,7 @@ impl Cursor {
     pub(crate) fn behind(session: &Session) -> Self {
         let lanes = session.lanes();
         Self {
-            next: lanes.iter().map(|entry| entry.lane.head()).collect(),
+            next: lanes.iter().map(|entry| entry.buffer.head()).collect(),
         }
     }
 
@@ -39,15 +39,15 @@ impl Cursor {
         self.next.resize(lanes.len().max(self.next.len()), 0);
         let ends = lanes.iter().map(|entry| {
             // First, as a task that ends meanwhile has its run among the records.
-            let current = (0..4).find_map(|_| entry.lane.current());
-            (current, entry.lane.head())
+            let current = (0..4).find_map(|_| entry.buffer.current.get());
+            (current, entry.buffer.head())
         });
         let ends: Vec<_> = ends.collect();
         // Of all stamps below, none is newer.
         let scale = session.times.scale();
         let mut records = Vec::new();
         for ((entry, next), (current, head)) in lanes.iter().zip(&mut self.next).zip(ends) {
-            let reading = entry.lane.read(*next..head, &mut records);
+            let reading = entry.buffer.read(*next..head, &mut records);
             *next = reading.next;
             for words in &mut records {
                 *words = scale.convert(words);

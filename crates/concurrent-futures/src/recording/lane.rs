@@ -1,14 +1,10 @@
-//! The buffer of one thread: records of a few words, of which the newest are kept.
+//! A ring of records of a few words, of which the newest are kept.
 //!
 //! # Protocol
 //! One thread, the *owner*, writes; any thread reads at the same time. Record *n* is in slot *n* modulo the
 //! number of slots. The owner writes the words of record *n* and then publishes `head = n + 1`. A reader copies
 //! the records below `head`, looks at `head` once more, and drops those that the owner may have overwritten
 //! meanwhile. No thread waits for another.
-//!
-//! The *current* record, which says what the owner is doing, is overwritten in place: its version is odd while
-//! the owner writes. A reader that sees an odd version, or another one afterwards, has read nothing. One word
-//! alone is replaced without a new version.
 //!
 //! # Invariants
 //! 1. A record that a reader returns is whole: all of its words are of one `push`.
@@ -43,26 +39,23 @@ pub(crate) struct Lane<const WORDS: usize> {
     slots: u64,
     /// The number of records ever pushed.
     head: AtomicU64,
-    /// Twice the number of changes of the current record; odd during a change.
-    version: AtomicU64,
-    current: Slot<WORDS>,
 }
 
-type Slot<const WORDS: usize> = [AtomicU64; WORDS];
+pub(super) type Slot<const WORDS: usize> = [AtomicU64; WORDS];
 
-fn empty<const WORDS: usize>() -> Slot<WORDS> {
+pub(super) fn empty<const WORDS: usize>() -> Slot<WORDS> {
     std::array::from_fn(|_| AtomicU64::new(0))
 }
 
 #[inline]
-fn write<const WORDS: usize>(slot: &Slot<WORDS>, words: &[u64; WORDS]) {
+pub(super) fn write<const WORDS: usize>(slot: &Slot<WORDS>, words: &[u64; WORDS]) {
     for (place, word) in slot.iter().zip(words) {
         // ORDERING: Relaxed, as fences and the published number order the words.
         place.store(*word, Ordering::Relaxed);
     }
 }
 
-fn read<const WORDS: usize>(slot: &Slot<WORDS>) -> [u64; WORDS] {
+pub(super) fn read<const WORDS: usize>(slot: &Slot<WORDS>) -> [u64; WORDS] {
     // ORDERING: Relaxed, as for `write`.
     std::array::from_fn(|index| slot[index].load(Ordering::Relaxed))
 }
@@ -133,8 +126,6 @@ impl<const WORDS: usize> Lane<WORDS> {
             chunks: (0..small / CHUNK).map(|_| OnceLock::new()).collect(),
             pages: (0..pages).map(|_| OnceLock::new()).collect(),
             head: AtomicU64::new(0),
-            version: AtomicU64::new(0),
-            current: empty(),
         };
         if cfg!(loom_models) {
             // Loom does not know `OnceLock`.
@@ -175,38 +166,6 @@ impl<const WORDS: usize> Lane<WORDS> {
         write(self.slot(head), words);
         // ORDERING: Release publishes the words.
         self.head.store(head + 1, Ordering::Release);
-    }
-
-    /// Replaces the current record. Only the owner may do so.
-    #[inline]
-    pub(crate) fn set_current(&self, words: &[u64; WORDS]) {
-        // ORDERING: Relaxed, as the owner wrote it itself.
-        let version = self.version.load(Ordering::Relaxed);
-        self.version.store(version + 1, Ordering::Relaxed);
-        // ORDERING: Release: a reader that sees a word written below sees the odd version.
-        fence(Ordering::Release);
-        write(&self.current, words);
-        // ORDERING: Release publishes the words.
-        self.version.store(version + 2, Ordering::Release);
-    }
-
-    /// Replaces a word of the current record. Only the owner may do so.
-    pub(crate) fn set_current_word(&self, place: usize, word: u64) {
-        // ORDERING: Relaxed: the record is whole with either word, and the version orders later changes.
-        self.current[place].store(word, Ordering::Relaxed);
-    }
-
-    /// Returns the current record; none while the owner is changing it, and before there is one.
-    pub(crate) fn current(&self) -> Option<[u64; WORDS]> {
-        // ORDERING: Acquire pairs with the Release of `set_current`.
-        let before = self.version.load(Ordering::Acquire);
-        if before == 0 || before % 2 == 1 {
-            return None;
-        }
-        let words = read(&self.current);
-        // ORDERING: Acquire: what was read came before the version that is read now.
-        fence(Ordering::Acquire);
-        (self.version.load(Ordering::Relaxed) == before).then_some(words)
     }
 
     /// Appends the records with these numbers to `records`, without those that were overwritten. The end of the numbers
@@ -294,7 +253,6 @@ mod tests {
             scope.spawn(|| {
                 for number in 0..200_000 {
                     lane.push(&record(number));
-                    lane.set_current(&record(number));
                 }
                 is_over.store(true, Ordering::SeqCst);
             });
@@ -312,9 +270,6 @@ mod tests {
                 seen += records.len() as u64;
                 dropped += reading.dropped;
                 next = reading.next;
-                if let Some(words) = lane.current() {
-                    assert_eq!(words, record(words[0]));
-                }
                 if was_over {
                     break;
                 }

@@ -3,7 +3,8 @@
 //! | file | contents |
 //! |---|---|
 //! | `recorder.rs` | the switch, and what the engine calls at events |
-//! | `lane.rs` | the buffer of a thread, with its protocol |
+//! | `buffer.rs` | the buffer of a thread |
+//! | `lane.rs`, `current.rs` | its parts, with their protocols |
 //! | `session.rs` | the lanes and tables while something is recorded |
 //! | `record.rs` | the records |
 //! | `times.rs` | the stamps of events, and the times that readers make of them |
@@ -23,10 +24,12 @@
 
 #![forbid(unsafe_code)]
 
+mod buffer;
 #[cfg(feature = "recording")]
 mod chrome;
 #[cfg(feature = "recording")]
 mod columns;
+mod current;
 #[cfg(feature = "recording")]
 mod cursor;
 #[cfg(feature = "recording")]

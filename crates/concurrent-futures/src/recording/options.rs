@@ -46,7 +46,7 @@ impl RecordingOptions {
     }
 
     /// Sets the number of records that each thread keeps: the oldest are dropped, and counted. A record has
-    /// 64 bytes. By default a thread keeps 1,048,576 records; the least is 1, and the most 2³².
+    /// 32 bytes; that of a failed task, of a wait or of a worker process has 96. By default a thread keeps 1,048,576 records; the least is 1, and the most 2³².
     ///
     /// A recording that begins while another runs has the other's number.
     ///

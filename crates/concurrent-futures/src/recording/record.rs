@@ -2,24 +2,21 @@
 
 #![forbid(unsafe_code)]
 
-use crate::recording::lane::Lane;
-
 /// The number of words of a record: a line of the cache.
 pub(crate) const WORDS: usize = 8;
 
-/// The places of the words with the beginning, the end and the task.
+/// The number of words of a [`Half`].
+pub(crate) const HALF: usize = 4;
+
+/// The places of the words with the beginning and the end.
 pub(crate) const START: usize = 0;
 pub(crate) const END: usize = 1;
-pub(crate) const TASK: usize = 2;
 
 /// The place of the word with the kind of the event: words are no record while this one is 0.
 pub(crate) const KINDS: usize = 3;
 
 /// The words of a record.
 pub(crate) type Words = [u64; WORDS];
-
-/// The buffer of a thread.
-pub(crate) type RecordLane = Lane<WORDS>;
 
 /// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,32 +138,97 @@ fn halves(word: u64) -> (u32, u32) {
     (half(word), half(word >> 32))
 }
 
-/// Returns the word with the kind, the outcome and the name.
-#[inline]
-pub(crate) fn kinds(kind: Kind, outcome: RunOutcome, name: u32) -> u64 {
-    pair(kind as u32 | (outcome as u32) << 8, name)
+/// A run that has begun. That of no task is the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) start: u64,
+    /// The number of the future.
+    pub(crate) task: u64,
+    pub(crate) pool: u32,
+    pub(crate) worker: u32,
 }
 
-/// Returns the words of a run that begins.
-#[inline]
-pub(crate) fn begun(start: u64, task: u64, pool: u32, worker: u32) -> Words {
-    let kinds = kinds(Kind::Run, RunOutcome::Running, 0);
-    [start, 0, task, kinds, pair(pool, worker), 0, 1, 0]
+impl Run {
+    /// Returns the record of the run.
+    #[inline]
+    pub(crate) fn record(self) -> Record {
+        Record {
+            outcome: RunOutcome::Running,
+            start: self.start,
+            pool: self.pool,
+            worker: self.worker,
+            items: 1,
+            ..Record::new(Kind::Run, self.task)
+        }
+    }
+
+    /// Returns the record of a wait in the run.
+    pub(crate) fn waiting(self, since: u64, awaited: u64) -> Record {
+        Record {
+            kind: Kind::Wait,
+            end: since,
+            items: awaited,
+            ..self.record()
+        }
+    }
 }
 
-/// Returns the words of a run that has ended, of which [`begun`] has made `words`.
-#[inline]
-pub(crate) fn ended(words: &Words, end: u64, outcome: RunOutcome, name: u32, error: u32) -> Words {
-    let [start, _, task, _, places, _, items, bytes] = *words;
-    let kinds = kinds(Kind::Run, outcome, name);
-    [start, end, task, kinds, places, error.into(), items, bytes]
-}
+/// A record in half as many words: its beginning, its task, a word of [`parts`](Half::parts), and its pool with its worker
+/// or label. Or the number of a record that has all words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Half(pub(crate) [u64; HALF]);
 
-/// Returns the words of a wait of the task that has begun with `words`.
-pub(crate) fn waiting(words: &Words, since: u64, awaited: u64) -> Words {
-    let [start, _, task, _, places, ..] = *words;
-    let kinds = kinds(Kind::Wait, RunOutcome::Running, 0);
-    [start, since, task, kinds, places, 0, awaited, 0]
+impl Half {
+    const KIND: u32 = 4;
+    const OUTCOME: u32 = 4;
+    const NAME: u32 = 20;
+    const DURATION: u32 = 64 - Self::KIND - Self::OUTCOME - Self::NAME;
+
+    /// Returns the half that stands for a record with all words.
+    pub(crate) fn of_wide(number: u64) -> Self {
+        Self([number, 0, 0, 0])
+    }
+
+    /// Returns the number of the record that the half stands for.
+    pub(crate) fn wide(self) -> Option<u64> {
+        let [number, _, parts, _] = self.0;
+        (parts == 0).then_some(number)
+    }
+
+    /// Returns the word with the kind, the outcome, the name and the duration; none if they do not fit.
+    #[inline]
+    fn parts(kind: Kind, outcome: RunOutcome, name: u32, duration: u64) -> Option<u64> {
+        let fits = name < 1 << Self::NAME && duration < 1 << Self::DURATION;
+        let low = kind as u64 | (outcome as u64) << Self::KIND;
+        let name = u64::from(name) << (Self::KIND + Self::OUTCOME);
+        fits.then_some(low | name | duration << (64 - Self::DURATION))
+    }
+
+    /// Returns all words of a record that has a half.
+    pub(crate) fn widen(self) -> Words {
+        let [start, task, parts, places] = self.0;
+        let bits = |from: u32, count: u32| parts >> from & ((1 << count) - 1);
+        let kind = bits(0, Self::KIND);
+        let outcome = bits(Self::KIND, Self::OUTCOME);
+        let name = bits(Self::KIND + Self::OUTCOME, Self::NAME);
+        let duration = bits(64 - Self::DURATION, Self::DURATION);
+        let kinds = kind | outcome << 8 | name << 32;
+        if kind == Kind::Submit as u64 {
+            let (pool, label) = halves(places);
+            [start, 0, task, kinds, pool.into(), label.into(), 0, 0]
+        } else {
+            [
+                start,
+                start.wrapping_add(duration),
+                task,
+                kinds,
+                places,
+                0,
+                1,
+                0,
+            ]
+        }
+    }
 }
 
 impl Record {
@@ -194,12 +256,36 @@ impl Record {
             self.start,
             self.end,
             self.task,
-            kinds(self.kind, self.outcome, self.name),
+            pair(self.kind as u32 | (self.outcome as u32) << 8, self.name),
             pair(self.pool, self.worker),
             pair(self.text, self.arguments),
             self.items,
             pair(self.sent, self.received),
         ]
+    }
+
+    /// Returns the record in half as many words: a submission by no task, or a run that needs no further words. None for
+    /// other records.
+    #[inline]
+    pub(crate) fn half(&self) -> Option<Half> {
+        let (second, others, duration) = match self.kind {
+            Kind::Submit => (self.text, self.end | self.items | u64::from(self.worker), 0),
+            Kind::Run => {
+                let others = self.items ^ 1 | u64::from(self.text);
+                (self.worker, others, self.end.wrapping_sub(self.start))
+            }
+            _ => return None,
+        };
+        if others != 0 || self.arguments | self.sent | self.received != 0 {
+            return None;
+        }
+        let parts = Half::parts(self.kind, self.outcome, self.name, duration)?;
+        Some(Half([
+            self.start,
+            self.task,
+            parts,
+            pair(self.pool, second),
+        ]))
     }
 
     /// Returns the record of these words; none if they are not one.
@@ -258,19 +344,36 @@ mod tests {
         }
 
         #[test]
-        fn runs_begin_and_end(start: u64, end: u64, task: u64, name: u32, pool: u32, worker: u32, error: u32) {
-            let running = Record {
-                outcome: RunOutcome::Running,
-                items: 1,
-                start, pool, worker,
-                ..Record::new(Kind::Run, task)
+        fn a_record_that_has_a_half_comes_back(
+            is_run: bool, start: u64, end in prop_oneof![Just(0), 0..1_u64 << 40, any::<u64>()], task: u64,
+            name in prop_oneof![0..1_u32 << 20, any::<u32>()], pool: u32, outcome in 0_usize..10,
+            other in prop_oneof![Just(0), any::<u32>()], others in prop::array::uniform5(prop_oneof![9 => Just(0), 1 => 0..3_u32]),
+        ) {
+            let [items, arguments, sent, received, second] = others;
+            let (kind, end, items) = if is_run {
+                (Kind::Run, start.wrapping_add(end), items ^ 1)
+            } else {
+                (Kind::Submit, end, items)
             };
-            let words = begun(start, task, pool, worker);
-            prop_assert_eq!(Record::decode(&words), Some(running));
-            let run = Record { outcome: RunOutcome::Failed, end, name, text: error, ..running };
-            prop_assert_eq!(Record::decode(&ended(&words, end, run.outcome, name, error)), Some(run));
-            let wait = Record { kind: Kind::Wait, end, items: name.into(), ..running };
-            prop_assert_eq!(Record::decode(&waiting(&words, end, name.into())), Some(wait));
+            let (text, worker) = if is_run { (second, other) } else { (other, second) };
+            let record = Record {
+                outcome: RunOutcome::ALL[outcome],
+                start, end, name, pool, text, worker, arguments, sent, received,
+                items: items.into(),
+                ..Record::new(kind, task)
+            };
+            let plain = name < 1 << 20 && others.iter().all(|other| *other == 0);
+            let fits = plain && if is_run { end.wrapping_sub(start) < 1 << 36 } else { end == 0 };
+            prop_assert_eq!(record.half().is_some(), fits);
+            if let Some(half) = record.half() {
+                prop_assert_eq!(half.wide(), None);
+                prop_assert_eq!(half.widen(), record.encode());
+            }
+        }
+
+        #[test]
+        fn a_half_stands_for_a_record_with_all_words(number: u64) {
+            prop_assert_eq!(Half::of_wide(number).wide(), Some(number));
         }
 
         #[test]

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use crate::id::FutureId;
-use crate::recording::record::{self, KINDS, Kind, Record, RunOutcome, START, TASK, Words};
+use crate::recording::record::{KINDS, Kind, Record, Run, RunOutcome, WORDS};
 use crate::recording::session::{Entry, PoolInfo, Session, WorkerEnd, WorkerInfo};
 use crate::recording::times::{Clock, later};
 use crate::runtime::os::clock::now;
@@ -145,15 +145,15 @@ struct Local {
     /// The name and the error of the running task, as the frontend has noted them.
     name: u32,
     error: u32,
-    /// The words of the running task's record; those of no task are 0.
-    current: Words,
+    /// The run that has begun.
+    run: Run,
 }
 
 const NAMES: usize = 64;
 
 impl Drop for Local {
     fn drop(&mut self) {
-        self.entry.lane.set_current(&[0; 8]);
+        self.entry.buffer.current.set(&[0; WORDS]);
         self.entry.give_back();
     }
 }
@@ -195,7 +195,7 @@ fn enter() -> Option<Box<Local>> {
         names: [(0, 0); NAMES],
         name: 0,
         error: 0,
-        current: [0; record::WORDS],
+        run: Run::default(),
     }))
 }
 
@@ -214,7 +214,13 @@ impl Local {
 
     #[inline]
     fn push(&self, record: &Record) {
-        self.entry.lane.push(&record.encode());
+        self.entry.buffer.push(record);
+    }
+
+    /// Replaces the record of what the thread is doing.
+    #[inline]
+    fn set_current(&self, record: &Record) {
+        self.entry.buffer.current.set(&record.encode());
     }
 
     /// Returns the index of a name. The key stands for the name as long as the session runs.
@@ -327,11 +333,10 @@ pub fn with_label<R>(label: &str, f: impl FnOnce() -> R) -> R {
 #[inline(never)]
 pub fn submitted_with(task: FutureId, pool: u32, name: Name, label: u32, arguments: u32) {
     with_local(|local| {
-        let parent = local.current[TASK];
         let label = if label == 0 { local.label() } else { label };
         let record = Record {
             start: local.stamp(),
-            end: parent,
+            end: local.run.task,
             name: name.index(local),
             pool,
             text: label,
@@ -365,11 +370,17 @@ pub(crate) struct Begun(u64);
 #[inline(never)]
 pub(crate) fn begin(task: FutureId, pool: u32, worker: u32) -> Option<Begun> {
     with_local(|local| {
-        // Behind the look at the queue: the submitter has taken its stamp before.
-        let start = local.stamp_behind();
+        // The stamp may be some hundredths of a microsecond early, and so before that of the submitter: see `snapshot.rs`.
+        let start = local.stamp();
         (local.name, local.error) = (0, 0);
-        local.current = record::begun(start, task.number(), pool, worker);
-        local.entry.lane.set_current(&local.current);
+        let task = task.number();
+        local.run = Run {
+            start,
+            task,
+            pool,
+            worker,
+        };
+        local.set_current(&local.run.record());
         Begun(start)
     })
 }
@@ -384,7 +395,7 @@ pub(crate) fn end(
 ) {
     let Begun(start) = begun;
     with_local(|local| {
-        if local.current[START] != start {
+        if local.run.start != start {
             // The recording began in the middle.
             return;
         }
@@ -395,11 +406,16 @@ pub(crate) fn end(
             Some(name) => Name::Static(name).index(local),
             None => local.name,
         };
-        let end = later(start, local.stamp());
-        let words = record::ended(&local.current, end, outcome, name, local.error);
-        local.entry.lane.push(&words);
-        local.current = [0; record::WORDS];
-        local.entry.lane.set_current_word(KINDS, 0);
+        let run = Record {
+            end: later(start, local.stamp()),
+            outcome,
+            name,
+            text: local.error,
+            ..local.run.record()
+        };
+        local.push(&run);
+        local.run = Run::default();
+        local.entry.buffer.current.set_word(KINDS, 0);
     });
 }
 
@@ -418,8 +434,7 @@ impl Waiting {
         with_local(|local| {
             let start = local.stamp();
             let awaited = awaited.map_or(0, FutureId::number);
-            let waits = record::waiting(&local.current, start, awaited);
-            local.entry.lane.set_current(&waits);
+            local.set_current(&local.run.waiting(start, awaited));
             Self {
                 start,
                 waiter: waiter.number(),
@@ -432,7 +447,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         with_local(|local| {
-            local.entry.lane.set_current(&local.current);
+            local.set_current(&local.run.record());
             let end = later(self.start, local.stamp_behind());
             local.push(&Record {
                 start: self.start,

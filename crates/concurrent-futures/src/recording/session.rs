@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::recording::record::RecordLane;
+use crate::recording::buffer::Buffer;
 use crate::recording::times::Times;
 use crate::runtime::os::clock::now;
 use std::collections::HashMap;
@@ -100,7 +100,7 @@ impl Tables {
 /// The lane of a thread.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) lane: RecordLane,
+    pub(crate) buffer: Buffer,
     /// Whether a thread writes to the lane.
     is_owned: AtomicBool,
 }
@@ -152,7 +152,7 @@ impl Session {
             return Arc::clone(entry);
         }
         let entry = Arc::new(Entry {
-            lane: RecordLane::new(self.records),
+            buffer: Buffer::new(self.records),
             is_owned: AtomicBool::new(true),
         });
         lanes.push(Arc::clone(&entry));

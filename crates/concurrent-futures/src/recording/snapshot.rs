@@ -309,12 +309,14 @@ pub(super) fn row(
         (None, None) => None,
     };
     let sent = run.map_or(0, |run| run.sent);
+    // The stamps of two threads may be in the other order, by some hundredths of a microsecond.
+    let start = run.map(|run| run.start.max(submit.map_or(0, |submit| submit.start)));
     Row {
         task: task.number,
         is_first: true,
         submit: submit.map_or(f64::NAN, |submit| time(submit.start)),
-        start: run.map_or(f64::NAN, |run| time(run.start)),
-        end: ended.map_or(f64::NAN, time),
+        start: start.map_or(f64::NAN, time),
+        end: ended.map_or(f64::NAN, |end| time(end.max(start.unwrap_or(0)))),
         name,
         label: submit.map_or(0, |submit| submit.text),
         arguments: submit.map_or(0, |submit| submit.arguments),
