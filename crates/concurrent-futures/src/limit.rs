@@ -222,12 +222,11 @@ mod models {
     use super::{PendingLimit, Permit, SubmitError, WhenFull};
     use crate::future::blocking::NEVER;
     use crate::id::PoolId;
+    use crate::runtime::explored;
     use crate::runtime::sync::{Arc, thread};
 
     fn check(model: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(2);
-        builder.check(model);
+        explored::check(Some(2), model);
     }
 
     fn waiting(limit: &Arc<PendingLimit>) -> thread::JoinHandle<Option<Permit>> {

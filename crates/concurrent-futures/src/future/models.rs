@@ -6,6 +6,7 @@ use crate::error::TaskError;
 use crate::future::blocking::{NEVER, wait_parked};
 use crate::future::ready::Watched;
 use crate::future::{Future, promise};
+use crate::runtime::explored;
 use crate::runtime::sync::atomic::{AtomicUsize, Ordering};
 use crate::runtime::sync::{Arc, UnsafeCell, thread};
 use crate::task::TaskRef;
@@ -20,9 +21,7 @@ fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
 }
 
 fn check_bounded_by(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(model);
+    explored::check(Some(preemptions), model);
 }
 
 /// A state with an outcome beside it, as in a task. Loom reports unordered accesses to the outcome.
@@ -83,7 +82,7 @@ impl Cell {
 
 #[test]
 fn start_against_cancel_has_one_winner() {
-    loom::model(|| {
+    explored::check(None, || {
         let cell = Cell::new();
         let worker = thread::spawn({
             let cell = Arc::clone(&cell);
@@ -101,7 +100,7 @@ fn start_against_cancel_has_one_winner() {
 
 #[test]
 fn two_claims_have_one_winner() {
-    loom::model(|| {
+    explored::check(None, || {
         let cell = Cell::new();
         let set = |cell: &Cell| {
             // SAFETY: the model is the only one that uses this state.
@@ -121,7 +120,7 @@ fn two_claims_have_one_winner() {
 
 #[test]
 fn finish_against_a_late_waiter() {
-    loom::model(|| {
+    explored::check(None, || {
         let cell = Cell::new();
         let worker = thread::spawn({
             let cell = Arc::clone(&cell);
@@ -247,7 +246,7 @@ fn callbacks_added_while_finishing_run_once_in_order_before_done() {
 
 #[test]
 fn finishing_without_callbacks_wakes_waiters_and_keeps_callbacks() {
-    loom::model(|| {
+    explored::check(Some(3), || {
         let cell = Cell::new();
         let calls = Arc::new(AtomicUsize::new(0));
         // SAFETY: the model is the only one that uses this state.
@@ -278,7 +277,7 @@ fn finishing_without_callbacks_wakes_waiters_and_keeps_callbacks() {
 
 #[test]
 fn finishing_without_callbacks_against_a_waiter_that_gives_up() {
-    loom::model(|| {
+    explored::check(Some(3), || {
         let cell = Cell::new();
         // SAFETY: the model is the only one that uses this state.
         assert!(unsafe { cell.state.start() });
@@ -300,7 +299,7 @@ fn finishing_without_callbacks_against_a_waiter_that_gives_up() {
 
 #[test]
 fn a_callback_added_while_cancelling_runs_once() {
-    loom::model(|| {
+    explored::check(None, || {
         let cell = Cell::new();
         let calls = Arc::new(AtomicUsize::new(0));
         let other = thread::spawn({
@@ -316,7 +315,7 @@ fn a_callback_added_while_cancelling_runs_once() {
 
 #[test]
 fn the_outcome_of_a_dropped_handle_is_dropped_once() {
-    loom::model(|| {
+    explored::check(None, || {
         let cell = Cell::new();
         let worker = thread::spawn({
             let cell = Arc::clone(&cell);
@@ -334,7 +333,7 @@ fn the_outcome_of_a_dropped_handle_is_dropped_once() {
 
 #[test]
 fn the_last_handle_is_dropped_while_running() {
-    loom::model(|| {
+    explored::check(None, || {
         let value = Arc::new(());
         let (promise, future) = promise::<Arc<()>>();
         assert!(promise.set_running_or_notify_cancel());
@@ -350,7 +349,7 @@ fn the_last_handle_is_dropped_while_running() {
 
 #[test]
 fn a_dropped_promise_wakes_the_waiter() {
-    loom::model(|| {
+    explored::check(None, || {
         let (promise, future) = promise::<u32>();
         let worker = thread::spawn(move || drop(promise));
         assert!(matches!(future.result(), Err(TaskError::Abandoned)));
@@ -369,7 +368,7 @@ impl std::task::Wake for CountWakes {
 
 #[test]
 fn finish_against_a_poll_and_a_changed_waker() {
-    loom::model(|| {
+    explored::check(None, || {
         let (promise, mut future) = promise::<u32>();
         let worker = thread::spawn(move || promise.set_result(42).unwrap());
         let mut poll = |wakes: &Arc<CountWakes>| {
@@ -463,7 +462,7 @@ impl Cell {
 
 #[test]
 fn a_flag_set_before_the_finish_is_noticed() {
-    loom::model(|| {
+    explored::check(None, || {
         let cell = Cell::new();
         let worker = thread::spawn({
             let cell = Arc::clone(&cell);
@@ -502,7 +501,7 @@ fn advancing_wakes_a_waiter_and_has_one_winner_against_cancelling() {
 
 #[test]
 fn a_cancellation_is_noticed_once_by_the_thread_that_flagged_it() {
-    loom::model(|| {
+    explored::check(None, || {
         let cell = Cell::new();
         assert_eq!(cell.state.cancel(|| {}), Cancel::Now);
         let worker = thread::spawn({

@@ -1,8 +1,12 @@
-//! Loom models of the lane: a reader beside the owner, in every interleaving and with weak memory.
+//! Loom models of buffers and their parts: a reader beside the owner, in every interleaving and with weak memory.
 
 #![forbid(unsafe_code)]
 
+use crate::recording::buffer::Buffer;
+use crate::recording::current::Current;
 use crate::recording::lane::Lane;
+use crate::recording::record::{Kind, Record};
+use crate::runtime::explored;
 use crate::runtime::sync::{Arc, thread};
 
 fn record(number: u64) -> [u64; 2] {
@@ -11,7 +15,7 @@ fn record(number: u64) -> [u64; 2] {
 
 #[test]
 fn a_reader_returns_whole_records_and_counts_the_others() {
-    loom::model(|| {
+    explored::check(Some(3), || {
         let lane = Arc::new(Lane::new(2));
         let owner = {
             let lane = Arc::clone(&lane);
@@ -41,20 +45,47 @@ fn a_reader_returns_whole_records_and_counts_the_others() {
 }
 
 #[test]
-fn the_current_record_is_whole_or_none() {
-    loom::model(|| {
-        let lane = Arc::new(Lane::new(2));
+fn records_of_both_sizes_are_whole_and_counted() {
+    let run = |task| Record {
+        items: task,
+        ..Record::new(Kind::Run, task)
+    };
+    explored::check(Some(3), move || {
+        let buffer = Arc::new(Buffer::new(2));
         let owner = {
-            let lane = Arc::clone(&lane);
+            let buffer = Arc::clone(&buffer);
+            // The first one is a half, and the others are wide.
+            thread::spawn(move || (1..4).for_each(|task| buffer.push(&run(task))))
+        };
+        let mut records = Vec::new();
+        let reading = buffer.read(0..buffer.head(), &mut records);
+        assert_eq!(records.len() as u64 + reading.dropped, reading.next);
+        let mut last = 0;
+        for words in &records {
+            let record = Record::decode(words).unwrap();
+            assert_eq!(record, run(record.task));
+            assert!(record.task > last && record.task <= reading.next);
+            last = record.task;
+        }
+        owner.join().unwrap();
+    });
+}
+
+#[test]
+fn the_current_record_is_whole_or_none() {
+    explored::check(Some(3), || {
+        let current = Arc::new(Current::new());
+        let owner = {
+            let current = Arc::clone(&current);
             thread::spawn(move || {
-                lane.set_current(&record(1));
-                lane.set_current_word(1, 0);
-                lane.set_current(&record(2));
+                current.set(&record(1));
+                current.set_word(1, 0);
+                current.set(&record(2));
             })
         };
         let mut last = 0;
         for _ in 0..2 {
-            if let Some(words) = lane.current() {
+            if let Some(words) = current.get() {
                 assert!(words == record(words[0]) || words == [1, 0]);
                 let moment = 2 * words[0] - u64::from(words[1] != 0);
                 assert!(moment >= last);
@@ -62,6 +93,6 @@ fn the_current_record_is_whole_or_none() {
             }
         }
         owner.join().unwrap();
-        assert_eq!(lane.current(), Some(record(2)));
+        assert_eq!(current.get(), Some(record(2)));
     });
 }

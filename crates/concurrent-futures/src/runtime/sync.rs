@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 #[cfg(loom_models)]
+pub(crate) use crate::runtime::explored as atomic;
+#[cfg(loom_models)]
 pub(crate) use loom::{
     hint::spin_loop,
-    sync::{Mutex, MutexGuard, atomic},
+    sync::{Mutex, MutexGuard},
     thread, thread_local,
 };
 #[cfg(not(loom_models))]

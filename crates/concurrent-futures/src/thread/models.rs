@@ -1,6 +1,7 @@
 //! Loom models of the queue and of the idle protocol.
 
 use crate::future::blocking::NEVER;
+use crate::runtime::explored;
 use crate::runtime::os::signal::Signal;
 use crate::runtime::sync::atomic::{AtomicUsize, Ordering};
 use crate::runtime::sync::{Arc, thread};
@@ -10,9 +11,7 @@ use crate::thread::queue::Queue;
 
 /// Checks a model in all orders with at most two preemptions.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
-    builder.check(model);
+    explored::check(Some(2), model);
 }
 
 /// A task that counts its runs.
@@ -73,7 +72,7 @@ fn a_pushed_task_is_popped_once() {
 
 #[test]
 fn one_submitters_tasks_come_in_order() {
-    loom::model(|| {
+    explored::check(None, || {
         let queue = Arc::new(Queue::new());
         let count = Arc::new(AtomicUsize::new(0));
         let tasks = [task(&count), task(&count)];
@@ -96,7 +95,7 @@ fn one_submitters_tasks_come_in_order() {
 
 #[test]
 fn a_push_comes_before_the_close_or_is_refused() {
-    loom::model(|| {
+    explored::check(None, || {
         let queue = Arc::new(Queue::new());
         let count = Arc::new(AtomicUsize::new(0));
         let submitter = thread::spawn({

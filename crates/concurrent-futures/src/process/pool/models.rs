@@ -4,6 +4,7 @@ use crate::process::channel::{Claim, Memory, ParkState, Reader, Writer};
 use crate::process::contract::CallSpan;
 use crate::process::items::{Items, Span};
 use crate::process::pool::wake::{MustWake, Streams, WakeState};
+use crate::runtime::explored;
 use crate::runtime::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::runtime::sync::{Arc, Mutex, thread};
 use loom::sync::Condvar;
@@ -11,9 +12,7 @@ use std::time::Duration;
 
 /// Checks a model in all orders with at most `preemptions` preemptions.
 fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(model);
+    explored::check(Some(preemptions), model);
 }
 
 /// A socket or a bell: a wake-up that was sent stays until it is received.

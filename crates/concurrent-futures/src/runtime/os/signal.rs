@@ -265,14 +265,13 @@ mod tests {
 #[cfg(all(test, loom_models))]
 mod models {
     use super::Woken;
+    use crate::runtime::explored;
     use crate::runtime::sync::atomic::{AtomicBool, Ordering};
     use crate::runtime::sync::{Arc, thread};
 
     /// Checks a model in all orders with at most three preemptions.
     fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
-        builder.check(model);
+        explored::check(Some(3), model);
     }
 
     /// A flag that is set before a notification. The flag orders no memory by itself: only a taken
@@ -287,7 +286,9 @@ mod models {
         ($variant:ident) => {
             mod $variant {
                 use super::super::$variant::Signal;
-                use super::{Arc, AtomicBool, Message, Ordering, Woken, check_bounded, thread};
+                use super::{
+                    Arc, AtomicBool, Message, Ordering, Woken, check_bounded, explored, thread,
+                };
 
                 impl Message<Signal> {
                     fn new() -> Arc<Self> {
@@ -324,7 +325,7 @@ mod models {
 
                 #[test]
                 fn a_notification_wakes_the_waiting_thread() {
-                    loom::model(|| {
+                    explored::check(None, || {
                         let message = Message::new();
                         let sender = beside(&message, Message::send);
                         assert!(message.receive() <= 1);
@@ -334,7 +335,7 @@ mod models {
 
                 #[test]
                 fn a_notification_from_before_hides_none_that_comes_later() {
-                    loom::model(|| {
+                    explored::check(None, || {
                         let message = Message::new();
                         message.signal.notify();
                         let sender = beside(&message, Message::send);
@@ -370,7 +371,7 @@ mod models {
 
                 #[test]
                 fn a_wait_whose_time_is_over_leaves_the_notification_to_the_next() {
-                    loom::model(|| {
+                    explored::check(None, || {
                         let message = Message::new();
                         let sender = beside(&message, Message::send);
                         // In models, every deadline has passed.
