@@ -140,7 +140,10 @@ def test_a_result_is_freed_by_the_thread_that_gives_it_up(package: ModuleType) -
     with package.ThreadPoolExecutor(1, "worker") as pool:
 
         def submit(make: Callable[[], Plain]) -> None:
-            assert type(pool.submit(make).result(LIMIT)) is Plain
+            future = pool.submit(make)
+            assert type(future.result(LIMIT)) is Plain
+            # The worker gives its own reference to a future up before it takes the next task.
+            pool.submit(int).result(LIMIT)
 
         def map_(make: Callable[[], Plain]) -> None:
             assert [type(each) for each in pool.map(lambda _: make(), [None])] == [Plain]
