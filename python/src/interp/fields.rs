@@ -30,6 +30,9 @@ impl Field {
     }
 
     pub(crate) fn get<'py>(&self, owner: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+        if !self.is_set() {
+            return None;
+        }
         with_critical_section(owner, || {
             let object = self.0.load(Ordering::Acquire);
             // SAFETY: the field holds a reference of its own, which no thread takes away during the critical
