@@ -75,6 +75,12 @@ impl Slot {
             self.function.store(function, Ordering::Relaxed);
             return former;
         }
+        if self.function.load(Ordering::Relaxed).is_null() {
+            // Dumps mark functions only, so that no other thread writes the word.
+            // ORDERING: Release: a dump that finds the function finds it made.
+            self.function.store(function, Ordering::Release);
+            return ptr::null_mut();
+        }
         loop {
             let former = unmarked(self.function.load(Ordering::Relaxed));
             let replaced = self.function.compare_exchange_weak(
