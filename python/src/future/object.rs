@@ -11,7 +11,6 @@ use concurrent_futures::FutureId;
 use concurrent_futures::engine::{Header, Phase, PoolId, State, TaskRef, VTable};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::critical_section::with_critical_section;
 use std::cell::UnsafeCell;
 use std::mem::{self, ManuallyDrop, offset_of};
 use std::ptr::NonNull;
@@ -26,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 )]
 pub(crate) struct Future {
     header: Header,
-    /// The call. The thread that starts or cancels the task takes it.
+    /// The call. The thread that starts or cancels the task takes it, and `has_call` before it.
     pub(super) call: UnsafeCell<Option<Call>>,
     /// The additional state of a task in another process.
     remote: Option<Box<Remote>>,
@@ -43,6 +42,8 @@ pub(crate) struct Future {
     has_list: AtomicBool,
     /// Whether a program has put a condition of its own there.
     has_foreign_condition: AtomicBool,
+    /// Whether no thread has taken the call yet.
+    has_call: AtomicBool,
 }
 
 // SAFETY: the header follows the engine's protocol. The call is touched by its creator, then by the one
@@ -72,6 +73,7 @@ impl Future {
     ) -> Self {
         Self {
             header: Header::foreign(vtable),
+            has_call: AtomicBool::new(call.is_some()),
             call: UnsafeCell::new(call),
             remote,
             result: Field::empty(),
@@ -111,11 +113,21 @@ impl Future {
     /// # Safety
     /// The caller has started or cancelled the future, and calls this once.
     pub(crate) unsafe fn take_call(this: &Bound<'_, Self>) -> Option<Call> {
+        let future = this.get();
         // If the state was set back by hand, two threads can have started or cancelled the future.
-        with_critical_section(this.as_any(), || {
-            // SAFETY: the caller has started or cancelled the future, and one thread at a time is here.
-            unsafe { (*this.get().call.get()).take() }
-        })
+        let has_call = if cfg!(Py_GIL_DISABLED) {
+            // ORDERING: Relaxed: the state hands the call on.
+            future.has_call.swap(false, Ordering::Relaxed)
+        } else {
+            let has_call = future.has_call.load(Ordering::Relaxed);
+            future.has_call.store(false, Ordering::Relaxed);
+            has_call
+        };
+        if !has_call {
+            return None;
+        }
+        // SAFETY: the caller has started or cancelled the future, and has taken the flag.
+        unsafe { (*future.call.get()).take() }
     }
 
     /// Returns whether the future is done for `wait` and `as_completed`.
