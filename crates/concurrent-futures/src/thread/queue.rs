@@ -19,7 +19,7 @@
 //!
 //! The scheme is that of Vyukov's intrusive queue, except for the lock and the bit.
 
-use crate::runtime::sync::atomic::{AtomicPtr, Ordering};
+use crate::runtime::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use crate::runtime::sync::{Backoff, Mutex, lock};
 use crate::task::TaskRef;
 use crate::task::header::Header;
@@ -37,10 +37,17 @@ struct Head(*mut Header, u64);
 // SAFETY: the pointer stands for a `TaskRef`, which is `Send`.
 unsafe impl Send for Head {}
 
+/// The words of workers.
+struct Workers {
+    head: Mutex<Head>,
+    /// Whether the worker that was last to take a task saw another one after it. Written under the lock.
+    has_more: AtomicBool,
+}
+
 pub(crate) struct Queue {
     /// The newest node, or null for the stub; and the `CLOSED` bit.
     tail: Padded<AtomicPtr<Header>>,
-    head: Padded<Mutex<Head>>,
+    head: Padded<Workers>,
     /// The link of the stub.
     stub_next: AtomicPtr<Header>,
 }
@@ -57,7 +64,10 @@ impl Queue {
     pub(crate) fn new() -> Self {
         Self {
             tail: Padded(AtomicPtr::new(ptr::null_mut())),
-            head: Padded(Mutex::new(Head(ptr::null_mut(), 0))),
+            head: Padded(Workers {
+                head: Mutex::new(Head(ptr::null_mut(), 0)),
+                has_more: AtomicBool::new(false),
+            }),
             stub_next: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -108,12 +118,12 @@ impl Queue {
 
     /// Returns the number of tasks that were ever taken.
     pub(crate) fn taken(&self) -> u64 {
-        lock(&self.head.0).1
+        lock(&self.head.0.head).1
     }
 
     /// Takes the oldest task, and returns it with its number, counted from 1.
     pub(crate) fn pop_counted(&self) -> Option<(TaskRef, u64)> {
-        let mut head = lock(&self.head.0);
+        let mut head = lock(&self.head.0.head);
         if head.0.is_null() {
             if self.is_empty() {
                 return None;
@@ -131,6 +141,9 @@ impl Queue {
             self.wait_for_link(taken.as_ptr())
         };
         head.1 += 1;
+        // ORDERING: Relaxed: a hint.
+        let has_more = !head.0.is_null();
+        self.head.0.has_more.store(has_more, Ordering::Relaxed);
         // SAFETY: pushed with `into_raw`, and taken once.
         Some((unsafe { TaskRef::from_raw(taken) }, head.1))
     }
@@ -176,10 +189,16 @@ impl Queue {
         node(self.tail.0.load(Ordering::SeqCst)).is_null()
     }
 
+    /// Returns whether the queue is empty, for a worker that may be wrong: another worker may have taken the task that
+    /// was there. While there are tasks, the word of the submitters is not read. They write it with each task.
+    pub(crate) fn seems_empty(&self) -> bool {
+        !self.head.0.has_more.load(Ordering::Relaxed) && self.is_empty()
+    }
+
     /// Returns the number of tasks, counted up to `limit`.
     pub(crate) fn len_up_to(&self, limit: usize) -> usize {
         // While no worker pops, the nodes of the list stay there.
-        let head = lock(&self.head.0);
+        let head = lock(&self.head.0.head);
         let mut node = head.0;
         if node.is_null() {
             if self.is_empty() {

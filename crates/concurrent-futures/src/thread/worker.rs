@@ -136,7 +136,7 @@ fn run_task(pool: &Arc<Pool>, worker: &Worker<'_>, task: &TaskRef, number: u64) 
 /// The task was started and executed.
 unsafe fn finish(pool: &Arc<Pool>, task: &TaskRef) -> bool {
     // An observer is still to be called, which is foreign code.
-    let nothing_else = pool.queue.is_empty() && pool.observer.is_none();
+    let nothing_else = pool.queue.seems_empty() && pool.observer.is_none();
     if nothing_else && pool.idle.start_searching() {
         // SAFETY: the task was started and executed, so the outcome is written.
         if unsafe { task.finish_quietly() } {
