@@ -146,7 +146,11 @@ unsafe fn finish(pool: &Arc<Pool>, task: &TaskRef) -> bool {
         stop_searching(pool);
     }
     // SAFETY: the task was started and executed, so the outcome is written.
-    unsafe { task.finish() };
+    unsafe {
+        if !task.finish_quietly() {
+            task.finish();
+        }
+    }
     false
 }
 
