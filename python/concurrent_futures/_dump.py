@@ -25,6 +25,11 @@ _registered: "tuple[int, str, int] | None" = None
 _file: "Any" = None
 
 
+#: The lines of ``faulthandler`` that begin a stack, and those of frames.
+_THREAD = re.compile(r"(?:Current thread|Thread) (0x[0-9a-f]+)")
+_FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
+
+
 class _Writable(Protocol):
     def write(self, text: str, /) -> object: ...
 
@@ -46,15 +51,41 @@ def _with_names(text: str, threads: "dict[int, threading.Thread]") -> str:
     return re.sub(line, name, text, flags=re.MULTILINE)
 
 
+def _stacks() -> "dict[int, list[str]]":
+    """Return the stack of each thread of this interpreter, by the numbers of the threads."""
+    frames = _engine.frames_of_threads(sys._current_frames)
+    if frames is not None:
+        return {number: traceback.format_stack(frame) for number, frame in frames.items()}
+    # It stops the threads meanwhile, and looks at those of this interpreter only.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        return _stacks_in(file.read())
+
+
+def _stacks_in(text: str) -> "dict[int, list[str]]":
+    """Return the stacks in a text of ``faulthandler``, in the form and order of ``traceback``."""
+    stacks: dict[int, list[str]] = {}
+    stack: list[str] = []
+    for line in text.splitlines():
+        if thread := _THREAD.match(line):
+            stack = stacks[int(thread[1], 16)] = []
+        elif frame := _FRAME.fullmatch(line):
+            place = (frame[1], int(frame[2]), frame[3], None)
+            stack[:0] = traceback.StackSummary.from_list([place]).format()
+        elif line:
+            stack.insert(0, line + "\n")
+    return stacks
+
+
 def _stacks_of_threads(threads: "dict[int, threading.Thread]") -> str:
-    """Return the stacks of all threads of this interpreter."""
+    """Return the stacks of all threads of this interpreter, with the names of the threads."""
     parts = []
-    for number, frame in sys._current_frames().items():
+    for number, stack in _stacks().items():
         thread = threads.get(number)
         name = "" if thread is None else f" ({thread.name})"
         here = " (this one)" if number == threading.get_ident() else ""
-        stack = "".join(traceback.format_stack(frame))
-        parts.append(f"\nThread {number:#018x}{name}{here}:\n{stack}")
+        parts.append(f"\nThread {number:#018x}{name}{here}:\n{''.join(stack)}")
     return "".join(parts)
 
 

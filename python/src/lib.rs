@@ -47,12 +47,12 @@ mod _engine {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::dump::dump_pools;
-    #[pymodule_export]
     use super::dump::running::running_calls;
     #[cfg(unix)]
     #[pymodule_export]
     use super::dump::signal::{dump_workers, mark_stacks, unwatch_dumps, watch_dumps};
+    #[pymodule_export]
+    use super::dump::{dump_pools, frames_of_threads};
     #[pymodule_export]
     use super::future::as_completed::{AsCompleted, as_completed};
     #[pymodule_export]

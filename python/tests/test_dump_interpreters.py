@@ -108,6 +108,23 @@ def test_the_function_of_an_interpreter_is_named(
     assert RUNS.findall(dumped()) == []
 
 
+def test_stacks_are_those_of_the_threads_of_this_interpreter(pipes: Pipes) -> None:
+    with pool_of(cf, thread_name_prefix="own") as pool:
+        running = pool.submit(tasks.hold, pipes.begun, pipes.go)
+        try:
+            pipes.await_begin()
+            text = dumped()
+        finally:
+            pipes.end()
+        assert running.result(LIMIT) == b"e"
+    stacks = dict(re.findall(r"^Thread 0x\w+ \((.+?)\).*:\n((?:  .*\n)+)", text, re.MULTILINE))
+    own = "in test_stacks_are_those_of_the_threads_of_this_interpreter\n    text = dumped()\n"
+    assert own in stacks["MainThread"]
+    assert "in dumped\n    cf.dump(out)\n" in stacks["MainThread"].split(own)[1]
+    assert "in run_worker\n" in stacks["own_0"]
+    assert "in hold\n" not in text
+
+
 def test_a_function_in_c_of_an_interpreter_is_named(pipes: Pipes) -> None:
     with pool_of(cf, 2, thread_name_prefix="c") as pool:
         python = pool.submit(tasks.hold, pipes.begun, pipes.go)
