@@ -26,15 +26,44 @@ class Disturbance:
 
 
 def _seconds_of_others() -> float:
-    """Return how long the processors were busy, but not with this process or its children.
+    """Return how long the processors were busy, but not with this process or its descendants.
 
     The time that the host gave to another machine counts as busy.
     """
     # cpu, user, nice, system, idle, iowait, irq, softirq, steal, and guests (in user too).
     ticks = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     busy = sum(int(count) for place, count in enumerate(ticks) if place not in (3, 4))
-    own = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return busy / os.sysconf("SC_CLK_TCK") - sum(one.ru_utime + one.ru_stime for one in own)
+    ended = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    own = sum(one.ru_utime + one.ru_stime for one in ended)
+    return (busy - _ticks_of_descendants()) / os.sysconf("SC_CLK_TCK") - own
+
+
+def _ticks_of_descendants() -> int:
+    """Return the processor time of the descendants that run, with that of their ended children.
+
+    The fork server of `multiprocessing` runs as long as its program, with the workers as its
+    children.
+    """
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # It has ended.
+        number = int(path.parent.name)
+        # The parent, and the times of the process and of its ended children.
+        parents[number] = int(fields[1])
+        ticks[number] = sum(map(int, fields[11:15]))
+    mine = os.getpid()
+
+    def descends(number: int) -> bool:
+        while number := parents.get(number, 0):
+            if number == mine:
+                return True
+        return False
+
+    return sum(count for number, count in ticks.items() if descends(number))
 
 
 def _cores() -> int:
