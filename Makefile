@@ -68,6 +68,24 @@ cluster-faults: .venv/nats
 	$(CARGO) build -p concurrent-futures-cluster --example squares
 	$(CARGO) test -p concurrent-futures-cluster --test servers --test machines --test faults --test kept -- --ignored --test-threads=1 --nocapture
 
+## Very long payloads in an object store: a feature of its own, as its dependencies take a while to compile. With the newest
+## CPython as well.
+.PHONY: cluster-object-store
+cluster-object-store: .venv/nats
+	$(CARGO) clippy -p concurrent-futures-cluster --features object-store --all-targets -- -D warnings
+	$(CARGO) test -p concurrent-futures-cluster --features object-store --lib --test objects
+	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
+		$(MAKE) --no-print-directory cluster-object-store-$$version
+
+cluster-object-store-%: .venv/%/cluster .venv/nats
+	PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(CURDIR)/.venv/$*/bin/python" $(CARGO) build \
+		-p concurrent-futures-cluster-python --features object-store
+	rm -rf target/object-store
+	mkdir -p target/object-store/python
+	cp -r python/cluster/concurrent_futures_cluster target/object-store/python/
+	cp target/debug/lib_native.so target/object-store/python/concurrent_futures_cluster/_native.so
+	PYTHONPATH=target/object-store/python .venv/$*/bin/python -m pytest python/cluster/tests/test_cluster_objects.py
+
 ## A million tasks on one machine.
 .PHONY: cluster-million
 cluster-million: .venv/nats

@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use crate::bus::Bus;
-use crate::error::ClusterError;
+use crate::error::{ClusterError, ObjectStoreError};
 use crate::nats::{Access, Nats};
+use crate::objects::{self, Objects};
 use crate::wire::Seal;
 use std::env;
 use std::net::IpAddr;
@@ -19,6 +20,8 @@ pub(crate) const QUEUE: &str = "CONCURRENT_FUTURES_QUEUE";
 const TOKEN: &str = "CONCURRENT_FUTURES_TOKEN";
 const CREDENTIALS: &str = "CONCURRENT_FUTURES_CREDENTIALS";
 const NKEY: &str = "CONCURRENT_FUTURES_NKEY";
+const OBJECT_STORE: &str = "CONCURRENT_FUTURES_OBJECT_STORE";
+const OBJECT_STORE_ABOVE: &str = "CONCURRENT_FUTURES_OBJECT_STORE_ABOVE";
 const ROOT_CERTIFICATES: &str = "CONCURRENT_FUTURES_ROOT_CERTIFICATES";
 /// The variables that workers of a host need not know.
 pub(crate) const SECRETS: [&str; 3] = [KEY, TOKEN, NKEY];
@@ -41,6 +44,8 @@ pub(crate) struct Door {
     pub(crate) credentials: Option<PathBuf>,
     pub(crate) nkey: Option<String>,
     pub(crate) root_certificates: Option<PathBuf>,
+    pub(crate) object_store: Option<String>,
+    pub(crate) object_store_above: Option<u64>,
 }
 
 impl Default for Door {
@@ -56,6 +61,8 @@ impl Default for Door {
             credentials: None,
             nkey: None,
             root_certificates: None,
+            object_store: None,
+            object_store_above: None,
         }
     }
 }
@@ -88,6 +95,23 @@ impl Door {
             return Err(ClusterError::NoKey(without_secrets(url)));
         }
         Ok(Seal::new(key.as_deref()))
+    }
+
+    /// Opens the object store, if one is given.
+    pub(crate) fn objects(&self) -> Result<Option<Arc<Objects>>, ClusterError> {
+        let given = self.object_store.clone();
+        let Some(place) = given.or_else(|| env::var(OBJECT_STORE).ok()) else {
+            return Ok(None);
+        };
+        let above = match (self.object_store_above, env::var(OBJECT_STORE_ABOVE)) {
+            (Some(above), _) => above,
+            (None, Ok(text)) => text.parse().map_err(|_| {
+                let text = format!("{OBJECT_STORE_ABOVE} is {text:?}, and no number of bytes");
+                ObjectStoreError::told(text)
+            })?,
+            (None, Err(_)) => objects::ABOVE,
+        };
+        Ok(Some(Arc::new(Objects::open(place, above)?)))
     }
 
     /// Connects to a server.

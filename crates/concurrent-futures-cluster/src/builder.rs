@@ -92,6 +92,34 @@ impl<Role> ClusterBuilder<Role> {
         self
     }
 
+    /// Sets the place of payloads of more than 64 MiB, as an address: a shared folder such as `file:///shared`, or
+    /// `s3://bucket/folder`. The default is `CONCURRENT_FUTURES_OBJECT_STORE`, or else the server's memory
+    /// takes all payloads.
+    ///
+    /// Clients and hosts need the same one. It needs the feature `object-store` of this crate, or `object-store-s3`, which
+    /// takes its login from the variables `AWS_…`. A folder must be there. A payload that cannot be stored or fetched fails
+    /// its task with [`ObjectStoreError`](crate::ObjectStoreError). Objects of a client that was killed stay: remove them by
+    /// age. So do those of [sessions](crate::ClusterExecutorBuilder::session) that are not discarded.
+    ///
+    /// # Examples
+    /// ```
+    /// use concurrent_futures_cluster::ClusterExecutor;
+    ///
+    /// let builder = ClusterExecutor::builder().object_store("file:///shared").object_store_above(16 << 20);
+    /// println!("{builder:?}");
+    /// ```
+    pub fn object_store(mut self, url: impl Into<String>) -> Self {
+        self.door.object_store = Some(url.into());
+        self
+    }
+
+    /// Sets the number of bytes above which payloads go to the [object store](Self::object_store), if it is more than 256
+    /// KiB. The default is `CONCURRENT_FUTURES_OBJECT_STORE_ABOVE`, or else 64 MiB. Clients and hosts may have different ones.
+    pub fn object_store_above(mut self, bytes: u64) -> Self {
+        self.door.object_store_above = Some(bytes);
+        self
+    }
+
     /// Sets a tag that clients and hosts must have in common, besides the build.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.door.tag = tag.into();

@@ -134,6 +134,9 @@ pub enum ClusterError {
         /// The words of the server.
         cause: BusError,
     },
+    /// The object store cannot be used.
+    #[error(transparent)]
+    ObjectStore(#[from] ObjectStoreError),
     /// The workers of this machine could not be set up.
     #[error(transparent)]
     Workers(#[from] concurrent_futures::BuildError),
@@ -248,6 +251,49 @@ impl fmt::Display for SessionLost {
 }
 
 impl Error for SessionLost {}
+
+/// A very long payload could not be stored in the object store, or fetched from there.
+#[derive(Clone, Debug)]
+pub struct ObjectStoreError {
+    text: String,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl ObjectStoreError {
+    pub(crate) fn new(place: &str, what: &str, cause: Box<dyn Error + Send + Sync>) -> Self {
+        Self {
+            text: format!("the object store {place}: {what}: {cause}"),
+            cause: Some(cause.into()),
+        }
+    }
+
+    /// Makes the error of a party that has no object store.
+    pub(crate) fn none(length: u64) -> Self {
+        let text = format!(
+            "a payload of {length} bytes is in an object store, and this process has none: set the same as elsewhere \
+             (`object_store`, or CONCURRENT_FUTURES_OBJECT_STORE)"
+        );
+        Self { text, cause: None }
+    }
+
+    /// Makes the error of a host, by its words.
+    pub(crate) fn told(text: String) -> Self {
+        Self { text, cause: None }
+    }
+}
+
+impl fmt::Display for ObjectStoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for ObjectStoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let cause: &(dyn Error + 'static) = &**self.cause.as_ref()?;
+        Some(cause)
+    }
+}
 
 /// The host has not the function of the task.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -103,7 +103,8 @@
 //!
 //! Payloads of more than 256 KiB are stored in parts, in a stream of their own, under the session and the hash of the
 //! content. Messages have the hash and the length, which the receiver checks. A payload that the server has lost is sent
-//! again together with its task.
+//! again together with its task. With an [object store](ClusterBuilder::object_store), payloads of more than 64 MiB go
+//! there, under the queue, the session and the hash. The same parties remove them. The message says where a payload is.
 //!
 //! # Kept sessions
 //! The tasks of a [session](ClusterExecutorBuilder::session) outlive their client. Then the server's disk is the source of
@@ -170,8 +171,10 @@ mod log;
 #[cfg(test)]
 mod memory;
 mod nats;
+mod objects;
 mod observe;
 mod os;
+mod payloads;
 mod register;
 mod roles;
 mod runner;
@@ -186,7 +189,9 @@ mod worker;
 pub use builder::ClusterBuilder;
 pub use bus::BusError;
 pub use client::{Arrived, ClusterOptions, Sink};
-pub use error::{ClusterError, HostLost, NoFunction, NoWorkersError, PoisonTask, SessionLost};
+pub use error::{
+    ClusterError, HostLost, NoFunction, NoWorkersError, ObjectStoreError, PoisonTask, SessionLost,
+};
 pub use executor::{ClusterExecutor, ClusterExecutorBuilder, ExecutorSettings};
 pub use observe::{
     ClusterObserver, ClusterObserverBuilder, ClusterView, HostDetails, HostView, LaneView,

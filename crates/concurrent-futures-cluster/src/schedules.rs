@@ -194,6 +194,7 @@ fn start_host(server: &Arc<Server>, book: &Book, seed: u64, is_short: bool) -> O
         machine: "m".into(),
         seal: Seal::new(Some(b"key")),
         drain: Duration::from_secs(1),
+        objects: None,
     };
     let (stop, stopped) = watch::channel(false);
     let ours = Arc::clone(&bus);
@@ -217,6 +218,7 @@ async fn start_client(server: &Arc<Server>, priority: u8) -> Arc<Client> {
         wait_for_workers: NEVER,
         most_deliveries: 100_000,
         kept: None,
+        objects: None,
     };
     let client = Arc::new(Client::new(server.connect(), settings).unwrap());
     let (ready, is_ready) = oneshot::channel();
@@ -646,6 +648,7 @@ impl Sessions {
                     age: NEVER,
                     replicas: 1,
                 }),
+                objects: None,
             };
             let bus = server.connect();
             let ours: Arc<dyn Bus> = Arc::<Memory>::clone(&bus);

@@ -248,7 +248,15 @@ pub enum Call {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Payload {
     Inline(Bytes),
-    Object { hash: [u8; 32], length: u64 },
+    Object {
+        hash: [u8; 32],
+        length: u64,
+    },
+    /// An object in the object store, and not on the server.
+    Elsewhere {
+        hash: [u8; 32],
+        length: u64,
+    },
 }
 
 /// The effect of a host's loss on a task that it had started.
@@ -360,6 +368,8 @@ pub(crate) enum Outcome {
     HostLost,
     /// The number of hosts that were lost while they ran the kept task.
     Poison(u32),
+    /// The host could not use the object store.
+    NoStore(String),
 }
 
 /// The reason why a host gives a task back.

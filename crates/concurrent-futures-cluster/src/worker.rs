@@ -108,6 +108,7 @@ impl ClusterBuilder<HostSettings> {
             machine: os::machine(),
             seal,
             drain: self.role.drain,
+            objects: self.door.objects()?,
         };
         let waits = Waits::open();
         let socket = waits.as_ref().map(|waits| waits.path().to_owned());

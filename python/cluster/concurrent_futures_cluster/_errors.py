@@ -11,6 +11,7 @@ __all__ = [
     "HostLostError",
     "NoFunctionError",
     "NoWorkersError",
+    "ObjectStoreError",
     "PoisonTaskError",
     "SessionInUseError",
     "SessionLostError",
@@ -111,6 +112,17 @@ class NoFunctionError(ClusterError):
     --------
     >>> from concurrent_futures_cluster import ClusterError, NoFunctionError
     >>> issubclass(NoFunctionError, ClusterError)
+    True
+    """
+
+
+class ObjectStoreError(ClusterError):
+    """A very long argument or result could not be stored in the object store, or fetched from it.
+
+    Examples
+    --------
+    >>> from concurrent_futures_cluster import ClusterError, ObjectStoreError
+    >>> issubclass(ObjectStoreError, ClusterError)
     True
     """
 

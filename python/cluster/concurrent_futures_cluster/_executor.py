@@ -67,6 +67,7 @@ def settings(
     tls: str | os.PathLike[str] | None,
     tag: str | None,
     lease: float | None,
+    object_store: str | None = None,
 ) -> dict[str, Any]:
     """Return the settings that clients and hosts have in common, as the native part takes them."""
     return {
@@ -80,6 +81,7 @@ def settings(
         "tls": tls,
         "tag": tag,
         "lease": lease,
+        "object_store": object_store,
         "environment": _calls.environment(),
     }
 
@@ -282,6 +284,11 @@ class ClusterExecutor(Executor):
     lease
         The seconds for which a task belongs to a host after the host's last sign of life; 15 by
         default, and at least 1. All clients and hosts of a queue must have the same.
+    object_store
+        The address of a folder that all machines share, such as ``file:///shared``. Arguments and
+        results of more than 64 MiB go there, and not through the server. Clients and hosts need the
+        same one. The default is ``$CONCURRENT_FUTURES_OBJECT_STORE``. Only a package that was built
+        for it has object stores.
     workers
         The number of worker processes of the embedded host, if there is one. The default is the
         number of CPUs.
@@ -320,6 +327,7 @@ class ClusterExecutor(Executor):
         insecure: bool = False,
         tag: str | None = None,
         lease: float | None = None,
+        object_store: str | None = None,
         workers: int | None = None,
         session: str | None = None,
         keep: float | None = None,
@@ -367,7 +375,9 @@ class ClusterExecutor(Executor):
             program = server_program()
             if key is None:
                 key = os.environ.get(_KEY) or random_key()
-        common = settings(url, queue, key, insecure, token, credentials, nkey, tls, tag, lease)
+        common = settings(
+            url, queue, key, insecure, token, credentials, nkey, tls, tag, lease, object_store
+        )
         if url == _EMBEDDED:
             # Its imports take as long as the start of the server.
             embedded = EmbeddedHost()

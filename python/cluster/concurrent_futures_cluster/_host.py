@@ -43,7 +43,7 @@ class ClusterHost:
     ----------
     url
         The address of the server, such as ``nats://10.0.0.1:4222``.
-    queue, key, token, credentials, nkey, tls, insecure, tag, lease
+    queue, key, token, credentials, nkey, tls, insecure, tag, lease, object_store
         As for `ClusterExecutor`.
     workers
         The number of worker processes. The default is the number of CPUs.
@@ -79,12 +79,15 @@ class ClusterHost:
         insecure: bool = False,
         tag: str | None = None,
         lease: float | None = None,
+        object_store: str | None = None,
     ) -> None:
         if workers is None:
             workers = cpu_count()
         elif workers <= 0:
             raise ValueError("workers must be greater than 0")
-        common = settings(url, queue, key, insecure, token, credentials, nkey, tls, tag, lease)
+        common = settings(
+            url, queue, key, insecure, token, credentials, nkey, tls, tag, lease, object_store
+        )
         terminated = TaskTerminatedError("the call was terminated")
         self._native = _native.Host(
             common,

@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls", type=Path, help="a file with further root certificates")
     parser.add_argument("--tag", help="a text that clients have in common with the host")
     parser.add_argument("--lease", type=float, help="seconds without a sign of life; 15")
+    parser.add_argument("--object-store", help="a folder for long payloads, such as file:///shared")
     parser.add_argument("--insecure", action="store_true", help="another machine without a key")
     return parser
 

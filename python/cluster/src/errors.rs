@@ -2,7 +2,8 @@
 
 use concurrent_futures::{SubmitError, TaskError};
 use concurrent_futures_cluster::{
-    ClusterError, HostInfo, HostLost, NoFunction, NoWorkersError, PoisonTask, SessionLost,
+    ClusterError, HostInfo, HostLost, NoFunction, NoWorkersError, ObjectStoreError, PoisonTask,
+    SessionLost,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -37,6 +38,8 @@ pub(crate) fn describe(error: &TaskError) -> Described {
             "PoisonTaskError"
         } else if cause.is::<NoFunction>() {
             "NoFunctionError"
+        } else if cause.is::<ObjectStoreError>() {
+            "ObjectStoreError"
         } else if cause.is::<SessionLost>() {
             "SessionLostError"
         } else {
@@ -64,6 +67,7 @@ pub(crate) fn cluster_error(py: Python<'_>, error: &ClusterError) -> PyErr {
         | ClusterError::Address(_) => PyValueError::new_err(text),
         ClusterError::Connect { .. } | ClusterError::Server(_) => unreachable(py, text),
         ClusterError::SessionInUse { .. } => raised(py, "SessionInUseError", text),
+        ClusterError::ObjectStore(_) => raised(py, "ObjectStoreError", text),
         ClusterError::UnknownSession { .. } => raised(py, "UnknownSessionError", text),
         _ => raised(py, "ClusterError", text),
     }

@@ -20,6 +20,7 @@ pub(crate) struct Settings {
     tls: Option<PathBuf>,
     tag: Option<String>,
     lease: Option<f64>,
+    object_store: Option<String>,
     environment: String,
 }
 
@@ -56,6 +57,9 @@ impl Settings {
         }
         if let Some(tag) = self.tag {
             builder = builder.tag(tag);
+        }
+        if let Some(place) = self.object_store {
+            builder = builder.object_store(place);
         }
         if let Some(lease) = self.lease {
             builder = builder.lease(seconds("lease", lease)?);

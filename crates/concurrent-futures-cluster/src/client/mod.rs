@@ -34,6 +34,8 @@ pub use options::ClusterOptions;
 
 use crate::bus::kept::{kept_of, session_of};
 use crate::bus::{Bus, BusError, Lane};
+use crate::objects::Objects;
+use crate::payloads::Payloads;
 use crate::waits;
 use crate::wire::{Call, Id, Owner, ParcelId, Payload, Record, Seal, TaskId, hash_of_payload};
 use bytes::Bytes;
@@ -253,11 +255,14 @@ pub(crate) struct Settings {
     pub(crate) most_deliveries: u32,
     /// None if the tasks end with their client.
     pub(crate) kept: Option<KeptSettings>,
+    /// The place of very long payloads.
+    pub(crate) objects: Option<Arc<Objects>>,
 }
 
 /// A session: the tasks of one executor.
 pub(crate) struct Client {
     bus: Arc<dyn Bus>,
+    payloads: Payloads,
     settings: Settings,
     session: Id,
     /// The lane of the tasks: that of the settings, except for kept sessions.
@@ -288,6 +293,7 @@ impl Client {
             lane.queue = kept_of(&lane.queue);
         }
         Ok(Self {
+            payloads: Payloads::new(Arc::clone(&bus), settings.objects.clone()),
             bus,
             settings,
             session,

@@ -230,6 +230,12 @@ impl Client {
                 "the session is not this client's",
             )))
         };
+        if discarded.is_ok() {
+            let removed = self.payloads.forget_all(&self.lane.queue, self.session);
+            if let Err(error) = removed.await {
+                log::trouble("the objects of a session could not be removed", &error);
+            }
+        }
         self.release().await;
         discarded
     }

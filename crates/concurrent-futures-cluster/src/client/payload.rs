@@ -2,10 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Arrived, Client, Entry, Stage};
+use super::{Arrived, Client, Entry, Stage, failed};
 use crate::bus::{INLINE, StoreKey};
 use crate::log;
-use crate::wire::hash_of_payload;
+use crate::payloads::PayloadError;
+use crate::wire::Payload;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -23,80 +24,64 @@ impl Client {
     pub(super) fn clean_up(self: &Arc<Self>, entry: &Entry) {
         // That of a kept task is for later clients as well.
         if self.settings.kept.is_none() && entry.request.argument.len() > INLINE {
-            let length = entry.request.argument.len() as u64;
             // Another task may have the same argument.
             let is_shared = self.lock().entries.values().any(|other| {
                 // One without a hash is not stored yet.
                 other.request.hash.get() == Some(entry.request.hash())
             });
             if !is_shared {
-                self.discard(self.object(entry.request.hash(), length));
+                self.discard(self.payload_of(&entry.request));
             }
         }
     }
 
-    /// Names the object of a payload.
-    pub(super) fn object(&self, hash: &[u8; 32], length: u64) -> StoreKey {
-        StoreKey::object(&self.lane.queue, self.session, hash, length)
-    }
-
     /// Removes a payload that is not needed any more. Those of kept sessions go by their age.
-    fn discard(self: &Arc<Self>, store_key: StoreKey) {
+    fn discard(self: &Arc<Self>, payload: Payload) {
         if self.settings.kept.is_some() {
             return;
         }
-        tokio::spawn(Arc::clone(self).remove_stored(store_key));
+        let client = Arc::clone(self);
+        tokio::spawn(async move {
+            let (queue, session) = (&client.lane.queue, client.session);
+            patiently(|| client.payloads.forget(queue, session, &payload)).await;
+        });
     }
 
     /// Removes a stored value, also if the connection breaks meanwhile.
     pub(super) async fn remove_stored(self: Arc<Self>, store_key: StoreKey) {
-        let mut pauses = REMOVALS.into_iter();
-        while let Err(error) = self.bus.forget(&store_key).await {
-            log::trouble("a stored value could not be removed", &error);
-            // Without further tries, it goes by its age.
-            let Some(pause) = pauses.next() else { return };
-            sleep(pause).await;
-        }
+        patiently(|| self.bus.forget(&store_key)).await;
     }
 
-    /// Fetches a part of the value of a task from the stream of payloads. The value has it as well.
-    pub(super) fn fetch_part(
-        self: &Arc<Self>,
-        number: u64,
-        first: u64,
-        wanted: [u8; 32],
-        length: u64,
-    ) {
+    /// Fetches a part of the value of a task from where long payloads are. The value has it as well.
+    pub(super) fn fetch_part(self: &Arc<Self>, number: u64, first: u64, payload: Payload) {
         let client = Arc::clone(self);
         tokio::spawn(async move {
-            let store_key = client.object(&wanted, length);
             for attempt in 0..4_u32 {
-                match client.bus.fetch(&store_key).await {
-                    Ok(Some(bytes))
-                        if bytes.len() as u64 == length && hash_of_payload(&bytes) == wanted =>
-                    {
+                let (queue, session) = (&client.lane.queue, client.session);
+                match client.payloads.fetch(queue, session, &payload).await {
+                    Ok(Some(bytes)) => {
                         if let Some(entry) = client.lock().entries.get(&number) {
                             entry.sink.take_part(first, bytes);
                         }
                         break;
                     }
-                    Ok(_) => break,
+                    Ok(None) => break,
                     Err(error) => log::trouble("a part of a value could not be fetched", &error),
                 }
                 sleep(Duration::from_millis(50 << attempt)).await;
             }
-            client.discard(store_key);
+            client.discard(payload);
         });
     }
 
-    /// Fetches the value of a task from the stream of payloads, and completes it.
-    pub(super) fn fetch(self: &Arc<Self>, number: u64, wanted: [u8; 32], length: u64) {
+    /// Fetches the value of a task from where long payloads are, and completes the task.
+    pub(super) fn fetch(self: &Arc<Self>, number: u64, payload: Payload) {
         {
             let mut state = self.lock();
             let Some(entry) = state.entries.get_mut(&number) else {
                 drop(state);
                 // A second outcome. If another task has the same value, and did not fetch it yet, it runs again.
-                self.discard(self.object(&wanted, length));
+                self.discard(payload);
                 return;
             };
             if entry.stage == Stage::Fetching {
@@ -106,24 +91,29 @@ impl Client {
         }
         let client = Arc::clone(self);
         tokio::spawn(async move {
-            let store_key = client.object(&wanted, length);
+            let mut trouble = None;
             for attempt in 0..4_u32 {
-                match client.bus.fetch(&store_key).await {
-                    Ok(Some(bytes))
-                        if bytes.len() as u64 == length && hash_of_payload(&bytes) == wanted =>
-                    {
-                        let removed = client.remove(&mut client.lock(), number);
-                        if let Some(entry) = removed {
-                            client.clean_up(&entry);
-                            entry.sink.complete(Arrived::Value(bytes));
-                        }
-                        client.discard(store_key);
+                let (queue, session) = (&client.lane.queue, client.session);
+                match client.payloads.fetch(queue, session, &payload).await {
+                    Ok(Some(bytes)) => {
+                        client.end_fetched(number, Arrived::Value(bytes));
+                        client.discard(payload);
                         return;
                     }
-                    Ok(_) => break,
-                    Err(error) => log::trouble("a value could not be fetched", &error),
+                    Ok(None) => {
+                        trouble = None;
+                        break;
+                    }
+                    Err(error) => {
+                        log::trouble("a value could not be fetched", &error);
+                        trouble = Some(error);
+                    }
                 }
                 sleep(Duration::from_millis(50 << attempt)).await;
+            }
+            // The value is there, and would be next time, too.
+            if let Some(PayloadError::Store(error)) = trouble {
+                return client.end_fetched(number, Arrived::Error(failed(error)));
             }
             // The server lost it: the task runs again. The first outcome in the store would stay.
             if client.settings.kept.is_some() {
@@ -132,5 +122,29 @@ impl Client {
             }
             client.submit_again(number);
         });
+    }
+
+    /// Completes a task whose value was fetched, or cannot be.
+    fn end_fetched(self: &Arc<Self>, number: u64, arrived: Arrived) {
+        let removed = self.remove(&mut self.lock(), number);
+        if let Some(entry) = removed {
+            self.clean_up(&entry);
+            entry.sink.complete(arrived);
+        }
+    }
+}
+
+/// Removes a stored value, and tries again some times if that fails.
+async fn patiently<F, E>(remove: impl Fn() -> F)
+where
+    F: Future<Output = Result<(), E>>,
+    E: std::fmt::Display,
+{
+    let mut pauses = REMOVALS.into_iter();
+    while let Err(error) = remove().await {
+        log::trouble("a stored value could not be removed", &error);
+        // Without further tries, it goes by its age.
+        let Some(pause) = pauses.next() else { return };
+        sleep(pause).await;
     }
 }

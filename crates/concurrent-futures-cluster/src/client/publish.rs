@@ -4,10 +4,11 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Client, Entry, Place, Power, Request, Stage};
+use super::{Client, Entry, Place, Power, Request, Stage, failed};
+use crate::bus::BusError;
 use crate::bus::kept::{KeptTask, SLACK};
-use crate::bus::{BusError, INLINE};
 use crate::log;
+use crate::payloads::PayloadError;
 use crate::wire::{KeptTerms, Kind, OnHostLoss, Parcel, Payload, Task, Terms};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -146,7 +147,7 @@ impl Client {
     }
 
     /// Publishes a parcel, however long that takes.
-    async fn publish(&self, next: Next) {
+    async fn publish(self: &Arc<Self>, next: Next) {
         let mut pause = Duration::from_millis(20);
         while self.is_publishing(&next) {
             // One that was cut off meanwhile may have lost its session.
@@ -174,6 +175,13 @@ impl Client {
                     self.poke();
                     return;
                 }
+                Err(PayloadError::Store(error)) => {
+                    // A parcel with a long argument has one task.
+                    for task in &next.tasks {
+                        self.give_up(task.number, failed(error.clone()));
+                    }
+                    return;
+                }
                 Err(error) => {
                     log::trouble("tasks could not be published", &error);
                     sleep(pause).await;
@@ -193,7 +201,7 @@ impl Client {
         })
     }
 
-    async fn try_publish(&self, next: &Next) -> Result<u64, BusError> {
+    async fn try_publish(&self, next: &Next) -> Result<u64, PayloadError> {
         let kept = self.settings.kept.as_ref();
         let mut tasks = Vec::with_capacity(next.tasks.len());
         for task in &next.tasks {
@@ -215,7 +223,7 @@ impl Client {
                 argument: match kept {
                     None => self.argument(request).await?,
                     // It was stored before the record.
-                    Some(_) => payload_of(request),
+                    Some(_) => self.payload_of(request),
                 },
             });
         }
@@ -234,7 +242,7 @@ impl Client {
             .seal(Kind::Task, lane.subject().as_bytes(), &parcel);
         let id = parcel.id.to_string();
         let (Some(_), Some(first)) = (kept, first) else {
-            return self.bus.push(&lane, &id, frame).await;
+            return Ok(self.bus.push(&lane, &id, frame).await?);
         };
         let task = KeptTask {
             session: self.session,
@@ -245,23 +253,30 @@ impl Client {
         if matches!(pushed, Err(BusError::NoListener)) {
             self.ensure_stores().await;
         }
-        pushed
+        Ok(pushed?)
     }
 
     /// Makes the payload of an argument, and stores a long one.
-    pub(super) async fn argument(&self, request: &Request) -> Result<Payload, BusError> {
-        let payload = payload_of(request);
-        if let (Payload::Object { hash, length }, None) = (&payload, &request.found) {
-            let store_key = self.object(hash, *length);
-            let argument = request.argument.clone();
-            if self.settings.kept.is_some() {
-                let age = self.age_of(request) + SLACK;
-                self.bus.keep_for(&store_key, argument, age).await?;
-            } else {
-                self.bus.keep(&store_key, argument).await?;
-            }
+    pub(super) async fn argument(&self, request: &Request) -> Result<Payload, PayloadError> {
+        let payload = self.payload_of(request);
+        if request.found.is_none() {
+            let kept = self.settings.kept.as_ref();
+            let age = kept.map(|_| self.age_of(request) + SLACK);
+            let (queue, argument) = (&self.lane.queue, request.argument.clone());
+            let stored = self
+                .payloads
+                .keep(queue, self.session, &payload, argument, age);
+            stored.await?;
         }
         Ok(payload)
+    }
+
+    /// Returns the payload of an argument.
+    pub(super) fn payload_of(&self, request: &Request) -> Payload {
+        if let Some(found) = &request.found {
+            return found.argument.clone();
+        }
+        self.payloads.of(&request.argument, || *request.hash())
     }
 
     /// Returns the number of deliveries beyond which the host asks before it runs the task.
@@ -278,21 +293,6 @@ impl Client {
             }
             OnHostLoss::Fail => 1,
         }
-    }
-}
-
-/// Returns the payload of an argument.
-fn payload_of(request: &Request) -> Payload {
-    if let Some(found) = &request.found {
-        return found.argument.clone();
-    }
-    let argument = &request.argument;
-    if argument.len() <= INLINE {
-        return Payload::Inline(argument.clone());
-    }
-    Payload::Object {
-        hash: *request.hash(),
-        length: argument.len() as u64,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::{Arrived, Client, Power, Stage, failed};
 use crate::bus::{Note, StoreKey};
-use crate::error::{HostLost, NoFunction, PoisonTask};
+use crate::error::{HostLost, NoFunction, ObjectStoreError, PoisonTask};
 use crate::log;
 use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, TaskPart, Why};
 use concurrent_futures::TaskError;
@@ -145,10 +145,8 @@ impl Client {
             // Of any attempt: what one has done is done.
             match (state.entries.get(&number), payload) {
                 (Some(entry), Payload::Inline(bytes)) => entry.sink.take_part(first, bytes),
-                (_, Payload::Object { hash, length }) => {
-                    self.fetch_part(number, first, hash, length);
-                }
                 (None, Payload::Inline(_)) => {}
+                (_, payload) => self.fetch_part(number, first, payload),
             }
         }
         drop(state);
@@ -164,10 +162,9 @@ impl Client {
     pub(super) fn end(self: &Arc<Self>, number: u64, attempt: u32, outcome: Outcome) {
         let arrived = match outcome {
             Outcome::Value(Payload::Inline(bytes)) => Arrived::Value(bytes),
-            Outcome::Value(Payload::Object { hash, length }) => {
-                return self.fetch(number, hash, length);
-            }
+            Outcome::Value(payload) => return self.fetch(number, payload),
             Outcome::Failure(bytes) => Arrived::Failure(bytes),
+            Outcome::NoStore(text) => Arrived::Error(failed(ObjectStoreError::told(text))),
             Outcome::NoFunction(text) => Arrived::Error(failed(NoFunction(text))),
             Outcome::Returned(why) => return self.take_back(number, attempt, why),
             Outcome::HostLost => Arrived::Error(failed(HostLost)),

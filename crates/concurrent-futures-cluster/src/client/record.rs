@@ -4,10 +4,11 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Client, Place, Request, Stage, State};
+use super::{Arrived, Client, Place, Request, Stage, State, failed};
 use crate::bus::kept::KeptTask;
 use crate::bus::{BusError, StoreKey};
 use crate::log;
+use crate::payloads::PayloadError;
 use crate::wire::{Kind, Record};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -72,7 +73,7 @@ impl Client {
     }
 
     /// Stores the record of a task, however long that takes. Returns the task's number.
-    async fn record_one(&self, number: u64, request: Arc<Request>) -> u64 {
+    async fn record_one(self: &Arc<Self>, number: u64, request: Arc<Request>) -> u64 {
         let mut pause = Duration::from_millis(20);
         while self.is_recording(number) {
             // One that was cut off meanwhile may have lost its session.
@@ -80,8 +81,12 @@ impl Client {
                 let Err(error) = self.try_record(number, &request).await else {
                     break;
                 };
+                if let PayloadError::Store(error) = error {
+                    self.complete(number, Arrived::Error(failed(error)));
+                    break;
+                }
                 log::trouble("a task could not be recorded", &error);
-                if matches!(error, BusError::NoListener) {
+                if matches!(error, PayloadError::Bus(BusError::NoListener)) {
                     self.ensure_stores().await;
                 }
             }
@@ -97,7 +102,7 @@ impl Client {
         entry.is_some_and(|entry| entry.stage == Stage::Recording)
     }
 
-    async fn try_record(&self, number: u64, request: &Request) -> Result<(), BusError> {
+    async fn try_record(&self, number: u64, request: &Request) -> Result<(), PayloadError> {
         let options = request.options;
         let age = self.age_of(request);
         let record = Record {

@@ -247,6 +247,7 @@ impl ClusterBuilder<ExecutorSettings> {
             wait_for_workers: self.role.wait_for_workers,
             most_deliveries: self.role.most_deliveries,
             kept,
+            objects: self.door.objects()?,
         };
         let bus = self.door.connect(&url, CLIENT_INBOX).await?;
         let client = Arc::new(Client::new(bus, settings)?);

@@ -21,6 +21,7 @@ mod state;
 
 use crate::bus::{Bus, BusError, PRIORITIES, StoreKey};
 use crate::log;
+use crate::payloads::Payloads;
 use crate::runner::Runner;
 use crate::waits::{Waits, Word};
 use crate::wire::Id;
@@ -43,6 +44,7 @@ pub(crate) async fn serve(
     let id = Id::random().map_err(|error| BusError::Refused(error.to_string()))?;
     let host = Arc::new(Host {
         reporters: Reporters::new(id),
+        payloads: Payloads::new(Arc::clone(&bus), settings.objects.clone()),
         bus,
         runner,
         settings,

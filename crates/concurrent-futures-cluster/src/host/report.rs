@@ -264,8 +264,8 @@ fn length_of(outcome: &Outcome) -> usize {
     use crate::wire::Payload;
     64 + match outcome {
         Outcome::Value(Payload::Inline(bytes)) | Outcome::Failure(bytes) => bytes.len(),
-        Outcome::NoFunction(text) => text.len(),
-        Outcome::Value(Payload::Object { .. })
+        Outcome::NoFunction(text) | Outcome::NoStore(text) => text.len(),
+        Outcome::Value(Payload::Object { .. } | Payload::Elsewhere { .. })
         | Outcome::Returned(_)
         | Outcome::HostLost
         | Outcome::Poison(_) => 0,

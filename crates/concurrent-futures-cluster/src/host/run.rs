@@ -5,8 +5,8 @@
 use super::report::{self, News};
 use super::state::{Host, Key};
 use crate::bus::kept::SLACK;
-use crate::bus::{BusError, INLINE, StoreKey};
 use crate::log;
+use crate::payloads::PayloadError;
 use crate::runner::{CallOptions, Ended};
 use crate::wire::{
     Answer, Id, KeptTerms, OnHostLoss, Outcome, Payload, Task, TaskId, What, Why, hash_of_payload,
@@ -192,17 +192,14 @@ impl Host {
         let kept = task.terms.kept;
         let argument = match &task.argument {
             Payload::Inline(bytes) => bytes.clone(),
-            Payload::Object {
-                hash: wanted,
-                length,
-            } => match self.object(kept, id.session, *wanted, *length).await {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => return Outcome::Returned(Why::NoObject).into(),
-                Err(error) => {
-                    log::trouble("an object could not be fetched", &error);
-                    return Outcome::Returned(Why::NoObject).into();
+            payload => {
+                let queue = self.stores_of(kept);
+                match self.payloads.fetch(&queue, id.session, payload).await {
+                    Ok(Some(bytes)) => bytes,
+                    Ok(None) => return Outcome::Returned(Why::NoObject).into(),
+                    Err(error) => return self.without_object(error).into(),
                 }
-            },
+            }
         };
         let token = self.token((id.session, id.number));
         let options = CallOptions {
@@ -258,10 +255,7 @@ impl Host {
         let outcome = match ended {
             Ended::Value(bytes) => match self.stored(kept, id.session, bytes.into()).await {
                 Ok(payload) => Outcome::Value(payload),
-                Err(error) => {
-                    log::trouble("the object of a result could not be stored", &error);
-                    Outcome::Returned(Why::NoObject)
-                }
+                Err(error) => self.without_object(error),
             },
             Ended::Failure(bytes) => Outcome::Failure(bytes.into()),
             Ended::Untouched if is_behind => return Ran::Behind(task),
@@ -270,18 +264,17 @@ impl Host {
         outcome.into()
     }
 
-    async fn object(
-        &self,
-        kept: Option<KeptTerms>,
-        session: Id,
-        wanted: [u8; 32],
-        length: u64,
-    ) -> Result<Option<Bytes>, BusError> {
-        let store_key = StoreKey::object(&self.stores_of(kept), session, &wanted, length);
-        let found = self.bus.fetch(&store_key).await?;
-        let is_right =
-            |bytes: &Bytes| bytes.len() as u64 == length && hash_of_payload(bytes) == wanted;
-        Ok(found.filter(is_right))
+    /// Returns the outcome of a task whose argument or result the host could not fetch or store.
+    fn without_object(&self, error: PayloadError) -> Outcome {
+        match error {
+            PayloadError::Store(error) => {
+                Outcome::NoStore(format!("on the host {}, {error}", self.settings.machine))
+            }
+            PayloadError::Bus(error) => {
+                log::trouble("a payload could not be stored or fetched", &error);
+                Outcome::Returned(Why::NoObject)
+            }
+        }
     }
 
     /// Makes the payload of a result, and stores it if it is long.
@@ -290,19 +283,11 @@ impl Host {
         kept: Option<KeptTerms>,
         session: Id,
         bytes: Bytes,
-    ) -> Result<Payload, BusError> {
-        if bytes.len() <= INLINE {
-            return Ok(Payload::Inline(bytes));
-        }
-        let (hash, length) = (hash_of_payload(&bytes), bytes.len() as u64);
-        let store_key = StoreKey::object(&self.stores_of(kept), session, &hash, length);
-        match kept {
-            None => self.bus.keep(&store_key, bytes).await?,
-            Some(kept) => {
-                let age = kept.age + SLACK;
-                self.bus.keep_for(&store_key, bytes, age).await?
-            }
-        };
-        Ok(Payload::Object { hash, length })
+    ) -> Result<Payload, PayloadError> {
+        let payload = self.payloads.of(&bytes, || hash_of_payload(&bytes));
+        let (queue, age) = (self.stores_of(kept), kept.map(|kept| kept.age + SLACK));
+        let stored = self.payloads.keep(&queue, session, &payload, bytes, age);
+        stored.await?;
+        Ok(payload)
     }
 }

@@ -5,6 +5,8 @@
 use super::report::{News, Reporters};
 use crate::bus::kept::kept_of;
 use crate::bus::{Bus, Lane, PRIORITIES, Settle};
+use crate::objects::Objects;
+use crate::payloads::Payloads;
 use crate::runner::Runner;
 use crate::wire::{Answer, Id, KeptTerms, Outcome, ParcelId, Payload, Seal, Task, TaskId, What};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -202,11 +204,14 @@ pub(crate) struct Settings {
     pub(crate) seal: Seal,
     /// The time that running tasks have once the host is to end.
     pub(crate) drain: Duration,
+    /// The place of very long payloads.
+    pub(crate) objects: Option<Arc<Objects>>,
 }
 
 /// The state that the parts of a host share.
 pub(crate) struct Host {
     pub(super) bus: Arc<dyn Bus>,
+    pub(super) payloads: Payloads,
     pub(super) runner: Arc<dyn Runner>,
     pub(super) settings: Settings,
     pub(super) id: Id,
@@ -318,6 +323,7 @@ impl Host {
                 Outcome::Value(_) => state.done += 1,
                 Outcome::Failure(_)
                 | Outcome::NoFunction(_)
+                | Outcome::NoStore(_)
                 | Outcome::HostLost
                 | Outcome::Poison(_) => {
                     state.done += 1;
