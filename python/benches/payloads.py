@@ -65,7 +65,7 @@ class Peak(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look at the memory until the process has ended."""
+        """Note the largest use of memory until the process has ended."""
         while self._process.poll() is None:
             own = sum(_private(pid) for pid in _family(self._process.pid))
             self.bytes = max(self.bytes, own + max(0, _shared() - self._before))

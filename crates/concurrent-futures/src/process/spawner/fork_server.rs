@@ -128,7 +128,7 @@ impl AsFd for ServerSocket {
 #[derive(Debug)]
 struct ForkServer {
     socket: Arc<ServerSocket>,
-    /// The moments since when the requested workers are awaited.
+    /// The moments at which the workers that are not there yet were requested.
     requests: VecDeque<Instant>,
     /// The outcomes of finished requests.
     outcomes: Vec<Outcome>,
