@@ -48,6 +48,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// The outcome of a task, as bytes.
@@ -318,21 +319,19 @@ impl Client {
         self.read_clock().await;
         // A caller that no longer waits drops the client.
         let _ = ready.send(());
-        let keep_time = Arc::clone(&self).keep_time();
-        let pump = Arc::clone(&self).pump();
-        let reconcile = Arc::clone(&self).reconcile();
-        let watch_hosts = Arc::clone(&self).watch_hosts();
-        let (own, record) = (Arc::clone(&self).own(), Arc::clone(&self).record());
-        tokio::pin!(keep_time, pump, reconcile, watch_hosts, own, record);
+        // Asynchronous tasks of their own: an event wakes the one that waits for it. All end with this one.
+        let mut parts = JoinSet::new();
+        parts.spawn(Arc::clone(&self).keep_time());
+        parts.spawn(Arc::clone(&self).pump());
+        parts.spawn(Arc::clone(&self).reconcile());
+        parts.spawn(Arc::clone(&self).watch_hosts());
+        parts.spawn(Arc::clone(&self).record());
+        let own = Arc::clone(&self).own();
+        tokio::pin!(own);
         loop {
             tokio::select! {
                 Some(note) = reports_come.recv() => self.receive(&reports, note).await,
                 Some(note) = questions_come.recv() => self.answer(&questions, note).await,
-                () = &mut pump => {}
-                () = &mut reconcile => {}
-                () = &mut watch_hosts => {}
-                () = &mut keep_time => {}
-                () = &mut record => {}
                 () = &mut own => return Ok(()),
                 else => return Ok(()),
             }
