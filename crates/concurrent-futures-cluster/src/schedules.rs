@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Sleep, sleep, timeout};
 
 const LEASE: Duration = Duration::from_secs(3);
@@ -81,6 +81,8 @@ struct Timers {
     is_short: bool,
     /// Whether the process of the host is dead.
     is_dead: Arc<AtomicBool>,
+    /// Those that are free.
+    workers: Arc<Semaphore>,
 }
 
 struct Timer {
@@ -88,8 +90,10 @@ struct Timer {
     argument: Bytes,
     book: Book,
     is_dead: Arc<AtomicBool>,
-    begin: Option<Pin<Box<Sleep>>>,
-    end: Pin<Box<Sleep>>,
+    /// Waits for a worker, and for its start.
+    begin: Option<Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>>,
+    length: Duration,
+    end: Option<(Pin<Box<Sleep>>, OwnedSemaphorePermit)>,
     is_terminated: AtomicBool,
     is_recalled: AtomicBool,
 }
@@ -97,6 +101,10 @@ struct Timer {
 impl Runner for Timers {
     fn workers(&self) -> usize {
         2
+    }
+
+    fn ahead(&self) -> usize {
+        4
     }
 
     fn knows(&self, call: &Call) -> bool {
@@ -108,18 +116,24 @@ impl Runner for Timers {
         let (scale, few) = if self.is_short { (10, 200) } else { (1000, 10) };
         let begin = Duration::from_micros(random.below(3 * scale));
         let longest = if random.below(few) == 0 { 10_000 } else { 50 };
-        let mut end = begin + Duration::from_micros(random.below(longest * scale));
+        let mut length = Duration::from_micros(random.below(longest * scale));
         let number = u64::from_le_bytes(argument[..8].try_into().unwrap());
         if number >= LONG {
-            end = begin + LONG_TIME;
+            length = LONG_TIME;
         }
+        let workers = Arc::clone(&self.workers);
         Box::new(Timer {
             number,
             argument,
             book: Arc::clone(&self.book),
             is_dead: Arc::clone(&self.is_dead),
-            begin: Some(Box::pin(sleep(begin))),
-            end: Box::pin(sleep(end)),
+            begin: Some(Box::pin(async move {
+                let worker = workers.acquire_owned().await.unwrap();
+                sleep(begin).await;
+                worker
+            })),
+            length,
+            end: None,
             is_terminated: AtomicBool::new(false),
             is_recalled: AtomicBool::new(false),
         })
@@ -142,15 +156,18 @@ impl Future for Timer {
             return Poll::Ready(Ended::Failure(b"terminated".to_vec()));
         }
         if let Some(begin) = &mut self.begin {
-            if begin.as_mut().poll(context).is_pending() {
+            let Poll::Ready(worker) = begin.as_mut().poll(context) else {
                 return Poll::Pending;
-            }
+            };
             self.begin = None;
+            self.end = Some((Box::pin(sleep(self.length)), worker));
             let mut seen = self.book.lock().unwrap();
             *seen.begun.entry(self.number).or_default() += 1;
             seen.order.push(self.number);
         }
-        if self.end.as_mut().poll(context).is_pending() {
+        if let Some((end, _)) = &mut self.end
+            && end.as_mut().poll(context).is_pending()
+        {
             return Poll::Pending;
         }
         Poll::Ready(Ended::Value(value_of(&self.argument)))
@@ -187,6 +204,7 @@ fn start_host(server: &Arc<Server>, book: &Book, seed: u64, is_short: bool) -> O
         random: Arc::new(Mutex::new(Random(seed))),
         is_short,
         is_dead: Arc::clone(&is_dead),
+        workers: Arc::new(Semaphore::new(2)),
     };
     let settings = host::Settings {
         queue: "q".into(),
