@@ -31,6 +31,7 @@ __all__ = [
     "JobsThread",
     "ProcessPool",
     "Recording",
+    "RemotePool",
     "ResultIterator",
     "SharedGenerator",
     "SpanIterator",
@@ -184,6 +185,35 @@ class Follower:
     """The updates of one live page."""
 
     def update(self) -> tuple[bytes, bool]: ...
+
+@final
+class RemotePool:
+    """A pool whose workers are on other machines, as recordings show it."""
+
+    def __new__(cls, name: str) -> Self: ...
+    def is_on(self) -> bool: ...
+    def begin(self) -> int: ...
+    def submitted(
+        self,
+        future: Future[Any],
+        began: int,
+        length: int,
+        function: Callable[..., object],
+        arguments: tuple[Any, ...] | None = None,
+        keywords: dict[str, Any] | None = None,
+    ) -> int: ...
+    def ran(
+        self,
+        future: Future[Any],
+        submitted: int,
+        items: int,
+        run: tuple[str, int, int, int, int, int] | None,
+        outcome: int,
+        error: BaseException | None,
+        received: int,
+    ) -> None: ...
+    def failed(self, future: Future[Any], outcome: int, error: BaseException) -> None: ...
+    def cancelled(self, future: Future[Any]) -> None: ...
 
 def watch_dumps(signal: int, fd: int, folder: str) -> None: ...
 def unwatch_dumps() -> None: ...

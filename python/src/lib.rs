@@ -106,6 +106,9 @@ mod _engine {
     use super::process::worker::{refuse, serve};
     #[pymodule_export]
     use super::recording::object::{Follower, Recording, call_with_label};
+    #[cfg(has_processes)]
+    #[pymodule_export]
+    use super::recording::remote::RemotePool;
     #[pymodule_export]
     use super::thread::at_exit::interpreter_exits;
     #[pymodule_export]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// The version of the messages. Each message begins with it.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// The length of an authentication code.
 const CODE: usize = 32;
 
@@ -400,6 +400,11 @@ impl Why {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) host: Id,
+    /// The host's machine and process, which name its lanes in recordings.
+    pub(crate) machine: String,
+    pub(crate) pid: u32,
+    /// When the report was made, in nanoseconds of the host's clock. That clock has any beginning.
+    pub(crate) clock: u64,
     /// The number of tasks that the host runs at once.
     pub(crate) workers: u32,
     /// The average time that the host's tasks take; none until one has ended.
@@ -409,10 +414,22 @@ pub(crate) struct Report {
     /// Tasks that run.
     pub(crate) started: Vec<(u64, u32)>,
     pub(crate) ended: Vec<(u64, u32, Outcome)>,
+    /// The runs of those among them that have run here, in the same order.
+    pub(crate) runs: Vec<Run>,
     /// Parts of the values of tasks that run.
     pub(crate) parts: Vec<TaskPart>,
     /// Whether the outcomes may be stored. The client removes them before it answers.
     pub(crate) may_be_stored: bool,
+}
+
+/// The run of a task, with times of the host's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) number: u64,
+    /// The place among the workers of the host, from 0.
+    pub(crate) place: u32,
+    pub(crate) start: u64,
+    pub(crate) took: u64,
 }
 
 /// A part of the value of a task, which the runner and the client's frontend understand.

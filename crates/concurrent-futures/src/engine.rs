@@ -26,6 +26,8 @@ pub use crate::page::write as write_page;
 pub use crate::recording::Follower;
 #[cfg(feature = "recording")]
 pub use crate::recording::recorder::set_program;
+#[cfg(all(feature = "process", unix))]
+pub use crate::recording::remote::{RemoteEnd, RemotePool, RemoteRun};
 pub use crate::runtime::os::clock::now as recording_clock;
 /// The recorder, for frontends that name tasks.
 pub mod recorder {

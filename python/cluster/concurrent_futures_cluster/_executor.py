@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from types import ModuleType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from concurrent_futures._engine import RemotePool
 from concurrent_futures_cluster import _calls, _native, _waits
 from concurrent_futures_cluster._errors import ClusterError, HostInfo
 from concurrent_futures_cluster._future import ClusterFuture, complete
@@ -41,6 +42,9 @@ _FRESH = 5.0
 _GIVE_UP = 10.0
 #: The pause between two looks at such a server.
 _LOOK = 1.0
+
+#: The outcome of a call that could not be submitted, in recordings.
+_REJECTED = 5
 
 #: The states whose threads the interpreter's end waits for.
 _states: weakref.WeakSet[State] = weakref.WeakSet()
@@ -86,12 +90,40 @@ def settings(
     }
 
 
+class RecordedCall:
+    """A call, or the calls of a span, as recordings show it."""
+
+    def __init__(
+        self,
+        began: int,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        items: int = 1,
+    ) -> None:
+        #: When pickling began.
+        self._began = began
+        self._call = fn, args, kwargs
+        self._items = items
+
+    def note(self, future: ClusterFuture[Any], argument: bytes | BaseException) -> None:
+        """Record that the call is submitted, or could not be pickled."""
+        recorded = future._recorded
+        length = len(argument) if isinstance(argument, bytes) else 0
+        future._items = self._items
+        future._submitted = recorded.submitted(future, self._began, length, *self._call)
+        if isinstance(argument, BaseException):
+            recorded.failed(future, _REJECTED, argument)
+
+
 class State:
     """The part of an executor that its thread shares. The thread does not keep the executor."""
 
     def __init__(self, client: _native.Client, pickler: _calls.CallPickler) -> None:
         self.client = client
         self.pickler = pickler
+        #: The executor, as recordings know it.
+        self.recorded = RemotePool("ClusterExecutor")
         self.embedded: EmbeddedHost | None = None
         self.is_kept = client.session() is not None
         self.numbers = itertools.count(1)
@@ -126,23 +158,30 @@ class State:
     def submit(
         self,
         argument: bytes | BaseException,
+        call: RecordedCall | None,
         take_part: Callable[[int, bytes], None] | None = None,
     ) -> ClusterFuture[Any]:
-        """Submit a pickled call; or make the future of one that could not be pickled."""
+        """Submit a pickled call; or make the future of one that could not be pickled.
+
+        ``call`` is the call as recordings show it, if anything is recorded.
+        """
         self.begin()
         try:
-            return self.submit_held(argument, take_part)
+            return self.submit_held(argument, call, take_part)
         finally:
             self.client.release()
 
     def submit_held(
         self,
         argument: bytes | BaseException,
+        call: RecordedCall | None,
         take_part: Callable[[int, bytes], None] | None = None,
     ) -> ClusterFuture[Any]:
         """Submit a pickled call while the client is held."""
         number = next(self.numbers)
-        future: ClusterFuture[Any] = ClusterFuture(self.client, number, take_part)
+        future: ClusterFuture[Any] = ClusterFuture(self.client, number, self.recorded, take_part)
+        if call is not None:
+            call.note(future, argument)
         if isinstance(argument, bytes):
             is_worker = _waits.is_worker()
             if not self.client.submit(number, future, argument, not is_worker):
@@ -160,7 +199,7 @@ class State:
             with self.lock:
                 numbers = [next(self.numbers) for _ in range(self.client.found())]
                 futures: list[ClusterFuture[Any]]
-                futures = [ClusterFuture(self.client, number) for number in numbers]
+                futures = [ClusterFuture(self.client, number, self.recorded) for number in numbers]
                 self.client.adopt(list(zip(numbers, futures, strict=True)))
                 return futures
         finally:
@@ -200,7 +239,8 @@ class State:
     def _deliver(self) -> None:
         """Complete futures, until all are done."""
         while True:
-            count = self.client.deliver(complete, _LOOK if self.is_exiting else None)
+            limit = _LOOK if self.is_exiting else None
+            count = self.client.deliver(complete, self.recorded.is_on, limit)
             if count is None:
                 break
             if count == 0 and self.is_exiting:
@@ -531,11 +571,12 @@ class ClusterExecutor(Executor):
         state = self._state
         self._check_process()
         argument: bytes | BaseException
+        began = state.recorded.begin()
         try:
             argument = state.pickler.dumps(fn, args, kwargs)
         except Exception as error:
             argument = error
-        return state.submit(argument)
+        return state.submit(argument, RecordedCall(began, fn, args, kwargs) if began else None)
 
     def map(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, TypeVar
 
-from concurrent_futures import Future
+from concurrent_futures import Future, TaskTerminatedError, TaskTimeoutError, WorkerDiedError
 from concurrent_futures_cluster import _calls, _errors, _waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from concurrent_futures._engine import RemotePool
     from concurrent_futures_cluster import _native
 
 __all__ = ["ClusterFuture"]
@@ -20,6 +21,9 @@ _T = TypeVar("_T")
 
 # The kinds of ends that `Client.deliver` tells, and of a part of a value.
 _VALUE, _FAILURE, _ERROR, _CANCELLED, _PART = range(5)
+
+# The outcomes of calls in recordings.
+_FINISHED, _FAILED, _REJECTED, _DIED, _TIME_LIMIT, _TERMINATED = 2, 3, 5, 6, 7, 8
 
 
 class ClusterFuture(Future[_T]):
@@ -36,18 +40,24 @@ class ClusterFuture(Future[_T]):
     (True, 1024)
     """
 
-    __slots__ = ("_client", "_number", "_take_part")
+    __slots__ = ("_client", "_items", "_number", "_recorded", "_submitted", "_take_part")
 
     def __init__(
         self,
         client: _native.Client,
         number: int,
+        recorded: RemotePool,
         take_part: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self._client = client
         self._number = number
         #: Called with parts of the value, and their places.
         self._take_part = take_part
+        #: The executor, as recordings know it, the moment of submission if that was recorded, and
+        #: the number of calls.
+        self._recorded = recorded
+        self._submitted = 0
+        self._items = 1
 
     def cancel(self) -> bool:
         """Cancel the call, if no host has begun it.
@@ -66,6 +76,7 @@ class ClusterFuture(Future[_T]):
         True
         """
         if not self.done() and self._client.cancel(self._number):
+            self._recorded.cancelled(self)
             Future.cancel(self)
         return self.cancelled()
 
@@ -107,6 +118,7 @@ class ClusterFuture(Future[_T]):
         if self.done():
             return False
         if self._client.cancel(self._number):
+            self._recorded.cancelled(self)
             Future.cancel(self)
             return True
         return self._client.terminate(self._number)
@@ -157,13 +169,20 @@ class ClusterFuture(Future[_T]):
         return text.replace("state=pending", "state=running") if self.running() else text
 
 
-def complete(future: ClusterFuture[Any], kind: int, payload: Any) -> None:
+def complete(
+    future: ClusterFuture[Any],
+    kind: int,
+    payload: Any,
+    run: tuple[str, int, int, int, int, int] | None,
+) -> None:
     """Give a future its outcome, or a part of its value."""
     if kind == _PART:
         if future._take_part is not None:
             future._take_part(*payload)
         return
     if kind == _CANCELLED:
+        if not future.cancelled():
+            future._recorded.cancelled(future)
         Future.cancel(future)
         Future.set_running_or_notify_cancel(future)
         return
@@ -178,6 +197,10 @@ def complete(future: ClusterFuture[Any], kind: int, payload: Any) -> None:
             error = _errors.of_task(*payload)
     except BaseException as failure:
         error = failure
+    if future._recorded.is_on():
+        # Before the future is done: a recording that is stopped then has all runs.
+        received = len(payload) if isinstance(payload, bytes) else 0
+        _record(future, kind, result, error, run, received)
     del payload
     # False if a program has cancelled the future behind the cluster's back.
     if Future.set_running_or_notify_cancel(future):
@@ -185,3 +208,42 @@ def complete(future: ClusterFuture[Any], kind: int, payload: Any) -> None:
             Future.set_exception(future, error)
         else:
             Future.set_result(future, result)
+
+
+def _record(
+    future: ClusterFuture[Any],
+    kind: int,
+    result: Any,
+    error: BaseException | None,
+    run: tuple[str, int, int, int, int, int] | None,
+    received: int,
+) -> None:
+    """Tell recordings the end of a call, or of a span."""
+    outcome = _outcome_of(error)
+    items = future._items
+    if type(result) is _calls.Span:
+        # The calls that it has not begun run in others.
+        items = result.count
+        if result.errors:
+            outcome = _FAILED
+            try:
+                error = _calls.rebuild_exception(result.errors[min(result.errors)])
+            except BaseException as failure:
+                error = failure
+    recorded = future._recorded
+    if kind == _ERROR and error is not None:
+        is_lost = isinstance(error, (_errors.HostLostError, _errors.PoisonTaskError))
+        recorded.failed(future, _DIED if is_lost else _REJECTED, error)
+    else:
+        recorded.ran(future, future._submitted, items, run, outcome, error, received)
+
+
+def _outcome_of(error: BaseException | None) -> int:
+    """Return the outcome of a call, as recordings show it."""
+    if error is None:
+        return _FINISHED
+    if isinstance(error, TaskTerminatedError):
+        return _TERMINATED
+    if isinstance(error, TaskTimeoutError):
+        return _TIME_LIMIT
+    return _DIED if isinstance(error, WorkerDiedError) else _FAILED

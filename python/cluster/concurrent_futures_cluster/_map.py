@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from concurrent_futures import TaskTerminatedError, WorkerDiedError
 from concurrent_futures_cluster import _calls, _waits
+from concurrent_futures_cluster._executor import RecordedCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,6 +173,7 @@ class Spans(Generic[_T]):
     def _submitted(self, items: list[tuple[Any, ...]]) -> Iterator[_Span]:
         """Submit a span; the items for themselves if they cannot be pickled together."""
         argument: bytes | BaseException
+        began = self._state.recorded.begin()
         try:
             limit = _calls.PATIENCE if self._size is None else None
             argument = self._state.pickler.dumps_span(self._fn, items, limit)
@@ -183,7 +185,8 @@ class Spans(Generic[_T]):
             argument = error
         span = _Span(items)
         submit = self._state.submit_held if self._buffersize is None else self._state.submit
-        span.future = submit(argument, partial(self._note_part, span))
+        call = RecordedCall(began, self._fn, items=len(items)) if began else None
+        span.future = submit(argument, call, partial(self._note_part, span))
         yield span
 
     def _note_part(self, span: _Span, first: int, data: bytes) -> None:

@@ -11,6 +11,8 @@ __version__: Final[str]
 
 # Machine, process id, workers, queue, environment.
 _Host = tuple[str, int, int, str, str]
+# Machine, process id, place there, begin, end, and the number of hosts that were lost before.
+_Run = tuple[str, int, int, int, int, int]
 
 @final
 class Client:
@@ -41,7 +43,10 @@ class Client:
     def adopt(self, futures: list[tuple[int, ClusterFuture[Any]]]) -> None: ...
     def discard(self) -> None: ...
     def deliver(
-        self, complete: Callable[[ClusterFuture[Any], int, Any], None], limit: float | None
+        self,
+        complete: Callable[[ClusterFuture[Any], int, Any, _Run | None], None],
+        is_recorded: Callable[[], bool],
+        limit: float | None,
     ) -> int | None: ...
     def hold(self) -> None: ...
     def release(self) -> None: ...

@@ -7,7 +7,7 @@ use crate::errors::{Host, cluster_error, describe, host, submit_error, unreachab
 use crate::inbox::{Inbox, Taken};
 use crate::settings::{Settings, seconds};
 use bytes::Bytes;
-use concurrent_futures::engine::WhenFull;
+use concurrent_futures::engine::{RemoteRun, WhenFull};
 use concurrent_futures::{Shutdown, SubmitError, TaskError};
 use concurrent_futures_cluster::{
     Arrived, Call, ClusterExecutor, ClusterOptions, OnHostLoss, Sink,
@@ -35,7 +35,7 @@ const PART: u8 = 4;
 /// The end of a task, or a part of its value.
 #[derive(Debug)]
 enum Ended {
-    Arrived(Arrived),
+    Arrived(Arrived, Option<RemoteRun>),
     Cancelled,
     Part(u64, Bytes),
 }
@@ -47,6 +47,17 @@ type Ends = Inbox<(Arc<Py<PyAny>>, Ended)>;
 struct Waiting {
     future: Option<Arc<Py<PyAny>>>,
     ends: Arc<Ends>,
+    run: Option<RemoteRun>,
+}
+
+impl Waiting {
+    fn new(future: Option<Arc<Py<PyAny>>>, ends: &Arc<Ends>) -> Box<Self> {
+        Box::new(Self {
+            future,
+            ends: Arc::clone(ends),
+            run: None,
+        })
+    }
 }
 
 impl Waiting {
@@ -75,14 +86,19 @@ impl Sink for Waiting {
         }
     }
 
+    fn note_run(&mut self, run: RemoteRun) {
+        self.run = Some(run);
+    }
+
     fn complete(mut self: Box<Self>, arrived: Arrived) {
-        self.end(Ended::Arrived(arrived));
+        let run = self.run.take();
+        self.end(Ended::Arrived(arrived, run));
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.end(Ended::Arrived(Arrived::Error(TaskError::Abandoned)));
+        self.end(Ended::Arrived(Arrived::Error(TaskError::Abandoned), None));
     }
 }
 
@@ -186,10 +202,7 @@ impl Client {
             let call = Call::Opaque(CALL.to_vec());
             let sink = || -> Box<dyn Sink> {
                 self.ends.expect();
-                Box::new(Waiting {
-                    future: Some(Arc::new(future)),
-                    ends: Arc::clone(&self.ends),
-                })
+                Waiting::new(Some(Arc::new(future)), &self.ends)
             };
             let argument = argument.to_vec();
             executor.submit_bytes(when_full, number, call, argument, self.options, sink)
@@ -252,8 +265,7 @@ impl Client {
                 if future.is_some() {
                     self.ends.expect();
                 }
-                let ends = Arc::clone(&self.ends);
-                (number, Box::new(Waiting { future, ends }))
+                (number, Waiting::new(future, &self.ends))
             });
         });
         Ok(())
@@ -267,11 +279,13 @@ impl Client {
     }
 
     /// Waits for ends of tasks and parts of values, up to `limit` seconds, and calls `complete` for each. It gets the
-    /// future, a number, and what belongs to it. Returns the number of ends; None when there will be no more.
+    /// future, a number, what belongs to it, and the run of the task on its host, if `is_recorded` returns True. Returns
+    /// the number of ends; None when there will be no more.
     fn deliver(
         &self,
         py: Python<'_>,
         complete: &Bound<'_, PyAny>,
+        is_recorded: &Bound<'_, PyAny>,
         limit: Option<f64>,
     ) -> PyResult<Option<usize>> {
         let limit = limit.map(|limit| seconds("limit", limit)).transpose()?;
@@ -281,25 +295,35 @@ impl Client {
             Taken::Things(ends) => ends,
         };
         let count = ends.len();
+        let is_recorded: bool = is_recorded.call0()?.extract()?;
         for (future, ended) in ends {
             let future = future.bind(py);
+            let run = match &ended {
+                Ended::Arrived(_, Some(run)) if is_recorded => Some(described(run)),
+                _ => None,
+            };
             let called = match ended {
-                Ended::Arrived(Arrived::Value(bytes)) => {
-                    complete.call1((future, VALUE, of(py, &bytes)))
+                Ended::Arrived(Arrived::Value(bytes), _) => {
+                    complete.call1((future, VALUE, of(py, &bytes), run))
                 }
-                Ended::Arrived(Arrived::Failure(bytes)) => {
-                    complete.call1((future, FAILURE, of(py, &bytes)))
+                Ended::Arrived(Arrived::Failure(bytes), _) => {
+                    complete.call1((future, FAILURE, of(py, &bytes), run))
                 }
-                Ended::Arrived(Arrived::Error(error)) => {
-                    complete.call1((future, ERROR, describe(&error)))
+                Ended::Arrived(Arrived::Error(error), _) => {
+                    complete.call1((future, ERROR, describe(&error), run))
                 }
-                Ended::Arrived(other) => {
+                Ended::Arrived(other, _) => {
                     let text = format!("an outcome is of an unknown kind: {other:?}");
-                    complete.call1((future, ERROR, ("ClusterError", text, Vec::<Host>::new())))
+                    complete.call1((
+                        future,
+                        ERROR,
+                        ("ClusterError", text, Vec::<Host>::new()),
+                        run,
+                    ))
                 }
-                Ended::Cancelled => complete.call1((future, CANCELLED, py.None())),
+                Ended::Cancelled => complete.call1((future, CANCELLED, py.None(), run)),
                 Ended::Part(first, bytes) => {
-                    complete.call1((future, PART, (first, of(py, &bytes))))
+                    complete.call1((future, PART, (first, of(py, &bytes)), run))
                 }
             };
             if let Err(error) = called {
@@ -439,6 +463,19 @@ impl Drop for Client {
             Python::try_attach(|py| py.detach(|| drop(executor)));
         }
     }
+}
+
+/// Returns a run as Python's recorder takes it.
+fn described(run: &RemoteRun) -> (&str, u32, u32, u64, u64, u32) {
+    let RemoteRun {
+        machine,
+        pid,
+        place,
+        start,
+        end,
+        lost,
+    } = run;
+    (machine, *pid, *place, *start, *end, *lost)
 }
 
 /// Returns bytes as Python's.

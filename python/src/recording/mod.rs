@@ -4,3 +4,5 @@
 pub(crate) mod calls;
 pub(crate) mod names;
 pub(crate) mod object;
+#[cfg(has_processes)]
+pub(crate) mod remote;

@@ -284,7 +284,7 @@ impl Client {
                 .collect()
         };
         for entry in removed {
-            entry.sink.complete(Arrived::Error(error.clone()));
+            entry.complete(Arrived::Error(error.clone()), None);
         }
     }
 

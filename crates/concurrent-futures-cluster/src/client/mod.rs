@@ -28,6 +28,7 @@ mod publish;
 mod receive;
 mod reconcile;
 mod record;
+mod times;
 
 pub(crate) use kept::KeptSettings;
 pub use options::ClusterOptions;
@@ -41,12 +42,13 @@ use crate::wire::{Call, Id, Owner, ParcelId, Payload, Record, Seal, TaskId, hash
 use bytes::Bytes;
 use clock::Reading;
 use concurrent_futures::TaskError;
-use concurrent_futures::engine::Permit;
+use concurrent_futures::engine::{Permit, RemoteRun};
 use kept::Session;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+use times::HostClock;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -76,6 +78,9 @@ pub trait Sink: Send + 'static {
     /// Tells a part of the value of a task that still runs, and the part's place. The value has all parts as well. They
     /// may come twice, and in any order. The call must return at once.
     fn take_part(&self, _first: u64, _bytes: Bytes) {}
+
+    /// Tells where and when the call has run, by the clock of this process. The outcome comes next.
+    fn note_run(&mut self, _run: RemoteRun) {}
 
     /// Gives the future its outcome.
     fn complete(self: Box<Self>, arrived: Arrived);
@@ -216,6 +221,16 @@ impl Entry {
             local: None,
         }
     }
+
+    /// Gives the future of the task its outcome, which may be that of a run.
+    fn complete(mut self, arrived: Arrived, run: Option<RemoteRun>) {
+        if let Some(mut run) = run {
+            // The host that has told the outcome is not lost.
+            run.lost = self.starts.saturating_sub(u32::from(self.begun));
+            self.sink.note_run(run);
+        }
+        self.sink.complete(arrived);
+    }
 }
 
 /// The amount of work that a host does.
@@ -223,6 +238,7 @@ struct Power {
     workers: usize,
     /// The average time of a task; none until one has ended.
     pace: Option<Duration>,
+    clock: HostClock,
     seen: Instant,
 }
 
@@ -357,7 +373,7 @@ impl Client {
             if let Some(lost) = &state.session.lost {
                 let error = failed(lost.clone());
                 drop(state);
-                return entry.sink.complete(Arrived::Error(error));
+                return entry.complete(Arrived::Error(error), None);
             }
             entry.local = Some(number);
             let number = state.session.number_for(number);

@@ -172,7 +172,7 @@ impl Client {
         };
         let found = self.bus.find(&lane, task).await?;
         if let Some((attempt, outcome)) = self.stored_outcome(number).await? {
-            self.end(number, attempt, outcome);
+            self.end(number, attempt, outcome, None);
             return Ok(());
         }
         let published = found.and_then(|found| {

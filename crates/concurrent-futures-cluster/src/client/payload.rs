@@ -7,6 +7,7 @@ use crate::bus::{INLINE, StoreKey};
 use crate::log;
 use crate::payloads::PayloadError;
 use crate::wire::Payload;
+use concurrent_futures::engine::RemoteRun;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -75,7 +76,7 @@ impl Client {
     }
 
     /// Fetches the value of a task from where long payloads are, and completes the task.
-    pub(super) fn fetch(self: &Arc<Self>, number: u64, payload: Payload) {
+    pub(super) fn fetch(self: &Arc<Self>, number: u64, payload: Payload, run: Option<RemoteRun>) {
         {
             let mut state = self.lock();
             let Some(entry) = state.entries.get_mut(&number) else {
@@ -96,7 +97,7 @@ impl Client {
                 let (queue, session) = (&client.lane.queue, client.session);
                 match client.payloads.fetch(queue, session, &payload).await {
                     Ok(Some(bytes)) => {
-                        client.end_fetched(number, Arrived::Value(bytes));
+                        client.end_fetched(number, Arrived::Value(bytes), run);
                         client.discard(payload);
                         return;
                     }
@@ -113,7 +114,7 @@ impl Client {
             }
             // The value is there, and would be next time, too.
             if let Some(PayloadError::Store(error)) = trouble {
-                return client.end_fetched(number, Arrived::Error(failed(error)));
+                return client.end_fetched(number, Arrived::Error(failed(error)), run);
             }
             // The server lost it: the task runs again. The first outcome in the store would stay.
             if client.settings.kept.is_some() {
@@ -125,11 +126,16 @@ impl Client {
     }
 
     /// Completes a task whose value was fetched, or cannot be.
-    fn end_fetched(self: &Arc<Self>, number: u64, arrived: Arrived) {
+    fn end_fetched(
+        self: &Arc<Self>,
+        number: u64,
+        arrived: Arrived,
+        run: Option<RemoteRun>,
+    ) {
         let removed = self.remove(&mut self.lock(), number);
         if let Some(entry) = removed {
             self.clean_up(&entry);
-            entry.sink.complete(arrived);
+            entry.complete(arrived, run);
         }
     }
 }

@@ -327,6 +327,7 @@ fn parcel_size<'a>(hosts: impl Iterator<Item = &'a Power> + Clone, backlog: usiz
 
 #[cfg(test)]
 mod tests {
+    use super::super::times::HostClock;
     use super::*;
     use tokio::time::Instant;
 
@@ -334,6 +335,7 @@ mod tests {
         Power {
             workers,
             pace,
+            clock: HostClock::default(),
             seen: Instant::now(),
         }
     }

@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use super::times::HostClock;
 use super::{Arrived, Client, Power, Stage, failed};
 use crate::bus::{Note, StoreKey};
 use crate::error::{HostLost, NoFunction, ObjectStoreError, PoisonTask};
 use crate::log;
 use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, TaskPart, Why};
 use concurrent_futures::TaskError;
+use concurrent_futures::engine::{RemoteRun, recording_clock};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -103,12 +105,17 @@ impl Client {
                 return None;
             }
         };
+        let came = recording_clock();
         let mut state = self.lock();
         let now = Instant::now();
         state.host_seen = Some(now);
+        let known = state.hosts.get(&report.host);
+        let mut clock = known.map_or_else(HostClock::default, |host| host.clock);
+        clock.note(report.clock, came);
         let power = Power {
             workers: report.workers as usize,
             pace: report.pace,
+            clock,
             seen: now,
         };
         state.hosts.insert(report.host, power);
@@ -152,17 +159,34 @@ impl Client {
         drop(state);
         let ended = report.ended.iter().map(|(number, ..)| *number);
         let stored = ended.filter(|_| report.may_be_stored).collect();
+        let machine: Arc<str> = report.machine.into();
+        let mut runs = report.runs.into_iter().peekable();
         for (number, attempt, outcome) in report.ended {
-            self.end(number, attempt, outcome);
+            let run = runs.next_if(|run| run.number == number);
+            let run = run.map(|run| RemoteRun {
+                machine: Arc::clone(&machine),
+                pid: report.pid,
+                place: run.place,
+                start: clock.here(run.start),
+                end: clock.here(run.start.saturating_add(run.took)),
+                lost: 0,
+            });
+            self.end(number, attempt, outcome, run);
         }
         Some(Taken { unwanted, stored })
     }
 
     /// Accepts the outcome of a task, unless there was one.
-    pub(super) fn end(self: &Arc<Self>, number: u64, attempt: u32, outcome: Outcome) {
+    pub(super) fn end(
+        self: &Arc<Self>,
+        number: u64,
+        attempt: u32,
+        outcome: Outcome,
+        run: Option<RemoteRun>,
+    ) {
         let arrived = match outcome {
             Outcome::Value(Payload::Inline(bytes)) => Arrived::Value(bytes),
-            Outcome::Value(payload) => return self.fetch(number, payload),
+            Outcome::Value(payload) => return self.fetch(number, payload, run),
             Outcome::Failure(bytes) => Arrived::Failure(bytes),
             Outcome::NoStore(text) => Arrived::Error(failed(ObjectStoreError::told(text))),
             Outcome::NoFunction(text) => Arrived::Error(failed(NoFunction(text))),
@@ -173,7 +197,7 @@ impl Client {
                 starts,
             })),
         };
-        self.complete(number, arrived);
+        self.complete(number, arrived, run);
     }
 
     /// Fails a task for a reason of this client. A later client of a kept session may still get its outcome.
@@ -181,11 +205,16 @@ impl Client {
         if self.settings.kept.is_some() {
             self.lock().session.given_up.insert(number);
         }
-        self.complete(number, Arrived::Error(error));
+        self.complete(number, Arrived::Error(error), None);
     }
 
     /// Completes a task, unless it is done.
-    pub(super) fn complete(self: &Arc<Self>, number: u64, arrived: Arrived) {
+    pub(super) fn complete(
+        self: &Arc<Self>,
+        number: u64,
+        arrived: Arrived,
+        run: Option<RemoteRun>,
+    ) {
         let removed = {
             let mut state = self.lock();
             // Another outcome came first, and its value is on the way.
@@ -200,7 +229,7 @@ impl Client {
         };
         if let Some(entry) = removed {
             self.clean_up(&entry);
-            entry.sink.complete(arrived);
+            entry.complete(arrived, run);
         }
     }
 

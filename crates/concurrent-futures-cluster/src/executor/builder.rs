@@ -13,7 +13,7 @@ use crate::error::ClusterError;
 use crate::roles::CLIENT_INBOX;
 use crate::service::Service;
 use crate::wire::{hex, random};
-use concurrent_futures::engine::{self, PendingLimit, PoolId};
+use concurrent_futures::engine::{self, PendingLimit, PoolId, RemotePool};
 use std::env;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -217,6 +217,7 @@ impl ClusterBuilder<ExecutorSettings> {
             limit,
             options,
             callbacks: Arc::default(),
+            recorded: Arc::new(RemotePool::new("ClusterExecutor")),
             closed: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
             embedded: Mutex::new(embedded),

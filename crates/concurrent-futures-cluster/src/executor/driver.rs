@@ -2,11 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::recorded::Recorded;
 use crate::client::{Arrived, Client, Sink};
 use crate::service::run_on;
 use crate::waits;
 use concurrent_futures::engine::{
-    self, Callbacks, Driver, RemoteFunction, RemoteOutcome, Sleeping, number_of,
+    self, Callbacks, Driver, RemoteFunction, RemoteOutcome, RemoteRun, Sleeping, number_of,
 };
 use concurrent_futures::{FutureId, Promise, Value};
 use std::borrow::Cow;
@@ -24,6 +25,7 @@ pub(super) struct RustSink<A, T> {
     pub(super) promise: Promise<T>,
     pub(super) function: RemoteFunction<A, T>,
     pub(super) callbacks: Arc<Callbacks>,
+    pub(super) recorded: Recorded,
 }
 
 impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
@@ -36,18 +38,30 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
         engine::cancel(&self.promise);
     }
 
+    fn note_run(&mut self, run: RemoteRun) {
+        self.recorded.note_run(run);
+    }
+
     fn complete(self: Box<Self>, arrived: Arrived) {
         let Self {
             promise,
             function,
             callbacks,
+            recorded,
         } = *self;
-        let outcome = move || match &arrived {
-            Arrived::Value(bytes) => function.receive(RemoteOutcome::Value(Cow::Borrowed(bytes))),
-            Arrived::Failure(bytes) => {
-                function.receive(RemoteOutcome::Failure(Cow::Borrowed(bytes)))
-            }
-            Arrived::Error(error) => Err(error.clone()),
+        let outcome = move || {
+            let outcome = match &arrived {
+                Arrived::Value(bytes) => {
+                    function.receive(RemoteOutcome::Value(Cow::Borrowed(bytes)))
+                }
+                Arrived::Failure(bytes) => {
+                    function.receive(RemoteOutcome::Failure(Cow::Borrowed(bytes)))
+                }
+                Arrived::Error(error) => Err(error.clone()),
+            };
+            // Before the future is done: a recording that is stopped then has all runs.
+            recorded.note_end(&arrived, &outcome, |value| function.error_in(value));
+            outcome
         };
         if function.is_plain() {
             if let Some(rest) = engine::complete(promise, outcome()) {

@@ -5,6 +5,7 @@
 mod builder;
 mod driver;
 mod embedded;
+mod recorded;
 
 pub use builder::{ClusterExecutorBuilder, ExecutorSettings};
 
@@ -16,12 +17,13 @@ use crate::service::Service;
 use crate::waits;
 use crate::wire::{Call, HostInfo};
 use concurrent_futures::engine::{
-    self, Callbacks, PendingLimit, Permit, PoolId, RemoteFunction, Unsent, WhenFull, admit,
-    number_of, promise_in, submit_items,
+    self, Callbacks, PendingLimit, Permit, PoolId, RemoteFunction, RemotePool, Unsent, WhenFull,
+    admit, number_of, promise_in, submit_items,
 };
 use concurrent_futures::{Function, Future, Map, MapOptions, Shutdown, SubmitError, Value};
 use driver::{ClusterDriver, RustSink};
 use embedded::Embedded;
+use recorded::Recorded;
 use std::any::type_name;
 use std::error::Error;
 use std::fmt;
@@ -69,6 +71,7 @@ pub struct ClusterExecutor {
     limit: Option<Arc<PendingLimit>>,
     options: ClusterOptions,
     callbacks: Arc<Callbacks>,
+    recorded: Arc<RemotePool>,
     closed: AtomicBool,
     /// Whether a drop leaves the tasks of a session on the server.
     leaves: AtomicBool,
@@ -146,11 +149,13 @@ impl ClusterExecutor {
             || {
                 let (promise, future) = promise_in(self.id);
                 let number = number_of(future.id());
+                let recorded = Recorded::of_earlier(&self.recorded, future.id());
                 futures.push(future);
                 let sink = RustSink {
                     promise,
                     function: RemoteFunction::<(), T>::elsewhere(),
                     callbacks: Arc::clone(&self.callbacks),
+                    recorded,
                 };
                 (number, Box::new(sink))
             },
@@ -238,7 +243,7 @@ impl ClusterExecutor {
         A: Value,
         T: Value,
     {
-        self.submit_call(WAIT, options, RemoteFunction::plain(f), argument)
+        self.submit_call(WAIT, options, RemoteFunction::plain(f), argument, 1)
     }
 
     /// Submits a call as [`submit`](Self::submit) does, but does not wait for room.
@@ -272,7 +277,7 @@ impl ClusterExecutor {
         T: Value,
     {
         let call = RemoteFunction::plain(f);
-        self.submit_call(WhenFull::Refuse, self.options, call, argument)
+        self.submit_call(WhenFull::Refuse, self.options, call, argument, 1)
     }
 
     /// Submits a call whose `Err` becomes the future's [`TaskError::Failed`](concurrent_futures::TaskError::Failed), with its text and those of its sources;
@@ -287,7 +292,7 @@ impl ClusterExecutor {
         T: Value,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        self.submit_call(WAIT, self.options, RemoteFunction::fallible(f), argument)
+        self.submit_call(WAIT, self.options, RemoteFunction::fallible(f), argument, 1)
     }
 
     /// Submits the call of a function that a host's program has registered under a name, and returns its future at once.
@@ -325,7 +330,7 @@ impl ClusterExecutor {
             (call, bytes)
         });
         let permit = self.admit(WAIT)?;
-        Ok(self.submit_sent(permit, self.options, function, call))
+        Ok(self.submit_sent(permit, self.options, function, call, 1))
     }
 
     /// Submits a call for each item at once, and returns an iterator over their results in the order of the items. Use
@@ -368,8 +373,11 @@ impl ClusterExecutor {
             options,
             items.into_iter(),
             |length| (length / SPANS).min(LONGEST_SPAN),
-            |item| self.submit_call(WAIT, self.options, single, item),
-            |items| self.submit_call(WAIT, self.options, chunk, items),
+            |item| self.submit_call(WAIT, self.options, single, item, 1),
+            |items| {
+                let count = items.len();
+                self.submit_call(WAIT, self.options, chunk, items, count)
+            },
         )
     }
 
@@ -515,17 +523,19 @@ impl ClusterExecutor {
         }
     }
 
+    /// Submits a task with so many calls.
     fn submit_call<A: Value, T: Send + 'static>(
         &self,
         when_full: WhenFull<'_>,
         options: ClusterOptions,
         function: RemoteFunction<A, T>,
         argument: A,
+        items: usize,
     ) -> Result<Future<T>, SubmitError> {
         let permit = self.admit(when_full)?;
         let sent = function.send(argument);
         let call = sent.map(|(entry, bytes)| (Call::Entry(entry), bytes));
-        Ok(self.submit_sent(permit, options, function, call))
+        Ok(self.submit_sent(permit, options, function, call, items))
     }
 
     /// Submits an encoded call, or makes the future of one that does not serialise.
@@ -535,8 +545,10 @@ impl ClusterExecutor {
         options: ClusterOptions,
         function: RemoteFunction<A, T>,
         call: Result<(Call, Vec<u8>), Unsent>,
+        items: usize,
     ) -> Future<T> {
         let (promise, future) = promise_in(self.id);
+        let recorded = Recorded::of(&self.recorded, future.id(), function.name(), &call, items);
         match call {
             Ok((call, bytes)) => {
                 let request = Request::new(call, bytes.into(), options).of_type(type_name::<T>());
@@ -544,12 +556,14 @@ impl ClusterExecutor {
                     promise,
                     function,
                     callbacks: Arc::clone(&self.callbacks),
+                    recorded,
                 };
                 let number = number_of(future.id());
                 self.client.submit(number, request, Box::new(sink), permit);
             }
             // The handle is here, so that there are no callbacks yet.
             Err(Unsent(error)) => {
+                recorded.note_unsent(&error);
                 if let Some(rest) = engine::complete(promise, Err(error)) {
                     rest();
                 }

@@ -61,7 +61,10 @@ impl Host {
             }
         }
         for task in given {
-            self.report(task.session, News::Ended(task, Outcome::Returned(why)));
+            self.report(
+                task.session,
+                News::Ended(task, Outcome::Returned(why), None),
+            );
         }
         self.poke();
     }

@@ -163,7 +163,7 @@ impl Host {
         emptied.extend(is_empty);
         self.settle_later(emptied);
         for (task, why) in refused {
-            self.report(id.session, News::Ended(task, Outcome::Returned(why)));
+            self.report(id.session, News::Ended(task, Outcome::Returned(why), None));
         }
         if !news.is_empty() {
             for one in news {

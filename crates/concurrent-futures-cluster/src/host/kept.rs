@@ -21,6 +21,7 @@ use crate::wire::{
     Id, KeptTerms, Kind, Mark, OnHostLoss, Outcome, Parcel, Report, TaskId, Terms, Why, random,
 };
 use bytes::Bytes;
+use concurrent_futures::engine::recording_clock;
 use futures_util::future::join_all;
 use std::future::Future;
 use std::sync::Arc;
@@ -269,6 +270,7 @@ impl Host {
             held: Vec::new(),
             started: Vec::new(),
             ended: vec![(number, attempt, outcome.clone())],
+            runs: report::of_task(&report.runs, number),
             parts: Vec::new(),
             ..report.clone()
         };
@@ -311,6 +313,7 @@ impl Host {
             }
         });
         report.ended = join_all(stored).await;
+        report.clock = recording_clock();
         let is_told = self.receipt(&subject, &report).await.is_some();
         drop(flight);
         let mut settled = Vec::new();

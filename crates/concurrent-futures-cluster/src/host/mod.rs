@@ -12,6 +12,7 @@ mod arrival;
 mod give_back;
 mod hold;
 mod kept;
+mod lanes;
 mod orders;
 mod parts;
 mod registry;

@@ -79,7 +79,7 @@ impl Host {
             // Reported, too, as the answer may be lost.
             self.report(
                 id.session,
-                News::Ended(id, Outcome::Returned(Why::Recalled)),
+                News::Ended(id, Outcome::Returned(Why::Recalled), None),
             );
             self.poke();
             return Some(Answer::GivenUp);

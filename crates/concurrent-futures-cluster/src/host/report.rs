@@ -17,7 +17,8 @@
 use super::state::Host;
 use crate::bus::{BusError, StoreKey};
 use crate::log;
-use crate::wire::{Id, Kind, Outcome, Receipt, Report, TaskId, TaskPart, Why};
+use crate::wire::{Id, Kind, Outcome, Receipt, Report, Run, TaskId, TaskPart, Why};
+use concurrent_futures::engine::recording_clock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,7 +48,7 @@ const MOST_BYTES: usize = 512 * 1024;
 pub(super) enum News {
     Held(TaskId),
     Started(TaskId),
-    Ended(TaskId, Outcome),
+    Ended(TaskId, Outcome, Option<Run>),
 }
 
 /// The tasks of which the client is to be told that they are held, or have started.
@@ -174,9 +175,9 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
             match one {
                 News::Held(task) => pending.add(task, Stage::Held),
                 News::Started(task) => pending.add(task, Stage::Started),
-                News::Ended(task, outcome) => {
+                News::Ended(task, outcome, run) => {
                     pending.remove(task);
-                    outcomes.add(task, outcome);
+                    outcomes.add(task, outcome, run);
                 }
             }
         }
@@ -206,11 +207,15 @@ impl<'a> Outcomes<'a> {
             session,
             report: Report {
                 host: id,
+                machine: host.settings.machine.clone(),
+                pid: std::process::id(),
+                clock: recording_clock(),
                 workers: host.workers(),
                 pace: host.pace(),
                 held: Vec::new(),
                 started: Vec::new(),
                 ended: Vec::new(),
+                runs: Vec::new(),
                 parts: Vec::new(),
                 may_be_stored: false,
             },
@@ -220,7 +225,7 @@ impl<'a> Outcomes<'a> {
     }
 
     /// Adds an outcome. Sends those that are there before, if they do not fit into one message.
-    fn add(&mut self, task: TaskId, outcome: Outcome) {
+    fn add(&mut self, task: TaskId, outcome: Outcome, run: Option<Run>) {
         let length = length_of(&outcome);
         if self.bytes + length > MOST_BYTES && !self.report.ended.is_empty() {
             let next = Self::new(self.host, self.session, self.report.host);
@@ -228,6 +233,7 @@ impl<'a> Outcomes<'a> {
         }
         self.bytes += length;
         self.report.ended.push((task.number, task.attempt, outcome));
+        self.report.runs.extend(run);
     }
 
     /// Sends what there is.
@@ -332,7 +338,8 @@ async fn deliver(
         return settle(&host, session, &report.ended, false).await;
     }
     let seal = &host.settings.seal;
-    for (number, attempt, outcome) in report.ended {
+    let Report { ended, runs, .. } = report;
+    for (number, attempt, outcome) in ended {
         let ended = [(number, attempt, outcome)];
         let [(.., outcome)] = &ended;
         if let Outcome::Returned(why) = outcome {
@@ -342,14 +349,10 @@ async fn deliver(
             continue;
         }
         let alone = Report {
-            host: report.host,
-            workers: report.workers,
-            pace: report.pace,
-            held: Vec::new(),
-            started: Vec::new(),
             ended: ended.into(),
-            parts: Vec::new(),
+            runs: of_task(&runs, number),
             may_be_stored: true,
+            ..Outcomes::new(&host, session, report.host).report
         };
         let sealed = seal.seal(Kind::Report, subject.as_bytes(), &alone);
         let store_key = StoreKey::outcome(&host.settings.queue, session, number);
@@ -368,6 +371,12 @@ async fn deliver(
         // An outcome may be stored although the answer to that was lost.
         tokio::spawn(tell_of_stored(Arc::clone(&host), subject.clone(), alone));
     }
+}
+
+/// Returns the runs of one task.
+pub(super) fn of_task(runs: &[Run], number: u64) -> Vec<Run> {
+    let runs = runs.iter().filter(|run| run.number == number);
+    runs.copied().collect()
 }
 
 /// Tells a client of an outcome that may be stored. A client that was cut off may have taken the outcome, and looks for it no

@@ -9,9 +9,11 @@ use crate::log;
 use crate::payloads::PayloadError;
 use crate::runner::{CallOptions, Ended};
 use crate::wire::{
-    Answer, Id, KeptTerms, OnHostLoss, Outcome, Payload, Task, TaskId, What, Why, hash_of_payload,
+    Answer, Id, KeptTerms, OnHostLoss, Outcome, Payload, Run, Task, TaskId, What, Why,
+    hash_of_payload,
 };
 use bytes::Bytes;
+use concurrent_futures::engine::recording_clock;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use std::panic::AssertUnwindSafe;
@@ -136,7 +138,8 @@ impl Host {
         } = next;
         let key = (id.session, id.number);
         let started = Instant::now();
-        let ran = self.run(id, task, is_repeated, place.is_ahead, orders);
+        let mut run = None;
+        let ran = self.run(id, task, is_repeated, place.is_ahead, orders, &mut run);
         let mut outcome = match ran.await {
             Ran::Ended(outcome) => outcome,
             Ran::Behind(task) => return self.take_from_pool(key, place, task),
@@ -163,7 +166,7 @@ impl Host {
                 None => id,
             }
         };
-        self.report(id.session, News::Ended(id, outcome));
+        self.report(id.session, News::Ended(id, outcome, run));
         self.poke_pulls();
     }
 
@@ -177,7 +180,7 @@ impl Host {
         self.is_full.notify_one();
     }
 
-    /// Carries out a task, and obeys orders meanwhile.
+    /// Carries out a task, and obeys orders meanwhile. Notes the run of the call, if it has run.
     async fn run(
         self: &Arc<Self>,
         id: TaskId,
@@ -185,6 +188,7 @@ impl Host {
         is_repeated: bool,
         is_ahead: bool,
         mut orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
+        run: &mut Option<Run>,
     ) -> Ran {
         if !self.runner.knows(&task.call) {
             return Outcome::NoFunction(self.runner.why_unknown(&task.call)).into();
@@ -220,6 +224,7 @@ impl Host {
             return Outcome::Returned(Why::Recalled).into();
         }
         let mut running = self.runner.run(&task.call, argument, options);
+        self.enter_lane(token.number);
         if !must_be_known && !is_ahead {
             self.report(id.session, News::Started(id));
         }
@@ -252,6 +257,7 @@ impl Host {
                 }
             }
         };
+        *run = self.leave_lane(token.number, id.number, &ended);
         let outcome = match ended {
             Ended::Value(bytes) => match self.stored(kept, id.session, bytes.into()).await {
                 Ok(payload) => Outcome::Value(payload),
@@ -262,6 +268,31 @@ impl Host {
             Ended::Untouched => Outcome::Returned(Why::Recalled),
         };
         outcome.into()
+    }
+
+    /// Notes that a call has gone to the pool.
+    fn enter_lane(&self, call: u64) {
+        let now = recording_clock();
+        let mut state = self.lock();
+        let slots = self.slots(&state);
+        state.lanes.enter(call, slots, now);
+    }
+
+    /// Notes that a call has left the pool. Returns its run, if it has run.
+    fn leave_lane(&self, call: u64, number: u64, ended: &Ended) -> Option<Run> {
+        let now = recording_clock();
+        let lanes = &mut self.lock().lanes;
+        if *ended == Ended::Untouched {
+            lanes.leave(call, now);
+            return None;
+        }
+        let (lane, start) = lanes.end(call, now);
+        Some(Run {
+            number,
+            place: u32::try_from(lane).unwrap_or(u32::MAX),
+            start,
+            took: now.saturating_sub(start),
+        })
     }
 
     /// Returns the outcome of a task whose argument or result the host could not fetch or store.

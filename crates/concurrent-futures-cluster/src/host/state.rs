@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::lanes::Lanes;
 use super::report::{News, Reporters};
 use crate::bus::kept::kept_of;
 use crate::bus::{Bus, Lane, PRIORITIES, Settle};
@@ -107,6 +108,8 @@ pub(super) struct State {
     pub(super) kept_sessions: HashSet<Id>,
     /// The number of tasks that are with the pool.
     pub(super) running: usize,
+    /// The places of calls at workers, for recordings.
+    pub(super) lanes: Lanes,
     /// Whether the host has given tasks back, and no worker has become free since. Then it asks for none in reserve.
     pub(super) is_stuck: bool,
     /// Whether a task came back that had gone to the pool ahead, and no task has ended since.
@@ -316,7 +319,7 @@ impl Host {
     }
 
     pub(super) fn report(self: &Arc<Self>, session: Id, news: News) {
-        if let News::Ended(_, outcome) = &news {
+        if let News::Ended(_, outcome, _) = &news {
             let mut state = self.lock();
             match outcome {
                 Outcome::Returned(_) => state.returned += 1,

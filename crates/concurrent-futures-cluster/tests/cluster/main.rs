@@ -6,7 +6,11 @@ mod ahead;
 mod cancellation;
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "these tests use a part")]
+#[path = "../../../concurrent-futures/tests/common/recording.rs"]
+mod document;
 mod order;
+mod recordings;
 mod settings;
 
 use common::{LEASE, PATIENCE, Server, wait_until};

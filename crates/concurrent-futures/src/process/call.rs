@@ -35,6 +35,7 @@ pub enum Called<'a> {
 pub struct RemoteFunction<A, T> {
     entry: fn() -> Option<u64>,
     receive: fn(Bytes<'_>) -> Result<T, TaskError>,
+    error_in: fn(&T) -> Option<&TaskError>,
     name: &'static str,
     is_plain: bool,
     argument: PhantomData<fn(A)>,
@@ -45,6 +46,7 @@ impl<A: Value, T: Send + 'static> RemoteFunction<A, T> {
         Self {
             entry: function::entry_of::<I>,
             receive: I::receive,
+            error_in: I::error_in,
             name: I::name(),
             is_plain: I::is_plain(),
             argument: PhantomData,
@@ -69,6 +71,7 @@ impl<A: Value, T: Send + 'static> RemoteFunction<A, T> {
         Self {
             entry: || None,
             receive: function::receive::<T>,
+            error_in: |_| None,
             name: type_name::<fn(A) -> T>(),
             is_plain: codec::is_plain::<T>(),
             argument: PhantomData,
@@ -95,6 +98,12 @@ impl<A: Value, T: Send + 'static> RemoteFunction<A, T> {
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.is_plain
+    }
+
+    /// Returns the first error in a value as text, if the value has errors of calls.
+    #[must_use]
+    pub fn error_in(&self, value: &T) -> Option<String> {
+        (self.error_in)(value).map(ToString::to_string)
     }
 
     /// Returns the entry of the function; none if it is not in the executable.

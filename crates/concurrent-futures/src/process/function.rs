@@ -70,6 +70,11 @@ pub(crate) trait Invoke {
 
     /// Returns whether [`receive`](Self::receive), and dropping what it returns, calls no foreign code.
     fn is_plain() -> bool;
+
+    /// Returns the first error in a value, if the value has errors of calls.
+    fn error_in(_value: &Self::Output) -> Option<&TaskError> {
+        None
+    }
 }
 
 /// Makes a value of bytes.
@@ -166,6 +171,10 @@ where
 
     fn is_plain() -> bool {
         codec::is_plain::<T>()
+    }
+
+    fn error_in(value: &map::Chunk<T>) -> Option<&TaskError> {
+        value.iter().find_map(|result| result.as_ref().err())
     }
 
     fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure> {

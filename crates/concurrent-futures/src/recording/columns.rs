@@ -72,7 +72,7 @@ fn write_head(raw: &Raw, sent: Option<Sent>, out: &mut dyn Write) -> io::Result<
             Some((_, WorkerEnd::Code(code))) => json!({"code": code}),
             Some((_, WorkerEnd::Signal(signal))) => json!({"signal": signal}),
         };
-        json!({
+        let mut entry = json!({
             "id": worker.number,
             "pool": pool,
             "name": worker.name,
@@ -80,7 +80,11 @@ fn write_head(raw: &Raw, sent: Option<Sent>, out: &mut dyn Write) -> io::Result<
             "start": worker.start.map(time),
             "end": worker.end.map(|(moment, _)| time(moment)),
             "exit": exit,
-        })
+        });
+        if !worker.machine.is_empty() {
+            entry["machine"] = worker.machine.as_str().into();
+        }
+        entry
     });
     let known = sent.map_or(0, |sent| sent.strings);
     let strings = raw.strings.iter().skip(known).map(|text| &**text);

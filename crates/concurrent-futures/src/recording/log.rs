@@ -67,11 +67,15 @@ pub(crate) fn write(news: &News, out: &mut impl Write) -> io::Result<()> {
         })
     });
     let workers = news.workers.iter().map(|(place, worker)| {
-        json!({
+        let mut entry = json!({
             "place": place, "id": worker.number, "pool": worker.pool, "name": worker.name,
             "pid": worker.pid, "start": worker.start, "end": worker.end.map(|(moment, _)| moment),
             "exit": worker.end.map(|(_, end)| exit(end)),
-        })
+        });
+        if !worker.machine.is_empty() {
+            entry["machine"] = worker.machine.as_str().into();
+        }
+        entry
     });
     let mut head = json!({
         "strings": news.strings.iter().map(|text| &**text).collect::<Vec<_>>(),
@@ -160,6 +164,7 @@ fn take_tables(head: &Value, raw: &mut Raw) {
             pool: narrow(&worker["pool"]),
             name: text(&worker["name"]),
             pid: narrow(&worker["pid"]),
+            machine: text(&worker["machine"]),
             start: worker["start"].as_u64(),
             end: worker["end"]
                 .as_u64()

@@ -8,6 +8,7 @@
 //! | `session.rs` | the lanes and tables while something is recorded |
 //! | `record.rs` | the records |
 //! | `times.rs` | the stamps of events, and the times that readers make of them |
+//! | `processes.rs`, `remote.rs` | pools of processes on this machine and on others, as they describe themselves |
 //! | `snapshot.rs` | records as rows: runs of tasks, and waits |
 //! | `handle.rs`, `options.rs` | recordings, as programs hold them |
 //! | `follower.rs` | the updates of live pages |
@@ -49,6 +50,9 @@ mod options;
 pub(crate) mod processes;
 pub(crate) mod record;
 pub(crate) mod recorder;
+#[cfg(all(feature = "process", unix))]
+#[allow(unreachable_pub, reason = "other frontends use it")]
+pub(crate) mod remote;
 pub(crate) mod session;
 #[cfg(feature = "recording")]
 mod snapshot;

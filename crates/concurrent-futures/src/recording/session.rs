@@ -55,6 +55,8 @@ pub(crate) struct WorkerInfo {
     pub(crate) pool: u32,
     pub(crate) name: String,
     pub(crate) pid: u32,
+    /// The name of the machine; empty for that of the program.
+    pub(crate) machine: String,
     /// When the worker was started; none if it was there before.
     pub(crate) start: Option<u64>,
     pub(crate) end: Option<(u64, WorkerEnd)>,

@@ -42,6 +42,7 @@ impl Crew for Pool {
             pool: self.number,
             name: self.spawner.worker_name(),
             pid: std::process::id(),
+            machine: String::new(),
             start: has_just_begun.then(now),
             end: None,
         });

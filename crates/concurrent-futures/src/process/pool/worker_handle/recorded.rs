@@ -50,6 +50,7 @@ impl RecordedWorker {
             pool: self.pool.number(),
             name: format!("process {pid}"),
             pid,
+            machine: String::new(),
             start: Some(self.started),
             end: None,
         });

@@ -1,0 +1,140 @@
+//! The tasks of a Rust program in recordings: their submission, their runs on hosts, and their ends.
+
+#![forbid(unsafe_code)]
+
+use crate::client::Arrived;
+use crate::error::{HostLost, PoisonTask};
+use crate::wire::Call;
+use bytes::Bytes;
+use concurrent_futures::engine::recorder::{self, Name, RunOutcome};
+use concurrent_futures::engine::{RemoteEnd, RemotePool, RemoteRun, Unsent};
+use concurrent_futures::{FutureId, TaskError};
+use std::sync::Arc;
+
+/// A task, as recordings know it.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pool: Arc<RemotePool>,
+    task: FutureId,
+    /// The name of the function; none if a name is sent.
+    name: Option<&'static str>,
+    /// When the task was submitted; 0 if that was not recorded.
+    submitted: u64,
+    items: usize,
+    sent: usize,
+    run: Option<RemoteRun>,
+}
+
+impl Recorded {
+    /// Records the submission of a task with so many calls, if anything is recorded.
+    pub(super) fn of(
+        pool: &Arc<RemotePool>,
+        task: FutureId,
+        function: &'static str,
+        call: &Result<(Call, Vec<u8>), Unsent>,
+        items: usize,
+    ) -> Self {
+        let (sent, named) = match call {
+            Ok((Call::Named { name, .. }, bytes)) => (bytes.len(), Some(name)),
+            Ok((_, bytes)) => (bytes.len(), None),
+            Err(_) => (0, None),
+        };
+        let submitted = if recorder::is_on() {
+            let name = named.map_or(Name::Static(function), |name| {
+                Name::Index(recorder::text(name))
+            });
+            pool.submitted(task, name)
+        } else {
+            0
+        };
+        Self {
+            name: named.is_none().then_some(function),
+            submitted,
+            items,
+            sent,
+            ..Self::of_earlier(pool, task)
+        }
+    }
+
+    /// Makes the record of a task of an earlier client.
+    pub(super) fn of_earlier(pool: &Arc<RemotePool>, task: FutureId) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            task,
+            name: None,
+            submitted: 0,
+            items: 1,
+            sent: 0,
+            run: None,
+        }
+    }
+
+    /// Notes where and when the task has run.
+    pub(super) fn note_run(&mut self, run: RemoteRun) {
+        if recorder::is_on() {
+            self.run = Some(run);
+        }
+    }
+
+    /// Records that a task could not be sent, if anything is recorded.
+    pub(super) fn note_unsent(&self, error: &TaskError) {
+        if recorder::is_on() {
+            let text = error.to_string();
+            self.pool.failed(self.task, RunOutcome::Rejected, &text);
+        }
+    }
+
+    /// Records the end of a task, if anything is recorded. `error_in` returns the first error in a value, as text.
+    pub(super) fn note_end<T>(
+        &self,
+        arrived: &Arrived,
+        outcome: &Result<T, TaskError>,
+        error_in: impl FnOnce(&T) -> Option<String>,
+    ) {
+        if !recorder::is_on() {
+            return;
+        }
+        let error = match outcome {
+            Ok(value) => error_in(value),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Arrived::Error(cause) = arrived {
+            let text = error.unwrap_or_default();
+            return self.pool.failed(self.task, without_run(cause), &text);
+        }
+        let kind = match outcome {
+            Err(TaskError::WorkerDied(_)) => RunOutcome::WorkerDied,
+            Err(TaskError::TimeLimit(_)) => RunOutcome::TimeLimit,
+            Err(TaskError::Terminated) => RunOutcome::Terminated,
+            _ if error.is_some() => RunOutcome::Failed,
+            _ => RunOutcome::Finished,
+        };
+        let received = match arrived {
+            Arrived::Value(bytes) | Arrived::Failure(bytes) => Bytes::len(bytes),
+            Arrived::Error(_) => 0,
+        };
+        let end = RemoteEnd {
+            submitted: self.submitted,
+            name: self.name.map(Name::Static),
+            outcome: kind,
+            error: error.as_deref(),
+            items: self.items,
+            sent: self.sent,
+            received,
+        };
+        self.pool.ran(self.task, self.run.as_ref(), &end);
+    }
+}
+
+/// Returns the outcome of a task whose runs, if there were any, are not known.
+fn without_run(error: &TaskError) -> RunOutcome {
+    let TaskError::Failed(cause) = error else {
+        return RunOutcome::Rejected;
+    };
+    let cause: &(dyn std::error::Error + 'static) = &**cause;
+    if cause.is::<HostLost>() || cause.is::<PoisonTask>() {
+        RunOutcome::WorkerDied
+    } else {
+        RunOutcome::Rejected
+    }
+}
