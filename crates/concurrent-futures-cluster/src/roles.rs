@@ -273,11 +273,16 @@ fn of_hosts(queue: &str) -> Role {
 }
 
 fn of_observers(queue: &str) -> Role {
+    let kept = kept_of(queue);
     let mut publish: Vec<String> = stores(queue)
         .iter()
         .map(|store| format!("$JS.API.STREAM.INFO.{store}"))
         .collect();
     publish.extend([
+        format!("$JS.API.STREAM.INFO.cf-tasks-{kept}"),
+        format!("$JS.API.STREAM.INFO.cf-outcomes-{kept}"),
+        format!("$JS.API.STREAM.INFO.cf-payloads-{kept}"),
+        format!("$JS.API.CONSUMER.LIST.cf-tasks-{kept}"),
         format!("$JS.API.CONSUMER.LIST.cf-tasks-{queue}"),
         format!("$JS.API.DIRECT.GET.KV_cf-hosts-{queue}.>"),
     ]);

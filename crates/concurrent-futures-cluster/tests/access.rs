@@ -141,8 +141,14 @@ fn each_role_may_do_what_it_needs() -> Test {
     assert!(early.cancel());
     let host = server.host_with(1, &[("CONCURRENT_FUTURES_NKEY", &host)]);
     let observer = ClusterObserver::builder().url(server.url()).nkey(observer);
-    check_roles(&cluster, &host, &observer.queue("default").build()?)?;
+    let observer = observer.queue("default").build()?;
+    check_roles(&cluster, &host, &observer)?;
     drop(cluster);
+    let shown = || -> Result<Vec<(String, u64)>, Box<dyn Error>> {
+        let queues = observer.look()?.queues.into_iter();
+        Ok(queues.map(|queue| (queue.name, queue.outcomes)).collect())
+    };
+    assert_eq!(shown()?, [(String::from("default"), 0)]);
     // A session as well, which a later client finds.
     let builder = server.executor().nkey(&client);
     let cluster = builder.clone().session("s").build()?;
@@ -151,6 +157,12 @@ fn each_role_may_do_what_it_needs() -> Test {
     cluster
         .submit_with(once, bytes, vec![7_u8; 1 << 20])?
         .result()?;
+    let [(default, 0), (kept, outcomes)] = &shown()?[..] else {
+        panic!("{:?}", shown());
+    };
+    assert_eq!((&**default, &**kept), ("default", "default+kept"));
+    // The outcome, and the mark of its run.
+    assert!(*outcomes > 0);
     let pending = cluster.submit(bytes, vec![1])?;
     pending.cancel();
     drop(cluster);

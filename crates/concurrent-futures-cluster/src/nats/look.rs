@@ -5,6 +5,7 @@
 use super::stores::{outcomes_of, payloads_of, tasks_of};
 use super::{Nats, PATIENCE, refused};
 use crate::bus::BusError;
+use crate::bus::kept::queue_of;
 use async_nats::jetstream::consumer;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{DirectGetErrorKind, State, Stream};
@@ -33,6 +34,8 @@ pub(crate) struct LaneLook {
 /// The state of a queue.
 #[derive(Debug, Default)]
 pub(crate) struct QueueLook {
+    /// Whether the server has a stream of its tasks.
+    pub(crate) is_there: bool,
     /// The number of tasks that were ever published, and of those that are there.
     pub(crate) published: u64,
     pub(crate) tasks: u64,
@@ -78,6 +81,7 @@ impl Nats {
     pub(crate) async fn look(&self, queue: &str) -> Result<QueueLook, BusError> {
         let mut look = QueueLook::default();
         if let Some(stream) = self.found(tasks_of(queue)).await? {
+            look.is_there = true;
             in_time(self.look_at_tasks(queue, &stream, &mut look)).await?;
         }
         if let Some(state) = self.state_of(outcomes_of(queue)).await? {
@@ -86,7 +90,10 @@ impl Nats {
         if let Some(state) = self.state_of(payloads_of(queue)).await? {
             look.payload_bytes = state.bytes;
         }
-        if let Some(stream) = self.found(format!("KV_cf-hosts-{queue}")).await? {
+        // The hosts of kept tasks are those of their queue.
+        if queue_of(queue).is_none()
+            && let Some(stream) = self.found(format!("KV_cf-hosts-{queue}")).await?
+        {
             look.hosts = in_time(hosts_in(queue, &stream)).await?;
         }
         Ok(look)

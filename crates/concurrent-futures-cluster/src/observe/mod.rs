@@ -10,7 +10,9 @@ pub use view::{ClusterView, HostDetails, HostView, LaneView, QueueView};
 use crate::access::{URL, is_queue_name};
 use crate::builder::ClusterBuilder;
 use crate::bus::BusError;
+use crate::bus::kept::kept_of;
 use crate::error::ClusterError;
+use crate::log;
 use crate::nats::{Nats, QueueLook};
 use crate::roles::OBSERVER_INBOX;
 use crate::service::Service;
@@ -19,7 +21,10 @@ use std::collections::HashMap;
 use std::env;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The time for which the kept tasks of a queue are not looked at after a refusal.
+const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
 /// Makes a [`ClusterObserver`]; see [`ClusterObserver::builder`].
 pub type ClusterObserverBuilder = ClusterBuilder<ObserverSettings>;
@@ -50,6 +55,8 @@ pub struct ClusterObserver {
     seal: Seal,
     /// The queue; none for all queues.
     queue: Option<String>,
+    /// When the server has refused a look at the kept tasks of the queue.
+    kept_refused: Arc<Mutex<Option<Instant>>>,
     url: String,
     /// The numbers of the last look, by queue.
     before: Mutex<HashMap<String, Before>>,
@@ -64,7 +71,8 @@ struct Before {
 }
 
 impl ClusterBuilder<ObserverSettings> {
-    /// Connects to the server. Without a queue, the observer shows all queues.
+    /// Connects to the server. Without a queue, the observer shows all queues. The tasks of a queue's sessions are a
+    /// queue of their own, whose name ends with `+kept`.
     ///
     /// # Errors
     /// [`ClusterError`], when the server does not answer, or a setting makes no sense.
@@ -89,6 +97,7 @@ impl ClusterBuilder<ObserverSettings> {
             nats: Arc::new(nats),
             seal,
             queue,
+            kept_refused: Arc::default(),
             url: crate::access::without_secrets(&url),
             before: Mutex::default(),
         })
@@ -107,15 +116,19 @@ impl ClusterObserver {
     /// [`BusError`], when the server does not answer, or refuses the look.
     pub fn look(&self) -> Result<ClusterView, BusError> {
         let (nats, queue) = (Arc::clone(&self.nats), self.queue.clone());
+        let kept_refused = Arc::clone(&self.kept_refused);
         let looks = self.service.run(async move {
-            let names = match queue {
-                Some(queue) => vec![queue],
+            let names = match &queue {
+                Some(queue) => vec![queue.clone()],
                 None => nats.queues().await?,
             };
             let mut looks = Vec::new();
             for name in names {
                 let look = nats.look(&name).await?;
                 looks.push((name, look));
+            }
+            if let Some(queue) = queue {
+                looks.extend(look_at_kept(&nats, &queue, &kept_refused).await);
             }
             Ok((nats.version(), looks))
         });
@@ -190,6 +203,28 @@ impl ClusterObserver {
         HostView {
             environment: environment.to_owned(),
             details: info.map(HostDetails::of),
+        }
+    }
+}
+
+/// Looks at the part of a queue that has kept sessions; none if it has none.
+async fn look_at_kept(
+    nats: &Nats,
+    queue: &str,
+    refused: &Mutex<Option<Instant>>,
+) -> Option<(String, QueueLook)> {
+    let lock = || refused.lock().unwrap_or_else(PoisonError::into_inner);
+    // A server whose roles are older than sessions lets each question run out of time.
+    if lock().is_some_and(|since| since.elapsed() < AFTER_REFUSAL) {
+        return None;
+    }
+    let name = kept_of(queue);
+    match nats.look(&name).await {
+        Ok(look) => look.is_there.then_some((name, look)),
+        Err(error) => {
+            log::trouble("the tasks of sessions cannot be looked at", &error);
+            *lock() = Some(Instant::now());
+            None
         }
     }
 }
