@@ -59,6 +59,9 @@ mod _engine {
     use super::future::object::Future;
     #[pymodule_export]
     use super::future::plain::{are_unchanged, use_types, versions};
+    #[cfg(has_processes)]
+    #[pymodule_export]
+    use super::future::recorded::RemotePool;
     #[pymodule_export]
     use super::future::wait::wait;
     #[pymodule_export]
@@ -106,9 +109,6 @@ mod _engine {
     use super::process::worker::{refuse, serve};
     #[pymodule_export]
     use super::recording::object::{Follower, Recording, call_with_label};
-    #[cfg(has_processes)]
-    #[pymodule_export]
-    use super::recording::remote::RemotePool;
     #[pymodule_export]
     use super::thread::at_exit::interpreter_exits;
     #[pymodule_export]

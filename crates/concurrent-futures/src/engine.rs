@@ -40,7 +40,7 @@ pub mod recorder {
 #[cfg(all(feature = "process", unix))]
 pub use crate::process::call::{
     Called as RemoteOutcome, RemoteFunction, Unsent, decode_error, encode_error, is_entry,
-    submit_entry,
+    name_error, submit_entry,
 };
 #[cfg(all(feature = "process", unix))]
 pub use crate::process::contract::{

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from concurrent_futures import TaskTimeoutError, WorkerDiedError
 from concurrent_futures_cluster import _waits
 
 TYPE_CHECKING = False
@@ -34,6 +36,9 @@ _FUNCTIONS = frozenset([FunctionType, BuiltinFunctionType, type])
 #: The seconds for which a span runs before its worker begins no further call, and sends what there
 #: is.
 PATIENCE = 0.1
+
+#: The name of a host's task, in errors.
+_RUN = re.compile(r"task #[0-9]+ \(concurrent_futures_cluster\._calls\.run\)")
 
 #: The token of the call that this worker runs.
 _token = 0
@@ -127,6 +132,14 @@ def rebuild_exception(data: bytes) -> BaseException:
     from concurrent_futures import _process_errors
 
     return _process_errors.rebuild_exception(data)
+
+
+def name_call(error: BaseException, number: int, name: str) -> None:
+    """Name the call in an error of its worker process, which knows this module's `run` only."""
+    text = error.args[0] if error.args else None
+    if isinstance(error, (WorkerDiedError, TaskTimeoutError)) and isinstance(text, str):
+        text = _RUN.sub(lambda _: f"task #{number} ({name})", text, count=1)
+        error.args = (text, *error.args[1:])
 
 
 def run(argument: bytes, token: int) -> tuple[bool, bytes]:

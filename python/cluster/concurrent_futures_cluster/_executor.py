@@ -158,6 +158,7 @@ class State:
     def submit(
         self,
         argument: bytes | BaseException,
+        fn: Callable[..., Any],
         call: RecordedCall | None,
         take_part: Callable[[int, bytes], None] | None = None,
     ) -> ClusterFuture[Any]:
@@ -167,19 +168,21 @@ class State:
         """
         self.begin()
         try:
-            return self.submit_held(argument, call, take_part)
+            return self.submit_held(argument, fn, call, take_part)
         finally:
             self.client.release()
 
     def submit_held(
         self,
         argument: bytes | BaseException,
+        fn: Callable[..., Any],
         call: RecordedCall | None,
         take_part: Callable[[int, bytes], None] | None = None,
     ) -> ClusterFuture[Any]:
         """Submit a pickled call while the client is held."""
         number = next(self.numbers)
         future: ClusterFuture[Any] = ClusterFuture(self.client, number, self.recorded, take_part)
+        future._fn = fn
         if call is not None:
             call.note(future, argument)
         if isinstance(argument, bytes):
@@ -188,6 +191,7 @@ class State:
                 with _waits.Wait():
                     self.client.submit(number, future, argument, True)
         else:
+            future._fn = None
             future.set_running_or_notify_cancel()
             future.set_exception(argument)
         return future
@@ -576,7 +580,8 @@ class ClusterExecutor(Executor):
             argument = state.pickler.dumps(fn, args, kwargs)
         except Exception as error:
             argument = error
-        return state.submit(argument, RecordedCall(began, fn, args, kwargs) if began else None)
+        call = RecordedCall(began, fn, args, kwargs) if began else None
+        return state.submit(argument, fn, call)
 
     def map(
         self,

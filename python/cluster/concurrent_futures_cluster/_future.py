@@ -40,7 +40,15 @@ class ClusterFuture(Future[_T]):
     (True, 1024)
     """
 
-    __slots__ = ("_client", "_items", "_number", "_recorded", "_submitted", "_take_part")
+    __slots__ = (
+        "_client",
+        "_fn",
+        "_items",
+        "_number",
+        "_recorded",
+        "_submitted",
+        "_take_part",
+    )
 
     def __init__(
         self,
@@ -53,6 +61,8 @@ class ClusterFuture(Future[_T]):
         self._number = number
         #: Called with parts of the value, and their places.
         self._take_part = take_part
+        #: The function, until the call is done; None of a call of an earlier executor.
+        self._fn: Callable[..., Any] | None = None
         #: The executor, as recordings know it, the moment of submission if that was recorded, and
         #: the number of calls.
         self._recorded = recorded
@@ -181,6 +191,7 @@ def complete(
             future._take_part(*payload)
         return
     if kind == _CANCELLED:
+        future._fn = None
         if not future.cancelled():
             future._recorded.cancelled(future)
         Future.cancel(future)
@@ -193,6 +204,8 @@ def complete(
             result = pickle.loads(payload)
         elif kind == _FAILURE:
             error = _calls.rebuild_exception(payload)
+            if future._fn is not None:
+                _calls.name_call(error, future._number, future._recorded.name(future._fn))
         else:
             error = _errors.of_task(*payload)
     except BaseException as failure:
@@ -201,6 +214,7 @@ def complete(
         # Before the future is done: a recording that is stopped then has all runs.
         received = len(payload) if isinstance(payload, bytes) else 0
         _record(future, kind, result, error, run, received)
+    future._fn = None
     del payload
     # False if a program has cancelled the future behind the cluster's back.
     if Future.set_running_or_notify_cancel(future):

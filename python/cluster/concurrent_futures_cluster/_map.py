@@ -186,7 +186,7 @@ class Spans(Generic[_T]):
         span = _Span(items)
         submit = self._state.submit_held if self._buffersize is None else self._state.submit
         call = RecordedCall(began, self._fn, items=len(items)) if began else None
-        span.future = submit(argument, call, partial(self._note_part, span))
+        span.future = submit(argument, self._fn, call, partial(self._note_part, span))
         yield span
 
     def _note_part(self, span: _Span, first: int, data: bytes) -> None:

@@ -98,6 +98,8 @@ def test_the_death_of_a_worker_fails_its_call_only(embedded: ClusterExecutor) ->
     error = futures[2].exception(LIMIT)
     assert isinstance(error, WorkerDiedError)
     assert error.signal == signal.SIGKILL
+    assert "while it ran task #" in str(error)
+    assert str(error).endswith(" (cluster_tasks.die_if)")
     assert [f.result(LIMIT) for f in futures if f is not futures[2]] == [0, 1, 3, 4]
 
 
@@ -111,6 +113,7 @@ def test_a_call_that_takes_too_long_is_ended() -> None:
         error = executor.submit(time.sleep, 1000).exception(LIMIT)
         assert isinstance(error, concurrent_futures.TaskTimeoutError)
         assert error.limit == 0.2
+        assert "task #1 (time.sleep) ran longer than" in str(error)
         assert executor.submit(abs, -1).result(LIMIT) == 1
 
 

@@ -9,6 +9,8 @@ pub(crate) mod observers;
 pub(crate) mod outcome;
 pub(crate) mod plain;
 #[cfg(has_processes)]
+pub(crate) mod recorded;
+#[cfg(has_processes)]
 pub(crate) mod remote;
 #[cfg(not(has_processes))]
 #[path = "no_remote.rs"]

@@ -4,5 +4,3 @@
 pub(crate) mod calls;
 pub(crate) mod names;
 pub(crate) mod object;
-#[cfg(has_processes)]
-pub(crate) mod remote;

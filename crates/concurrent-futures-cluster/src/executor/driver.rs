@@ -59,6 +59,7 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
                 }
                 Arrived::Error(error) => Err(error.clone()),
             };
+            let outcome = outcome.map_err(|error| recorded.named(error));
             // Before the future is done: a recording that is stopped then has all runs.
             recorded.note_end(&arrived, &outcome, |value| function.error_in(value));
             outcome

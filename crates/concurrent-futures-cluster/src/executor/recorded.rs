@@ -1,4 +1,4 @@
-//! The tasks of a Rust program in recordings: their submission, their runs on hosts, and their ends.
+//! The tasks of a Rust program in recordings and in errors: their names, their runs on hosts, and their ends.
 
 #![forbid(unsafe_code)]
 
@@ -7,17 +7,18 @@ use crate::error::{HostLost, PoisonTask};
 use crate::wire::Call;
 use bytes::Bytes;
 use concurrent_futures::engine::recorder::{self, Name, RunOutcome};
-use concurrent_futures::engine::{RemoteEnd, RemotePool, RemoteRun, Unsent};
+use concurrent_futures::engine::{RemoteEnd, RemotePool, RemoteRun, Unsent, name_error};
 use concurrent_futures::{FutureId, TaskError};
+use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A task, as recordings know it.
+/// A task, as recordings and errors know it.
 #[derive(Debug)]
 pub(super) struct Recorded {
     pool: Arc<RemotePool>,
     task: FutureId,
-    /// The name of the function; none if a name is sent.
-    name: Option<&'static str>,
+    /// The name of the function; none of a task of an earlier client.
+    name: Option<Cow<'static, str>>,
     /// When the task was submitted; 0 if that was not recorded.
     submitted: u64,
     items: usize,
@@ -48,7 +49,10 @@ impl Recorded {
             0
         };
         Self {
-            name: named.is_none().then_some(function),
+            name: Some(match named {
+                Some(name) => Cow::Owned(name.clone()),
+                None => Cow::Borrowed(function),
+            }),
             submitted,
             items,
             sent,
@@ -66,6 +70,14 @@ impl Recorded {
             items: 1,
             sent: 0,
             run: None,
+        }
+    }
+
+    /// Gives an error of the task's worker the name of the function.
+    pub(super) fn named(&self, error: TaskError) -> TaskError {
+        match &self.name {
+            Some(name) => name_error(error, self.task, name.clone()),
+            None => error,
         }
     }
 
@@ -113,9 +125,13 @@ impl Recorded {
             Arrived::Value(bytes) | Arrived::Failure(bytes) => Bytes::len(bytes),
             Arrived::Error(_) => 0,
         };
+        let name = self.name.as_ref().map(|name| match name {
+            Cow::Borrowed(name) => Name::Static(name),
+            Cow::Owned(name) => Name::Index(recorder::text(name)),
+        });
         let end = RemoteEnd {
             submitted: self.submitted,
-            name: self.name.map(Name::Static),
+            name,
             outcome: kind,
             error: error.as_deref(),
             items: self.items,

@@ -199,17 +199,26 @@ fn errors_arrive_as_they_are_on_one_machine() -> Test {
         failed.unwrap_err().to_string(),
         "invalid digit found in string"
     );
-    let died = cluster.submit(leave, 3)?.result();
+    let future = cluster.submit(leave, 3)?;
+    let id = future.id();
+    let died = future.result();
     let Err(TaskError::WorkerDied(death)) = died else {
         panic!("{died:?}");
     };
     assert_eq!(death.exit(), WorkerExit::Code(3));
+    assert_eq!(death.task(), Some(id));
+    let text = death.to_string();
+    assert!(
+        text.ends_with(&format!("while it ran task {id} (cluster::leave)")),
+        "{text}"
+    );
     let limit = ClusterOptions::new().time_limit(Duration::from_millis(20));
     let slow = cluster.submit_with(limit, spin, ())?.result();
     let Err(TaskError::TimeLimit(slow)) = slow else {
         panic!("{slow:?}");
     };
     assert_eq!(slow.limit(), Duration::from_millis(20));
+    assert!(slow.to_string().contains("(cluster::spin)"), "{slow}");
     // The host goes on.
     assert_eq!(cluster.submit(double, 4)?.result()?, 8);
     Ok(())

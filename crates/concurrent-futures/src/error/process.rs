@@ -6,6 +6,7 @@ use crate::error::TaskError;
 use crate::id::FutureId;
 use crate::runtime::os::posix_signals;
 use crate::runtime::os::process::Exit;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -80,7 +81,7 @@ impl fmt::Display for WorkerExit {
 /// ```
 #[derive(Clone, Debug)]
 pub struct WorkerDied {
-    pub(crate) task: Option<(FutureId, &'static str)>,
+    pub(crate) task: Option<(FutureId, Cow<'static, str>)>,
     pub(crate) pid: u32,
     pub(crate) exit: WorkerExit,
     pub(crate) memory_limit: Option<u64>,
@@ -95,7 +96,7 @@ impl WorkerDied {
     /// See [`WorkerDied`].
     #[must_use]
     pub fn task(&self) -> Option<FutureId> {
-        self.task.map(|(id, _)| id)
+        self.task.as_ref().map(|(id, _)| *id)
     }
 
     /// Returns the worker's process id.
@@ -120,7 +121,7 @@ impl WorkerDied {
 impl fmt::Display for WorkerDied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "worker process {} {}", self.pid, self.exit)?;
-        if let Some((id, name)) = self.task {
+        if let Some((id, name)) = &self.task {
             write!(f, " while it ran task {id} ({name})")?;
         }
         if let Some(note) = &self.note {
@@ -159,10 +160,10 @@ impl Error for WorkerDied {}
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TimeLimitExceeded {
     pub(crate) task: FutureId,
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) pid: u32,
     pub(crate) limit: Duration,
 }

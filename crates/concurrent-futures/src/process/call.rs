@@ -10,6 +10,7 @@ use crate::error::process::{TransferError, TransferStep};
 use crate::error::{SubmitError, TaskError};
 use crate::executor::{Function, Value};
 use crate::future::Future;
+use crate::id::FutureId;
 use crate::process::codec::{self, Bytes};
 use crate::process::executor::ProcessPoolExecutor;
 use crate::process::failure::Failure;
@@ -21,6 +22,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// The outcome of a call, as bytes.
 #[derive(Clone, Debug)]
@@ -213,6 +215,23 @@ pub fn encode_error(error: &TaskError) -> Vec<u8> {
     bytes
 }
 
+/// Gives an error of a worker on another machine the task and the name of its function. Other errors stay as they are.
+#[must_use]
+pub fn name_error(error: TaskError, task: FutureId, name: Cow<'static, str>) -> TaskError {
+    match error {
+        TaskError::WorkerDied(mut death) => {
+            Arc::make_mut(&mut death).task = Some((task, name));
+            TaskError::WorkerDied(death)
+        }
+        TaskError::TimeLimit(mut exceeded) => {
+            let ours = Arc::make_mut(&mut exceeded);
+            (ours.task, ours.name) = (task, name);
+            TaskError::TimeLimit(exceeded)
+        }
+        other => other,
+    }
+}
+
 /// Makes the error of a task that another process has encoded.
 #[must_use]
 pub fn decode_error(bytes: &[u8]) -> TaskError {
@@ -223,7 +242,6 @@ pub fn decode_error(bytes: &[u8]) -> TaskError {
 mod tests {
     use super::*;
     use crate::error::process::{WorkerDied, WorkerExit};
-    use std::sync::Arc;
 
     #[test]
     fn a_place_that_is_no_entry_is_refused() {
@@ -238,6 +256,27 @@ mod tests {
         for place in [0, 1, u64::MAX, u64::MAX / 2, 1 << 40] {
             assert!(!is_entry(place), "{place}");
         }
+    }
+
+    #[test]
+    fn errors_of_workers_elsewhere_get_the_name_of_the_function() {
+        let task = FutureId::next();
+        let name = |error| name_error(error, task, Cow::Borrowed("squares"));
+        let death = WorkerDied {
+            task: None,
+            pid: 17,
+            exit: WorkerExit::Code(3),
+            memory_limit: None,
+            note: None,
+        };
+        let named = name(TaskError::WorkerDied(Arc::new(death)));
+        let expected =
+            format!("worker process 17 exited with code 3 while it ran task {task} (squares)");
+        assert_eq!(named.to_string(), expected);
+        assert_eq!(
+            name(TaskError::Abandoned).to_string(),
+            TaskError::Abandoned.to_string()
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::error::{PanicLocation, TaskError, TaskPanic};
 use crate::id::FutureId;
 use serde::{Deserialize, Serialize};
 use std::backtrace::BacktraceStatus;
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,7 +194,7 @@ impl Failure {
             })),
             Self::TimeLimit { pid, limit } => TaskError::TimeLimit(Arc::new(TimeLimitExceeded {
                 task: FutureId::next(),
-                name: "of another machine",
+                name: Cow::Borrowed("of another machine"),
                 pid,
                 limit,
             })),

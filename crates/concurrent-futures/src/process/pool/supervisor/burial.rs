@@ -171,7 +171,7 @@ impl Supervisor {
     }
 
     fn error_of(&self, task: &Task, killed: Option<&Kill>, death: &WorkerDied) -> TaskError {
-        let (id, name) = (task.id(), task.name());
+        let id = task.id();
         if let Some(broken) = &self.pool.lock().broken {
             return TaskError::Broken(broken.clone());
         }
@@ -180,14 +180,14 @@ impl Supervisor {
             (Some(Kill::TimeLimit), Some(limit)) => {
                 TaskError::TimeLimit(Arc::new(TimeLimitExceeded {
                     task: id,
-                    name,
+                    name: task.function_name(),
                     pid: death.pid,
                     limit,
                 }))
             }
             _ => {
                 let death = WorkerDied {
-                    task: Some((id, name)),
+                    task: Some((id, task.function_name())),
                     ..death.clone()
                 };
                 if self.pool.settings.breaks_by_death() {

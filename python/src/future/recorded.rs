@@ -38,6 +38,11 @@ impl RemotePool {
         recorder::is_on()
     }
 
+    /// Returns the name of a function, as recordings have it. Runs no foreign code.
+    fn name(&self, function: &Bound<'_, PyAny>) -> String {
+        names::text_of_callee(function)
+    }
+
     /// Returns the time of the recordings' clock if anything is recorded, or else 0.
     fn begin(&self) -> u64 {
         if recorder::is_on() {
