@@ -182,6 +182,7 @@ mod runner;
 mod schedules;
 mod server;
 mod service;
+mod spans;
 mod waits;
 mod wire;
 mod worker;

@@ -126,12 +126,12 @@ impl Processes {
     /// The reason why there is none.
     fn entry(&self, call: &Call) -> Result<u64, String> {
         match call {
-            Call::Entry(_) if self.is_by_name => Err(String::from(
+            Call::Entry(_) | Call::Span(_) if self.is_by_name => Err(String::from(
                 "it has no name, and this host may be of another build: see `register!` and `submit_named`",
             )),
-            Call::Entry(entry) if is_entry(*entry) => Ok(*entry),
+            Call::Entry(entry) | Call::Span(entry) if is_entry(*entry) => Ok(*entry),
             Call::Named { name, types } => register::find(name, types),
-            Call::Entry(_) | Call::Opaque(_) => Err(format!("{call:?}")),
+            Call::Entry(_) | Call::Span(_) | Call::Opaque(_) => Err(format!("{call:?}")),
         }
     }
 
@@ -206,8 +206,12 @@ impl Runner for Processes {
             settings = settings.time_limit(limit);
         }
         let entry = self.entry(call).ok();
-        let submitted =
-            entry.and_then(|entry| submit_entry(pool, settings, entry, argument.into()));
+        let argument = if let Call::Span(_) = call {
+            [&options.token.to_le_bytes()[..], &argument].concat()
+        } else {
+            argument.into()
+        };
+        let submitted = entry.and_then(|entry| submit_entry(pool, settings, entry, argument));
         Box::new(match submitted {
             Some(Ok(future)) => InProcess::Submitted(future, place),
             Some(Err(error)) => InProcess::Failed(TaskError::Rejected(error)),

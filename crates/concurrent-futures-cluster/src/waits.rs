@@ -187,18 +187,38 @@ static CONNECTION: Mutex<Option<UnixStream>> = Mutex::new(None);
 
 /// Tells the host one byte. Returns false if there is no host, or it is gone.
 fn tell(byte: u8) -> bool {
-    tell_host(byte).unwrap_or_else(|error| {
+    tell_host(&[byte]).unwrap_or_else(|error| {
         // Without the lock: a log is foreign code, which may wait for a task.
         log::trouble("a task waits, and its host does not know", &error);
         false
     })
 }
 
-/// Tells the host one byte. Returns false if there is no host, or it is gone.
+/// Returns whether this process is the worker of a host that can be told something.
+pub(crate) fn has_host() -> bool {
+    env::var_os(SOCKET).is_some()
+}
+
+/// Tells the host a part of the result of a call, which has this place in it. If that fails, the whole result has it.
+pub(crate) fn tell_part(token: u64, first: u64, part: &[u8]) {
+    let mut frame = Vec::with_capacity(HEAD + part.len());
+    frame.push(PART);
+    frame.extend(
+        [token, first, part.len() as u64]
+            .map(u64::to_le_bytes)
+            .concat(),
+    );
+    frame.extend_from_slice(part);
+    if let Err(error) = tell_host(&frame) {
+        log::trouble("a part of a result could not be told", &error);
+    }
+}
+
+/// Tells the host something. Returns false if there is no host, or it is gone.
 ///
 /// # Errors
 /// Why the host cannot be reached.
-fn tell_host(byte: u8) -> io::Result<bool> {
+fn tell_host(news: &[u8]) -> io::Result<bool> {
     let mut connection = CONNECTION.lock().unwrap_or_else(PoisonError::into_inner);
     if connection.is_none() {
         let Some(path) = env::var_os(SOCKET) else {
@@ -206,7 +226,7 @@ fn tell_host(byte: u8) -> io::Result<bool> {
         };
         *connection = Some(UnixStream::connect(path)?);
     }
-    let told = connection.as_mut().map(|stream| stream.write_all(&[byte]));
+    let told = connection.as_mut().map(|stream| stream.write_all(news));
     let is_told = matches!(told, Some(Ok(())));
     if !is_told {
         *connection = None;

@@ -233,6 +233,9 @@ impl fmt::Display for TaskId {
 pub enum Call {
     /// A place in the table of calls that all programs of one build have.
     Entry(u64),
+    /// A place there, of a call for several items, whose worker gets a token before the argument. By the token, it tells
+    /// its host of results that are there.
+    Span(u64),
     /// Bytes that only the runner of the host understands.
     Opaque(Vec<u8>),
     /// A function that has a name in the host's program; see [`register!`](crate::register).

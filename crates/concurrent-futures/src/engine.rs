@@ -6,6 +6,7 @@
 
 pub use crate::deadlock::Futures;
 pub use crate::dump::{describe as describe_pools, worker_pids};
+pub use crate::early::EarlyParts;
 pub use crate::error::MAX_WORKERS;
 pub use crate::future::blocking::{Stop, wait_until_done};
 #[cfg(all(feature = "process", unix))]
@@ -19,9 +20,11 @@ pub use crate::future::wait::{
 };
 pub use crate::id::{PoolId, number_of};
 pub use crate::limit::{PendingLimit, Permit, WhenFull, admit};
-pub use crate::map::submit_items;
+pub use crate::map::{submit_items, submit_spans};
 #[cfg(feature = "recording")]
 pub use crate::page::write as write_page;
+#[cfg(all(feature = "process", unix))]
+pub use crate::process::function::{SpanWatch, part_of};
 #[cfg(feature = "recording")]
 pub use crate::recording::Follower;
 #[cfg(feature = "recording")]

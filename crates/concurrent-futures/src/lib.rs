@@ -75,6 +75,7 @@
 
 mod deadlock;
 mod dump;
+mod early;
 mod error;
 #[cfg(feature = "process")]
 mod executor;

@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use crate::early::{Decode, EarlyParts, EarlyResults, Next};
 use crate::error::{SubmitError, TaskError};
 use crate::future::Future;
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::vec;
 
@@ -117,6 +119,34 @@ pub struct Map<T> {
     deadline: Option<Instant>,
 }
 
+/// Submits the items of a `map` as [`submit_items`] does. Results of a task that has several items may come early:
+/// `decode` makes results of the bytes of a part.
+///
+/// # Errors
+/// As for [`submit_items`].
+pub fn submit_spans<A, T>(
+    options: MapOptions,
+    items: impl Iterator<Item = A>,
+    chunksize: impl FnOnce(usize) -> usize,
+    single: impl FnMut(A) -> Result<Future<T>, SubmitError>,
+    decode: impl Fn(Vec<u8>) -> Result<Chunk<T>, TaskError> + Send + Sync + 'static,
+    mut span: impl FnMut(Vec<A>, Arc<EarlyParts>) -> Result<Future<Chunk<T>>, SubmitError>,
+) -> Result<Map<T>, SubmitError> {
+    let given = options.chunksize.map(NonZeroUsize::get);
+    let chunksize = given.unwrap_or_else(|| chunksize(items.size_hint().0));
+    match NonZeroUsize::new(chunksize) {
+        Some(several) if chunksize > 1 => {
+            let decode: Decode<T> = Arc::new(decode);
+            Map::submit_chunks(options.timeout, several, items, |items| {
+                let parts = Arc::new(EarlyParts::default());
+                let early = EarlyResults::new(Arc::clone(&parts), Arc::clone(&decode));
+                Ok((span(items, parts)?, Some(early)))
+            })
+        }
+        _ => Map::submit(options.timeout, items, single),
+    }
+}
+
 /// Submits the items of a `map`, alone or several to a task, for executors of other crates. If a task is refused,
 /// cancels the others. Without a number of items a task among the options, `chunksize` makes it of the number of items.
 ///
@@ -127,13 +157,15 @@ pub fn submit_items<A, T>(
     items: impl Iterator<Item = A>,
     chunksize: impl FnOnce(usize) -> usize,
     single: impl FnMut(A) -> Result<Future<T>, SubmitError>,
-    chunk: impl FnMut(Vec<A>) -> Result<Future<Vec<Result<T, TaskError>>>, SubmitError>,
+    mut chunk: impl FnMut(Vec<A>) -> Result<Future<Vec<Result<T, TaskError>>>, SubmitError>,
 ) -> Result<Map<T>, SubmitError> {
     let given = options.chunksize.map(NonZeroUsize::get);
     let chunksize = given.unwrap_or_else(|| chunksize(items.size_hint().0));
     match NonZeroUsize::new(chunksize) {
         Some(several) if chunksize > 1 => {
-            Map::submit_chunks(options.timeout, several, items, chunk)
+            Map::submit_chunks(options.timeout, several, items, |items| {
+                Ok((chunk(items)?, None))
+            })
         }
         _ => Map::submit(options.timeout, items, single),
     }
@@ -145,18 +177,51 @@ enum Futures<T> {
 }
 
 struct Chunks<T> {
-    futures: vec::IntoIter<Future<Chunk<T>>>,
-    /// The results of the current chunk.
+    tasks: vec::IntoIter<ChunkTask<T>>,
+    /// The current task, until it is done, and the number of its results that were taken.
+    open: Option<(ChunkTask<T>, usize)>,
+    /// The results of the current task that are there.
     current: vec::IntoIter<Result<T, TaskError>>,
-    /// The error of the current chunk, if it has no results, and for how many more items the error stands.
+    /// The error of the current task, if it has no more results, and for how many more items the error stands.
     failed: Option<(TaskError, usize)>,
-    chunksize: usize,
     /// The number of items whose results were not yielded yet.
     left: usize,
 }
 
 /// The results of the items of one task.
 pub(crate) type Chunk<T> = Vec<Result<T, TaskError>>;
+
+/// A task of several items.
+struct ChunkTask<T> {
+    future: Future<Chunk<T>>,
+    /// None if all results come together.
+    early: Option<EarlyResults<T>>,
+    /// The number of items.
+    items: usize,
+}
+
+impl<T> ChunkTask<T> {
+    /// Waits for the next results, of which `taken` are known. Returns whether they are the last ones as well.
+    fn next(
+        &mut self,
+        taken: usize,
+        deadline: Option<Instant>,
+    ) -> (bool, Result<Chunk<T>, TaskError>) {
+        if let Some(early) = &mut self.early {
+            return match early.next(&mut self.future, taken, deadline) {
+                Next::Part(results) => (false, Ok(results)),
+                Next::Done(results) => (
+                    true,
+                    results.map(|mut results| {
+                        results.drain(..taken.min(results.len()));
+                        results
+                    }),
+                ),
+            };
+        }
+        (true, self.future.result_until(deadline))
+    }
+}
 
 impl<T> Map<T> {
     /// Submits all items; if one is refused, cancels the others.
@@ -188,30 +253,38 @@ impl<T> Map<T> {
         timeout: Option<Duration>,
         chunksize: NonZeroUsize,
         mut items: impl Iterator<Item = A>,
-        mut submit: impl FnMut(Vec<A>) -> Result<Future<Chunk<T>>, SubmitError>,
+        mut submit: impl FnMut(
+            Vec<A>,
+        )
+            -> Result<(Future<Chunk<T>>, Option<EarlyResults<T>>), SubmitError>,
     ) -> Result<Self, SubmitError> {
         let started = Instant::now();
-        let mut futures = Vec::new();
+        let mut tasks: Vec<ChunkTask<T>> = Vec::new();
         let mut left = 0;
         loop {
             let chunk: Vec<A> = items.by_ref().take(chunksize.get()).collect();
             if chunk.is_empty() {
                 break;
             }
-            left += chunk.len();
+            let items = chunk.len();
+            left += items;
             match submit(chunk) {
-                Ok(future) => futures.push(future),
+                Ok((future, early)) => tasks.push(ChunkTask {
+                    future,
+                    early,
+                    items,
+                }),
                 Err(error) => {
-                    cancel_all(&futures);
+                    cancel_all(tasks.iter().map(|task| &task.future));
                     return Err(error);
                 }
             }
         }
         let chunks = Chunks {
-            futures: futures.into_iter(),
+            tasks: tasks.into_iter(),
+            open: None,
             current: Vec::new().into_iter(),
             failed: None,
-            chunksize: chunksize.get(),
             left,
         };
         Ok(Self::new(started, timeout, Futures::Chunks(chunks)))
@@ -257,8 +330,11 @@ impl<T> Map<T> {
                 *futures = Vec::new().into_iter();
             }
             Futures::Chunks(chunks) => {
-                cancel_all(chunks.futures.as_slice());
-                chunks.futures = Vec::new().into_iter();
+                let open = chunks.open.take();
+                let open = open.iter().map(|(task, _)| task);
+                let tasks = open.chain(chunks.tasks.as_slice());
+                cancel_all(tasks.map(|task| &task.future));
+                chunks.tasks = Vec::new().into_iter();
                 chunks.left = 0;
             }
         }
@@ -280,6 +356,9 @@ impl<T> Chunks<T> {
         loop {
             if let Some(result) = self.current.next() {
                 self.left -= 1;
+                if let Some((_, taken)) = &mut self.open {
+                    *taken += 1;
+                }
                 return Some(result);
             }
             if let Some((error, items)) = &mut self.failed {
@@ -290,14 +369,22 @@ impl<T> Chunks<T> {
                 }
                 self.failed = None;
             }
-            let mut future = self.futures.next()?;
-            match future.result_until(deadline) {
+            let open = self.open.take();
+            let (mut task, taken) = match open {
+                Some(open) => open,
+                None => (self.tasks.next()?, 0),
+            };
+            let (is_last, results) = task.next(taken, deadline);
+            match results {
                 Ok(results) => self.current = results.into_iter(),
                 Err(TaskError::Timeout) => {
-                    future.cancel();
+                    task.future.cancel();
                     return Some(Err(TaskError::Timeout));
                 }
-                Err(error) => self.failed = Some((error, self.chunksize.min(self.left))),
+                Err(error) => self.failed = Some((error, task.items.saturating_sub(taken))),
+            }
+            if !is_last {
+                self.open = Some((task, taken));
             }
         }
     }

@@ -6,8 +6,10 @@ use super::recorded::Recorded;
 use crate::client::{Arrived, Client, Sink};
 use crate::service::run_on;
 use crate::waits;
+use bytes::Bytes;
 use concurrent_futures::engine::{
-    self, Callbacks, Driver, RemoteFunction, RemoteOutcome, RemoteRun, Sleeping, number_of,
+    self, Callbacks, Driver, EarlyParts, RemoteFunction, RemoteOutcome, RemoteRun, Sleeping,
+    number_of,
 };
 use concurrent_futures::{FutureId, Promise, Value};
 use std::borrow::Cow;
@@ -26,6 +28,8 @@ pub(super) struct RustSink<A, T> {
     pub(super) function: RemoteFunction<A, T>,
     pub(super) callbacks: Arc<Callbacks>,
     pub(super) recorded: Recorded,
+    /// The parts of the value of a task with several items.
+    pub(super) parts: Option<Arc<EarlyParts>>,
 }
 
 impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
@@ -38,6 +42,12 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
         engine::cancel(&self.promise);
     }
 
+    fn take_part(&self, first: u64, bytes: Bytes) {
+        if let Some(parts) = &self.parts {
+            parts.add(first, bytes.into());
+        }
+    }
+
     fn note_run(&mut self, run: RemoteRun) {
         self.recorded.note_run(run);
     }
@@ -48,6 +58,7 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
             function,
             callbacks,
             recorded,
+            parts: _,
         } = *self;
         let outcome = move || {
             let outcome = match &arrived {

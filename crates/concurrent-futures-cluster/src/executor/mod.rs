@@ -14,17 +14,21 @@ use crate::client::{Client, ClusterOptions, Request, Sink};
 use crate::error::ClusterError;
 use crate::register::types_of;
 use crate::service::Service;
+use crate::spans::HostWatch;
 use crate::waits;
 use crate::wire::{Call, HostInfo};
 use concurrent_futures::engine::{
-    self, Callbacks, PendingLimit, Permit, PoolId, RemoteFunction, RemotePool, Unsent, WhenFull,
-    admit, number_of, promise_in, submit_items,
+    self, Callbacks, EarlyParts, PendingLimit, Permit, PoolId, RemoteFunction, RemoteOutcome,
+    RemotePool, Unsent, WhenFull, admit, number_of, promise_in, submit_spans,
 };
-use concurrent_futures::{Function, Future, Map, MapOptions, Shutdown, SubmitError, Value};
+use concurrent_futures::{
+    Function, Future, Map, MapOptions, Shutdown, SubmitError, TaskError, Value,
+};
 use driver::{ClusterDriver, RustSink};
 use embedded::Embedded;
 use recorded::Recorded;
 use std::any::type_name;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,6 +160,7 @@ impl ClusterExecutor {
                     function: RemoteFunction::<(), T>::elsewhere(),
                     callbacks: Arc::clone(&self.callbacks),
                     recorded,
+                    parts: None,
                 };
                 (number, Box::new(sink))
             },
@@ -243,7 +248,7 @@ impl ClusterExecutor {
         A: Value,
         T: Value,
     {
-        self.submit_call(WAIT, options, RemoteFunction::plain(f), argument, 1)
+        self.submit_call(WAIT, options, RemoteFunction::plain(f), argument)
     }
 
     /// Submits a call as [`submit`](Self::submit) does, but does not wait for room.
@@ -277,7 +282,7 @@ impl ClusterExecutor {
         T: Value,
     {
         let call = RemoteFunction::plain(f);
-        self.submit_call(WhenFull::Refuse, self.options, call, argument, 1)
+        self.submit_call(WhenFull::Refuse, self.options, call, argument)
     }
 
     /// Submits a call whose `Err` becomes the future's [`TaskError::Failed`](concurrent_futures::TaskError::Failed), with its text and those of its sources;
@@ -292,7 +297,7 @@ impl ClusterExecutor {
         T: Value,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        self.submit_call(WAIT, self.options, RemoteFunction::fallible(f), argument, 1)
+        self.submit_call(WAIT, self.options, RemoteFunction::fallible(f), argument)
     }
 
     /// Submits the call of a function that a host's program has registered under a name, and returns its future at once.
@@ -330,7 +335,7 @@ impl ClusterExecutor {
             (call, bytes)
         });
         let permit = self.admit(WAIT)?;
-        Ok(self.submit_sent(permit, self.options, function, call, 1))
+        Ok(self.submit_sent(permit, self.options, function, call, None))
     }
 
     /// Submits a call for each item at once, and returns an iterator over their results in the order of the items. Use
@@ -348,7 +353,8 @@ impl ClusterExecutor {
     }
 
     /// Submits calls as [`map`](Self::map) does, with a time limit or a number of items a task. Without such a number, up
-    /// to 64 items are a task each, and more are grouped into at least 64 tasks.
+    /// to 64 items are a task each, and more are grouped into at least 64 tasks. The results of a task come together, or
+    /// in parts while a call of it takes long. A result that has come stays, also if its host is lost.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit); nothing is left pending then.
@@ -363,21 +369,22 @@ impl ClusterExecutor {
         I: IntoIterator<Item: Value>,
         T: Value,
     {
-        let (single, chunk) = (RemoteFunction::plain(f), RemoteFunction::chunk(f));
+        let (single, span) = (
+            RemoteFunction::plain(f),
+            RemoteFunction::span::<F, HostWatch>(f),
+        );
         // The future of a later program is that of an item.
         let options = match self.session() {
             Some(_) => options.chunksize(1),
             None => options,
         };
-        submit_items(
+        submit_spans(
             options,
             items.into_iter(),
             |length| (length / SPANS).min(LONGEST_SPAN),
-            |item| self.submit_call(WAIT, self.options, single, item, 1),
-            |items| {
-                let count = items.len();
-                self.submit_call(WAIT, self.options, chunk, items, count)
-            },
+            |item| self.submit_call(WAIT, self.options, single, item),
+            move |bytes| span.receive(RemoteOutcome::Value(Cow::Owned(bytes))),
+            |items, parts| self.submit_span(span, items, parts),
         )
     }
 
@@ -523,19 +530,32 @@ impl ClusterExecutor {
         }
     }
 
-    /// Submits a task with so many calls.
+    /// Submits a call for each of these items as one task.
+    fn submit_span<A: Value, T: Value>(
+        &self,
+        function: RemoteFunction<Vec<A>, Vec<Result<T, TaskError>>>,
+        items: Vec<A>,
+        parts: Arc<EarlyParts>,
+    ) -> Result<Future<Vec<Result<T, TaskError>>>, SubmitError> {
+        let permit = self.admit(WAIT)?;
+        let count = items.len();
+        let sent = function.send(items);
+        let call = sent.map(|(entry, bytes)| (Call::Span(entry), bytes));
+        let span = Some((count, parts));
+        Ok(self.submit_sent(permit, self.options, function, call, span))
+    }
+
     fn submit_call<A: Value, T: Send + 'static>(
         &self,
         when_full: WhenFull<'_>,
         options: ClusterOptions,
         function: RemoteFunction<A, T>,
         argument: A,
-        items: usize,
     ) -> Result<Future<T>, SubmitError> {
         let permit = self.admit(when_full)?;
         let sent = function.send(argument);
         let call = sent.map(|(entry, bytes)| (Call::Entry(entry), bytes));
-        Ok(self.submit_sent(permit, options, function, call, items))
+        Ok(self.submit_sent(permit, options, function, call, None))
     }
 
     /// Submits an encoded call, or makes the future of one that does not serialise.
@@ -545,9 +565,10 @@ impl ClusterExecutor {
         options: ClusterOptions,
         function: RemoteFunction<A, T>,
         call: Result<(Call, Vec<u8>), Unsent>,
-        items: usize,
+        span: Option<(usize, Arc<EarlyParts>)>,
     ) -> Future<T> {
         let (promise, future) = promise_in(self.id);
+        let items = span.as_ref().map_or(1, |(items, _)| *items);
         let recorded = Recorded::of(&self.recorded, future.id(), function.name(), &call, items);
         match call {
             Ok((call, bytes)) => {
@@ -557,6 +578,7 @@ impl ClusterExecutor {
                     function,
                     callbacks: Arc::clone(&self.callbacks),
                     recorded,
+                    parts: span.map(|(_, parts)| parts),
                 };
                 let number = number_of(future.id());
                 self.client.submit(number, request, Box::new(sink), permit);

@@ -9,6 +9,7 @@ mod common;
 #[allow(dead_code, reason = "these tests use a part")]
 #[path = "../../../concurrent-futures/tests/common/recording.rs"]
 mod document;
+mod early_results;
 mod order;
 mod recordings;
 mod settings;

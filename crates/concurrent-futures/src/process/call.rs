@@ -14,7 +14,7 @@ use crate::id::FutureId;
 use crate::process::codec::{self, Bytes};
 use crate::process::executor::ProcessPoolExecutor;
 use crate::process::failure::Failure;
-use crate::process::function::{self, Chunk, Fallible, Invoke, Plain};
+use crate::process::function::{self, Fallible, Invoke, Plain, Span, SpanWatch};
 use crate::process::options::TaskOptions;
 use crate::task::panic;
 use std::any::type_name;
@@ -156,12 +156,14 @@ impl<A: Value, T: Send + 'static> RemoteFunction<A, T> {
 }
 
 impl<A: Value, T: Value> RemoteFunction<Vec<A>, Vec<Result<T, TaskError>>> {
-    /// Makes the call of a function for each item of a chunk.
-    pub fn chunk<F>(_: F) -> Self
+    /// Makes the call of a function for each item of a span, whose worker tells `W` of each result. The argument of the
+    /// call is to begin with a token for `W`, of eight bytes in little-endian order.
+    pub fn span<F, W>(_: F) -> Self
     where
         F: Fn(A) -> T + Function,
+        W: SpanWatch + 'static,
     {
-        Self::of::<Chunk<F, A, T>>()
+        Self::of::<Span<F, A, T, W>>()
     }
 }
 

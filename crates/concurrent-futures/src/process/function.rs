@@ -186,6 +186,89 @@ where
     }
 }
 
+/// Learns the outcomes of the calls of a span one by one, in the worker that makes the calls.
+pub trait SpanWatch {
+    /// Begins a span of so many items, which the submitter knows by a token.
+    fn begin(token: u64, items: usize) -> Self;
+
+    /// Takes the outcome of the next call, as bytes.
+    fn add(&mut self, outcome: &[u8]);
+
+    /// Ends the span. Returns the bytes of all outcomes, one behind the other.
+    fn end(self) -> Vec<u8>;
+}
+
+/// Returns some outcomes of a span, given one behind the other, as the receiver of the span takes them.
+#[must_use]
+pub fn part_of(count: usize, outcomes: &[u8]) -> Vec<u8> {
+    // A number always serialises.
+    let mut part = postcard::to_extend(&count, Vec::new()).unwrap_or_default();
+    part.extend_from_slice(outcomes);
+    part
+}
+
+/// Calls a function for each item of a span as [`Chunk`] does. Something watches that learns of each outcome at once.
+pub(crate) struct Span<F, A, T, W>(PhantomData<fn(F, A, W) -> T>);
+
+impl<F, A, T, W> Invoke for Span<F, A, T, W>
+where
+    F: Fn(A) -> T + Function,
+    A: Value,
+    T: Value,
+    W: SpanWatch + 'static,
+{
+    type Output = map::Chunk<T>;
+
+    fn name() -> &'static str {
+        type_name::<F>()
+    }
+
+    fn receive(bytes: Bytes<'_>) -> Outcome<map::Chunk<T>> {
+        Chunk::<F, A, T>::receive(bytes)
+    }
+
+    fn is_plain() -> bool {
+        codec::is_plain::<T>()
+    }
+
+    fn error_in(value: &map::Chunk<T>) -> Option<&TaskError> {
+        Chunk::<F, A, T>::error_in(value)
+    }
+
+    fn invoke(argument: Bytes<'_>, result: &mut Vec<u8>) -> Result<(), Failure> {
+        let missing = || Failure::argument::<Vec<A>>(String::from("the token is missing"));
+        let (token, items) = argument
+            .as_slice()
+            .split_first_chunk()
+            .ok_or_else(missing)?;
+        let items: Vec<A> =
+            codec::decode(Bytes::Borrowed(items)).map_err(Failure::argument::<Vec<A>>)?;
+        let count = items.len();
+        let mut watch = W::begin(u64::from_le_bytes(*token), count);
+        let mut outcome = Vec::new();
+        for item in items {
+            outcome.clear();
+            let called = panic::catch(|| {
+                codec::encode(Ok::<T, Failure>(conjure::<F>()(item)), &mut outcome)
+            });
+            let failure = match called {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(Failure::result::<T>(error)),
+                Err(panic) => Some(Failure::panicked(&panic)),
+            };
+            if let Some(failure) = failure {
+                outcome.clear();
+                // Texts and numbers always serialise.
+                codec::encode(Err::<T, Failure>(failure), &mut outcome)
+                    .map_err(Failure::result::<T>)?;
+            }
+            watch.add(&outcome);
+        }
+        *result = part_of(count, &watch.end());
+        Ok(())
+    }
+}
+
 /// A call whose trampoline is given by its place, and whose value stays bytes.
 pub(crate) struct Opaque;
 

@@ -9,7 +9,7 @@ mod executor;
 mod failure;
 pub(crate) mod forks;
 pub(crate) mod frontend;
-mod function;
+pub(crate) mod function;
 #[cfg(all(any(test, fuzzing), not(loom_models)))]
 pub(crate) mod fuzz;
 mod items;
