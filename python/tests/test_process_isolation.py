@@ -50,6 +50,8 @@ def test_the_error_names_the_signal(pool: Any, number: signal.Signals) -> None:
     assert error.signal is number
     assert error.exitcode == -number
     assert number.name in str(error)
+    assert "while it ran task #" in str(error)
+    assert str(error).endswith(" (tasks.die)")
     assert error.pid not in (None, os.getpid())
     assert pool.submit(abs, -1).result(LIMIT) == 1
 

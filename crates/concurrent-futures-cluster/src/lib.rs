@@ -101,6 +101,12 @@
 //! has the client's receipt, or the task has ended. The client takes parts of any attempt. A part has its place in the value. So a program knows the ones
 //! that it has, and those that come again change nothing.
 //!
+//! So `map` yields results of a task while a later call of the task runs on. A worker sends those that are there when the task
+//! has run for 100 ms, and then now and then.
+//!
+//! A report has the times of the runs that it tells of, and the time when it was made. All are of the host's clock. A
+//! client that is recorded makes times of its own clock of them.
+//!
 //! Payloads of more than 256 KiB are stored in parts, in a stream of their own, under the session and the hash of the
 //! content. Messages have the hash and the length, which the receiver checks. A payload that the server has lost is sent
 //! again together with its task. With an [object store](ClusterBuilder::object_store), payloads of more than 64 MiB go

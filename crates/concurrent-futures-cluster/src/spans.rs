@@ -1,7 +1,7 @@
 //! The spans of `map` in workers: the results that are there are told while a later call runs on.
 //!
-//! A thread of the worker looks at the span that runs, when it has run for some time, and tells the host of the results
-//! that are there. The thread starts with the first span. While spans come one after another, it only looks now and then.
+//! When a span has run for some time, a thread of the worker tells the host of the results that are there. The thread
+//! starts with the first span. While spans come one after another, it only looks now and then.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! Results of `map` that come before the outcome of their task, from a worker on another machine.
 //!
 //! A task of several items has one outcome, which has all results. While a call of it runs on, the results of the calls
-//! before come in *parts*: the place of the first one among the items, and some results as bytes. Parts may come twice,
-//! and in any order, as the task may run again. A result that has been yielded stays, whatever comes later.
+//! before come in *parts*. A part is the place of its first result among the items, and some results as bytes. Parts may
+//! come twice, and in any order, as the task may run again. A result that has been yielded stays, whatever comes later.
 //!
 //! The thread that iterates waits for the outcome or for a part, whichever comes first. A part that comes wakes it by a
 //! promise, which the thread has left there.

@@ -51,12 +51,12 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(future: Option<Arc<Py<PyAny>>>, ends: &Arc<Ends>) -> Box<Self> {
-        Box::new(Self {
+    fn new(future: Option<Arc<Py<PyAny>>>, ends: &Arc<Ends>) -> Self {
+        Self {
             future,
             ends: Arc::clone(ends),
             run: None,
-        })
+        }
     }
 }
 
@@ -202,7 +202,7 @@ impl Client {
             let call = Call::Opaque(CALL.to_vec());
             let sink = || -> Box<dyn Sink> {
                 self.ends.expect();
-                Waiting::new(Some(Arc::new(future)), &self.ends)
+                Box::new(Waiting::new(Some(Arc::new(future)), &self.ends))
             };
             let argument = argument.to_vec();
             executor.submit_bytes(when_full, number, call, argument, self.options, sink)
@@ -265,7 +265,7 @@ impl Client {
                 if future.is_some() {
                     self.ends.expect();
                 }
-                (number, Waiting::new(future, &self.ends))
+                (number, Box::new(Waiting::new(future, &self.ends)))
             });
         });
         Ok(())
@@ -302,15 +302,15 @@ impl Client {
                 Ended::Arrived(_, Some(run)) if is_recorded => Some(described(run)),
                 _ => None,
             };
-            let called = match ended {
+            let called = match &ended {
                 Ended::Arrived(Arrived::Value(bytes), _) => {
-                    complete.call1((future, VALUE, of(py, &bytes), run))
+                    complete.call1((future, VALUE, of(py, bytes), run))
                 }
                 Ended::Arrived(Arrived::Failure(bytes), _) => {
-                    complete.call1((future, FAILURE, of(py, &bytes), run))
+                    complete.call1((future, FAILURE, of(py, bytes), run))
                 }
                 Ended::Arrived(Arrived::Error(error), _) => {
-                    complete.call1((future, ERROR, describe(&error), run))
+                    complete.call1((future, ERROR, describe(error), run))
                 }
                 Ended::Arrived(other, _) => {
                     let text = format!("an outcome is of an unknown kind: {other:?}");
@@ -323,7 +323,7 @@ impl Client {
                 }
                 Ended::Cancelled => complete.call1((future, CANCELLED, py.None(), run)),
                 Ended::Part(first, bytes) => {
-                    complete.call1((future, PART, (first, of(py, &bytes)), run))
+                    complete.call1((future, PART, (*first, of(py, bytes)), run))
                 }
             };
             if let Err(error) = called {

@@ -48,9 +48,8 @@ def test_each_host_has_a_lane_and_each_call_is_a_row(server: Server, tmp_path: P
             waiting = [
                 executor.submit(tasks.note_and_wait, f"{begun}{n}", str(go)) for n in range(2)
             ]
-            for n in range(2):
-                path = Path(f"{begun}{n}")
-                wait_until("the call runs", lambda path=path: has_line(path))
+            notes = [Path(f"{begun}{n}") for n in range(2)]
+            wait_until("the calls run", lambda: all(map(has_line, notes)))
             cancelled = executor.submit(tasks.double, 2)
             assert cancelled.cancel()
             go.touch()
@@ -81,7 +80,7 @@ def test_each_host_has_a_lane_and_each_call_is_a_row(server: Server, tmp_path: P
     assert sum(row["items"] for row in named["double"]) == 100
     assert [row["outcome"] for row in named["double"]] == [2] * len(named["double"])
     ((failed,), (died,)) = named["fail"], named["die_if"]
-    assert (failed["outcome"], failed["error"]) == (3, "cluster_tasks.OwnError: broken")
+    assert (failed["outcome"], failed["error"]) == (3, "OwnError: broken")
     assert died["outcome"] == 6
     (never,) = [row for row in rows if row["outcome"] == 4]
     assert never["worker"] is None

@@ -34,17 +34,20 @@ impl RemotePool {
     }
 
     /// Returns whether anything is recorded.
-    fn is_on(&self) -> bool {
+    #[staticmethod]
+    fn is_on() -> bool {
         recorder::is_on()
     }
 
     /// Returns the name of a function, as recordings have it. Runs no foreign code.
-    fn name(&self, function: &Bound<'_, PyAny>) -> String {
+    #[staticmethod]
+    fn name(function: &Bound<'_, PyAny>) -> String {
         names::text_of_callee(function)
     }
 
     /// Returns the time of the recordings' clock if anything is recorded, or else 0.
-    fn begin(&self) -> u64 {
+    #[staticmethod]
+    fn begin() -> u64 {
         if recorder::is_on() {
             recording_clock()
         } else {
@@ -71,7 +74,7 @@ impl RemotePool {
     }
 
     /// Records a run that has ended: its machine, process, place, times, and the number of lost processes before.
-    #[pyo3(signature = (future, submitted, items, run, outcome, error, received))]
+    #[allow(clippy::too_many_arguments, reason = "as recordings have them")]
     fn ran(
         &self,
         future: &Bound<'_, Future>,

@@ -18,6 +18,9 @@ use tokio::time::{Instant, sleep, timeout};
 /// The time for which a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The first pause before a server that has failed is asked again.
+const AFTER_TROUBLE: Duration = Duration::from_millis(50);
+
 /// The time beyond that for a first host, for which an executor that is being dropped waits for a silent server.
 const GIVE_UP: Duration = Duration::from_secs(3);
 /// The pause between two looks at the server meanwhile.
@@ -65,8 +68,9 @@ impl Client {
                     let taken = self.take_from_cluster(number, attempt, place, holder);
                     match taken.await {
                         Taken::No => return None,
-                        // The host may have given the task back before it answered. Then it was submitted again.
-                        Taken::Yes if self.is_attempt(number, attempt) => {
+                        // The host may have given the task back before it answered. Then it was submitted again. Or
+                        // another host has begun it meanwhile, to which the server had delivered it as well.
+                        Taken::Yes if self.is_unbegun(number, attempt) => {
                             return self.finish_cancel(number).await;
                         }
                         Taken::Yes | Taken::Elsewhere => {}
@@ -76,11 +80,13 @@ impl Client {
         }
     }
 
-    fn is_attempt(&self, number: u64, attempt: u32) -> bool {
+    /// Returns whether this is the attempt of a task that no host has begun. An attempt has one place on the server. So
+    /// the place need not be compared as well.
+    fn is_unbegun(&self, number: u64, attempt: u32) -> bool {
         let state = self.lock();
         let entry = state.entries.get(&number);
         entry.is_some_and(|entry| {
-            entry.attempt == attempt && matches!(entry.stage, Stage::Published(_))
+            entry.attempt == attempt && matches!(entry.stage, Stage::Published(_)) && !entry.begun
         })
     }
 
@@ -109,6 +115,9 @@ impl Client {
 
     /// Withdraws the parcel of a task from the server. Returns whether no host has got it. Its other tasks are submitted
     /// again then.
+    ///
+    /// A server that has failed is asked again for some time, as it may have another node soon. After that the task stays.
+    /// If the server has removed the parcel nevertheless, the task is missed after a lease, and submitted again.
     async fn withdraw(self: &Arc<Self>, number: u64, place: Place) -> bool {
         /// Ends the withdrawal, also of a call that is dropped.
         struct Withdrawal<'a>(&'a Client, u64);
@@ -130,7 +139,19 @@ impl Client {
         };
         let lane = self.lane_of(&request);
         let id = self.parcel_id(place.serial).to_string();
-        match self.bus.withdraw(&lane, place.number, &id).await {
+        let began = Instant::now();
+        let mut pause = AFTER_TROUBLE;
+        let withdrawn = loop {
+            match self.bus.withdraw(&lane, place.number, &id).await {
+                Err(error) if began.elapsed() < PATIENCE && self.is_at(number, place) => {
+                    log::trouble("a task could not be withdrawn yet", &error);
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                withdrawn => break withdrawn,
+            }
+        };
+        match withdrawn {
             Ok(Withdrawn::Untaken) => {
                 let others: Vec<u64> = {
                     let state = self.lock();

@@ -94,7 +94,9 @@ impl State {
 
     /// Returns whether the client waits for a run of this attempt.
     pub(super) fn is_wanted(&self, number: u64, attempt: u32) -> bool {
+        // One that is leaving is being cancelled. If that fails, another attempt follows.
         let entry = self.entries.get(&number);
+        let entry = entry.filter(|entry| entry.stage != Stage::Leaving);
         self.session.given_up.contains(&number)
             // The attempt of a task that is looked for is not known yet.
             || entry.is_some_and(|entry| entry.attempt == attempt || entry.stage == Stage::Looking)

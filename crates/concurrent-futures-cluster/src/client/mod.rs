@@ -19,6 +19,8 @@
 
 mod clock;
 mod control;
+#[cfg(test)]
+mod control_tests;
 mod kept;
 mod open;
 mod options;

@@ -126,12 +126,7 @@ impl Client {
     }
 
     /// Completes a task whose value was fetched, or cannot be.
-    fn end_fetched(
-        self: &Arc<Self>,
-        number: u64,
-        arrived: Arrived,
-        run: Option<RemoteRun>,
-    ) {
+    fn end_fetched(self: &Arc<Self>, number: u64, arrived: Arrived, run: Option<RemoteRun>) {
         let removed = self.remove(&mut self.lock(), number);
         if let Some(entry) = removed {
             self.clean_up(&entry);

@@ -82,7 +82,7 @@ impl Client {
                     break;
                 };
                 if let PayloadError::Store(error) = error {
-                    self.complete(number, Arrived::Error(failed(error)));
+                    self.complete(number, Arrived::Error(failed(error)), None);
                     break;
                 }
                 log::trouble("a task could not be recorded", &error);

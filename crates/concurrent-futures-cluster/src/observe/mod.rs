@@ -220,7 +220,7 @@ async fn look_at_kept(
     }
     let name = kept_of(queue);
     match nats.look(&name).await {
-        Ok(look) => look.is_there.then_some((name, look)),
+        Ok(found) => found.is_there.then_some((name, found)),
         Err(error) => {
             log::trouble("the tasks of sessions cannot be looked at", &error);
             *lock() = Some(Instant::now());
