@@ -247,7 +247,8 @@ class Generator:
         if not pool.closed:
             pool.queue.append(task)
             self.tasks.append(task)
-        if pool.breaks:
+        # Tasks of several threads that change one object would take turns as the scheduler decides.
+        if pool.breaks or ("box" in arguments and not pool.is_process):
             self.settle()
 
     def submit_gated(self) -> None:
