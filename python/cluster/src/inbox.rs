@@ -20,7 +20,7 @@ struct State<T> {
     expected: usize,
     closed: bool,
     /// Whether the thread is to look at other things.
-    poked: bool,
+    woken: bool,
     /// The number of threads that wait.
     waiting: usize,
 }
@@ -42,7 +42,7 @@ impl<T> Default for Inbox<T> {
                 things: VecDeque::new(),
                 expected: 0,
                 closed: false,
-                poked: false,
+                woken: false,
                 waiting: 0,
             }),
             changed: Condvar::new(),
@@ -87,7 +87,7 @@ impl<T> Inbox<T> {
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.poked = true;
+        state.woken = true;
         drop(state);
         self.changed.notify_all();
     }
@@ -105,7 +105,7 @@ impl<T> Inbox<T> {
                 return Taken::End;
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if std::mem::take(&mut state.poked) || left == Some(Duration::ZERO) {
+            if std::mem::take(&mut state.woken) || left == Some(Duration::ZERO) {
                 return Taken::Nothing;
             }
             state.waiting += 1;

@@ -124,7 +124,7 @@ impl Client {
         impl Drop for Withdrawal<'_> {
             fn drop(&mut self) {
                 self.0.lock().withdrawing.remove(&self.1);
-                self.0.poke();
+                self.0.wake();
             }
         }
         self.lock().withdrawing.insert(place.serial);
@@ -346,7 +346,7 @@ impl Client {
         impl Drop for Hold {
             fn drop(&mut self) {
                 self.0.lock().is_on_hold = false;
-                self.0.poke();
+                self.0.wake();
             }
         }
         self.lock().is_on_hold = true;

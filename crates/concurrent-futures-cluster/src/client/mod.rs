@@ -385,10 +385,10 @@ impl Client {
             state.backlog.push_back(number);
         }
         drop(state);
-        self.poke();
+        self.wake();
     }
 
-    fn poke(&self) {
+    fn wake(&self) {
         self.changed.send_replace(());
     }
 
@@ -430,7 +430,7 @@ impl Client {
         let entry = state.entries.remove(&number)?;
         if entry.stage.is_on_server() {
             state.on_server -= 1;
-            self.poke();
+            self.wake();
         }
         if !entry.is_placed && self.settings.kept.is_some() {
             state.session.unplaced -= 1;

@@ -207,7 +207,7 @@ impl Client {
             entry.attempt = attempt;
             self.note_placed(&mut state, number, place);
             drop(state);
-            self.poke();
+            self.wake();
         } else {
             entry.attempt = entry.attempt.max(first);
             drop(state);

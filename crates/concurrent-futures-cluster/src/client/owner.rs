@@ -146,7 +146,7 @@ impl Client {
                     let session = &mut self.lock().session;
                     session.is_doubtful = false;
                     session.claim = Some((number, since));
-                    self.poke();
+                    self.wake();
                     return Ok(true);
                 }
                 Ok(Claimed::Theirs(number, content)) => match self.owner_in(&content) {

@@ -172,7 +172,7 @@ impl Client {
                         }
                     }
                     drop(state);
-                    self.poke();
+                    self.wake();
                     return;
                 }
                 Err(PayloadError::Store(error)) => {

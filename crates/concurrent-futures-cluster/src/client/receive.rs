@@ -250,7 +250,7 @@ impl Client {
             }
         }
         drop(state);
-        self.poke();
+        self.wake();
     }
 
     /// Decides about a task that a host has given back.

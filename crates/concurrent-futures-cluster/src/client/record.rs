@@ -141,7 +141,7 @@ impl Client {
             state.set_stage(number, Stage::Waiting);
         }
         drop(state);
-        self.poke();
+        self.wake();
     }
 
     /// Notes that a task has come to the server.

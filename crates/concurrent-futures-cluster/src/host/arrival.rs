@@ -130,7 +130,7 @@ impl Host {
         };
         drop(state);
         if is_empty && !was_empty {
-            self.poke_start();
+            self.wake_starts();
         }
     }
 
@@ -215,7 +215,7 @@ impl Host {
                     // The lease ends, and the question is asked again.
                     Err(error) => log::trouble("a client does not answer", &error),
                 }
-                host.poke();
+                host.wake();
             });
         } else {
             self.hold(priority, parcel, delivery);

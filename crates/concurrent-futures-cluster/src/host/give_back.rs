@@ -66,7 +66,7 @@ impl Host {
                 News::Ended(task, Outcome::Returned(why), None),
             );
         }
-        self.poke();
+        self.wake();
     }
 
     /// Gives back what has not begun, and waits for the rest.
@@ -97,7 +97,7 @@ impl Host {
             if self.lock().held.is_empty() {
                 return true;
             }
-            // Each task that is settled pokes. The sender is part of the host.
+            // Each task that is settled wakes it. The sender is part of the host.
             if timeout_at(deadline, changed.changed()).await.is_err() {
                 return false;
             }

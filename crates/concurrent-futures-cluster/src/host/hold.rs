@@ -169,13 +169,13 @@ impl Host {
             for one in news {
                 self.report(id.session, one);
             }
-            self.poke_start();
+            self.wake_starts();
             if is_full {
                 // It waits from now on.
                 self.is_full.notify_one();
             }
             if !is_empty_above {
-                self.poke_pulls();
+                self.wake_pulls();
             }
         }
     }

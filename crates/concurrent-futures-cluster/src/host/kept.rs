@@ -73,7 +73,7 @@ impl Host {
                 }
                 Ok(false) => {
                     self.lock().may_have_kept = [false; PRIORITIES as usize];
-                    self.poke();
+                    self.wake();
                 }
                 Err(error) => {
                     log::trouble("a host could not look for sessions", &error);

@@ -81,7 +81,7 @@ impl Host {
                 id.session,
                 News::Ended(id, Outcome::Returned(Why::Recalled), None),
             );
-            self.poke();
+            self.wake();
             return Some(Answer::GivenUp);
         };
         let (sender, answer) = oneshot::channel();

@@ -167,7 +167,7 @@ impl Host {
             }
         };
         self.report(id.session, News::Ended(id, outcome, run));
-        self.poke_pulls();
+        self.wake_pulls();
     }
 
     /// Makes a task ready again that stands behind a long one in the pool. The caller looks for tasks that may start then.

@@ -274,7 +274,7 @@ impl Host {
         if is_full {
             self.is_full.notify_one();
         }
-        self.poke();
+        self.wake();
     }
 
     pub(super) fn pace(&self) -> Option<Duration> {
@@ -282,18 +282,18 @@ impl Host {
     }
 
     /// Lets all parts of the host look at its state.
-    pub(super) fn poke(&self) {
-        self.poke_start();
-        self.poke_pulls();
+    pub(super) fn wake(&self) {
+        self.wake_starts();
+        self.wake_pulls();
     }
 
-    /// Lets the part of the host look that starts tasks, and the one that waits for their end.
-    pub(super) fn poke_start(&self) {
+    /// Wakes the part of the host that starts tasks, and the one that waits for their end.
+    pub(super) fn wake_starts(&self) {
         self.changed.send_replace(());
     }
 
-    /// Lets the parts of the host look that ask for tasks.
-    pub(super) fn poke_pulls(&self) {
+    /// Wakes the parts of the host that ask for tasks.
+    pub(super) fn wake_pulls(&self) {
         self.has_room.send_replace(());
     }
 
@@ -357,7 +357,7 @@ impl Host {
         let is_awaited = state.draining && state.held.is_empty();
         drop(state);
         if is_awaited {
-            self.poke_start();
+            self.wake_starts();
         }
         parcel
     }
