@@ -192,6 +192,7 @@ impl Queue {
     /// Returns whether the queue is empty, for a worker that may be wrong: another worker may have taken the task that
     /// was there. While there are tasks, the word of the submitters is not read. They write it with each task.
     pub(crate) fn seems_empty(&self) -> bool {
+        // ORDERING: Relaxed: a hint.
         !self.head.0.has_more.load(Ordering::Relaxed) && self.is_empty()
     }
 
