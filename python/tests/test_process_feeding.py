@@ -3,10 +3,12 @@ notice another way."""
 
 import asyncio
 import os
+import random
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -55,6 +57,12 @@ def free() -> Pickled:
     pickled = Pickled()
     pickled.go_on.set()
     return pickled
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_call_may_be_submitted_under_a_lock_that_pickling_it_takes(pool: Any) -> None:
@@ -213,6 +221,152 @@ def test_a_bound_on_pending_tasks_holds_for_calls_that_wait_to_be_pickled(
         for _ in range(10):  # Failures and cancellations give their places back.
             pool.submit(tasks.identity, tasks.Unpicklable()).exception(LIMIT)
         assert pool.submit(tasks.identity, free()).result(LIMIT) == "pickled"
+
+
+class Held:
+    """A pool of one process, with a worker that waits, and with room for two more calls."""
+
+    def __init__(self, pool: Any, running: Any, release: Any) -> None:
+        self.pool = pool
+        self.release = release
+        self.first = pool.submit(tasks.hold, running, release)
+        running.wait()
+
+    def fill(self) -> None:
+        """Submit as many calls as there is room for."""
+        pickled = [free(), free()]
+        for value in pickled:
+            self.pool.submit(tasks.identity, value)
+        for value in pickled:
+            assert value.begun.wait(LIMIT)
+
+
+def test_calls_for_which_there_is_room_are_pickled_while_all_workers_are_busy(
+    pool: Any, running: Any, release: Any
+) -> None:
+    Held(pool, running, release).fill()
+    release.set()
+
+
+@pytest.mark.parametrize("kind", ["object", "list", "dictionary", "list in a keyword"])
+def test_a_call_without_room_takes_its_arguments_as_they_are_when_there_is_room(
+    pool: Any, running: Any, release: Any, kind: str
+) -> None:
+    held = Held(pool, running, release)
+    held.fill()
+    value: Any = {"object": tasks.Point(1), "dictionary": {}}.get(kind, [])
+    if kind == "list in a keyword":
+        future = pool.submit(tasks.identity, value=value)
+    else:
+        future = pool.submit(tasks.identity, value)
+    later = pool.submit(abs, -2)
+    if kind == "object":
+        value.tags.append("changed")
+    elif kind == "dictionary":
+        value["changed"] = True
+    else:
+        value.append("changed")
+    release.set()
+    assert future.result(LIMIT) == value
+    assert later.result(LIMIT) == 2
+
+
+def test_a_call_without_room_fails_to_be_pickled_only_when_there_is_room(
+    pool: Any, running: Any, release: Any
+) -> None:
+    held = Held(pool, running, release)
+    held.fill()
+    future = pool.submit(tasks.identity, tasks.Unpicklable())
+    behind = free()
+    pool.submit(tasks.identity, behind)
+    assert not future.done()
+    assert behind.thread is None
+    release.set()
+    assert type(future.exception(LIMIT)).__name__ == "PicklingError"
+
+
+def test_calls_that_are_cancelled_without_room_are_never_pickled(
+    pool: Any, running: Any, release: Any
+) -> None:
+    held = Held(pool, running, release)
+    held.fill()
+    values = [free() for _ in range(10)]
+    futures = [pool.submit(tasks.identity, value) for value in values]
+    assert all(future.cancel() for future in futures)
+    release.set()
+    assert pool.submit(tasks.identity, free()).result(LIMIT) == "pickled"
+    assert all(value.thread is None for value in values)
+
+
+def test_cancelled_calls_make_room_for_others(
+    package: ModuleType, forking: Any, running: Any, release: Any
+) -> None:
+    with package.ProcessPoolExecutor(1, mp_context=forking) as pool:
+        Held(pool, running, release)
+        plain = [pool.submit(abs, -1) for _ in range(5)]
+        value = free()
+        future = pool.submit(tasks.identity, value)
+        assert not value.begun.is_set()
+        assert all(future.cancel() for future in plain)
+        assert value.begun.wait(LIMIT)
+        release.set()
+        assert future.result(LIMIT) == "pickled"
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_the_end_of_a_pool_settles_calls_without_room(
+    lib: ModuleType, forking: Any, running: Any, release: Any, cancels: bool
+) -> None:
+    pool = lib.ProcessPoolExecutor(1, mp_context=forking)
+    Held(pool, running, release).fill()
+    values = [free() for _ in range(5)]
+    futures = [pool.submit(tasks.identity, value) for value in values]
+    pool.shutdown(wait=False, cancel_futures=cancels)
+    release.set()
+    if cancels:
+        eventually(lambda: all(future.cancelled() for future in futures))
+        assert all(value.thread is None for value in values)
+    else:
+        assert [future.result(LIMIT) for future in futures] == ["pickled"] * 5
+
+
+def test_a_pool_that_breaks_fails_calls_without_room(
+    lib: ModuleType, forking: Any, running: Any, release: Any
+) -> None:
+    with lib.ProcessPoolExecutor(1, mp_context=forking) as pool:
+        Held(pool, running, release).fill()
+        futures = [pool.submit(tasks.identity, free()) for _ in range(5)]
+        (pid,) = pool._processes
+        os.kill(pid, signal.SIGKILL)
+        for future in futures:
+            assert isinstance(future.exception(LIMIT), BrokenProcessPool)
+
+
+def test_a_long_argument_of_many_pending_calls_is_in_memory_once(
+    pool: Any, running: Any, release: Any
+) -> None:
+    Held(pool, running, release)
+    before = resident()
+    text = "x" * 100_000
+    for value in (tasks.Point(1, tags=[text]), text, text.encode(), [text]):
+        futures = [pool.submit(tasks.identity, value) for _ in range(1_000)]
+        assert resident() - before < 30 << 20
+        assert all(future.cancel() for future in futures[10:])
+    release.set()
+
+
+def test_calls_with_and_without_room_take_turns(pool: Any) -> None:
+    """Some are cancelled on the way. The others run in their order."""
+    chance = random.Random(20261130)
+    for _ in range(20):
+        futures = []
+        for number in range(200):
+            value = chance.choice([number, [number], free()])
+            futures.append(pool.submit(tasks.note, value))
+            if chance.random() < 0.2:
+                chance.choice(futures).cancel()
+        noted = [future.result(LIMIT) for future in futures if not future.cancelled()]
+        assert noted == sorted(noted)
 
 
 def test_long_arguments_all_arrive_though_few_are_pickled_ahead(pool: Any) -> None:

@@ -335,7 +335,7 @@ impl Future {
                     taken.abandon(this.py());
                 }
                 if let Some(remote) = this.get().remote() {
-                    remote.leave();
+                    remote.depart();
                 }
                 let called = if observed || !plain::is_plain(this) {
                     call(this)

@@ -58,6 +58,9 @@ pub(crate) trait RemotePool: Settled + Send + Sync {
     /// future raises.
     fn unpickling_failed(&self, py: Python<'_>, error: PyErr) -> PyErr;
 
+    /// Notes that a task no longer counts as one that the pool has.
+    fn note_departure(&self);
+
     /// Starts the thread that unpickles, if one is wanted.
     fn start_opener(&self, py: Python<'_>);
 
@@ -204,6 +207,12 @@ impl Remote {
         drop(mem::take(&mut *self.places()));
     }
 
+    /// Notes that the task has left its pool, as the task was answered or cancelled.
+    pub(crate) fn depart(&self) {
+        self.leave();
+        self.pool.note_departure();
+    }
+
     /// Takes room for the task's bytes.
     pub(crate) fn occupy(&self, taken: Option<Taken>) {
         self.places().1 = taken;
@@ -221,7 +230,7 @@ impl Remote {
 
     /// Keeps a reply of the task.
     pub(crate) fn keep(&self, task: &TaskRef, items: Range<u32>, answer: RemoteAnswer<'_>) -> Kept {
-        self.leave();
+        self.depart();
         let is_plain = match &answer {
             RemoteAnswer::Value { bytes, .. } => unpickling::is_plain(bytes),
             RemoteAnswer::Failure(bytes) => unpickling::is_plain_failure(bytes),

@@ -1,14 +1,20 @@
-//! A bound on the bytes that wait to be dispatched to workers.
+//! A bound on the calls and bytes that wait to be dispatched to workers.
+//!
+//! The feeder waits until a call may be pickled: until few bytes wait, and the pool has room for a call. The engine's
+//! `Departures` has the protocol of the wait.
 
 use crate::interp::attach::come_back;
+use concurrent_futures::engine::Departures;
 use pyo3::prelude::*;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The bytes that wait to be dispatched to workers.
+/// The room of a pool.
 #[derive(Default)]
 pub(crate) struct Room {
-    waiting: Mutex<usize>,
-    changed: Condvar,
+    /// The number of bytes that wait to be dispatched.
+    bytes: AtomicUsize,
+    departures: Departures,
 }
 
 impl Room {
@@ -17,21 +23,25 @@ impl Room {
     /// The length up to which pickles do not count.
     const SHORT: usize = 64 * 1024;
 
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until a call may be pickled: until few bytes wait, and `is_free` holds. `is_free` may be called by a thread
+    /// that is not attached. One thread at a time waits.
+    pub(crate) fn wait(&self, py: Python<'_>, is_free: impl Fn() -> bool + Send + Sync) {
+        // ORDERING: Relaxed, here and below: `Departures` orders the count.
+        let is_open = || self.bytes.load(Ordering::Relaxed) < Self::MOST && is_free();
+        if is_open() {
+            return;
+        }
+        let on_the_way = py.detach(|| {
+            // A pool that breaks gives up all that waits.
+            self.departures.wait_for_room(is_open);
+            come_back()
+        });
+        drop(on_the_way);
     }
 
-    /// Waits until more calls may be pickled.
-    pub(crate) fn wait(&self, py: Python<'_>) {
-        let is_full = |waiting: &mut usize| *waiting >= Self::MOST;
-        if is_full(&mut self.lock()) {
-            let on_the_way = py.detach(|| {
-                // A pool that breaks gives up all that waits.
-                drop(self.changed.wait_while(self.lock(), is_full));
-                come_back()
-            });
-            drop(on_the_way);
-        }
+    /// Notes that a call has left the pool, or that the pool refuses calls.
+    pub(crate) fn note_departure(&self) {
+        self.departures.note();
     }
 
     /// Takes room for a pickle of this length.
@@ -39,7 +49,7 @@ impl Room {
         if length < Self::SHORT {
             return None;
         }
-        *self.lock() += length;
+        self.bytes.fetch_add(length, Ordering::Relaxed);
         Some(Taken {
             room: Arc::clone(self),
             length,
@@ -47,7 +57,7 @@ impl Room {
     }
 }
 
-/// The room of some waiting bytes. Dropping this gives the room back, and takes no lock but the room's.
+/// The room of some waiting bytes. Dropping this gives the room back, and takes no lock.
 pub(crate) struct Taken {
     room: Arc<Room>,
     length: usize,
@@ -55,7 +65,7 @@ pub(crate) struct Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        *self.room.lock() -= self.length;
-        self.room.changed.notify_all();
+        self.room.bytes.fetch_sub(self.length, Ordering::Relaxed);
+        self.room.departures.note();
     }
 }

@@ -59,7 +59,8 @@ pub(crate) struct Pickled {
 
 impl Functions {
     /// Returns a call as bytes, if that takes no time and no foreign code. That is so if its function is
-    /// found by its name, and its arguments are plain.
+    /// found by its name, and its arguments are plain. A call whose arguments may change or are long is returned
+    /// only if `has_room` holds.
     ///
     /// # Errors
     /// The exception of looking at the function.
@@ -69,11 +70,15 @@ impl Functions {
         arguments: &Bound<'_, PyTuple>,
         keywords: Option<&Bound<'_, PyDict>>,
         pickling: &Pickling,
+        has_room: impl FnOnce() -> bool,
     ) -> PyResult<Option<Pickled>> {
         let keywords = keywords.filter(|keywords| !keywords.is_empty());
         let mut size = Size::default();
         let is_plain = arguments.is_empty() || size.adds(arguments, DEPTH);
-        if !is_plain || !keywords.is_none_or(|keywords| size.adds(keywords, DEPTH)) {
+        if !is_plain || !keywords.is_none_or(|keywords| size.adds_keywords(keywords)) {
+            return Ok(None);
+        }
+        if size.is_worth_waiting() && !has_room() {
             return Ok(None);
         }
         if !picklers::is_original(function.py())? {

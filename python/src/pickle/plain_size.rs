@@ -17,6 +17,8 @@ pub(super) struct Size {
     pub(super) bytes: usize,
     /// The length of the texts among them, in characters.
     characters: usize,
+    /// Whether one of the values may change.
+    is_mutable: bool,
 }
 
 impl Size {
@@ -52,19 +54,38 @@ impl Size {
                     .iter_borrowed()
                     .all(|item| self.adds(&item, depth - 1))
         } else if let Ok(list) = object.cast_exact::<PyList>() {
+            self.is_mutable = true;
             self.has_room(list.len())
                 && items_of(list)
                     .is_ok_and(|items| items.iter().all(|item| self.adds(&item, depth - 1)))
         } else if let Ok(dict) = object.cast_exact::<PyDict>() {
-            self.has_room(dict.len())
-                && pairs_of(dict).is_ok_and(|pairs| {
-                    pairs.iter().all(|(key, value)| {
-                        self.adds(&key, depth - 1) && self.adds(&value, depth - 1)
-                    })
-                })
+            self.is_mutable = true;
+            self.adds_pairs(dict, depth - 1)
         } else {
             false
         }
+    }
+
+    /// Adds the keywords of a call, whose dictionary the call alone has. Returns false as [`adds`](Self::adds) does.
+    pub(super) fn adds_keywords(&mut self, keywords: &Bound<'_, PyDict>) -> bool {
+        self.values += 1;
+        self.adds_pairs(keywords, DEPTH - 1)
+    }
+
+    fn adds_pairs(&mut self, dict: &Bound<'_, PyDict>, depth: u32) -> bool {
+        self.has_room(dict.len())
+            && pairs_of(dict).is_ok_and(|pairs| {
+                let mut pairs = pairs.iter();
+                pairs.all(|(key, value)| self.adds(&key, depth) && self.adds(&value, depth))
+            })
+    }
+
+    /// Returns whether a pickle should be made late: whether the values may change, or are so long that many such
+    /// pickles take up memory.
+    pub(super) fn is_worth_waiting(&self) -> bool {
+        /// The length above which values are long.
+        const LONG: usize = 1024;
+        self.is_mutable || self.bytes + self.characters + 8 * self.values > LONG
     }
 
     fn has_room(&self, more: usize) -> bool {

@@ -10,8 +10,12 @@
 //! A future is pending until its call was dispatched to a worker. A call that is cancelled before its turn is never
 //! pickled. An exception of pickling becomes the outcome of the future.
 //!
-//! A long pickle is made only when the pickles before it were dispatched ([`Room`]). So the waiting calls
-//! take the memory of their objects, and not that of their pickles.
+//! As in the standard library, the feeder pickles a call only when there is room (`Room`). There is none while all
+//! workers have a call, and one more call than there are workers waits. So a program may change the arguments of a
+//! call until then. The waiting calls take the memory of their objects, and not that of their pickles. For the same
+//! reason, `submit` leaves plain calls to the feeder while there is no room, if their arguments may change or are long.
+//!
+//! A long pickle is made only when the pickles before it were dispatched.
 //!
 //! # Closing
 //! A pool that is closed refuses calls at once. The engine's pool, which refuses bytes once it is closed, is closed
@@ -127,13 +131,17 @@ fn feed(
     options: TaskOptions,
 ) -> PyResult<()> {
     let py = future.py();
-    if future.get().state().phase() != Phase::Pending {
+    let is_pending = || task.state().phase() == Phase::Pending;
+    pool.room.wait(py, || match call {
+        Call::Bytes(_) => true,
+        Call::Objects { .. } => pool.has_room() || !is_pending() || pool.pool.refusal().is_some(),
+    });
+    if !is_pending() {
         task.note_skipped();
         // SAFETY: it is one of ours.
         unsafe { RemoteFuture::skip(task.address()) };
         return Ok(());
     }
-    pool.room.wait(py);
     if let Some(refusal) = pool.pool.refusal() {
         return refuse(future, py, &refusal);
     }

@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) callbacks: Arc<Callbacks>,
     /// The thread that pickles calls.
     pub(crate) feeder: Arc<Jobs<Fed>>,
-    /// The room for the bytes of pickled calls.
+    /// The room for pickled calls and their bytes.
     pub(crate) room: Arc<Room>,
     /// Whether calls are refused, and the way to close the engine's pool when all accepted calls have come to
     /// it.
@@ -58,6 +58,12 @@ pub(crate) enum Closing {
 impl Shared {
     fn closing(&self) -> MutexGuard<'_, Closing> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether a call that is submitted now is pickled at once, as in the standard library: whether its
+    /// queue to the workers has room. Each worker has one call, and the queue one more than there are workers.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pool.has_room(2 * self.max_workers + 1)
     }
 
     /// Returns the reason why calls are refused, if they are.
@@ -94,6 +100,7 @@ impl Shared {
         }
         if is_at_once {
             py.detach(|| self.pool.close(true));
+            self.room.note_departure();
         }
         self.close_when_fed(py);
     }
@@ -180,6 +187,10 @@ impl RemotePool for Shared {
 
     fn terminate(&self, task: &TaskRef) -> bool {
         self.is_of_this_process() && self.pool.terminate(task)
+    }
+
+    fn note_departure(&self) {
+        self.room.note_departure();
     }
 
     fn open_later(&self, unopened: Unopened) -> bool {

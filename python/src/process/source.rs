@@ -234,9 +234,10 @@ impl<'a, 'py> Producer<'a, 'py> {
         let arguments = self.source.arguments(item)?;
         let function = self.source.function.bind(item.py());
         let shared = self.executor.get().shared()?;
-        let plain = shared
-            .functions
-            .pickle_plain(function, &arguments, None, &shared.pickling)?;
+        let plain =
+            shared
+                .functions
+                .pickle_plain(function, &arguments, None, &shared.pickling, || true)?;
         match plain {
             Some(pickled)
                 if is_spanned

@@ -1,7 +1,8 @@
 //! The submission of calls to a pool of processes, and the start of the pool's workers and supervisor.
 //!
 //! A plain call is pickled at once and goes to the engine. Every other call, and every call behind such a call, goes to
-//! the [feeder](crate::process::feeder).
+//! the [feeder](crate::process::feeder). A plain call goes there, too, if the pool has no room, and the call's arguments
+//! may change or are long.
 
 use crate::future::object::Future;
 use crate::future::remote::Remote;
@@ -85,7 +86,9 @@ impl ProcessPool {
         let shared = &started.shared;
         let functions = &shared.functions;
         let recorded = Recorded::of(function, Some((arguments, keywords)));
-        let plain = functions.pickle_plain(function, arguments, keywords, &shared.pickling)?;
+        let has_room = || shared.has_room();
+        let plain =
+            functions.pickle_plain(function, arguments, keywords, &shared.pickling, has_room)?;
         let call = (function, arguments, keywords);
         Self::submit_with_plain(this, call, plain, permit, options, recorded)
     }

@@ -124,6 +124,26 @@ impl ProcessPool {
         state.queue.len() + handed
     }
 
+    /// Returns whether fewer than `most` calls are not done. Cancelled calls do not count. Calls of a span that are
+    /// independent count one by one.
+    #[must_use]
+    pub fn has_room(&self, most: usize) -> bool {
+        /// The number of cancelled tasks that are looked at, at most.
+        const CANCELLED: usize = 1024;
+        let state = self.0.lock();
+        let handed = state.workers.iter().flat_map(WorkerHandle::tasks);
+        let queued = state.queue.iter().take(most + CANCELLED);
+        let mut left = most;
+        for task in handed.chain(queued.filter(|task| !task.is_cancelled())) {
+            let items = task.growing().map_or(task.weight(), |items| items as usize);
+            left = left.saturating_sub(items);
+            if left == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Shows the tasks that are not done: those that were dispatched first, then the others in the order in
     /// which they will be started. Holds the lock meanwhile: `show` runs no foreign code.
     pub fn show_unfinished(&self, mut show: impl FnMut(NonNull<Header>)) {
