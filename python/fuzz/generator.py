@@ -263,6 +263,28 @@ class Generator:
         pool.queue.append(task)
         self.tasks.append(task)
 
+    def change(self) -> None:
+        """Change the argument of a call for which its pool of processes has no room yet."""
+        pool = self.pool()
+        self.settle()
+        if not pool.is_process or pool.closed or pool.breaks or pool.free > 0:
+            return
+        self.boxes += 1
+        box = f"box{self.boxes}"
+        self.emit(f"{box} = {self.random.choice(['S.Box()', '[]', '[[1], (2, 3)]'])}")
+        while True:
+            task = Task(self.name("f"))
+            call = self.random.choice([f"S.value, {box}", f"S.both, 1, key={box}"])
+            self.emit(f"{task.name} = {pool.name}.submit({call})")
+            pool.queue.append(task)
+            self.tasks.append(task)
+            if pool.is_surely_pending(task):
+                break
+            self.boxes += 1
+            box = f"box{self.boxes}"
+            self.emit(f"{box} = []")
+        self.emit(f"S.touch({box}, {self.number()})")
+
     def open(self) -> None:
         """Let a held task go on."""
         held = [(pool, task) for pool in self.pools for task in pool.running]
@@ -622,6 +644,7 @@ class Generator:
             (self.submit, 8),
             (self.submit_gated, 4),
             (self.open, 3),
+            (self.change, 2),
             (self.cancel, 3),
             (self.look, 2),
             (self.result, 5),

@@ -134,7 +134,7 @@ fn feed(
     let is_pending = || task.state().phase() == Phase::Pending;
     pool.room.wait(py, || match call {
         Call::Bytes(_) => true,
-        Call::Objects { .. } => pool.has_room() || !is_pending() || pool.pool.refusal().is_some(),
+        Call::Objects { .. } => pool.has_room(0) || !is_pending() || pool.pool.refusal().is_some(),
     });
     if !is_pending() {
         task.note_skipped();

@@ -60,10 +60,12 @@ impl Shared {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether a call that is submitted now is pickled at once, as in the standard library: whether its
-    /// queue to the workers has room. Each worker has one call, and the queue one more than there are workers.
-    pub(crate) fn has_room(&self) -> bool {
-        self.pool.has_room(2 * self.max_workers + 1)
+    /// Returns whether there is room for a call, besides so many that come before it and that the engine's pool does not
+    /// have yet. As in the standard library, there is room for a call of each worker, and for one more call than there
+    /// are workers behind these.
+    pub(crate) fn has_room(&self, before: usize) -> bool {
+        let left = (2 * self.max_workers + 1).saturating_sub(before);
+        left > 0 && self.pool.has_room(left)
     }
 
     /// Returns the reason why calls are refused, if they are.

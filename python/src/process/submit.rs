@@ -86,7 +86,7 @@ impl ProcessPool {
         let shared = &started.shared;
         let functions = &shared.functions;
         let recorded = Recorded::of(function, Some((arguments, keywords)));
-        let has_room = || shared.has_room();
+        let has_room = || shared.has_room(shared.feeder.left());
         let plain =
             functions.pickle_plain(function, arguments, keywords, &shared.pickling, has_room)?;
         let call = (function, arguments, keywords);
