@@ -91,7 +91,7 @@ unsafe impl ForeignTask for Future {
     unsafe fn fail(task: NonNull<Header>, error: TaskError) {
         attached(|py| {
             // SAFETY: the header is that of a future, which its `TaskRef` keeps alive.
-            let future = unsafe { Self::of(py, task) };
+            let future = unsafe { Self::borrowed(py, task) };
             // SAFETY: the call of a started task is the caller's.
             let taken = unsafe { Self::take_call(&future) };
             if let Some(taken) = taken {
@@ -114,7 +114,7 @@ unsafe impl ForeignTask for Future {
     unsafe fn cancel(task: NonNull<Header>) -> Cancel {
         attached(|py| {
             // SAFETY: the header is that of a future, which its `TaskRef` keeps alive.
-            let future = unsafe { Self::of(py, task) };
+            let future = unsafe { Self::borrowed(py, task) };
             let (cancel, told) = if plain::is_plain(&future) {
                 Self::cancel_pending(&future, None)
             } else {
@@ -130,7 +130,7 @@ unsafe impl ForeignTask for Future {
     unsafe fn skip(task: NonNull<Header>) {
         attached(|py| {
             // SAFETY: the header is that of a future, which its `TaskRef` keeps alive.
-            let future = unsafe { Self::of(py, task) };
+            let future = unsafe { Self::borrowed(py, task) };
             let told = if plain::is_plain(&future) {
                 Self::notify_cancel(&future, None).1
             } else {
@@ -188,7 +188,7 @@ impl Future {
             // SAFETY: the header is that of a future, and the caller has started the task, so that the call
             // is the caller's.
             let (future, call) = unsafe {
-                let future = Self::of(py, task);
+                let future = Self::borrowed(py, task);
                 let call = Self::take_call(&future);
                 (future, call)
             };
@@ -236,7 +236,7 @@ impl Future {
     pub(crate) unsafe fn finish_task(task: NonNull<Header>) {
         attached(|py| {
             // SAFETY: the header is that of a future, which its `TaskRef` keeps alive.
-            let future = unsafe { Self::of(py, task) };
+            let future = unsafe { Self::borrowed(py, task) };
             let exception = Self::raised(&future);
             let _handled = exception.as_ref().map(Handled::new);
             // SAFETY: the caller has claimed the future and written the outcome.

@@ -271,6 +271,18 @@ impl Future {
         unsafe { Bound::from_borrowed_ptr(py, Self::object_of(task)).cast_into_unchecked() }
     }
 
+    /// Returns a future without a reference of its own: other threads count the future's references, too.
+    ///
+    /// # Safety
+    /// The header is that of a future which stays as long as what is returned.
+    pub(crate) unsafe fn borrowed<'a, 'py>(
+        py: Python<'py>,
+        task: NonNull<Header>,
+    ) -> Borrowed<'a, 'py, Self> {
+        // SAFETY: the header is that of a future which stays as long as what is returned.
+        unsafe { Borrowed::from_ptr(py, Self::object_of(task)).cast_unchecked() }
+    }
+
     // ---- phases and their names in Python
 
     pub(crate) fn state_name(phase: Phase) -> &'static str {

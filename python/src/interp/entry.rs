@@ -2,7 +2,8 @@
 //!
 //! Tools read a function's `__code__`, its source and signature, and replace its code. A call of it goes
 //! through the `vectorcall` field of the function object, which CPython honours from 3.12 on. There the call
-//! leads straight to the native method that the function's body calls. Older versions execute the body.
+//! leads straight to the native method that the function's body calls, or to its twin for calls without
+//! keywords. Older versions execute the body.
 //!
 //! # Invariants
 //! 1. The short way is taken only while the function has the code with which it was made, and for arguments
@@ -27,6 +28,8 @@ struct Entry {
     code: AtomicPtr<ffi::PyObject>,
     /// The native method.
     method: AtomicPtr<ffi::PyObject>,
+    /// The native method for calls without keywords, which needs no tuple of all arguments.
+    positional: AtomicPtr<ffi::PyObject>,
     /// The class that has the method.
     class: AtomicPtr<ffi::PyTypeObject>,
 }
@@ -36,6 +39,7 @@ impl Entry {
         Self {
             code: AtomicPtr::new(ptr::null_mut()),
             method: AtomicPtr::new(ptr::null_mut()),
+            positional: AtomicPtr::new(ptr::null_mut()),
             class: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -71,7 +75,12 @@ impl Entry {
                 && self.is_untouched(function)
                 && ffi::PyObject_TypeCheck(*arguments, self.class.load(Ordering::Relaxed)) != 0
             {
-                let method = self.method.load(Ordering::Relaxed);
+                let method = if keywords.is_null() {
+                    &self.positional
+                } else {
+                    &self.method
+                };
+                let method = method.load(Ordering::Relaxed);
                 return ffi::PyObject_Vectorcall(method, arguments, count, keywords);
             }
             match LONG_WAY.get() {
@@ -110,7 +119,8 @@ fn set_vectorcall() -> Option<SetVectorcall> {
     Some(unsafe { mem::transmute::<*mut c_void, SetVectorcall>(symbol) })
 }
 
-/// Leads calls of a function straight to a native method, which its body calls with the same arguments.
+/// Leads calls of a function straight to a native method, which its body calls with the same arguments. If the
+/// method's class has another one for calls without keywords, those lead there.
 /// Number 0 is `submit` of threads, 1 that of processes; 2 and 3 are the standard library's.
 #[pyfunction]
 pub(crate) fn lead_to(
@@ -131,8 +141,13 @@ pub(crate) fn lead_to(
     let code = function.getattr("__code__")?.into_ptr();
     // The class is kept by the method, and so for ever, too.
     let class = method.getattr("__objclass__")?.cast_into::<PyType>()?;
+    let positional = class.getattr_opt("_submit_positional")?;
+    let positional = positional.unwrap_or_else(|| method.clone());
     entry.class.store(class.as_type_ptr(), Ordering::Relaxed);
     entry.method.store(method.into_ptr(), Ordering::Relaxed);
+    entry
+        .positional
+        .store(positional.into_ptr(), Ordering::Relaxed);
     entry.code.store(code, Ordering::Release);
     let (Some(set), Some(vectorcall)) = (set_vectorcall(), vectorcall) else {
         return Ok(());

@@ -366,6 +366,16 @@ impl ThreadPool {
         Self::submit_call(this, r#fn, args, kwargs)
     }
 
+    /// Submits the call fn(*args).
+    #[pyo3(name = "_submit_positional", signature = (r#fn, /, *args))]
+    fn submit_positional<'py>(
+        this: &Bound<'py, Self>,
+        r#fn: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::submit_call(this, r#fn, args, None)
+    }
+
     /// Calls fn for the items of the iterables, and returns an iterator over the results.
     #[pyo3(name = "_map")]
     fn map<'py>(
