@@ -1,6 +1,7 @@
 """The native module. The docstrings of its parts, which users read, are in the module itself."""
 
 import concurrent.futures
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import CodeType, FrameType, GenericAlias
@@ -351,6 +352,10 @@ class SpanIterator(Iterator[_T]):
     def gi_running(self) -> bool: ...
     @property
     def gi_suspended(self) -> bool: ...
+    if sys.version_info >= (3, 15):
+        @property
+        def gi_state(self) -> str: ...
+
     @property
     def gi_yieldfrom(self) -> None: ...
 

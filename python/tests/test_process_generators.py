@@ -47,6 +47,11 @@ def test_it_is_a_generator_to_those_who_ask(pool: Any) -> None:
     assert next(results, None) is None
 
 
+def test_it_has_the_attributes_of_generators_of_this_python(pool: Any) -> None:
+    names = {name for name in dir(types.GeneratorType) if name.startswith("gi_")}
+    assert names <= set(dir(pool.map(tasks.identity, [])))
+
+
 @pytest.mark.parametrize("way", ["close", "throw", "an exception"])
 def test_how_it_ends(pool: Any, way: str) -> None:
     results = pool.map(int, ["1", "x", "3"])
@@ -108,6 +113,7 @@ def test_a_thread_that_meets_another(pool: Any, release: Flag) -> None:
     results = pool.map(wait_for, [release])
     waiting = Background(next, results)
     eventually(lambda: results.gi_running)
+    assert inspect.getgeneratorstate(results) == "GEN_RUNNING"
     for meet in (lambda: next(results), results.close, lambda: results.throw(KeyError)):
         with pytest.raises(ValueError, match="generator already executing"):
             meet()

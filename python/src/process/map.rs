@@ -356,6 +356,18 @@ impl SpanIterator {
         results.is_some_and(|results| results.begun && !results.ended)
     }
 
+    /// Returns the name of the state, as generators do from CPython 3.15 on.
+    #[cfg(Py_3_15)]
+    #[getter]
+    fn gi_state(this: &Bound<'_, Self>) -> &'static str {
+        match this.get().0.take(this.py()) {
+            None => "GEN_RUNNING",
+            Some(results) if results.ended => "GEN_CLOSED",
+            Some(results) if results.begun => "GEN_SUSPENDED",
+            Some(_) => "GEN_CREATED",
+        }
+    }
+
     #[getter]
     #[allow(clippy::unused_self, reason = "an attribute")]
     fn gi_yieldfrom(&self) -> Option<Py<PyAny>> {
