@@ -16,7 +16,7 @@ from concurrent_futures import (
 )
 from concurrent_futures._base import cpu_count
 from concurrent_futures_cluster import _calls, _native, _waits
-from concurrent_futures_cluster._executor import settings
+from concurrent_futures_cluster._settings import settings
 
 if TYPE_CHECKING:
     import os

@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from concurrent_futures import TaskTerminatedError, WorkerDiedError
 from concurrent_futures_cluster import _calls, _waits
-from concurrent_futures_cluster._executor import RecordedCall
+from concurrent_futures_cluster._state import RecordedCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from concurrent_futures_cluster._executor import State
     from concurrent_futures_cluster._future import ClusterFuture
+    from concurrent_futures_cluster._state import State
 
 _T = TypeVar("_T")
 

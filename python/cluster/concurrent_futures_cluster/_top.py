@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from concurrent_futures_cluster import _native
 from concurrent_futures_cluster._errors import ClusterConnectionError, ClusterError
-from concurrent_futures_cluster._executor import settings
+from concurrent_futures_cluster._settings import settings
 
 if TYPE_CHECKING:
     from typing import Any

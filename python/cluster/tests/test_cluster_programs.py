@@ -138,8 +138,8 @@ def test_the_interpreters_end_does_not_hang_without_a_server(server: Server) -> 
         f"""
 import os, signal
 from concurrent_futures import ClusterExecutor
-from concurrent_futures_cluster import _executor
-_executor._GIVE_UP = 1
+from concurrent_futures_cluster import _state
+_state._GIVE_UP = 1
 executor = ClusterExecutor({server.url!r})
 future = executor.submit(abs, -1)
 future.add_done_callback(lambda future: print(type(future.exception()).__name__))
