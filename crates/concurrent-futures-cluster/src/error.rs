@@ -4,6 +4,8 @@
 
 use crate::bus::BusError;
 use crate::wire::HostInfo;
+use concurrent_futures::TaskError;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -148,9 +150,71 @@ pub enum ClusterError {
     Server(#[from] BusError),
 }
 
+/// The task of an error, by its number and the name of its function. The message begins with both. Errors that no task
+/// has got yet have none, and neither do those of tasks of an earlier client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TaskName(Option<(u64, Cow<'static, str>)>);
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some((number, function)) => write!(f, "task #{number} ({function}): "),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An error of a task that can name the task.
+trait NamesTask: Error + Clone + Send + Sync + 'static {
+    fn task(&mut self) -> &mut TaskName;
+}
+
+macro_rules! names_task {
+    ($($error:ty),*) => {
+        $(impl NamesTask for $error {
+            fn task(&mut self) -> &mut TaskName {
+                &mut self.task
+            }
+        })*
+
+        /// Gives an error of this crate the task and the name of its function. Other errors stay as they are.
+        pub(crate) fn name_error(error: TaskError, number: u64, function: Cow<'static, str>) -> TaskError {
+            let TaskError::Failed(cause) = &error else {
+                return error;
+            };
+            let cause: &(dyn Error + 'static) = &**cause;
+            let name = || TaskName(Some((number, function.clone())));
+            $(if let Some(named) = named::<$error>(cause, name) {
+                return named;
+            })*
+            error
+        }
+    };
+}
+
+names_task!(
+    HostLost,
+    NoFunction,
+    NoWorkersError,
+    ObjectStoreError,
+    PoisonTask,
+    SessionLost
+);
+
+/// Returns the error of a task that has this cause, with its name, if the cause is of the type.
+fn named<E: NamesTask>(
+    cause: &(dyn Error + 'static),
+    name: impl FnOnce() -> TaskName,
+) -> Option<TaskError> {
+    let mut error = cause.downcast_ref::<E>()?.clone();
+    *error.task() = name();
+    Some(TaskError::Failed(Arc::new(error)))
+}
+
 /// No host runs tasks of the executor's queue and environment.
 #[derive(Clone, Debug)]
 pub struct NoWorkersError {
+    pub(crate) task: TaskName,
     pub(crate) queue: String,
     pub(crate) environment: String,
     pub(crate) waited: Duration,
@@ -170,6 +234,7 @@ impl NoWorkersError {
 impl fmt::Display for NoWorkersError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
+            task,
             queue,
             environment,
             waited,
@@ -178,7 +243,7 @@ impl fmt::Display for NoWorkersError {
         } = self;
         write!(
             f,
-            "no host came in {waited:?} for tasks of the queue {queue} and the environment {environment}"
+            "{task}no host came in {waited:?} for tasks of the queue {queue} and the environment {environment}"
         )?;
         if *others > 0 {
             write!(f, "; {others} hosts of the queue have another key")?;
@@ -198,16 +263,21 @@ impl fmt::Display for NoWorkersError {
 impl Error for NoWorkersError {}
 
 /// A host ended while it ran the task, and the task is not to run again.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the host that ran the task was lost; by `on_host_loss`, the task does not run again")]
-pub struct HostLost;
+#[derive(Clone, Debug, Default, thiserror::Error)]
+#[error(
+    "{task}the host that ran the task was lost; by `on_host_loss`, the task does not run again"
+)]
+pub struct HostLost {
+    pub(crate) task: TaskName,
+}
 
 /// The task was lost with each host that ran it, or could not be kept by any.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "the task was given up after {deliveries} deliveries: {starts} hosts were lost while they ran it"
+    "{task}the task was given up after {deliveries} deliveries: {starts} hosts were lost while they ran it"
 )]
 pub struct PoisonTask {
+    pub(crate) task: TaskName,
     pub(crate) deliveries: u64,
     pub(crate) starts: u32,
 }
@@ -223,6 +293,7 @@ impl PoisonTask {
 /// Another client has the session of the task. It gets the outcome if the task was recorded.
 #[derive(Clone, Debug)]
 pub struct SessionLost {
+    pub(crate) task: TaskName,
     pub(crate) session: String,
     /// The machine and the process of the other client, if it has the same key.
     pub(crate) owner: Option<(String, u32)>,
@@ -238,10 +309,14 @@ impl SessionLost {
 
 impl fmt::Display for SessionLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { session, owner } = self;
+        let Self {
+            task,
+            session,
+            owner,
+        } = self;
         write!(
             f,
-            "this client was cut off for longer than its lease, and the session {session:?} has another client"
+            "{task}this client was cut off for longer than its lease, and the session {session:?} has another client"
         )?;
         match owner {
             Some((machine, pid)) => write!(f, ": process {pid} on {machine}"),
@@ -255,6 +330,7 @@ impl Error for SessionLost {}
 /// A very long payload could not be stored in the object store, or fetched from there.
 #[derive(Clone, Debug)]
 pub struct ObjectStoreError {
+    task: TaskName,
     text: String,
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -262,6 +338,7 @@ pub struct ObjectStoreError {
 impl ObjectStoreError {
     pub(crate) fn new(place: &str, what: &str, cause: Box<dyn Error + Send + Sync>) -> Self {
         Self {
+            task: TaskName::default(),
             text: format!("the object store {place}: {what}: {cause}"),
             cause: Some(cause.into()),
         }
@@ -273,18 +350,22 @@ impl ObjectStoreError {
             "a payload of {length} bytes is in an object store, and this process has none: set the same as elsewhere \
              (`object_store`, or CONCURRENT_FUTURES_OBJECT_STORE)"
         );
-        Self { text, cause: None }
+        Self::told(text)
     }
 
     /// Makes the error of a host, by its words.
     pub(crate) fn told(text: String) -> Self {
-        Self { text, cause: None }
+        Self {
+            task: TaskName::default(),
+            text,
+            cause: None,
+        }
     }
 }
 
 impl fmt::Display for ObjectStoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        write!(f, "{}{}", self.task, self.text)
     }
 }
 
@@ -297,5 +378,67 @@ impl Error for ObjectStoreError {
 
 /// The host has not the function of the task.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the host has not the function of the task: {0}")]
-pub struct NoFunction(pub(crate) String);
+#[error("{task}the host has not the function of the task: {why}")]
+pub struct NoFunction {
+    pub(crate) task: TaskName,
+    /// The words of the host.
+    pub(crate) why: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_tasks_name_the_task_and_its_function() {
+        let lost = HostLost::default();
+        let poison = PoisonTask {
+            task: TaskName::default(),
+            deliveries: 3,
+            starts: 2,
+        };
+        let function = NoFunction {
+            task: TaskName::default(),
+            why: "it has no name".into(),
+        };
+        let workers = NoWorkersError {
+            task: TaskName::default(),
+            queue: "q".into(),
+            environment: "e".into(),
+            waited: Duration::from_secs(1),
+            hosts: Vec::new(),
+            others: 0,
+        };
+        let session = SessionLost {
+            task: TaskName::default(),
+            session: "s".into(),
+            owner: None,
+        };
+        let store = ObjectStoreError::new("file:///s", "it is full", "no room".into());
+        let causes: [Arc<dyn Error + Send + Sync>; 6] = [
+            Arc::new(lost),
+            Arc::new(poison),
+            Arc::new(function),
+            Arc::new(workers),
+            Arc::new(session),
+            Arc::new(store.clone()),
+        ];
+        for cause in causes {
+            let text = cause.to_string();
+            let error = name_error(TaskError::Failed(cause), 7, Cow::Borrowed("squares"));
+            assert_eq!(error.to_string(), format!("task #7 (squares): {text}"));
+        }
+        let store = TaskError::Failed(Arc::new(store));
+        let TaskError::Failed(named) = name_error(store, 7, Cow::Borrowed("squares")) else {
+            panic!("another error");
+        };
+        assert!(named.source().is_some());
+        // The error of the call itself stays as it is.
+        let own: Box<dyn Error + Send + Sync> = "no luck".into();
+        let own = TaskError::Failed(own.into());
+        assert_eq!(
+            name_error(own, 7, Cow::Borrowed("f")).to_string(),
+            "no luck"
+        );
+    }
+}

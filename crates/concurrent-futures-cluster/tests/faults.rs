@@ -92,11 +92,14 @@ fn a_task_that_is_not_to_run_again_fails_with_its_host() -> Test {
     });
     first.kill();
     let _second = server.host(1);
+    let id = task.id();
     let error = task.result().unwrap_err();
     assert!(
         matches!(&error, TaskError::Failed(cause) if cause.is::<HostLost>()),
         "{error:?}"
     );
+    let name = format!("task {id} (faults::common::note_and_wait): the host");
+    assert!(error.to_string().starts_with(&name), "{error}");
     assert_eq!(notes.named("run").len(), 1);
     Ok(())
 }
@@ -163,11 +166,14 @@ fn a_task_that_kills_each_host_is_given_up() -> Test {
         }
         poison.is_done()
     });
+    let id = poison.id();
     let error = poison.result().unwrap_err();
     let TaskError::Failed(cause) = &error else {
         panic!("{error:?}");
     };
     assert!(cause.is::<PoisonTask>(), "{error:?}");
+    let name = format!("task {id} (faults::kill_the_host): the task was given up");
+    assert!(cause.to_string().starts_with(&name), "{cause}");
     // The first one may take the report of the start along. From then on, a start is confirmed before the task runs.
     assert!((2..=3).contains(&killed), "{killed} hosts were killed");
     for (n, future) in innocent.into_iter().enumerate() {
@@ -201,6 +207,7 @@ fn an_executor_ends_without_its_only_host() -> Test {
             panic!("{error}");
         };
         assert!(cause.is::<NoWorkersError>(), "{error}");
+        assert!(error.to_string().contains("): no host came"), "{error}");
     }
     Ok(())
 }

@@ -160,8 +160,12 @@ class SessionLostError(ClusterError):
     """
 
 
-def of_task(name: str, message: str, hosts: list[tuple[str, int, int, str, str]]) -> ClusterError:
-    """Return the error that the native part describes."""
+def of_task(
+    name: str, message: str, hosts: list[tuple[str, int, int, str, str]], call: str | None
+) -> ClusterError:
+    """Return the error that the native part describes; its message names the call, if known."""
+    if call is not None:
+        message = f"{call}: {message}"
     if name == "NoWorkersError":
         return NoWorkersError(message, tuple(HostInfo(*host) for host in hosts))
     error: ClusterError = globals()[name](message)

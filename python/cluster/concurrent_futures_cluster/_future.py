@@ -207,7 +207,8 @@ def complete(
             if future._fn is not None:
                 _calls.name_call(error, future._number, future._recorded.name(future._fn))
         else:
-            error = _errors.of_task(*payload)
+            name, message, hosts = payload
+            error = _errors.of_task(name, message, hosts, _name(future))
     except BaseException as failure:
         error = failure
     if future._recorded.is_on():
@@ -222,6 +223,13 @@ def complete(
             Future.set_exception(future, error)
         else:
             Future.set_result(future, result)
+
+
+def _name(future: ClusterFuture[Any]) -> str | None:
+    """Return the call of a future as errors name it; None of a call of an earlier executor."""
+    if future._fn is None:
+        return None
+    return f"task #{future._number} ({future._recorded.name(future._fn)})"
 
 
 def _record(

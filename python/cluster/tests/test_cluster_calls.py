@@ -26,6 +26,7 @@ from concurrent_futures import (
     as_completed,
     wait,
 )
+from concurrent_futures_cluster import ClusterFuture, _future
 
 pytest_plugins = ["cluster_support"]
 
@@ -101,6 +102,30 @@ def test_the_death_of_a_worker_fails_its_call_only(embedded: ClusterExecutor) ->
     assert "while it ran task #" in str(error)
     assert str(error).endswith(" (cluster_tasks.die_if)")
     assert [f.result(LIMIT) for f in futures if f is not futures[2]] == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ClusterError",
+        "HostLostError",
+        "NoFunctionError",
+        "NoWorkersError",
+        "ObjectStoreError",
+        "PoisonTaskError",
+        "SessionLostError",
+    ],
+)
+def test_errors_that_no_call_has_raised_name_the_call(embedded: ClusterExecutor, name: str) -> None:
+    state = embedded._state
+    for function, named in ((tasks.double, "task #7 (cluster_tasks.double): "), (None, "")):
+        future: ClusterFuture[int] = ClusterFuture(state.client, 7, state.recorded)
+        future._fn = function
+        # As the thread of the executor does it; 2 stands for such an error.
+        _future.complete(future, 2, (name, "it is lost", []), None)
+        error = future.exception()
+        assert type(error).__name__ == name
+        assert str(error) == f"{named}it is lost"
 
 
 def test_a_call_is_repeated_if_its_worker_dies(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def test_a_task_of_a_killed_host_fails_if_it_must_not_run_again(
         wait_until("the task runs", lambda: has_line(begun))
         first.kill()
         server.host(1)
-        assert isinstance(future.exception(LIMIT), HostLostError)
+        error = future.exception(LIMIT)
+        assert isinstance(error, HostLostError)
+        assert "task #1 (cluster_tasks.note_and_wait): the host" in str(error)
         assert len(begun.read_text().splitlines()) == 1
 
 
@@ -148,8 +150,10 @@ def test_an_executor_ends_without_its_only_host(server: Server, tmp_path: Path) 
         waiting = executor.submit(tasks.double, 1)
         wait_until("the task runs", lambda: has_line(begun))
         host.kill()
-    assert isinstance(running.exception(LIMIT), NoWorkersError)
-    assert isinstance(waiting.exception(LIMIT), NoWorkersError)
+    for number, name, future in ((1, "note_and_wait", running), (2, "double", waiting)):
+        error = future.exception(LIMIT)
+        assert isinstance(error, NoWorkersError)
+        assert str(error).startswith(f"task #{number} (cluster_tasks.{name}): no host came")
 
 
 def test_the_workers_of_a_killed_host_end(server: Server, tmp_path: Path) -> None:

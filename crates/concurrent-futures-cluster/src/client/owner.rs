@@ -11,7 +11,7 @@
 use super::{Client, State, failed};
 use crate::bus::kept::Claimed;
 use crate::bus::{BusError, StoreKey};
-use crate::error::{ClusterError, SessionLost};
+use crate::error::{ClusterError, SessionLost, TaskName};
 use crate::log;
 use crate::os;
 use crate::wire::{Kind, Owner, random};
@@ -193,6 +193,7 @@ impl Client {
     fn lose(&self, owner: Option<Owner>) {
         let name = self.settings.kept.as_ref().map(|kept| kept.name.clone());
         let lost = SessionLost {
+            task: TaskName::default(),
             session: name.unwrap_or_default(),
             owner: owner.map(|owner| (owner.machine, owner.pid)),
         };

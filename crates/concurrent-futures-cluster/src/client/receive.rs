@@ -5,7 +5,7 @@
 use super::times::HostClock;
 use super::{Arrived, Client, Power, Stage, failed};
 use crate::bus::{Note, StoreKey};
-use crate::error::{HostLost, NoFunction, ObjectStoreError, PoisonTask};
+use crate::error::{HostLost, NoFunction, ObjectStoreError, PoisonTask, TaskName};
 use crate::log;
 use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, TaskPart, Why};
 use concurrent_futures::TaskError;
@@ -189,10 +189,14 @@ impl Client {
             Outcome::Value(payload) => return self.fetch(number, payload, run),
             Outcome::Failure(bytes) => Arrived::Failure(bytes),
             Outcome::NoStore(text) => Arrived::Error(failed(ObjectStoreError::told(text))),
-            Outcome::NoFunction(text) => Arrived::Error(failed(NoFunction(text))),
+            Outcome::NoFunction(text) => Arrived::Error(failed(NoFunction {
+                task: TaskName::default(),
+                why: text,
+            })),
             Outcome::Returned(why) => return self.take_back(number, attempt, why),
-            Outcome::HostLost => Arrived::Error(failed(HostLost)),
+            Outcome::HostLost => Arrived::Error(failed(HostLost::default())),
             Outcome::Poison(starts) => Arrived::Error(failed(PoisonTask {
+                task: TaskName::default(),
                 deliveries: u64::from(starts),
                 starts,
             })),
@@ -289,12 +293,13 @@ impl Client {
             let has_run =
                 why == Why::Ended || matches!(why, Why::Deliveries(_)) && entry.starts > 0;
             if has_run && entry.request.options.on_host_loss == OnHostLoss::Fail {
-                Some(failed(HostLost))
+                Some(failed(HostLost::default()))
             } else if matches!(why, Why::Deliveries(_)) && entry.starts >= most
                 || entry.deliveries >= u64::from(RETURNS * most)
                 || why == Why::NoObject && entry.returns > most_returns
             {
                 Some(failed(PoisonTask {
+                    task: TaskName::default(),
                     deliveries: entry.deliveries,
                     starts: entry.starts,
                 }))

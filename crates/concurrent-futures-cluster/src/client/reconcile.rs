@@ -10,7 +10,7 @@
 
 use super::{Client, Place, Stage, failed};
 use crate::bus::{BusError, StoreKey};
-use crate::error::{HostLost, NoWorkersError};
+use crate::error::{HostLost, NoWorkersError, TaskName};
 use crate::log;
 use crate::wire::{HostInfo, Kind, OnHostLoss, Refused, news_of};
 use futures_util::StreamExt;
@@ -162,6 +162,7 @@ impl Client {
                 waiting_since = None;
             } else if since.elapsed() + look >= wait {
                 self.fail_untaken(&NoWorkersError {
+                    task: TaskName::default(),
                     queue: lane.queue.clone(),
                     environment: lane.environment.clone(),
                     waited: wait,
@@ -253,7 +254,7 @@ impl Client {
         let mut parcels = HashSet::new();
         for (number, place, is_lost) in untaken {
             let error = if is_lost {
-                failed(HostLost)
+                failed(HostLost::default())
             } else {
                 failed(error.clone())
             };

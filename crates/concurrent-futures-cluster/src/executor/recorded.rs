@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 use crate::client::Arrived;
-use crate::error::{HostLost, PoisonTask};
+use crate::error::{self, HostLost, PoisonTask};
 use crate::wire::Call;
 use bytes::Bytes;
 use concurrent_futures::engine::recorder::{self, Name, RunOutcome};
-use concurrent_futures::engine::{RemoteEnd, RemotePool, RemoteRun, Unsent, name_error};
+use concurrent_futures::engine::{
+    RemoteEnd, RemotePool, RemoteRun, Unsent, name_error, number_of,
+};
 use concurrent_futures::{FutureId, TaskError};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -73,12 +75,13 @@ impl Recorded {
         }
     }
 
-    /// Gives an error of the task's worker the name of the function.
+    /// Gives an error that is not the call's own the name of the function.
     pub(super) fn named(&self, error: TaskError) -> TaskError {
-        match &self.name {
-            Some(name) => name_error(error, self.task, name.clone()),
-            None => error,
-        }
+        let Some(name) = &self.name else {
+            return error;
+        };
+        let error = error::name_error(error, number_of(self.task), name.clone());
+        name_error(error, self.task, name.clone())
     }
 
     /// Notes where and when the task has run.

@@ -305,23 +305,58 @@ fn a_host_of_another_program_runs_functions_by_their_names() -> Test {
     let unknown = cluster.submit_named::<u32, u32>("volume", 1)?.result();
     let wrong = cluster.submit_named::<u64, u32>("area", 1)?.result();
     let nameless = cluster.submit(|n: u32| n, 1)?.result();
-    for (result, text) in [
+    for (result, name, text) in [
         (
             unknown,
+            "(volume)",
             "no function is registered as volume; registered are: area, greet",
         ),
         (
             wrong,
+            "(area)",
             "area is registered with the types (u32, u32) -> u32, and not u64 -> u32",
         ),
-        (nameless, "it has no name"),
+        (nameless, "::{{closure}})", "it has no name"),
     ] {
         let Err(TaskError::Failed(cause)) = result else {
             panic!("{result:?}");
         };
         assert!(cause.is::<NoFunction>(), "{cause}");
-        assert!(cause.to_string().contains(text), "{cause}");
+        let told = cause.to_string();
+        assert!(told.contains(text), "{told}");
+        let names = format!("{name}: the host has not the function");
+        assert!(
+            told.starts_with("task #") && told.contains(&names),
+            "{told}"
+        );
     }
+    Ok(())
+}
+
+#[test]
+fn errors_of_a_registered_function_have_its_name() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    concurrent_futures_cluster::register!("leave at once", leave);
+    let pool = ProcessPoolExecutor::builder().max_workers(1).build()?;
+    let host = ClusterHost::builder().url(server.url()).lease(LEASE);
+    let _host = host.by_name().pool(pool).start()?;
+    let cluster = server.executor().by_name().build()?;
+    let future = cluster.submit_named::<i32, ()>("leave at once", 3)?;
+    let id = future.id();
+    let error = future.result().unwrap_err();
+    assert!(matches!(error, TaskError::WorkerDied(_)), "{error:?}");
+    let name = format!("while it ran task {id} (leave at once)");
+    assert!(error.to_string().ends_with(&name), "{error}");
+    let error = cluster.submit_named::<(), ()>("leave at once", ())?;
+    let error = error.result().unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("(leave at once): the host has not"),
+        "{error}"
+    );
     Ok(())
 }
 
