@@ -145,6 +145,9 @@ pub enum ClusterError {
     /// The system refused a resource.
     #[error("the cluster cannot be set up: {0}")]
     System(#[from] io::Error),
+    /// A part of the host has panicked, which is a defect. Its tasks come to other hosts.
+    #[error("the host ends, as a part of it has panicked: {0}")]
+    Panicked(String),
     /// The server refused a call.
     #[error(transparent)]
     Server(#[from] BusError),
@@ -193,6 +196,7 @@ macro_rules! names_task {
 }
 
 names_task!(
+    ClientPanicked,
     HostLost,
     NoFunction,
     NoWorkersError,
@@ -261,6 +265,17 @@ impl fmt::Display for NoWorkersError {
 }
 
 impl Error for NoWorkersError {}
+
+/// A part of the executor's client has panicked, which is a defect. All its tasks fail, and those that are submitted later.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "{task}the part of the cluster's client that {part} has panicked: {message}; make another executor"
+)]
+pub struct ClientPanicked {
+    pub(crate) task: TaskName,
+    pub(crate) part: &'static str,
+    pub(crate) message: String,
+}
 
 /// A host ended while it ran the task, and the task is not to run again.
 #[derive(Clone, Debug, Default, thiserror::Error)]
@@ -415,7 +430,13 @@ mod tests {
             owner: None,
         };
         let store = ObjectStoreError::new("file:///s", "it is full", "no room".into());
-        let causes: [Arc<dyn Error + Send + Sync>; 6] = [
+        let panicked = ClientPanicked {
+            task: TaskName::default(),
+            part: "publishes tasks",
+            message: "no luck".into(),
+        };
+        let causes: [Arc<dyn Error + Send + Sync>; 7] = [
+            Arc::new(panicked),
             Arc::new(lost),
             Arc::new(poison),
             Arc::new(function),

@@ -197,7 +197,8 @@ pub use builder::ClusterBuilder;
 pub use bus::BusError;
 pub use client::{Arrived, ClusterOptions, Sink};
 pub use error::{
-    ClusterError, HostLost, NoFunction, NoWorkersError, ObjectStoreError, PoisonTask, SessionLost,
+    ClientPanicked, ClusterError, HostLost, NoFunction, NoWorkersError, ObjectStoreError,
+    PoisonTask, SessionLost,
 };
 pub use executor::{ClusterExecutor, ClusterExecutorBuilder, ExecutorSettings};
 pub use observe::{

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::any::Any;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -27,4 +28,20 @@ pub(crate) fn refused(what: &str, why: &dyn Display) {
 /// Logs that a task came again after its end.
 pub(crate) fn replayed(task: &dyn Display) {
     without_unwinding(|| tracing::warn!(%task, "a replayed task was refused"));
+}
+
+/// Logs a panic, which is a defect.
+pub(crate) fn panicked(what: &dyn Display) {
+    without_unwinding(|| tracing::error!("{what}"));
+}
+
+/// Returns the message of a panic.
+pub(crate) fn text_of_panic(payload: Box<dyn Any + Send>) -> String {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    // Its destructor may panic as well.
+    std::mem::forget(payload);
+    text.unwrap_or_else(|| String::from("no message"))
 }

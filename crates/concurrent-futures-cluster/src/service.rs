@@ -2,8 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+use crate::log;
+use futures_util::FutureExt;
 use std::future::Future;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
@@ -51,15 +54,22 @@ impl Service {
     }
 }
 
-/// Runs asynchronous code in the thread of a service, and waits for its result. None if the thread has ended.
+/// Runs asynchronous code in the thread of a service, and waits for its result. None if the thread has ended, or the code
+/// has panicked, which is logged.
 pub(crate) fn run_on<R: Send + 'static>(
     handle: &Handle,
     work: impl Future<Output = R> + Send + 'static,
 ) -> Option<R> {
     let (sender, receiver) = mpsc::channel();
     handle.spawn(async move {
-        // The receiver waits.
-        let _ = sender.send(work.await);
+        match AssertUnwindSafe(work).catch_unwind().await {
+            // The receiver waits.
+            Ok(result) => drop(sender.send(result)),
+            Err(payload) => {
+                let message = log::text_of_panic(payload);
+                log::panicked(&format!("a call of a cluster's thread: {message}"));
+            }
+        }
     });
     receiver.recv().ok()
 }

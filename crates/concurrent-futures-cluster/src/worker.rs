@@ -41,7 +41,7 @@ pub struct ClusterHost {
 /// A host that runs in a service.
 pub(crate) struct Serving {
     stop: watch::Sender<bool>,
-    task: JoinHandle<Result<(), crate::BusError>>,
+    task: JoinHandle<Result<(), ClusterError>>,
     /// None if workers cannot tell of waits.
     socket: Option<PathBuf>,
 }
@@ -140,7 +140,7 @@ impl ClusterBuilder<HostSettings> {
         tokio::select! {
             Ok(()) = is_ready => Ok(Serving { stop, task, socket }),
             ended = &mut task => match ended {
-                Ok(Err(error)) => Err(error.into()),
+                Ok(Err(error)) => Err(error),
                 _ => Err(ClusterError::Server(crate::BusError::Closed)),
             }
         }
@@ -261,7 +261,7 @@ fn run(url: String) -> Result<(), ClusterError> {
         let mut terminated = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
         let mut pause = Duration::from_millis(50);
-        let serving = loop {
+        let mut serving = loop {
             let served = tokio::select! {
                 served = builder.clone().serve() => served,
                 _ = terminated.recv() => return Ok(()),
@@ -280,6 +280,10 @@ fn run(url: String) -> Result<(), ClusterError> {
         tokio::select! {
             _ = terminated.recv() => {}
             _ = interrupted.recv() => {}
+            // No part of it works any more.
+            ended = &mut serving.task => return ended.unwrap_or_else(|error| {
+                Err(ClusterError::Panicked(error.to_string()))
+            }),
         }
         tokio::select! {
             () = serving.stop() => Ok(()),

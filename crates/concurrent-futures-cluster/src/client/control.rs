@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Arrived, Client, Place, Sink, Stage};
+use super::{Client, Place, Sink, Stage};
 use crate::bus::{BusError, Withdrawn};
 use crate::log;
 use crate::wire::{Answer, Id, Kind, Order, TaskId, What};
@@ -304,8 +304,10 @@ impl Client {
                 .filter_map(|number| self.remove(&mut state, number))
                 .collect()
         };
+        // A cancellation that waits looks again.
+        self.wake();
         for entry in removed {
-            entry.complete(Arrived::Error(error.clone()), None);
+            Self::fail(entry, error.clone());
         }
     }
 

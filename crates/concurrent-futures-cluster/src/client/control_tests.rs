@@ -1,16 +1,18 @@
 //! Tests of cancellation with hosts that are played: the order of their messages is chosen.
 
-use super::{Arrived, Client, ClusterOptions, Request, Settings, Sink, Stage};
+use super::{Arrived, Client, ClusterOptions, Entry, KeptSettings, Request, Settings, Sink, Stage};
 use crate::bus::{Bus, Lane};
 use crate::memory::{Memory, Server};
 use crate::wire::{Answer, Call, Id, Kind, Receipt, Report, Seal};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-const LEASE: Duration = Duration::from_secs(3);
-const TASK: u64 = 7;
+pub(super) const LEASE: Duration = Duration::from_secs(3);
+pub(super) const TASK: u64 = 7;
 
 struct Nothing;
 
@@ -28,8 +30,8 @@ fn seal() -> Seal {
     Seal::new(Some(b"key"))
 }
 
-/// Starts a client whose task is on the server.
-async fn client_with_task(bus: &Arc<Memory>) -> Arc<Client> {
+/// Starts a client.
+pub(super) async fn client_of(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> Arc<Client> {
     let settings = Settings {
         lane: Lane {
             queue: "q".into(),
@@ -39,31 +41,47 @@ async fn client_with_task(bus: &Arc<Memory>) -> Arc<Client> {
         seal: seal(),
         wait_for_workers: Duration::from_secs(3600),
         most_deliveries: 3,
-        kept: None,
+        kept,
         objects: None,
     };
     let ours: Arc<dyn Bus> = Arc::<Memory>::clone(bus);
     let client = Arc::new(Client::new(ours, settings).unwrap());
+    client.claim_session().await.unwrap();
     let (ready, is_ready) = oneshot::channel();
     tokio::spawn(Arc::clone(&client).work(ready));
     is_ready.await.unwrap();
-    let call = Call::Opaque(Vec::new());
-    let request = Request::new(call, "x".into(), ClusterOptions::new());
-    client.submit(TASK, request, Box::new(Nothing), None);
-    let is_published = || matches!(client.lock().entries[&TASK].stage, Stage::Published(_));
-    wait_until(is_published).await;
+    client.open_session(false).await.unwrap();
     client
 }
 
-async fn wait_until(is_so: impl Fn() -> bool) {
+/// Starts a client whose task is on the server. Returns it with the number of the task there.
+async fn client_with_task(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> (Arc<Client>, u64) {
+    let client = client_of(bus, kept).await;
+    let call = Call::Opaque(Vec::new());
+    let request = Request::new(call, "x".into(), ClusterOptions::new());
+    client.submit(TASK, request, Box::new(Nothing), None);
+    let number = client.wire(TASK);
+    wait_until(|| of_task(&client, number, is_published)).await;
+    (client, number)
+}
+
+fn of_task<R>(client: &Client, number: u64, look: impl FnOnce(&Entry) -> R) -> R {
+    look(&client.lock().entries[&number])
+}
+
+fn is_published(entry: &Entry) -> bool {
+    matches!(entry.stage, Stage::Published(_))
+}
+
+pub(super) async fn wait_until(is_so: impl Fn() -> bool) {
     while !is_so() {
         sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Returns the report of a host that has the task, or has begun it.
-fn report(host: Id, has_begun: bool) -> Report {
-    let tasks = vec![(TASK, 1)];
+/// Returns the report of a host that has an attempt of a task, or has begun it.
+pub(super) fn report(host: Id, number: u64, attempt: u32, has_begun: bool) -> Report {
+    let tasks = vec![(number, attempt)];
     let (held, started) = if has_begun {
         (Vec::new(), tasks)
     } else {
@@ -85,28 +103,41 @@ fn report(host: Id, has_begun: bool) -> Report {
     }
 }
 
+/// Returns the message with a report, and its subject.
+pub(super) fn sealed(client: &Client, report: &Report) -> (String, Bytes) {
+    let subject = format!("cf.c.{}", client.session);
+    let sealed = seal().seal(Kind::Report, subject.as_bytes(), report);
+    (subject, sealed)
+}
+
+/// Tells a client that a host begins an attempt of a task. Returns the tasks that the client does not wait for.
+async fn begin(hosts: &Memory, client: &Client, number: u64, attempt: u32) -> Vec<(u64, u32)> {
+    let host = Id::random().unwrap();
+    let (subject, begun) = sealed(client, &report(host, number, attempt, true));
+    let receipt = hosts.request(&subject, begun.clone(), LEASE).await.unwrap();
+    let receipt: Receipt = seal().open(Kind::Receipt, &begun, &receipt).unwrap();
+    receipt.unwanted
+}
+
+fn start_cancel(client: &Arc<Client>) -> JoinHandle<Option<Box<dyn Sink>>> {
+    let client = Arc::clone(client);
+    tokio::spawn(async move { client.cancel(TASK).await })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_that_another_host_has_begun_meanwhile_is_not_cancelled() {
     let server = Server::new(1, 0, 0, LEASE);
-    let client = client_with_task(&server.connect()).await;
+    let (client, number) = client_with_task(&server.connect(), None).await;
     let hosts = server.connect();
-    let (slow, other) = (Id::random().unwrap(), Id::random().unwrap());
+    let slow = Id::random().unwrap();
     let mut orders = hosts.listen(&format!("cf.h.q.{slow}")).await.unwrap();
-    let subject = format!("cf.c.{}", client.session);
-    let sealed = |report| seal().seal(Kind::Report, subject.as_bytes(), &report);
-    let held = sealed(report(slow, false));
+    let (subject, held) = sealed(&client, &report(slow, number, 1, false));
     hosts.send(&subject, held).await.unwrap();
-    wait_until(|| client.lock().entries[&TASK].holder == Some(slow)).await;
-    let cancelling = tokio::spawn({
-        let client = Arc::clone(&client);
-        async move { client.cancel(TASK).await }
-    });
+    wait_until(|| of_task(&client, number, |entry| entry.holder == Some(slow))).await;
+    let cancelling = start_cancel(&client);
     let order = orders.recv().await.unwrap();
     // The lease of the slow host had ended: another host has the task as well, and may begin.
-    let begun = sealed(report(other, true));
-    let receipt = hosts.request(&subject, begun.clone(), LEASE).await.unwrap();
-    let receipt: Receipt = seal().open(Kind::Receipt, &begun, &receipt).unwrap();
-    assert_eq!(receipt.unwanted, []);
+    assert_eq!(begin(&hosts, &client, number, 1).await, []);
     // Only then does the slow one obey.
     let answer = seal().seal(Kind::Answer, &order.payload, &Answer::GivenUp);
     hosts.send(&order.reply.unwrap(), answer).await.unwrap();
@@ -118,15 +149,63 @@ async fn a_task_that_another_host_has_begun_meanwhile_is_not_cancelled() {
 async fn a_cancellation_asks_a_server_again_that_has_failed() {
     let server = Server::new(1, 0, 0, LEASE);
     let bus = server.connect();
-    let client = client_with_task(&bus).await;
+    let (client, _) = client_with_task(&bus, None).await;
     bus.cut(true);
-    let cancelling = tokio::spawn({
-        let client = Arc::clone(&client);
-        async move { client.cancel(TASK).await }
-    });
+    let cancelling = start_cancel(&client);
     // Less than the time after which the first question has failed.
     sleep(Duration::from_millis(400)).await;
     bus.cut(false);
     assert!(cancelling.await.unwrap().is_some());
     assert_eq!((server.tasks(), client.unfinished()), (0, 0));
+}
+
+fn kept() -> Option<KeptSettings> {
+    Some(KeptSettings {
+        name: "s".into(),
+        age: Duration::from_secs(100_000),
+        replicas: 1,
+    })
+}
+
+/// Starts to cancel a kept task, up to the removal of its record, which waits.
+async fn cancel_up_to_record(
+    server: &Server,
+    client: &Arc<Client>,
+    number: u64,
+) -> JoinHandle<Option<Box<dyn Sink>>> {
+    server.hold_removals(true);
+    let cancelling = start_cancel(client);
+    wait_until(|| of_task(client, number, |entry| entry.stage == Stage::Leaving)).await;
+    cancelling
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_host_begins_a_kept_task_whose_record_is_being_removed() {
+    let server = Server::new(1, 0, 0, LEASE);
+    let (client, number) = client_with_task(&server.connect(), kept()).await;
+    let cancelling = cancel_up_to_record(&server, &client, number).await;
+    let hosts = server.connect();
+    assert_eq!(begin(&hosts, &client, number, 1).await, [(number, 1)]);
+    server.hold_removals(false);
+    assert!(cancelling.await.unwrap().is_some());
+    assert_eq!((server.tasks(), client.unfinished()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_task_whose_record_stays_runs_as_its_next_attempt() {
+    let server = Server::new(1, 0, 0, LEASE);
+    let bus = server.connect();
+    let (client, number) = client_with_task(&bus, kept()).await;
+    let cancelling = cancel_up_to_record(&server, &client, number).await;
+    bus.cut(true);
+    server.hold_removals(false);
+    assert!(cancelling.await.unwrap().is_none());
+    bus.cut(false);
+    let is_next = |entry: &Entry| is_published(entry) && entry.attempt == 2;
+    wait_until(|| of_task(&client, number, is_next)).await;
+    let hosts = server.connect();
+    // A host that had it before knows the attempt that is over.
+    assert_eq!(begin(&hosts, &client, number, 1).await, [(number, 1)]);
+    assert_eq!(begin(&hosts, &client, number, 2).await, []);
+    assert!(client.has_begun(TASK));
 }

@@ -21,6 +21,7 @@ mod clock;
 mod control;
 #[cfg(test)]
 mod control_tests;
+mod guard;
 mod kept;
 mod open;
 mod options;
@@ -37,6 +38,7 @@ pub use options::ClusterOptions;
 
 use crate::bus::kept::{kept_of, session_of};
 use crate::bus::{Bus, BusError, Lane};
+use crate::error::ClientPanicked;
 use crate::objects::Objects;
 use crate::payloads::Payloads;
 use crate::waits;
@@ -262,6 +264,16 @@ struct State {
     /// The last time of the server's clock.
     reading: Option<Reading>,
     session: Session,
+    /// The panic of a part of the client.
+    broken: Option<ClientPanicked>,
+}
+
+impl State {
+    /// Returns why no task can be submitted any more.
+    fn refusal(&self) -> Option<TaskError> {
+        let broken = self.broken.clone().map(failed);
+        broken.or_else(|| self.session.lost.clone().map(failed))
+    }
 }
 
 /// The settings of a client.
@@ -339,17 +351,24 @@ impl Client {
         let _ = ready.send(());
         // Asynchronous tasks of their own: an event wakes the one that waits for it. All end with this one.
         let mut parts = JoinSet::new();
-        parts.spawn(Arc::clone(&self).keep_time());
-        parts.spawn(Arc::clone(&self).pump());
-        parts.spawn(Arc::clone(&self).reconcile());
-        parts.spawn(Arc::clone(&self).watch_hosts());
-        parts.spawn(Arc::clone(&self).record());
-        let own = Arc::clone(&self).own();
+        let this = || Arc::clone(&self);
+        parts.spawn(this().guarded("reads the server's clock", this().keep_time()));
+        parts.spawn(this().guarded("publishes tasks", this().pump()));
+        parts.spawn(this().guarded("looks for lost tasks", this().reconcile()));
+        parts.spawn(this().guarded("looks for hosts", this().watch_hosts()));
+        parts.spawn(this().guarded("records tasks", this().record()));
+        let own = this().guarded("renews the claim of the session", this().own());
         tokio::pin!(own);
         loop {
             tokio::select! {
-                Some(note) = reports_come.recv() => self.receive(&reports, note).await,
-                Some(note) = questions_come.recv() => self.answer(&questions, note).await,
+                Some(note) = reports_come.recv() => {
+                    let receiving = self.receive(&reports, note);
+                    this().guarded("receives reports", receiving).await;
+                }
+                Some(note) = questions_come.recv() => {
+                    let answering = self.answer(&questions, note);
+                    this().guarded("answers to hosts", answering).await;
+                }
                 () = &mut own => return Ok(()),
                 else => return Ok(()),
             }
@@ -371,12 +390,11 @@ impl Client {
     ) {
         let mut entry = Entry::new(Arc::new(request), sink, permit);
         let mut state = self.lock();
+        if let Some(error) = state.refusal() {
+            drop(state);
+            return entry.complete(Arrived::Error(error), None);
+        }
         if self.settings.kept.is_some() {
-            if let Some(lost) = &state.session.lost {
-                let error = failed(lost.clone());
-                drop(state);
-                return entry.complete(Arrived::Error(error), None);
-            }
             entry.local = Some(number);
             let number = state.session.number_for(number);
             state.insert_kept(number, entry, Stage::Recording);

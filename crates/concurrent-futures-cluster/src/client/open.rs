@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::kept::FoundTask;
-use super::{Arrived, Client, Entry, Place, Request, Sink, Stage, State, failed};
+use super::{Arrived, Client, Entry, Place, Request, Sink, Stage, State};
 use crate::bus::kept::{KeptTask, Listed, SLACK};
 use crate::bus::{BusError, StoreKey};
 use crate::error::ClusterError;
@@ -139,7 +139,7 @@ impl Client {
             return;
         }
         let client = Arc::clone(self);
-        tokio::spawn(async move {
+        self.spawn("looks for tasks of a session", async move {
             stream::iter(numbers)
                 .for_each_concurrent(AT_ONCE, |number| Arc::clone(&client).look_for(number))
                 .await;
@@ -248,10 +248,10 @@ impl Client {
         let mut done = Vec::new();
         let mut unwanted: Vec<Box<dyn Sink>> = Vec::new();
         let mut state = self.lock();
-        let lost = state.session.lost.clone();
+        let refusal = state.refusal();
         for (task, (local, sink)) in found.into_iter().zip(sinks) {
             sink.start();
-            if lost.is_some() {
+            if refusal.is_some() {
                 unwanted.push(sink);
                 continue;
             }
@@ -268,9 +268,9 @@ impl Client {
             }
         }
         drop(state);
-        if let Some(lost) = lost {
+        if let Some(error) = refusal {
             for sink in unwanted {
-                sink.complete(Arrived::Error(failed(lost.clone())));
+                sink.complete(Arrived::Error(error.clone()));
             }
         }
         self.look_for_all(done);

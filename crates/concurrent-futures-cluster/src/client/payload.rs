@@ -42,7 +42,7 @@ impl Client {
             return;
         }
         let client = Arc::clone(self);
-        tokio::spawn(async move {
+        self.spawn("removes payloads", async move {
             let (queue, session) = (&client.lane.queue, client.session);
             patiently(|| client.payloads.forget(queue, session, &payload)).await;
         });
@@ -56,7 +56,7 @@ impl Client {
     /// Fetches a part of the value of a task from where long payloads are. The value has it as well.
     pub(super) fn fetch_part(self: &Arc<Self>, number: u64, first: u64, payload: Payload) {
         let client = Arc::clone(self);
-        tokio::spawn(async move {
+        self.spawn("fetches parts of values", async move {
             for attempt in 0..4_u32 {
                 let (queue, session) = (&client.lane.queue, client.session);
                 match client.payloads.fetch(queue, session, &payload).await {
@@ -91,7 +91,7 @@ impl Client {
             state.set_stage(number, Stage::Fetching);
         }
         let client = Arc::clone(self);
-        tokio::spawn(async move {
+        self.spawn("fetches values", async move {
             let mut trouble = None;
             for attempt in 0..4_u32 {
                 let (queue, session) = (&client.lane.queue, client.session);

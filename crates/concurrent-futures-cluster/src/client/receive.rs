@@ -66,7 +66,7 @@ impl Client {
             self.confirm(note, unwanted).await;
         } else {
             let client = Arc::clone(self);
-            tokio::spawn(async move {
+            self.spawn("removes outcomes", async move {
                 Arc::clone(&client).forget_outcomes(stored).await;
                 client.confirm(note, unwanted).await;
             });

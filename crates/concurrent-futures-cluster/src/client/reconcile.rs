@@ -265,7 +265,7 @@ impl Client {
             }
             if let Some(place) = place.filter(|place| parcels.insert(place.serial)) {
                 let client = Arc::clone(self);
-                tokio::spawn(async move {
+                self.spawn("withdraws tasks", async move {
                     let lane = &client.settings.lane;
                     let id = client.parcel_id(place.serial).to_string();
                     if let Err(error) = client.bus.withdraw(lane, place.number, &id).await {

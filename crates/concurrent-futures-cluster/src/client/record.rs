@@ -168,7 +168,7 @@ impl Client {
         let is_busy = |state: &mut State| state.session.unplaced > 0;
         let waited = self.placed.wait_timeout_while(self.lock(), limit, is_busy);
         let (state, timed_out) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
-        !timed_out.timed_out() && state.session.lost.is_none()
+        !timed_out.timed_out() && state.refusal().is_none()
     }
 
     /// Returns the number of tasks that have not come to the server yet.

@@ -195,7 +195,7 @@ impl Host {
             let host = Arc::clone(self);
             // The lane is not empty while its client is asked.
             self.lock().asked[usize::from(priority)] += 1;
-            tokio::spawn(async move {
+            self.spawn(async move {
                 let answer = match host.open_tasks(&parcel).await {
                     // The stores of the session know it as well.
                     Err(_) if source.is_kept => Ok(host.open_kept(&parcel).await),

@@ -186,7 +186,7 @@ impl Host {
             return;
         }
         let host = Arc::clone(self);
-        tokio::spawn(async move {
+        self.spawn(async move {
             for (token, how) in parcels {
                 // If that is lost, the parcel comes again when its lease ends.
                 let _ = host.bus.settle(&token, how).await;

@@ -21,6 +21,7 @@ mod run;
 mod state;
 
 use crate::bus::{Bus, BusError, PRIORITIES, StoreKey};
+use crate::error::ClusterError;
 use crate::log;
 use crate::payloads::Payloads;
 use crate::runner::Runner;
@@ -34,6 +35,12 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Runs a host until `stop` says so, and the host has drained.
+///
+/// A panic is a defect, of this crate or of a runner. No part can be missed for long: without one, tasks would come and
+/// not run. So a host of which a part has panicked drains and ends, and its tasks come to others.
+///
+/// # Errors
+/// [`ClusterError::Server`], when the server cannot be listened to. [`ClusterError::Panicked`].
 pub(crate) async fn serve(
     bus: Arc<dyn Bus>,
     runner: Arc<dyn Runner>,
@@ -41,7 +48,7 @@ pub(crate) async fn serve(
     waits: Option<Waits>,
     mut stop: watch::Receiver<bool>,
     mut ready: Option<oneshot::Sender<()>>,
-) -> Result<(), BusError> {
+) -> Result<(), ClusterError> {
     let id = Id::random().map_err(|error| BusError::Refused(error.to_string()))?;
     let host = Arc::new(Host {
         reporters: Reporters::new(id),
@@ -56,6 +63,7 @@ pub(crate) async fn serve(
         is_full: Notify::new(),
         kept_is_there: watch::Sender::new(false),
         kept_doubt: watch::Sender::new(()),
+        broken: watch::Sender::new(None),
     });
     let mut tasks = JoinSet::new();
     for subject in [host.subject(), format!("cf.h.{}.all", host.settings.queue)] {
@@ -83,8 +91,14 @@ pub(crate) async fn serve(
         // A caller that no longer waits tells the host to stop.
         let _ = ready.send(());
     }
-    // An error means that the other side is gone.
-    let _ = stop.wait_for(|stop| *stop).await;
+    let mut broken = host.broken.subscribe();
+    tokio::select! {
+        // An error means that the other side is gone.
+        _ = stop.wait_for(|stop| *stop) => {}
+        _ = broken.wait_for(Option::is_some) => {}
+        () = panic_in(&mut tasks, &host) => {}
+        () = panic_in(&mut pulls, &host) => {}
+    }
     pulls.shutdown().await;
     host.drain().await;
     tasks.shutdown().await;
@@ -94,5 +108,21 @@ pub(crate) async fn serve(
         log::trouble("a host could not leave the registry", &error);
     }
     host.runner.close();
-    Ok(())
+    let panicked = host.broken.borrow().clone();
+    match panicked {
+        Some(message) => Err(ClusterError::Panicked(message)),
+        None => Ok(()),
+    }
+}
+
+/// Waits until one of the parts has panicked.
+async fn panic_in(parts: &mut JoinSet<()>, host: &Host) {
+    while let Some(ended) = parts.join_next().await {
+        if let Err(error) = ended
+            && let Ok(payload) = error.try_into_panic()
+        {
+            return host.break_by(payload);
+        }
+    }
+    std::future::pending::<()>().await;
 }

@@ -28,7 +28,7 @@ impl Host {
                 }
             };
             let host = Arc::clone(&self);
-            tokio::spawn(async move {
+            self.spawn(async move {
                 let answer = host.obey(order).await;
                 // A host that was not meant says nothing, so that the answer is that of the one which was.
                 if let (Some(reply), true) = (note.reply, is_own || answer != Answer::Unknown) {

@@ -52,7 +52,7 @@ impl Host {
         let call = self.lock().calls.get(&part.token).copied();
         // The call has ended if it is not there.
         if let Some(key) = call {
-            tokio::spawn(report(Arc::clone(self), key, part));
+            self.spawn(report(Arc::clone(self), key, part));
         }
     }
 }

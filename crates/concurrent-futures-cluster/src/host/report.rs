@@ -125,7 +125,7 @@ impl Reporters {
         let mut sessions = self.lock();
         let (sender, used) = sessions.entry(session).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            tokio::spawn(work(Arc::clone(host), self.host, session, receiver));
+            host.spawn(work(Arc::clone(host), self.host, session, receiver));
             (sender, Instant::now())
         });
         *used = Instant::now();
@@ -251,7 +251,7 @@ impl<'a> Outcomes<'a> {
     }
 
     fn deliver(self) {
-        tokio::spawn(deliver(
+        self.host.spawn(deliver(
             Arc::clone(self.host),
             self.session,
             self.report,
@@ -369,7 +369,7 @@ async fn deliver(
         }
         settle(&host, session, &alone.ended, false).await;
         // An outcome may be stored although the answer to that was lost.
-        tokio::spawn(tell_of_stored(Arc::clone(&host), subject.clone(), alone));
+        host.spawn(tell_of_stored(Arc::clone(&host), subject.clone(), alone));
     }
 }
 

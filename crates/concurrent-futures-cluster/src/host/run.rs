@@ -75,15 +75,27 @@ impl Host {
         let mut running = FuturesUnordered::new();
         loop {
             while let Some(next) = self.take_next() {
-                let run = AssertUnwindSafe(Arc::clone(&self).carry_out(next));
-                running.push(run.catch_unwind());
+                let id = next.id;
+                let run = AssertUnwindSafe(Arc::clone(&self).carry_out(next)).catch_unwind();
+                running.push(async move { run.await.map_err(|payload| (id, payload)) });
             }
             tokio::select! {
-                // A panic was reported by its hook. The task stays held, until the client asks for it elsewhere.
-                Some(_) = running.next() => {}
+                Some(ended) = running.next() => if let Err((id, payload)) = ended {
+                    self.forget_run(id);
+                    self.break_by(payload);
+                },
                 // The sender is part of the host.
                 _ = changed.changed() => {}
             }
+        }
+    }
+
+    /// Forgets a task whose run has panicked. It comes to another host when its lease ends.
+    fn forget_run(&self, id: TaskId) {
+        let mut state = self.lock();
+        state.running -= 1;
+        if let Some(held) = state.held.remove(&(id.session, id.number)) {
+            state.parcels.remove(&held.parcel);
         }
     }
 

@@ -6,11 +6,16 @@ use super::lanes::Lanes;
 use super::report::{News, Reporters};
 use crate::bus::kept::kept_of;
 use crate::bus::{Bus, Lane, PRIORITIES, Settle};
+use crate::log;
 use crate::objects::Objects;
 use crate::payloads::Payloads;
 use crate::runner::Runner;
 use crate::wire::{Answer, Id, KeptTerms, Outcome, ParcelId, Payload, Seal, Task, TaskId, What};
+use futures_util::FutureExt;
+use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -230,11 +235,30 @@ pub(crate) struct Host {
     pub(super) kept_is_there: watch::Sender<bool>,
     /// Notified when that may have changed.
     pub(super) kept_doubt: watch::Sender<()>,
+    /// The message of a panic of a part of the host, which ends then.
+    pub(super) broken: watch::Sender<Option<String>>,
 }
 
 impl Host {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a part of the host's work: an asynchronous task of its own. A panic there ends the host.
+    pub(super) fn spawn(self: &Arc<Self>, part: impl Future<Output = ()> + Send + 'static) {
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(payload) = AssertUnwindSafe(part).catch_unwind().await {
+                host.break_by(payload);
+            }
+        });
+    }
+
+    /// Logs the panic of a part, and ends the host.
+    pub(super) fn break_by(&self, payload: Box<dyn Any + Send>) {
+        let message = log::text_of_panic(payload);
+        log::panicked(&format!("a part of a host has panicked: {message}"));
+        self.broken.send_replace(Some(message));
     }
 
     pub(super) fn workers(&self) -> u32 {

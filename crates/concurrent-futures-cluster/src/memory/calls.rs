@@ -163,7 +163,13 @@ impl Bus for Memory {
     }
 
     fn forget<'a>(&'a self, store_key: &'a StoreKey) -> Later<'a, ()> {
-        Box::pin(self.call(move |state| drop(state.kept.remove(store_key))))
+        Box::pin(async move {
+            let mut holds = self.server.holds_removals.subscribe();
+            // The sender is part of the server.
+            let _ = holds.wait_for(|holds| !holds).await;
+            self.call(move |state| drop(state.kept.remove(store_key)))
+                .await
+        })
     }
 
     fn hosts<'a>(&'a self, queue: &'a str) -> Later<'a, Vec<Bytes>> {

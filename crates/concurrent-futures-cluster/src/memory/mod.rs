@@ -88,6 +88,8 @@ pub(crate) struct Server {
     lease: Duration,
     changed: watch::Sender<()>,
     connections: watch::Sender<u64>,
+    /// Whether removals of values wait.
+    holds_removals: watch::Sender<bool>,
 }
 
 impl Server {
@@ -115,6 +117,7 @@ impl Server {
             lease,
             changed: watch::Sender::new(()),
             connections: watch::Sender::new(1),
+            holds_removals: watch::Sender::new(false),
         })
     }
 
@@ -172,6 +175,11 @@ impl Server {
     /// Sets the server's clock, in milliseconds since 1970.
     pub(crate) fn set_clock(&self, time: u64) {
         self.lock().clock = time - self.age();
+    }
+
+    /// Lets removals of values wait, or go on.
+    pub(crate) fn hold_removals(&self, holds: bool) {
+        self.holds_removals.send_replace(holds);
     }
 
     fn age(&self) -> u64 {

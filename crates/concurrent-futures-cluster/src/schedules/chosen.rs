@@ -3,8 +3,10 @@
 use super::LEASE;
 use super::clients::Scene;
 use super::parties::{
-    Book, LONG, LONG_TIME, argument_of, start_client, start_host, submit_to, wait_until,
+    Book, LONG, LONG_TIME, PANIC, argument_of, start_client, start_host, submit_to, value_of,
+    wait_until,
 };
+use crate::error::ClusterError;
 use crate::memory::{Random, Server};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -90,6 +92,31 @@ async fn no_task_begins_before_an_urgent_one_when_the_requests_of_a_host_have_en
             "{seed}: {order:?}"
         );
     }
+}
+
+/// A part of a host is gone. Without it, tasks would come, and never run.
+#[tokio::test(start_paused = true)]
+async fn a_host_with_a_panic_ends_and_its_tasks_run_elsewhere() {
+    let (server, book) = (Server::new(1, 0, 0, LEASE), Book::default());
+    let client = start_client(&server, 1).await;
+    let host = start_host(&server, &book, 1, true);
+    let numbers = [0, 1, PANIC, 2, 3];
+    for number in numbers {
+        submit_to(&client, &book, number, argument_of(number, 5));
+    }
+    let ended = host.task.await.unwrap();
+    let Err(ClusterError::Panicked(message)) = &ended else {
+        panic!("{ended:?}");
+    };
+    assert_eq!(message, "no luck");
+    let other = start_host(&server, &book, 2, true);
+    wait_until("they are done", || client.unfinished() == 0).await;
+    let seen = book.lock().unwrap();
+    for number in numbers {
+        let expected = value_of(&argument_of(number, 5));
+        assert_eq!(seen.outcomes[&number], [Ok(expected)]);
+    }
+    assert!(!other.task.is_finished());
 }
 
 /// The server's clock is an hour ahead, or behind, or is set while a client works.

@@ -3,6 +3,7 @@
 use super::{NEVER, STUCK};
 use crate::bus::Lane;
 use crate::client::{Arrived, Client, ClusterOptions, Request, Settings, Sink};
+use crate::error::ClusterError;
 use crate::host;
 use crate::memory::{Memory, Random, Server};
 use crate::runner::{CallOptions, Ended, Runner, Running};
@@ -15,11 +16,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep, timeout};
 
 /// The number of the first task that takes a long time, and that time: longer than a request of a host waits.
 pub(super) const LONG: u64 = 1 << 32;
 pub(super) const LONG_TIME: Duration = Duration::from_secs(30);
+/// The number of a task with which the first runner panics that gets it.
+pub(super) const PANIC: u64 = 1 << 33;
 
 /// The futures, and the tasks that workers have begun.
 #[derive(Default)]
@@ -28,6 +32,7 @@ pub(super) struct Seen {
     pub(super) begun: HashMap<u64, u32>,
     /// The tasks that have begun, in their order.
     pub(super) order: Vec<u64>,
+    has_panicked: bool,
 }
 
 pub(super) type Book = Arc<Mutex<Seen>>;
@@ -101,13 +106,20 @@ impl Runner for Timers {
     }
 
     fn run(&self, _: &Call, argument: Bytes, _: CallOptions) -> Box<dyn Running> {
+        let number = u64::from_le_bytes(argument[..8].try_into().unwrap());
+        if number == PANIC {
+            let had_panicked = {
+                let mut seen = self.book.lock().unwrap();
+                std::mem::replace(&mut seen.has_panicked, true)
+            };
+            assert!(had_panicked, "no luck");
+        }
         let mut random = self.random.lock().unwrap();
         let (scale, few) = if self.is_short { (10, 200) } else { (1000, 10) };
         let begin = Duration::from_micros(random.below(3 * scale));
         let longest = if random.below(few) == 0 { 10_000 } else { 50 };
         let mut length = Duration::from_micros(random.below(longest * scale));
-        let number = u64::from_le_bytes(argument[..8].try_into().unwrap());
-        if number >= LONG {
+        if (LONG..PANIC).contains(&number) {
             length = LONG_TIME;
         }
         let workers = Arc::clone(&self.workers);
@@ -183,6 +195,7 @@ pub(super) fn value_of(argument: &[u8]) -> Vec<u8> {
 pub(super) struct OneHost {
     pub(super) bus: Arc<Memory>,
     pub(super) stop: watch::Sender<bool>,
+    pub(super) task: JoinHandle<Result<(), ClusterError>>,
     pub(super) is_dead: Arc<AtomicBool>,
 }
 
@@ -205,12 +218,14 @@ pub(super) fn start_host(server: &Arc<Server>, book: &Book, seed: u64, is_short:
     };
     let (stop, stopped) = watch::channel(false);
     let ours = Arc::clone(&bus);
-    tokio::spawn(async move {
-        host::serve(ours, Arc::new(runner), settings, None, stopped, None)
-            .await
-            .unwrap();
-    });
-    OneHost { bus, stop, is_dead }
+    let runner = Arc::new(runner);
+    let task = tokio::spawn(host::serve(ours, runner, settings, None, stopped, None));
+    OneHost {
+        bus,
+        stop,
+        task,
+        is_dead,
+    }
 }
 
 /// Starts a client, whose tasks are of the priority.
