@@ -213,10 +213,17 @@ class RemotePool:
         future: Future[Any],
         submitted: int,
         items: int,
-        run: tuple[str, int, int, int, int, int] | None,
+        run: tuple[str, int, int | None, int, int] | None,
         outcome: int,
         error: BaseException | None,
         received: int,
+    ) -> None: ...
+    def lost(
+        self,
+        future: Future[Any],
+        submitted: int,
+        losses: list[tuple[tuple[str, int, int | None, int, int], int]],
+        next: int | None,
     ) -> None: ...
     def failed(self, future: Future[Any], outcome: int, error: BaseException) -> None: ...
     def cancelled(self, future: Future[Any]) -> None: ...

@@ -30,7 +30,7 @@ pub use crate::recording::Follower;
 #[cfg(feature = "recording")]
 pub use crate::recording::recorder::set_program;
 #[cfg(all(feature = "process", unix))]
-pub use crate::recording::remote::{RemoteEnd, RemotePool, RemoteRun};
+pub use crate::recording::remote::{RemoteEnd, RemoteLoss, RemotePool, RemoteRun};
 pub use crate::runtime::departures::Departures;
 pub use crate::runtime::os::clock::now as recording_clock;
 /// The recorder, for frontends that name tasks.

@@ -183,7 +183,7 @@ def complete(
     future: ClusterFuture[Any],
     kind: int,
     payload: Any,
-    run: tuple[str, int, int, int, int, int] | None,
+    runs: _native._Runs | None,
 ) -> None:
     """Give a future its outcome, or a part of its value."""
     if kind == _PART:
@@ -214,7 +214,7 @@ def complete(
     if future._recorded.is_on():
         # Before the future is done: a recording that is stopped then has all runs.
         received = len(payload) if isinstance(payload, bytes) else 0
-        _record(future, kind, result, error, run, received)
+        _record(future, kind, result, error, runs or (None, []), received)
     future._fn = None
     del payload
     # False if a program has cancelled the future behind the cluster's back.
@@ -237,10 +237,11 @@ def _record(
     kind: int,
     result: Any,
     error: BaseException | None,
-    run: tuple[str, int, int, int, int, int] | None,
+    runs: _native._Runs,
     received: int,
 ) -> None:
     """Tell recordings the end of a call, or of a span."""
+    run, losses = runs
     outcome = _outcome_of(error)
     items = future._items
     if type(result) is _calls.Span:
@@ -253,6 +254,9 @@ def _record(
             except BaseException as failure:
                 error = failure
     recorded = future._recorded
+    if losses:
+        next_start = None if run is None else run[3]
+        recorded.lost(future, future._submitted, losses, next_start)
     if kind == _ERROR and error is not None:
         is_lost = isinstance(error, (_errors.HostLostError, _errors.PoisonTaskError))
         recorded.failed(future, _DIED if is_lost else _REJECTED, error)

@@ -11,8 +11,10 @@ __version__: Final[str]
 
 # Machine, process id, workers, queue, environment.
 _Host = tuple[str, int, int, str, str]
-# Machine, process id, place there, begin, end, and the number of hosts that were lost before.
-_Run = tuple[str, int, int, int, int, int]
+# Machine, process id, place there if it is known, begin, and end.
+_Run = tuple[str, int, int | None, int, int]
+# The run that gave the outcome, and those that gave none, with the numbers of their ends.
+_Runs = tuple[_Run | None, list[tuple[_Run, int]]]
 
 @final
 class Client:
@@ -44,7 +46,7 @@ class Client:
     def discard(self) -> None: ...
     def deliver(
         self,
-        complete: Callable[[ClusterFuture[Any], int, Any, _Run | None], None],
+        complete: Callable[[ClusterFuture[Any], int, Any, _Runs | None], None],
         is_recorded: Callable[[], bool],
         limit: float | None,
     ) -> int | None: ...

@@ -7,7 +7,7 @@ use crate::errors::{Host, cluster_error, describe, host, submit_error, unreachab
 use crate::inbox::{Inbox, Taken};
 use crate::settings::{Settings, seconds};
 use bytes::Bytes;
-use concurrent_futures::engine::{RemoteRun, WhenFull};
+use concurrent_futures::engine::{RemoteLoss, RemoteRun, WhenFull};
 use concurrent_futures::{Shutdown, SubmitError, TaskError};
 use concurrent_futures_cluster::{
     Arrived, Call, ClusterExecutor, ClusterOptions, OnHostLoss, Sink,
@@ -35,9 +35,34 @@ const PART: u8 = 4;
 /// The end of a task, or a part of its value.
 #[derive(Debug)]
 enum Ended {
-    Arrived(Arrived, Option<RemoteRun>),
+    Arrived(Arrived, Runs),
     Cancelled,
     Part(u64, Bytes),
+}
+
+/// The run of a call that gave the outcome, and those that gave none.
+#[derive(Debug, Default)]
+struct Runs {
+    run: Option<RemoteRun>,
+    losses: Vec<RemoteLoss>,
+}
+
+/// A run as Python's recorder takes it: machine, process, place, begin and end.
+type Described<'a> = (&'a str, u32, Option<u32>, u64, u64);
+
+/// The run that gave the outcome, and those that gave none, with the numbers of their ends.
+type DescribedRuns<'a> = (Option<Described<'a>>, Vec<(Described<'a>, u8)>);
+
+impl Runs {
+    /// Returns the runs as Python's recorder takes them; none if there are none.
+    fn described(&self) -> Option<DescribedRuns<'_>> {
+        if self.run.is_none() && self.losses.is_empty() {
+            return None;
+        }
+        let losses = self.losses.iter();
+        let losses = losses.map(|loss| (described(&loss.run), loss.outcome as u8));
+        Some((self.run.as_ref().map(described), losses.collect()))
+    }
 }
 
 /// Futures are shared, as threads that are not attached can make no references to them.
@@ -47,7 +72,7 @@ type Ends = Inbox<(Arc<Py<PyAny>>, Ended)>;
 struct Waiting {
     future: Option<Arc<Py<PyAny>>>,
     ends: Arc<Ends>,
-    run: Option<RemoteRun>,
+    runs: Runs,
 }
 
 impl Waiting {
@@ -55,7 +80,7 @@ impl Waiting {
         Self {
             future,
             ends: Arc::clone(ends),
-            run: None,
+            runs: Runs::default(),
         }
     }
 }
@@ -87,18 +112,23 @@ impl Sink for Waiting {
     }
 
     fn note_run(&mut self, run: RemoteRun) {
-        self.run = Some(run);
+        self.runs.run = Some(run);
+    }
+
+    fn note_losses(&mut self, losses: Vec<RemoteLoss>) {
+        self.runs.losses = losses;
     }
 
     fn complete(mut self: Box<Self>, arrived: Arrived) {
-        let run = self.run.take();
-        self.end(Ended::Arrived(arrived, run));
+        let runs = mem::take(&mut self.runs);
+        self.end(Ended::Arrived(arrived, runs));
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.end(Ended::Arrived(Arrived::Error(TaskError::Abandoned), None));
+        let abandoned = Arrived::Error(TaskError::Abandoned);
+        self.end(Ended::Arrived(abandoned, Runs::default()));
     }
 }
 
@@ -279,7 +309,7 @@ impl Client {
     }
 
     /// Waits for ends of tasks and parts of values, up to `limit` seconds, and calls `complete` for each. It gets the
-    /// future, a number, what belongs to it, and the run of the task on its host, if `is_recorded` returns True. Returns
+    /// future, a number, what belongs to it, and the runs of the task on hosts, if `is_recorded` returns True. Returns
     /// the number of ends; None when there will be no more.
     fn deliver(
         &self,
@@ -298,19 +328,19 @@ impl Client {
         let is_recorded: bool = is_recorded.call0()?.extract()?;
         for (future, ended) in ends {
             let future = future.bind(py);
-            let run = match &ended {
-                Ended::Arrived(_, Some(run)) if is_recorded => Some(described(run)),
+            let runs = match &ended {
+                Ended::Arrived(_, runs) if is_recorded => runs.described(),
                 _ => None,
             };
             let called = match &ended {
                 Ended::Arrived(Arrived::Value(bytes), _) => {
-                    complete.call1((future, VALUE, of(py, bytes), run))
+                    complete.call1((future, VALUE, of(py, bytes), runs))
                 }
                 Ended::Arrived(Arrived::Failure(bytes), _) => {
-                    complete.call1((future, FAILURE, of(py, bytes), run))
+                    complete.call1((future, FAILURE, of(py, bytes), runs))
                 }
                 Ended::Arrived(Arrived::Error(error), _) => {
-                    complete.call1((future, ERROR, describe(error), run))
+                    complete.call1((future, ERROR, describe(error), runs))
                 }
                 Ended::Arrived(other, _) => {
                     let text = format!("an outcome is of an unknown kind: {other:?}");
@@ -318,12 +348,12 @@ impl Client {
                         future,
                         ERROR,
                         ("ClusterError", text, Vec::<Host>::new()),
-                        run,
+                        runs,
                     ))
                 }
-                Ended::Cancelled => complete.call1((future, CANCELLED, py.None(), run)),
+                Ended::Cancelled => complete.call1((future, CANCELLED, py.None(), runs)),
                 Ended::Part(first, bytes) => {
-                    complete.call1((future, PART, (*first, of(py, bytes)), run))
+                    complete.call1((future, PART, (*first, of(py, bytes)), runs))
                 }
             };
             if let Err(error) = called {
@@ -466,16 +496,15 @@ impl Drop for Client {
 }
 
 /// Returns a run as Python's recorder takes it.
-fn described(run: &RemoteRun) -> (&str, u32, u32, u64, u64, u32) {
+fn described(run: &RemoteRun) -> Described<'_> {
     let RemoteRun {
         machine,
         pid,
         place,
         start,
         end,
-        lost,
     } = run;
-    (machine, *pid, *place, *start, *end, *lost)
+    (machine, *pid, *place, *start, *end)
 }
 
 /// Returns bytes as Python's.

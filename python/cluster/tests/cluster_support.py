@@ -1,10 +1,12 @@
 """Servers and hosts of the tests: real processes on loopback."""
 
+import base64
 import faulthandler
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,8 @@ LIMIT = 60.0
 #: The lease in tests of lost hosts.
 LEASE = 1.5
 HERE = Path(__file__).resolve().parent
+
+_SIZES = {"f64": ("d", 8), "f32": ("f", 4), "u32": ("I", 4), "u8": ("B", 1)}
 
 
 def pytest_configure() -> None:
@@ -194,3 +198,22 @@ def run_program(text: str, **variables: str) -> "subprocess.CompletedProcess[str
             text=True,
             timeout=LIMIT,
         )
+
+
+def rows_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the tasks, with texts and workers in place of their numbers."""
+    table = document["tasks"]
+    rows: list[dict[str, Any]] = [{} for _ in range(table["count"])]
+    for name, column in table["columns"].items():
+        letter, _ = _SIZES[column["type"]]
+        values = [column.get("constant")] * len(rows)
+        if "constant" not in column:
+            data = base64.b64decode(column["base64"])
+            values = list(struct.unpack(f"<{len(rows)}{letter}", data))
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    for row in rows:
+        for name in ("name", "error"):
+            row[name] = document["strings"][row[name]]
+        row["worker"] = document["workers"][row["worker"] - 1] if row["worker"] else None
+    return rows

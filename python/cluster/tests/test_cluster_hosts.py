@@ -1,6 +1,7 @@
 """Servers, hosts that come and go, keys, and the end of executors."""
 
 import gc
+import json
 import os
 import signal
 import threading
@@ -11,9 +12,9 @@ from typing import Any
 
 import cluster_tasks as tasks
 import pytest
-from cluster_support import LEASE, LIMIT, Server, has_line, wait_until
+from cluster_support import LEASE, LIMIT, Server, has_line, rows_of, wait_until
 
-from concurrent_futures import CancelledError, ClusterExecutor, wait
+from concurrent_futures import CancelledError, ClusterExecutor, recording, wait
 from concurrent_futures_cluster import (
     ClusterConnectionError,
     ClusterError,
@@ -36,15 +37,22 @@ def test_hosts_are_found_and_listed(server: Server, executor: ClusterExecutor) -
 def test_a_task_of_a_killed_host_runs_elsewhere(server: Server, tmp_path: Path) -> None:
     begun, go = tmp_path / "begun", tmp_path / "go"
     first = server.host(1)
-    with server.executor() as executor:
+    with server.executor() as executor, recording() as recorded:
         future = executor.submit(tasks.note_and_wait, str(begun), str(go))
-        wait_until("the task runs", lambda: has_line(begun))
+        wait_until("the task runs", lambda: has_line(begun) and future.running())
         first.kill()
-        server.host(1)
+        second = server.host(1)
         wait_until("it runs again", lambda: len(begun.read_text().splitlines()) == 2)
         go.touch()
         runs = [int(line.split()[0]) for line in begun.read_text().splitlines()]
         assert future.result(LIMIT) == runs[1]
+    hosts = [first.process.pid, second.process.pid]
+    lost, ran = rows_of(json.loads(recorded.columns()))
+    assert (lost["outcome"], lost["error"], lost["attempt"]) == (6, "the host was lost", 0)
+    assert (ran["outcome"], ran["attempt"]) == (2, 1)
+    assert [lost["worker"]["pid"], ran["worker"]["pid"]] == hosts
+    assert lost["worker"]["name"].endswith(" · lost")
+    assert lost["submit"] < lost["start"] < lost["end"]
 
 
 def test_results_of_map_that_have_come_stay_if_their_host_is_killed(

@@ -1,40 +1,24 @@
 """Recordings of calls that run on hosts."""
 
-import base64
 import json
-import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import cluster_tasks as tasks
-from cluster_support import LIMIT, Server, environment, has_line, program_or_skip, wait_until
+from cluster_support import (
+    LIMIT,
+    Server,
+    environment,
+    has_line,
+    program_or_skip,
+    rows_of,
+    wait_until,
+)
 
 from concurrent_futures import recording
 
 pytest_plugins = ["cluster_support"]
-
-_SIZES = {"f64": ("d", 8), "f32": ("f", 4), "u32": ("I", 4), "u8": ("B", 1)}
-
-
-def rows_of(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of the tasks, with texts and workers in place of their numbers."""
-    table = document["tasks"]
-    rows: list[dict[str, Any]] = [{} for _ in range(table["count"])]
-    for name, column in table["columns"].items():
-        letter, _ = _SIZES[column["type"]]
-        values = [column.get("constant")] * len(rows)
-        if "constant" not in column:
-            data = base64.b64decode(column["base64"])
-            values = list(struct.unpack(f"<{len(rows)}{letter}", data))
-        for row, value in zip(rows, values, strict=True):
-            row[name] = value
-    for row in rows:
-        for name in ("name", "error"):
-            row[name] = document["strings"][row[name]]
-        row["worker"] = document["workers"][row["worker"] - 1] if row["worker"] else None
-    return rows
 
 
 def test_each_host_has_a_lane_and_each_call_is_a_row(server: Server, tmp_path: Path) -> None:

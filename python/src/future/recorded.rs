@@ -6,7 +6,7 @@
 use crate::future::object::Future;
 use crate::recording::names;
 use concurrent_futures::engine::recorder::{self, RunOutcome};
-use concurrent_futures::engine::{self, RemoteEnd, RemoteRun, recording_clock};
+use concurrent_futures::engine::{self, RemoteEnd, RemoteLoss, RemoteRun, recording_clock};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -19,6 +19,19 @@ fn outcome_of(number: u8) -> RunOutcome {
         7 => RunOutcome::TimeLimit,
         8 => RunOutcome::Terminated,
         _ => RunOutcome::Failed,
+    }
+}
+
+/// The machine, the process, the place there, and the times of a run.
+type Run = (String, u32, Option<u32>, u64, u64);
+
+fn remote((machine, pid, place, start, end): Run) -> RemoteRun {
+    RemoteRun {
+        machine: machine.into(),
+        pid,
+        place,
+        start,
+        end,
     }
 }
 
@@ -73,26 +86,19 @@ impl RemotePool {
         recording_clock()
     }
 
-    /// Records a run that has ended: its machine, process, place, times, and the number of lost processes before.
+    /// Records a run that has ended: its machine, process, place and times.
     #[allow(clippy::too_many_arguments, reason = "as recordings have them")]
     fn ran(
         &self,
         future: &Bound<'_, Future>,
         submitted: u64,
         items: usize,
-        run: Option<(String, u32, u32, u64, u64, u32)>,
+        run: Option<Run>,
         outcome: u8,
         error: Option<&Bound<'_, PyAny>>,
         received: usize,
     ) {
-        let run = run.map(|(machine, pid, place, start, end, lost)| RemoteRun {
-            machine: machine.into(),
-            pid,
-            place,
-            start,
-            end,
-            lost,
-        });
+        let run = run.map(remote);
         let error = error.map(names::text_of);
         let end = RemoteEnd {
             submitted,
@@ -104,6 +110,23 @@ impl RemotePool {
             received,
         };
         self.0.ran(future.get().id(), run.as_ref(), &end);
+    }
+
+    /// Records runs without an outcome, each with the number of its end. The next run begins at `next`, if there is one.
+    fn lost(
+        &self,
+        future: &Bound<'_, Future>,
+        submitted: u64,
+        losses: Vec<(Run, u8)>,
+        next: Option<u64>,
+    ) {
+        let losses = losses.into_iter().map(|(run, outcome)| RemoteLoss {
+            run: remote(run),
+            outcome: outcome_of(outcome),
+        });
+        let losses: Vec<RemoteLoss> = losses.collect();
+        self.0
+            .lost(future.get().id(), &losses, next, (submitted, None));
     }
 
     /// Records that a call has failed for a reason that no machine has told.

@@ -46,7 +46,8 @@ use crate::wire::{Call, Id, Owner, ParcelId, Payload, Record, Seal, TaskId, hash
 use bytes::Bytes;
 use clock::Reading;
 use concurrent_futures::TaskError;
-use concurrent_futures::engine::{Permit, RemoteRun};
+use concurrent_futures::engine::recorder::RunOutcome;
+use concurrent_futures::engine::{Permit, RemoteLoss, RemoteRun, recording_clock};
 use kept::Session;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -85,6 +86,10 @@ pub trait Sink: Send + 'static {
 
     /// Tells where and when the call has run, by the clock of this process. The outcome comes next.
     fn note_run(&mut self, _run: RemoteRun) {}
+
+    /// Tells the runs of the call that gave no outcome, as their hosts were lost or have ended them, in their order. The
+    /// outcome comes next.
+    fn note_losses(&mut self, _losses: Vec<RemoteLoss>) {}
 
     /// Gives the future its outcome.
     fn complete(self: Box<Self>, arrived: Arrived);
@@ -190,6 +195,10 @@ struct Entry {
     holder: Option<Id>,
     /// Whether the holder has begun.
     begun: bool,
+    /// When the holder has begun, by the clock of recordings.
+    run_since: u64,
+    /// The runs without an outcome, if there were any.
+    losses: Option<Box<Losses>>,
     /// The number of hosts that have begun the task.
     starts: u32,
     /// The number of deliveries without an outcome, in all attempts.
@@ -216,6 +225,8 @@ impl Entry {
             seen: Instant::now(),
             holder: None,
             begun: false,
+            run_since: 0,
+            losses: None,
             starts: 0,
             deliveries: 0,
             returns: 0,
@@ -226,16 +237,59 @@ impl Entry {
         }
     }
 
+    /// Notes a run that gave no outcome.
+    fn note_loss(&mut self, run: RemoteRun, outcome: RunOutcome) {
+        let losses = self.losses.get_or_insert_default();
+        losses.0.push(RemoteLoss { run, outcome });
+    }
+
+    /// Notes that the holder is lost with its run, if it has begun. From now on, the task has no holder.
+    fn lose_holder(&mut self, hosts: &HashMap<Id, Power>) {
+        let holder = self.holder.take().and_then(|holder| hosts.get(&holder));
+        if std::mem::take(&mut self.begun)
+            && let Some(holder) = holder
+        {
+            let run = RemoteRun {
+                machine: Arc::clone(&holder.machine),
+                pid: holder.pid,
+                place: None,
+                start: self.run_since,
+                end: recording_clock(),
+            };
+            self.note_loss(run, RunOutcome::WorkerDied);
+        }
+    }
+
+    /// Notes the run that gave the outcome. Its host is not lost, although it may have been silent. If it is not the
+    /// holder, that one is.
+    fn note_run(&mut self, run: &RemoteRun, hosts: &HashMap<Id, Power>) {
+        let holder = self.holder.and_then(|holder| hosts.get(&holder));
+        if holder.is_some_and(|holder| !holder.is_of(run)) {
+            self.lose_holder(hosts);
+        }
+        if let Some(losses) = &mut self.losses {
+            let is_its_own = |lost: &RemoteRun| lost.machine == run.machine && lost.pid == run.pid;
+            losses
+                .0
+                .retain(|loss| loss.outcome != RunOutcome::WorkerDied || !is_its_own(&loss.run));
+        }
+    }
+
     /// Gives the future of the task its outcome, which may be that of a run.
     fn complete(mut self, arrived: Arrived, run: Option<RemoteRun>) {
-        if let Some(mut run) = run {
-            // The host that has told the outcome is not lost.
-            run.lost = self.starts.saturating_sub(u32::from(self.begun));
+        if let Some(losses) = self.losses.filter(|losses| !losses.0.is_empty()) {
+            self.sink.note_losses(losses.0);
+        }
+        if let Some(run) = run {
             self.sink.note_run(run);
         }
         self.sink.complete(arrived);
     }
 }
+
+/// The runs of a task that gave no outcome.
+#[derive(Default)]
+struct Losses(Vec<RemoteLoss>);
 
 /// The amount of work that a host does.
 struct Power {
@@ -244,6 +298,15 @@ struct Power {
     pace: Option<Duration>,
     clock: HostClock,
     seen: Instant,
+    machine: Arc<str>,
+    pid: u32,
+}
+
+impl Power {
+    /// Returns whether a run was one of this host.
+    fn is_of(&self, run: &RemoteRun) -> bool {
+        self.machine == run.machine && self.pid == run.pid
+    }
 }
 
 #[derive(Default)]
@@ -441,6 +504,20 @@ impl Client {
         let _sleeping = waits::note_sleep();
         let busy = |state: &mut State| !state.entries.is_empty();
         drop(self.idle.wait_while(self.lock(), busy));
+    }
+
+    /// Takes a task out that has the outcome of a run, if it is one.
+    fn remove_done(
+        &self,
+        state: &mut State,
+        number: u64,
+        run: Option<&RemoteRun>,
+    ) -> Option<Entry> {
+        let mut entry = self.remove(state, number)?;
+        if let Some(run) = run {
+            entry.note_run(run, &state.hosts);
+        }
+        Some(entry)
     }
 
     /// Takes a task out: the moment of its outcome.

@@ -127,7 +127,7 @@ impl Client {
 
     /// Completes a task whose value was fetched, or cannot be.
     fn end_fetched(self: &Arc<Self>, number: u64, arrived: Arrived, run: Option<RemoteRun>) {
-        let removed = self.remove(&mut self.lock(), number);
+        let removed = self.remove_done(&mut self.lock(), number, run.as_ref());
         if let Some(entry) = removed {
             self.clean_up(&entry);
             entry.complete(arrived, run);

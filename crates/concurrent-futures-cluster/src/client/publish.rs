@@ -337,6 +337,8 @@ mod tests {
             pace,
             clock: HostClock::default(),
             seen: Instant::now(),
+            machine: "m".into(),
+            pid: 1,
         }
     }
 

@@ -3,12 +3,15 @@
 #![forbid(unsafe_code)]
 
 use super::times::HostClock;
-use super::{Arrived, Client, Power, Stage, failed};
+use super::{Arrived, Client, Power, Stage, State, failed};
 use crate::bus::{Note, StoreKey};
 use crate::error::{HostLost, NoFunction, ObjectStoreError, PoisonTask, TaskName};
 use crate::log;
-use crate::wire::{Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, TaskPart, Why};
+use crate::wire::{
+    Id, Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, TaskPart, Why,
+};
 use concurrent_futures::TaskError;
+use concurrent_futures::engine::recorder::RunOutcome;
 use concurrent_futures::engine::{RemoteRun, recording_clock};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -22,6 +25,32 @@ pub(super) struct Taken {
     unwanted: Vec<(u64, u32)>,
     /// The tasks whose outcomes may be stored.
     stored: Vec<u64>,
+}
+
+impl State {
+    /// Notes that a host has an attempt of a task, or that it has begun the task at a time of the recordings' clock.
+    fn note_held(&mut self, (number, attempt): (u64, u32), host: Id, begun: Option<u64>) {
+        let Self { entries, hosts, .. } = self;
+        let entry = entries.get_mut(&number);
+        let Some(entry) = entry.filter(|entry| entry.attempt == attempt) else {
+            return;
+        };
+        entry.seen = Instant::now();
+        if entry.holder != Some(host) {
+            entry.lose_holder(hosts);
+            entry.holder = Some(host);
+        }
+        // A report may come twice. One that is leaving is not to run, and the host is told so.
+        if let Some(begun) = begun
+            && !entry.begun
+            && entry.stage != Stage::Leaving
+        {
+            entry.begun = true;
+            entry.run_since = begun;
+            entry.starts += 1;
+            entry.permit = None;
+        }
+    }
 }
 
 impl Client {
@@ -111,35 +140,24 @@ impl Client {
         state.host_seen = Some(now);
         let known = state.hosts.get(&report.host);
         let mut clock = known.map_or_else(HostClock::default, |host| host.clock);
+        let machine: Arc<str> =
+            known.map_or_else(|| report.machine.into(), |host| Arc::clone(&host.machine));
         clock.note(report.clock, came);
         let power = Power {
             workers: report.workers as usize,
             pace: report.pace,
             clock,
             seen: now,
+            machine: Arc::clone(&machine),
+            pid: report.pid,
         };
         state.hosts.insert(report.host, power);
-        let mut note = |number: u64, attempt: u32, begins: bool| {
-            let entry = state.entries.get_mut(&number);
-            if let Some(entry) = entry.filter(|entry| entry.attempt == attempt) {
-                entry.seen = now;
-                if entry.holder != Some(report.host) {
-                    entry.holder = Some(report.host);
-                    entry.begun = false;
-                }
-                // A report may come twice.
-                if begins && !entry.begun {
-                    entry.begun = true;
-                    entry.starts += 1;
-                    entry.permit = None;
-                }
-            }
-        };
         for (number, attempt) in report.held {
-            note(number, attempt, false);
+            state.note_held((number, attempt), report.host, None);
         }
-        for (number, attempt) in &report.started {
-            note(*number, *attempt, true);
+        let begun = clock.here(report.clock);
+        for task in &report.started {
+            state.note_held(*task, report.host, Some(begun));
         }
         let mut unwanted = report.started;
         unwanted.retain(|(number, attempt)| !state.is_wanted(*number, *attempt));
@@ -159,17 +177,15 @@ impl Client {
         drop(state);
         let ended = report.ended.iter().map(|(number, ..)| *number);
         let stored = ended.filter(|_| report.may_be_stored).collect();
-        let machine: Arc<str> = report.machine.into();
         let mut runs = report.runs.into_iter().peekable();
         for (number, attempt, outcome) in report.ended {
             let run = runs.next_if(|run| run.number == number);
             let run = run.map(|run| RemoteRun {
                 machine: Arc::clone(&machine),
                 pid: report.pid,
-                place: run.place,
+                place: Some(run.place),
                 start: clock.here(run.start),
                 end: clock.here(run.start.saturating_add(run.took)),
-                lost: 0,
             });
             self.end(number, attempt, outcome, run);
         }
@@ -193,7 +209,7 @@ impl Client {
                 task: TaskName::default(),
                 why: text,
             })),
-            Outcome::Returned(why) => return self.take_back(number, attempt, why),
+            Outcome::Returned(why) => return self.take_back(number, attempt, why, run),
             Outcome::HostLost => Arrived::Error(failed(HostLost::default())),
             Outcome::Poison(starts) => Arrived::Error(failed(PoisonTask {
                 task: TaskName::default(),
@@ -229,7 +245,7 @@ impl Client {
             {
                 return;
             }
-            self.remove(&mut state, number)
+            self.remove_done(&mut state, number, run.as_ref())
         };
         if let Some(entry) = removed {
             self.clean_up(&entry);
@@ -240,12 +256,12 @@ impl Client {
     /// Submits a task again that was on the server. A kept one is recorded again, as its record may be lost as well.
     pub(super) fn submit_again(&self, number: u64) {
         let mut state = self.lock();
-        let Some(entry) = state.entries.get_mut(&number) else {
+        let State { entries, hosts, .. } = &mut *state;
+        let Some(entry) = entries.get_mut(&number) else {
             return;
         };
         if entry.stage.is_on_server() {
-            entry.holder = None;
-            entry.begun = false;
+            entry.lose_holder(hosts);
             if self.settings.kept.is_some() {
                 state.set_stage(number, Stage::Recording);
             } else {
@@ -257,11 +273,12 @@ impl Client {
         self.wake();
     }
 
-    /// Decides about a task that a host has given back.
-    fn take_back(self: &Arc<Self>, number: u64, attempt: u32, why: Why) {
+    /// Decides about a task that a host has given back, perhaps after it has ended the task's run.
+    fn take_back(self: &Arc<Self>, number: u64, attempt: u32, why: Why, run: Option<RemoteRun>) {
         let error = {
             let mut state = self.lock();
-            let Some(entry) = state.entries.get_mut(&number) else {
+            let State { entries, hosts, .. } = &mut *state;
+            let Some(entry) = entries.get_mut(&number) else {
                 return;
             };
             if entry.attempt != attempt
@@ -277,10 +294,18 @@ impl Client {
                 // The cancellation goes on.
                 return;
             }
-            // The host gives a kept task back to the server, as this client may end before it could submit it again.
-            if self.settings.kept.is_some() && why.is_to_server() {
+            if matches!(why, Why::Deliveries(_)) {
+                // The host that had begun it is another one.
+                entry.lose_holder(hosts);
+            } else {
                 entry.holder = None;
                 entry.begun = false;
+                if let Some(run) = run {
+                    entry.note_loss(run, RunOutcome::Terminated);
+                }
+            }
+            // The host gives a kept task back to the server, as this client may end before it could submit it again.
+            if self.settings.kept.is_some() && why.is_to_server() {
                 entry.seen = Instant::now();
                 return;
             }

@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Client, Place, Stage, failed};
+use super::{Client, Place, Stage, State, failed};
 use crate::bus::{BusError, StoreKey};
 use crate::error::{HostLost, NoWorkersError, TaskName};
 use crate::log;
@@ -85,16 +85,15 @@ impl Client {
         let id = self.parcel_id(place.serial).to_string();
         let is_there = self.bus.has(lane, place.number, &id).await?;
         let is_still = |client: &Self| {
-            let mut state = client.lock();
-            let entry = state.entries.get_mut(&number);
+            let State { entries, hosts, .. } = &mut *client.lock();
+            let entry = entries.get_mut(&number);
             let entry = entry
                 .filter(|entry| entry.attempt == attempt && entry.stage == Stage::Published(place));
             entry.is_some_and(|entry| {
                 if is_there {
                     // Its holder, if there is one, has not reported it for a lease: it may be lost for good.
                     entry.seen = Instant::now();
-                    entry.holder = None;
-                    entry.begun = false;
+                    entry.lose_holder(hosts);
                 }
                 true
             })

@@ -8,8 +8,8 @@ use crate::service::run_on;
 use crate::waits;
 use bytes::Bytes;
 use concurrent_futures::engine::{
-    self, Callbacks, Driver, EarlyParts, RemoteFunction, RemoteOutcome, RemoteRun, Sleeping,
-    number_of,
+    self, Callbacks, Driver, EarlyParts, RemoteFunction, RemoteLoss, RemoteOutcome, RemoteRun,
+    Sleeping, number_of,
 };
 use concurrent_futures::{FutureId, Promise, Value};
 use std::borrow::Cow;
@@ -50,6 +50,10 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
 
     fn note_run(&mut self, run: RemoteRun) {
         self.recorded.note_run(run);
+    }
+
+    fn note_losses(&mut self, losses: Vec<RemoteLoss>) {
+        self.recorded.note_losses(losses);
     }
 
     fn complete(self: Box<Self>, arrived: Arrived) {

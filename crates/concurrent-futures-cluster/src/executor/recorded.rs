@@ -8,7 +8,7 @@ use crate::wire::Call;
 use bytes::Bytes;
 use concurrent_futures::engine::recorder::{self, Name, RunOutcome};
 use concurrent_futures::engine::{
-    RemoteEnd, RemotePool, RemoteRun, Unsent, name_error, number_of,
+    RemoteEnd, RemoteLoss, RemotePool, RemoteRun, Unsent, name_error, number_of,
 };
 use concurrent_futures::{FutureId, TaskError};
 use std::borrow::Cow;
@@ -26,6 +26,7 @@ pub(super) struct Recorded {
     items: usize,
     sent: usize,
     run: Option<RemoteRun>,
+    losses: Vec<RemoteLoss>,
 }
 
 impl Recorded {
@@ -72,6 +73,7 @@ impl Recorded {
             items: 1,
             sent: 0,
             run: None,
+            losses: Vec::new(),
         }
     }
 
@@ -89,6 +91,21 @@ impl Recorded {
         if recorder::is_on() {
             self.run = Some(run);
         }
+    }
+
+    /// Notes the runs of the task that gave no outcome.
+    pub(super) fn note_losses(&mut self, losses: Vec<RemoteLoss>) {
+        if recorder::is_on() {
+            self.losses = losses;
+        }
+    }
+
+    /// Returns the name of the function for a record; none if the record of the submission has it.
+    fn record_name(&self) -> Option<Name> {
+        self.name.as_ref().map(|name| match name {
+            Cow::Borrowed(name) => Name::Static(name),
+            Cow::Owned(name) => Name::Index(recorder::text(name)),
+        })
     }
 
     /// Records that a task could not be sent, if anything is recorded.
@@ -109,6 +126,11 @@ impl Recorded {
         if !recorder::is_on() {
             return;
         }
+        if !self.losses.is_empty() {
+            let next = self.run.as_ref().map(|run| run.start);
+            let named = (self.submitted, self.record_name());
+            self.pool.lost(self.task, &self.losses, next, named);
+        }
         let error = match outcome {
             Ok(value) => error_in(value),
             Err(error) => Some(error.to_string()),
@@ -128,13 +150,9 @@ impl Recorded {
             Arrived::Value(bytes) | Arrived::Failure(bytes) => Bytes::len(bytes),
             Arrived::Error(_) => 0,
         };
-        let name = self.name.as_ref().map(|name| match name {
-            Cow::Borrowed(name) => Name::Static(name),
-            Cow::Owned(name) => Name::Index(recorder::text(name)),
-        });
         let end = RemoteEnd {
             submitted: self.submitted,
-            name,
+            name: self.record_name(),
             outcome: kind,
             error: error.as_deref(),
             items: self.items,

@@ -21,14 +21,21 @@ pub struct RemoteRun {
     pub machine: Arc<str>,
     /// The process there that has the workers.
     pub pid: u32,
-    /// The place among the workers of that process, from 0.
-    pub place: u32,
+    /// The place among the workers of that process, from 0; none if it is not known.
+    pub place: Option<u32>,
     /// When the task began.
     pub start: u64,
     /// When it ended.
     pub end: u64,
-    /// The number of processes that were lost before, while they ran the task.
-    pub lost: u32,
+}
+
+/// A run without an outcome for its task, which runs again or has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteLoss {
+    /// The run. It ended when its loss was noticed, for all that is known.
+    pub run: RemoteRun,
+    /// The end of the run: the process was lost, or has ended the run.
+    pub outcome: RunOutcome,
 }
 
 /// The end of a task on another machine, as recordings show it.
@@ -67,7 +74,17 @@ pub struct RemotePool {
     described: AtomicU64,
     /// By process and place.
     lanes: Mutex<HashMap<(u32, u32), Vec<RemoteLane>>>,
+    /// The times of runs whose place is not known, by machine, process and lane.
+    unplaced: Mutex<Unplaced>,
 }
+
+type Unplaced = HashMap<(Arc<str>, u32), Vec<Times>>;
+
+/// The beginnings and ends of the runs of a lane.
+type Times = Vec<(u64, u64)>;
+
+/// The number of the first place that stands for one which is not known.
+const UNPLACED: u32 = 1 << 31;
 
 impl RemotePool {
     /// Makes the pool of an executor with this name.
@@ -83,6 +100,7 @@ impl RemotePool {
             },
             described: AtomicU64::new(0),
             lanes: Mutex::default(),
+            unplaced: Mutex::default(),
         }
     }
 
@@ -101,10 +119,28 @@ impl RemotePool {
         now()
     }
 
+    /// Returns a number for the place of a run that is not known. Runs that overlap have different ones.
+    fn place_for(&self, run: &RemoteRun) -> u32 {
+        let mut unplaced = self.unplaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(&run.machine), run.pid);
+        let lanes = unplaced.entry(key).or_default();
+        let is_free = |lane: &Times| {
+            let mut runs = lane.iter();
+            runs.all(|(start, end)| run.end <= *start || *end <= run.start)
+        };
+        let free = lanes.iter().position(is_free).unwrap_or(lanes.len());
+        if free == lanes.len() {
+            lanes.push(Vec::new());
+        }
+        lanes[free].push((run.start, run.end));
+        UNPLACED + u32::try_from(free).unwrap_or(0)
+    }
+
     /// Returns the number of the lane of a run.
     fn lane(&self, run: &RemoteRun) -> u32 {
+        let place = run.place.unwrap_or_else(|| self.place_for(run));
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lanes = lanes.entry((run.pid, run.place)).or_default();
+        let lanes = lanes.entry((run.pid, place)).or_default();
         let known = lanes.iter().position(|lane| lane.machine == run.machine);
         let index = known.unwrap_or(lanes.len());
         if known.is_none() {
@@ -118,17 +154,16 @@ impl RemotePool {
         let epoch = recorder::epoch();
         if lane.described != epoch {
             lane.described = epoch;
-            let RemoteRun {
-                machine,
-                pid,
-                place,
-                ..
-            } = run;
+            let RemoteRun { machine, pid, .. } = run;
             recorder::describe_worker(WorkerInfo {
                 number: lane.number,
                 pool: self.info.number,
                 name: match place {
                     0 => format!("{machine} · {pid}"),
+                    UNPLACED => format!("{machine} · {pid} · lost"),
+                    place if place > UNPLACED => {
+                        format!("{machine} · {pid} · lost {}", place - UNPLACED + 1)
+                    }
                     place => format!("{machine} · {pid} · {}", place + 1),
                 },
                 pid: *pid,
@@ -150,20 +185,7 @@ impl RemotePool {
         let moment = now();
         let times = run.map_or((moment, moment), |run| (run.start, run.end));
         let times = between(times, end.submitted, moment);
-        let lost = run.map_or(0, |run| run.lost);
-        let retried = Record {
-            start: times.0,
-            outcome: RunOutcome::Pending,
-            ..Record::new(Kind::Retry, task.number())
-        };
-        for _ in 0..lost.min(u8::MAX.into()) {
-            recorder::ran(&retried, None);
-        }
-        let (name, index) = match end.name {
-            Some(Name::Static(name)) => (Some(name), 0),
-            Some(Name::Index(index)) => (None, index),
-            None => (None, 0),
-        };
+        let (name, index) = parts_of(end.name);
         let record = Record {
             start: times.0,
             end: times.1,
@@ -178,6 +200,51 @@ impl RemotePool {
             ..Record::new(Kind::Run, task.number())
         };
         recorder::ran(&record, name);
+    }
+
+    /// Records the runs of a task that gave no outcome, if anything is recorded. `next` is the beginning of the run that gave
+    /// one, and `submitted` the moment of the submission, or 0 if that was not recorded.
+    pub fn lost(
+        &self,
+        task: FutureId,
+        losses: &[RemoteLoss],
+        next: Option<u64>,
+        (submitted, name): (u64, Option<Name>),
+    ) {
+        if !recorder::is_on() {
+            return;
+        }
+        let pool = self.describe();
+        let moment = now();
+        let (name, index) = parts_of(name);
+        for (at, RemoteLoss { run, outcome }) in losses.iter().enumerate() {
+            let (start, end) = between((run.start, run.end), submitted, moment);
+            let error = if *outcome == RunOutcome::Terminated {
+                "the host has ended the run, as it was to end itself"
+            } else {
+                "the host was lost"
+            };
+            let record = Record {
+                start,
+                end,
+                outcome: *outcome,
+                name: index,
+                text: text(Some(error)),
+                pool,
+                worker: self.lane(run),
+                items: 1,
+                ..Record::new(Kind::Run, task.number())
+            };
+            recorder::ran(&record, name);
+            // The clocks of two hosts are known about, and this run was before the next one.
+            let after = losses.get(at + 1).map(|loss| loss.run.start).or(next);
+            let retried = Record {
+                start: after.map_or(end, |after| after.min(end)).max(start + 1),
+                outcome: RunOutcome::Pending,
+                ..Record::new(Kind::Retry, task.number())
+            };
+            recorder::ran(&retried, None);
+        }
     }
 
     /// Records that a task has failed for a reason that no machine has told, if anything is recorded.
@@ -211,6 +278,15 @@ fn between((start, end): (u64, u64), submitted: u64, moment: u64) -> (u64, u64) 
     (start, end.clamp(start, moment))
 }
 
+/// Returns the parts of a name that records have.
+fn parts_of(name: Option<Name>) -> (Option<&'static str>, u32) {
+    match name {
+        Some(Name::Static(name)) => (Some(name), 0),
+        Some(Name::Index(index)) => (None, index),
+        None => (None, 0),
+    }
+}
+
 fn text(error: Option<&str>) -> u32 {
     error.map_or(0, |text| recorder::text(recorder::cut(text)))
 }
@@ -222,6 +298,28 @@ fn narrow(length: usize) -> u32 {
 #[cfg(all(test, not(loom_models)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_without_a_place_that_overlap_have_different_lanes() {
+        let pool = RemotePool::new("remote");
+        let place = |machine: &str, pid, start, end| {
+            let run = RemoteRun {
+                machine: machine.into(),
+                pid,
+                place: None,
+                start,
+                end,
+            };
+            pool.place_for(&run) - UNPLACED
+        };
+        assert_eq!(place("a", 1, 10, 20), 0);
+        assert_eq!(place("a", 1, 15, 25), 1);
+        assert_eq!(place("a", 1, 5, 10), 0);
+        assert_eq!(place("a", 1, 0, 30), 2);
+        assert_eq!(place("a", 1, 20, 21), 0);
+        assert_eq!(place("b", 1, 10, 20), 0);
+        assert_eq!(place("a", 2, 10, 20), 0);
+    }
 
     #[test]
     fn times_of_other_clocks_are_between_submission_and_arrival() {
