@@ -108,8 +108,8 @@ fn a_full_disk_of_the_server_stops_no_task() -> Test {
     Ok(())
 }
 
-/// Numbers that look random, and are the same in each run.
-fn random_frames(count: usize) -> Vec<Vec<u8>> {
+/// Numbers that look random, and are the same in each run. Half of the frames are of the version.
+fn random_frames(count: usize, version: u8) -> Vec<Vec<u8>> {
     let mut state = 7_u64;
     let mut next = move || {
         state = state
@@ -121,9 +121,8 @@ fn random_frames(count: usize) -> Vec<Vec<u8>> {
         .map(|_| {
             let length = usize::try_from(next() % 200).unwrap();
             let mut frame: Vec<u8> = (0..length).map(|_| next().to_le_bytes()[0]).collect();
-            // Half of them are of the right version.
             if let (Some(first), 0) = (frame.first_mut(), next() % 2) {
-                *first = 1;
+                *first = version;
             }
             frame
         })
@@ -138,7 +137,17 @@ fn frames_without_sense_change_nothing() -> Test {
     let _host = server.host(1);
     let cluster = server.executor().build()?;
     let mut load = Load::new();
-    load.add(&cluster, 1, 10)?;
+    let (sessions, version) = server.ask(async |context| {
+        // The first report of the host tells the session of the client, and the version of all messages.
+        let mut reports = context.client().subscribe("cf.c.*").await?;
+        context.client().flush().await?;
+        load.add(&cluster, 1, 10)?;
+        let report = futures_util::StreamExt::next(&mut reports).await;
+        let report = report.ok_or("no report")?;
+        let session = report.subject.as_str().replace("cf.c.", "");
+        let subjects = [format!("cf.c.{session}"), format!("cf.q.{session}")];
+        Ok((subjects, report.payload[0]))
+    })?;
     wait_until("it is done", || load.done() == 1);
     // Without a key, frames are read as far as they make sense.
     let subjects = server.ask(async |context| {
@@ -150,7 +159,8 @@ fn frames_without_sense_change_nothing() -> Test {
             lanes.map(|(environment, priority)| format!("cf.t.default.{environment}.{priority}"));
         let mut subjects: Vec<String> = lanes.collect();
         subjects.extend(["cf.h.default.all".into(), "cf.w.default".into()]);
-        for frame in random_frames(3_000) {
+        subjects.extend(sessions);
+        for frame in random_frames(3_000, version) {
             for subject in &subjects {
                 let mut headers = async_nats::HeaderMap::new();
                 headers.insert("Nats-Msg-Id", format!("{}-{subject}", frame.len()));
@@ -166,7 +176,7 @@ fn frames_without_sense_change_nothing() -> Test {
         context.client().flush().await?;
         Ok(subjects)
     })?;
-    assert_eq!(subjects.len(), 5);
+    assert_eq!(subjects.len(), 7);
     for _ in 0..50 {
         load.add(&cluster, 1, 10)?;
     }

@@ -203,6 +203,14 @@ impl Server {
         })
     }
 
+    /// Deletes the stream of tasks of kept sessions.
+    pub(crate) fn delete_kept_tasks(&self) -> Result<(), async_nats::Error> {
+        self.ask(async |context| {
+            context.delete_stream("cf-tasks-default+kept").await?;
+            Ok(())
+        })
+    }
+
     /// Returns what the server knows of the tasks of each priority.
     pub(crate) fn lanes(&self) -> Result<Vec<Lane>, async_nats::Error> {
         self.ask(async |context| {

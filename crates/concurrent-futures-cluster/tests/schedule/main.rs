@@ -1,19 +1,23 @@
 //! Random schedules of faults: tasks run, while hosts and servers are killed, stopped, drained and started anew.
 //!
-//! `CONCURRENT_FUTURES_SEED=7` tries another schedule, `CONCURRENT_FUTURES_SCHEDULE=3600` runs schedules of consecutive
-//! seeds for so many seconds. After each, every future is done once, with the right value unless it was cancelled or
-//! terminated, and the server has no task left.
+//! Beside them, the clients of a session come and go. `CONCURRENT_FUTURES_SEED=7` tries another schedule,
+//! `CONCURRENT_FUTURES_SCHEDULE=3600` runs schedules of consecutive seeds for so many seconds. After each, every future is
+//! done once, with the right value unless it was cancelled or terminated. The server has no task left, and no process is.
 
 #![cfg(unix)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod session;
 
 use common::{Host, LEASE, Server, wait_until};
 use concurrent_futures::{Future, TaskError};
 use rustix::process::Signal;
+use session::Session;
 use std::env;
 use std::error::Error;
 use std::fmt::Write;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -23,7 +27,10 @@ use std::time::{Duration, Instant};
 
 concurrent_futures_cluster::init_before_main!();
 
-type Test = Result<(), Box<dyn Error + Send + Sync>>;
+type Failure = Box<dyn Error + Send + Sync>;
+type Test = Result<(), Failure>;
+/// The value of a task.
+type Value = (u64, Vec<u8>);
 
 const TASKS: u64 = 400;
 const HOSTS: usize = 3;
@@ -43,13 +50,17 @@ impl Random {
 }
 
 /// A task of some milliseconds, with a value of some bytes.
-fn work((n, millis, length): (u64, u64, usize)) -> (u64, Vec<u8>) {
-    thread::sleep(Duration::from_millis(millis));
+fn work(argument: (u64, u64, usize)) -> Value {
+    thread::sleep(Duration::from_millis(argument.1));
+    value_of(argument)
+}
+
+fn value_of((n, _, length): (u64, u64, usize)) -> Value {
     (3 * n, vec![n.to_le_bytes()[0]; length])
 }
 
 struct Submitted {
-    future: Future<(u64, Vec<u8>)>,
+    future: Future<Value>,
     length: usize,
     is_ended: bool,
 }
@@ -59,14 +70,36 @@ fn is_orderly(status: ExitStatus) -> bool {
     status.success() || status.signal() == Some(Signal::TERM.as_raw())
 }
 
+/// The variable of all processes of a schedule.
+const MARK: &str = "CLUSTER_TEST_MARK";
+
+/// Returns the processes that have the mark, their workers included. Linux alone tells.
+fn processes_with(mark: &str) -> Vec<String> {
+    let mark = format!("{MARK}={mark}\0");
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let has_mark = |process: &fs::DirEntry| {
+        // One that has ended has none.
+        let variables = fs::read(process.path().join("environ")).unwrap_or_default();
+        let mut windows = variables.windows(mark.len());
+        windows.any(|window| window == mark.as_bytes())
+    };
+    let found = processes.filter(has_mark);
+    found
+        .map(|process| process.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
 /// Runs the schedule of a seed. Returns a description of what happened.
-fn run(seed: u64) -> Result<String, Box<dyn Error + Send + Sync>> {
+fn run(seed: u64) -> Result<String, Failure> {
     let mut random = Random(seed);
     let Some(mut server) = Server::start() else {
         return Ok(String::new());
     };
+    let mark = format!("{}-{seed}", std::process::id());
+    let start_host = |server: &Server| server.host_with(1, &[(MARK, &mark)]);
     let cluster = server.executor().most_deliveries(1000).build()?;
-    let mut hosts: Vec<Host> = (0..HOSTS).map(|_| server.host(1)).collect();
+    let mut hosts: Vec<Host> = (0..HOSTS).map(|_| start_host(&server)).collect();
+    let mut session = Session::begin(&server, (MARK, mark.clone()))?;
     let called = Arc::new(AtomicUsize::new(0));
     let mut tasks = Vec::new();
     let mut story = format!("seed {seed}:");
@@ -82,21 +115,24 @@ fn run(seed: u64) -> Result<String, Box<dyn Error + Send + Sync>> {
             length,
             is_ended: false,
         });
-        if random.below(25) != 0 {
+        if random.below(5) == 0 {
+            session.submit()?;
+        }
+        if random.below(20) != 0 {
             continue;
         }
         let which = usize::try_from(random.below(HOSTS as u64))?;
-        let what = random.below(8);
+        let what = random.below(12);
         let began = Instant::now();
         match what {
             0 | 1 => {
                 story += " kill-host";
                 hosts[which].kill();
-                hosts[which] = server.host(1);
+                hosts[which] = start_host(&server);
             }
             2 => {
                 story += " drain-host";
-                let old = std::mem::replace(&mut hosts[which], server.host(1));
+                let old = std::mem::replace(&mut hosts[which], start_host(&server));
                 old.signal(Signal::TERM);
                 let status = old.wait();
                 assert!(is_orderly(status), "{status}: {story}");
@@ -107,8 +143,15 @@ fn run(seed: u64) -> Result<String, Box<dyn Error + Send + Sync>> {
                 thread::sleep(LEASE + Duration::from_millis(random.below(300)));
             }
             4 => {
-                story += " kill-server";
-                server.kill();
+                if random.below(2) == 0 {
+                    story += " kill-server";
+                    session.before_loss();
+                    server.kill();
+                } else {
+                    // Its disk stays.
+                    story += " crash-server";
+                    server.crash();
+                }
                 thread::sleep(Duration::from_millis(random.below(300)));
                 server.run();
             }
@@ -123,6 +166,13 @@ fn run(seed: u64) -> Result<String, Box<dyn Error + Send + Sync>> {
                     story += " cancel";
                     tasks[task].is_ended = true;
                 }
+            }
+            7 | 8 => session.replace(&server, &mut random, &mut story)?,
+            9 => session.end_one(&mut random, &mut story),
+            10 => {
+                story += " delete-kept-stream";
+                // As above.
+                let _ = server.delete_kept_tasks();
             }
             _ => {
                 let task = usize::try_from(random.below(n + 1))?;
@@ -145,6 +195,7 @@ fn run(seed: u64) -> Result<String, Box<dyn Error + Send + Sync>> {
             Err(error) => panic!("task {n}: {error:?}; {story}"),
         }
     }
+    session.finish(&server, &mut story)?;
     wait_until("all callbacks are called", || {
         called.load(Ordering::SeqCst) as u64 == TASKS
     });
@@ -158,7 +209,18 @@ fn run(seed: u64) -> Result<String, Box<dyn Error + Send + Sync>> {
         assert!(is_orderly(status), "{status}: {story}");
     }
     assert_eq!(called.load(Ordering::SeqCst) as u64, TASKS, "{story}");
+    // The worker of a host that was killed ends by itself.
+    wait_until("no process is left", || processes_with(&mark).is_empty());
     Ok(story)
+}
+
+/// The program of a client that is killed. It runs only in a child of the schedule.
+#[test]
+fn session_client() -> Test {
+    match env::var("CLUSTER_TEST_FOLDER") {
+        Ok(folder) => session::client(&folder),
+        Err(_) => Ok(()),
+    }
 }
 
 #[test]
