@@ -32,7 +32,7 @@
 //! | `cf.w.QUEUE` | news: a host has entered the registry | host, clients |
 //! | `cf.i.client.ANY`, `cf.i.host.ANY` | answers of the server and of other parties | |
 //! | `cf.o.QUEUE.SESSION.NUMBER` | an outcome whose client did not answer; the first one stays | host, client |
-//! | `cf.t.QUEUE+kept.ENVIRONMENT.PRIORITY.SESSION.NUMBER` | an attempt of a kept task; it replaces the one before | client, one host |
+//! | `cf.t.QUEUE+kept.ENVIRONMENT.PRIORITY+RANK.SESSION.NUMBER` | an attempt of a kept task; it replaces the one before. The first rank has no name | client, one host |
 //! | `cf.r.QUEUE+kept.SESSION.NUMBER` | the record of a kept task; the first one stays | client, later clients |
 //! | `cf.o.QUEUE+kept.SESSION.NUMBER` | the outcome of a kept task; the first one stays | host, all clients |
 //! | `cf.o.QUEUE+kept.SESSION.NUMBER.RUN` | the mark of a run; `.back` behind it says that the run has ended in order | host, hosts |
@@ -117,6 +117,13 @@
 //! truth, and a client is one of its readers. A session's identity is a hash of the queue and of its name. The numbers of its tasks begin at
 //! the server's time in milliseconds, so that no two clients give one twice. The tasks, records, outcomes and payloads are in streams of their own, on disk, with
 //! an age for each message. Hosts take tasks from both streams of a priority.
+//!
+//! All tasks of a session are on the server at once, and the server delivers those of a lane in their order. So that no
+//! session keeps the others waiting, a task has a *rank*: by the number of unfinished tasks of its session before it. The
+//! first rank has about a second's work, the second one sixteen times that, and the last one the rest. Each rank has a lane, and hosts
+//! take tasks from all of them. So a session with few tasks waits for the first tasks of the others. Their many share the
+//! hosts with it. Of several sessions with many tasks, the last rank is in the order of submission. The record has the rank,
+//! as it is a part of the subject.
 //!
 //! 1. The client stores the *record* of a task, and publishes the task when the server has confirmed that. From then on,
 //!    any client finds it. Each attempt has the task's own subject, so that any client can look for it. So a

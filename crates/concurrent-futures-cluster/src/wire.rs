@@ -15,7 +15,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// The version of the messages. Each message begins with it.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 /// The length of an authentication code.
 const CODE: usize = 32;
 
@@ -298,6 +298,7 @@ pub(crate) struct KeptTerms {
 pub(crate) struct Record {
     pub(crate) environment: String,
     pub(crate) priority: u8,
+    pub(crate) rank: u8,
     pub(crate) call: Call,
     pub(crate) argument: Payload,
     pub(crate) time_limit: Option<Duration>,

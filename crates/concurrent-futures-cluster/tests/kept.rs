@@ -584,6 +584,46 @@ fn priorities_hold_between_the_tasks_of_sessions_and_others() -> Test {
     Ok(())
 }
 
+fn nap(millis: u64) -> u64 {
+    thread::sleep(Duration::from_millis(millis));
+    millis
+}
+
+#[test]
+fn a_session_with_many_tasks_keeps_no_other_one_waiting() -> Test {
+    const MANY: usize = 1500;
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let many = server.executor().session("many").build()?;
+    for _ in 0..MANY {
+        drop(many.submit(nap, 5)?);
+    }
+    // From now on, they are on the server, and their client has gone.
+    many.shutdown(Shutdown::NoWait);
+    drop(many);
+    let few = server.executor().session("few").build()?;
+    let mut futures = Vec::new();
+    for _ in 0..20 {
+        futures.push(few.submit(nap, 5)?);
+    }
+    assert!(few.flush(PATIENCE));
+    let _host = server.host(1);
+    for future in futures {
+        future.result()?;
+    }
+    // It has waited for the first tasks of the other one, and shared the host with the rest.
+    let done = outcomes(&server);
+    assert!(done < MANY / 2, "{done} tasks were done before");
+    let many = server.executor().attach("many")?;
+    let later = many.submit(nap, 5)?;
+    // It has the rank of many, which is served as well.
+    wait_until("one more of them is done", || outcomes(&server) > done);
+    many.discard()?;
+    assert!(matches!(error_of(&later), TaskError::Abandoned));
+    Ok(())
+}
+
 #[test]
 fn the_items_of_a_map_are_tasks_that_a_later_client_finds() -> Test {
     let Some(server) = Server::start() else {

@@ -16,6 +16,14 @@ const END: &str = "+kept";
 /// The time for which payloads stay longer than the records and the outcomes that name them.
 pub(crate) const SLACK: Duration = Duration::from_secs(600);
 
+/// The number of ranks of kept tasks.
+///
+/// All tasks of a session are on the server, and the server delivers those of a lane in their order. So a session with many
+/// tasks would keep all later ones waiting. The rank tells how many tasks of its own session are before a task: few,
+/// some, or many. Hosts ask for tasks of all ranks, and take them as they come. So a session waits for the first tasks of
+/// the others, and shares the hosts with their many.
+pub(crate) const RANKS: u8 = 3;
+
 /// Returns the name of the part of a queue that has kept sessions.
 pub(crate) fn kept_of(queue: &str) -> String {
     format!("{queue}{END}")

@@ -42,23 +42,31 @@ pub enum BusError {
     Closed,
 }
 
-/// The place of tasks: a queue, an environment, and a priority.
+/// The place of tasks: a queue, an environment, a priority, and a rank.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lane {
     pub(crate) queue: String,
     pub(crate) environment: String,
     pub(crate) priority: u8,
+    /// That of kept tasks; see [`RANKS`](kept::RANKS). Other tasks have the first one, 0.
+    pub(crate) rank: u8,
 }
 
 impl Lane {
+    /// Returns the priority and the rank in names.
+    pub(crate) fn level(&self) -> String {
+        match self.rank {
+            0 => self.priority.to_string(),
+            rank => format!("{}+{rank}", self.priority),
+        }
+    }
+
     /// Returns the subject of the tasks.
     pub(crate) fn subject(&self) -> String {
         let Self {
-            queue,
-            environment,
-            priority,
+            queue, environment, ..
         } = self;
-        format!("cf.t.{queue}.{environment}.{priority}")
+        format!("cf.t.{queue}.{environment}.{}", self.level())
     }
 }
 

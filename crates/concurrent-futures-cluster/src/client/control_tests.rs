@@ -37,6 +37,7 @@ pub(super) async fn client_of(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> 
             queue: "q".into(),
             environment: "e".into(),
             priority: 1,
+            rank: 0,
         },
         seal: seal(),
         wait_for_workers: Duration::from_secs(3600),

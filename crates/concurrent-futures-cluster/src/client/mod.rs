@@ -106,6 +106,8 @@ pub(crate) struct Request {
     result: Cow<'static, str>,
     /// The terms that only the record has, of a task of an earlier client.
     found: Option<FoundTerms>,
+    /// The rank of a kept task, once it is recorded.
+    rank: OnceLock<u8>,
 }
 
 /// The terms of a task of an earlier client that only the record has.
@@ -124,6 +126,7 @@ impl Request {
             hash: OnceLock::new(),
             result: Cow::Borrowed(""),
             found: None,
+            rank: OnceLock::new(),
         }
     }
 
@@ -142,6 +145,7 @@ impl Request {
         };
         let mut request = Self::new(record.call, Bytes::new(), options);
         request.result = Cow::Owned(record.result);
+        request.rank = OnceLock::from(record.rank);
         request.found = Some(FoundTerms {
             priority: record.priority,
             age: record.age,
@@ -542,13 +546,17 @@ impl Client {
 
     /// Returns the lane of a task.
     fn lane_of(&self, request: &Request) -> Cow<'_, Lane> {
-        match &request.found {
-            Some(found) if found.priority != self.lane.priority => Cow::Owned(Lane {
-                priority: found.priority,
-                ..self.lane.clone()
-            }),
-            _ => Cow::Borrowed(&self.lane),
+        let found = request.found.as_ref();
+        let priority = found.map_or(self.lane.priority, |found| found.priority);
+        let rank = request.rank.get().copied().unwrap_or_default();
+        if (priority, rank) == (self.lane.priority, self.lane.rank) {
+            return Cow::Borrowed(&self.lane);
         }
+        Cow::Owned(Lane {
+            priority,
+            rank,
+            ..self.lane.clone()
+        })
     }
 
     fn parcel_id(&self, serial: u64) -> ParcelId {

@@ -298,9 +298,20 @@ impl Client {
 
 /// Returns how many tasks of a client may be on the server, by the hosts that have reported.
 fn room<'a>(hosts: impl Iterator<Item = &'a Power> + Clone) -> usize {
-    let workers: usize = hosts.clone().map(|host| host.workers).sum();
+    let (least, most) = bounds(hosts.clone());
+    share(hosts).unwrap_or(AT_FIRST).clamp(least, most)
+}
+
+/// Returns the least and the most tasks that a client keeps on the server.
+fn bounds<'a>(hosts: impl Iterator<Item = &'a Power>) -> (usize, usize) {
+    let workers: usize = hosts.map(|host| host.workers).sum();
     let least = PER_WORKER.saturating_mul(workers);
-    let most = ON_SERVER.max(least);
+    (least, ON_SERVER.max(least))
+}
+
+/// Returns the number of tasks that take hosts about a second. None if no host has reported how long tasks take.
+pub(super) fn share<'a>(hosts: impl Iterator<Item = &'a Power> + Clone) -> Option<usize> {
+    let (least, most) = bounds(hosts.clone());
     let share = hosts.map(|host| {
         let each = host.pace?.as_nanos().max(1);
         let tasks = usize::try_from(SHARE.as_nanos() / each).unwrap_or(usize::MAX);
@@ -308,7 +319,7 @@ fn room<'a>(hosts: impl Iterator<Item = &'a Power> + Clone) -> usize {
     });
     // Hosts that have not ended a task yet are left out.
     let share = share.flatten().reduce(usize::saturating_add);
-    share.unwrap_or(AT_FIRST).clamp(least, most)
+    share.map(|share| share.clamp(least, most))
 }
 
 /// Returns how many tasks of a backlog may share a parcel. That is one, until hosts have reported how long tasks take.

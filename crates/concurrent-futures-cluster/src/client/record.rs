@@ -4,8 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+use super::publish::share;
 use super::{Arrived, Client, Place, Request, Stage, State, failed};
-use crate::bus::kept::KeptTask;
+use crate::bus::kept::{KeptTask, RANKS};
 use crate::bus::{BusError, StoreKey};
 use crate::log;
 use crate::payloads::PayloadError;
@@ -18,6 +19,26 @@ use tokio::time::{Instant, sleep};
 
 /// The most records that wait for the server's confirmation.
 const MOST_RECORDING: usize = 1024;
+
+/// The unfinished tasks of a session that have the first rank, until a host has reported how long tasks take. Schedules have
+/// few.
+const FIRST_RANK: usize = if cfg!(test) { 4 } else { 64 };
+/// The growth from one rank to the next.
+const GROWTH: usize = 16;
+
+/// Returns the rank of a task that has so many unfinished ones of its session ahead: the first rank has about a second's
+/// work.
+fn rank(state: &State, ahead: usize) -> u8 {
+    let first = share(state.hosts.values()).unwrap_or(FIRST_RANK);
+    let mut most = first;
+    for rank in 0..RANKS - 1 {
+        if ahead < most {
+            return rank;
+        }
+        most = most.saturating_mul(GROWTH);
+    }
+    RANKS - 1
+}
 
 impl Client {
     /// Records tasks, in the order of their submission.
@@ -65,7 +86,12 @@ impl Client {
                 continue;
             }
             entry.is_started = true;
-            break Some((number, Arc::clone(&entry.request)));
+            let request = Arc::clone(&entry.request);
+            let waiting = state.session.unrecorded.len() + 1;
+            let ahead = state.entries.len().saturating_sub(waiting);
+            // One that is recorded again keeps its place.
+            request.rank.get_or_init(|| rank(&state, ahead));
+            break Some((number, request));
         };
         drop(state);
         drop(cancelled);
@@ -108,6 +134,7 @@ impl Client {
         let record = Record {
             environment: self.lane.environment.clone(),
             priority: self.lane_of(request).priority,
+            rank: self.lane_of(request).rank,
             call: request.call.clone(),
             // Before the record, which says that it is there.
             argument: self.argument(request).await?,

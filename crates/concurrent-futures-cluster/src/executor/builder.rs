@@ -243,6 +243,7 @@ impl ClusterBuilder<ExecutorSettings> {
                 queue: self.door.queue_name()?,
                 environment: self.environment_of(&seal)?,
                 priority: self.role.priority,
+                rank: 0,
             },
             seal,
             wait_for_workers: self.role.wait_for_workers,

@@ -47,7 +47,7 @@ impl Host {
     pub(super) async fn pull(self: Arc<Self>, priority: u8) {
         let source = Source {
             priority,
-            is_kept: false,
+            kept: None,
         };
         while let Err(error) = self.pull_from_one_supply(source).await {
             self.set_empty(source, false);
@@ -123,10 +123,12 @@ impl Host {
     pub(super) fn set_empty(&self, source: Source, is_empty: bool) {
         let mut state = self.lock();
         let priority = usize::from(source.priority);
-        let was_empty = if source.is_kept {
-            !std::mem::replace(&mut state.may_have_kept[priority], !is_empty)
-        } else {
-            std::mem::replace(&mut state.is_empty[priority], is_empty)
+        let was_empty = match source.kept {
+            Some(rank) => {
+                let may_have = &mut state.may_have_kept[priority][usize::from(rank)];
+                !std::mem::replace(may_have, !is_empty)
+            }
+            None => std::mem::replace(&mut state.is_empty[priority], is_empty),
         };
         drop(state);
         if is_empty && !was_empty {
@@ -179,7 +181,7 @@ impl Host {
             .filter(|parcel| parcel.id.to_string() == delivery.id)
             .filter(|parcel| {
                 let mut tasks = parcel.tasks.iter();
-                tasks.all(|task| task.terms.kept.is_some() == source.is_kept)
+                tasks.all(|task| task.terms.kept.is_some() == source.kept.is_some())
             })
         else {
             // Nothing will ever run it. If the acknowledgement is lost, it comes again when the lease ends, and is
@@ -198,7 +200,7 @@ impl Host {
             self.spawn(async move {
                 let answer = match host.open_tasks(&parcel).await {
                     // The stores of the session know it as well.
-                    Err(_) if source.is_kept => Ok(host.open_kept(&parcel).await),
+                    Err(_) if source.kept.is_some() => Ok(host.open_kept(&parcel).await),
                     // Without its client, the parcel has no purpose.
                     Err(BusError::NoListener) => Ok(Vec::new()),
                     answer => answer,

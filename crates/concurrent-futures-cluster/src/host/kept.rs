@@ -15,7 +15,7 @@
 use super::report;
 use super::state::{Host, Key, Source};
 use crate::bus::kept::{kept_of, news_of};
-use crate::bus::{BusError, PRIORITIES, Settle, StoreKey};
+use crate::bus::{BusError, Settle, StoreKey};
 use crate::log;
 use crate::wire::{
     Id, KeptTerms, Kind, Mark, OnHostLoss, Outcome, Parcel, Report, TaskId, Terms, Why, random,
@@ -72,7 +72,7 @@ impl Host {
                     self.kept_is_there.send_replace(true);
                 }
                 Ok(false) => {
-                    self.lock().may_have_kept = [false; PRIORITIES as usize];
+                    self.lock().may_have_kept = Default::default();
                     self.wake();
                 }
                 Err(error) => {
@@ -95,12 +95,12 @@ impl Host {
         }
     }
 
-    /// Asks for kept tasks of a priority, as long as there are stores of kept sessions.
-    pub(super) async fn pull_kept(self: Arc<Self>, priority: u8) {
+    /// Asks for kept tasks of a priority and a rank, as long as there are stores of kept sessions.
+    pub(super) async fn pull_kept(self: Arc<Self>, priority: u8, rank: u8) {
         let mut is_there = self.kept_is_there.subscribe();
         let source = Source {
             priority,
-            is_kept: true,
+            kept: Some(rank),
         };
         loop {
             // The sender is part of the host.

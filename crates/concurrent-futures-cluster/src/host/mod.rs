@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod state;
 
+use crate::bus::kept::RANKS;
 use crate::bus::{Bus, BusError, PRIORITIES, StoreKey};
 use crate::error::ClusterError;
 use crate::log;
@@ -75,7 +76,9 @@ pub(crate) async fn serve(
     let mut pulls = JoinSet::new();
     for priority in 0..PRIORITIES {
         pulls.spawn(Arc::clone(&host).pull(priority));
-        pulls.spawn(Arc::clone(&host).pull_kept(priority));
+        for rank in 0..RANKS {
+            pulls.spawn(Arc::clone(&host).pull_kept(priority, rank));
+        }
     }
     pulls.spawn(Arc::clone(&host).look_for_kept());
     tasks.spawn(Arc::clone(&host).start_tasks());

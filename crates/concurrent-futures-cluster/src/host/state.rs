@@ -4,7 +4,7 @@
 
 use super::lanes::Lanes;
 use super::report::{News, Reporters};
-use crate::bus::kept::kept_of;
+use crate::bus::kept::{RANKS, kept_of};
 use crate::bus::{Bus, Lane, PRIORITIES, Settle};
 use crate::log;
 use crate::objects::Objects;
@@ -35,8 +35,8 @@ pub(super) type Key = (Id, u64);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source {
     pub(super) priority: u8,
-    /// Whether the tasks are those of kept sessions.
-    pub(super) is_kept: bool,
+    /// The rank of tasks of kept sessions; none of others.
+    pub(super) kept: Option<u8>,
 }
 
 /// A parcel of which the host holds tasks.
@@ -108,7 +108,7 @@ pub(super) struct State {
     /// The numbers of parcels whose clients are asked about them.
     pub(super) asked: [usize; PRIORITIES as usize],
     /// The lanes of kept tasks that are not known to be empty. Lanes that are not there are empty.
-    pub(super) may_have_kept: [bool; PRIORITIES as usize],
+    pub(super) may_have_kept: [[bool; RANKS as usize]; PRIORITIES as usize],
     /// The kept sessions whose tasks have come.
     pub(super) kept_sessions: HashSet<Id>,
     /// The number of tasks that are with the pool.
@@ -167,7 +167,8 @@ impl State {
                 return None;
             }
             let next = ready.pop_front();
-            if next.is_some() || !is_empty || asked > 0 || may_have_kept {
+            let is_known = is_empty && asked == 0 && !may_have_kept.contains(&true);
+            if next.is_some() || !is_known {
                 return next.map(|key| (key, priority));
             }
         }
@@ -193,7 +194,10 @@ impl State {
     pub(super) fn is_empty_above(&self, priority: u8) -> bool {
         let above = usize::from(priority) + 1..usize::from(PRIORITIES);
         let mut above = above.into_iter();
-        above.all(|lane| self.is_empty[lane] && !self.may_have_kept[lane] && self.asked[lane] == 0)
+        above.all(|lane| {
+            let may_have_kept = self.may_have_kept[lane].contains(&true);
+            self.is_empty[lane] && !may_have_kept && self.asked[lane] == 0
+        })
     }
 
     /// Takes a task out of those that are ready.
@@ -332,13 +336,13 @@ impl Host {
     pub(super) fn lane(&self, source: Source) -> Lane {
         let queue = &self.settings.queue;
         Lane {
-            queue: if source.is_kept {
-                kept_of(queue)
-            } else {
-                queue.clone()
+            queue: match source.kept {
+                Some(_) => kept_of(queue),
+                None => queue.clone(),
             },
             environment: self.settings.environment.clone(),
             priority: source.priority,
+            rank: source.kept.unwrap_or_default(),
         }
     }
 

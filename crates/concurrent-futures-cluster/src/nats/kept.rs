@@ -2,7 +2,7 @@
 //!
 //! | stream | contents |
 //! |---|---|
-//! | `cf-tasks-QUEUE+kept` | tasks, on subjects `cf.t.QUEUE+kept.ENVIRONMENT.PRIORITY.SESSION.NUMBER`; the newest attempt replaces older ones |
+//! | `cf-tasks-QUEUE+kept` | tasks, on subjects `cf.t.QUEUE+kept.ENVIRONMENT.PRIORITY+RANK.SESSION.NUMBER`; the newest attempt replaces older ones. The first rank has no name |
 //! | `cf-records-QUEUE+kept` | records of tasks, on subjects `cf.r.QUEUE+kept.SESSION.NUMBER`; the first one stays |
 //! | `cf-outcomes-QUEUE+kept` | outcomes, on subjects `cf.o.QUEUE+kept.SESSION.NUMBER`, and marks of runs behind them; the first one stays |
 //! | `cf-payloads-QUEUE+kept` | payloads in parts, as those of a queue |
@@ -446,6 +446,7 @@ mod tests {
             queue: "q+kept".into(),
             environment: "e".into(),
             priority: 1,
+            rank: 0,
         };
         let task = KeptTask {
             session: session_of("q", "s"),

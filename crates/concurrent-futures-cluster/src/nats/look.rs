@@ -56,7 +56,9 @@ async fn in_time<T>(call: impl Future<Output = Result<T, BusError>>) -> Result<T
 
 /// Returns the environment and the priority in the name of a consumer, or in the end of a subject.
 fn lane_in(text: &str, separator: char) -> Option<(String, u8)> {
-    let (environment, priority) = text.rsplit_once(separator)?;
+    let (environment, level) = text.rsplit_once(separator)?;
+    // The rank of kept tasks is behind the priority.
+    let priority = level.split('+').next()?;
     Some((environment.to_owned(), priority.parse().ok()?))
 }
 
@@ -152,8 +154,8 @@ impl Nats {
         for consumer in consumers {
             if let Some(lane) = lane_in(&consumer.name, '-') {
                 let lane = look.lanes.entry(lane).or_default();
-                lane.held = consumer.num_ack_pending as u64;
-                lane.redelivered = consumer.num_redelivered as u64;
+                lane.held += consumer.num_ack_pending as u64;
+                lane.redelivered += consumer.num_redelivered as u64;
             }
         }
         Ok(())

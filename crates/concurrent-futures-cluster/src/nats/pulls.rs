@@ -233,6 +233,7 @@ mod tests {
             queue: "q".into(),
             environment: "e".into(),
             priority: 1,
+            rank: 0,
         }
     }
 

@@ -179,7 +179,7 @@ pub(super) fn tasks_of(queue: &str) -> String {
 }
 
 pub(super) fn consumer_of(lane: &Lane) -> String {
-    format!("{}-{}", lane.environment, lane.priority)
+    format!("{}-{}", lane.environment, lane.level())
 }
 
 pub(super) fn outcomes_of(queue: &str) -> String {

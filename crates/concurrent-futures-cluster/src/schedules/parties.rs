@@ -235,6 +235,7 @@ pub(super) async fn start_client(server: &Arc<Server>, priority: u8) -> Arc<Clie
             queue: "q".into(),
             environment: "e".into(),
             priority,
+            rank: 0,
         },
         seal: Seal::new(Some(b"key")),
         wait_for_workers: NEVER,

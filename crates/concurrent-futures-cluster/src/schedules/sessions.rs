@@ -75,6 +75,7 @@ impl Sessions {
                     queue: "q".into(),
                     environment: "e".into(),
                     priority: 1,
+                    rank: 0,
                 },
                 seal: Seal::new(Some(b"key")),
                 wait_for_workers: NEVER,
