@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from concurrent_futures import TaskTimeoutError, WorkerDiedError
-from concurrent_futures_cluster import _waits
+from concurrent_futures_cluster import _by_value, _waits
 
 TYPE_CHECKING = False
 
@@ -53,24 +53,36 @@ class CallPickler:
     def __init__(self, by_value: tuple[ModuleType, ...]) -> None:
         self._by_value = by_value
         self._names = tuple(module.__name__ for module in by_value)
+        self._functions = _by_value.Functions(self._is_by_value, self._dumps)
 
     def dumps(
         self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bytes:
         """Return a call as bytes."""
-        is_by_name = type(fn) in _FUNCTIONS and not self._is_by_value(fn.__module__)
-        if is_by_name and all(type(value) in _PLAIN for value in (*args, *kwargs.values())):
+        is_by_name = type(fn) in _FUNCTIONS and self._has_name(fn)
+        callee = fn if is_by_name else self._carried(fn)
+        is_short = is_by_name or type(callee) is _by_value.ByValue
+        if is_short and all(type(value) in _PLAIN for value in (*args, *kwargs.values())):
             try:
-                return pickle.dumps((fn, args, kwargs), PROTOCOL)
+                return pickle.dumps((callee, args, kwargs), PROTOCOL)
             except (pickle.PicklingError, AttributeError):
-                pass  # A lambda or a closure.
-        return self._dumps((fn, args, kwargs))
+                pass  # A function that is not what its name says.
+        return self._dumps((callee, args, kwargs))
 
     def dumps_span(
         self, fn: Callable[..., object], items: list[tuple[Any, ...]], limit: float | None
     ) -> bytes:
         """Return the calls of a function for several items as bytes; see `run_span`."""
-        return self._dumps((run_span, (fn, items, limit), {}))
+        callee = fn if type(fn) in _FUNCTIONS and self._has_name(fn) else self._carried(fn)
+        return self._dumps((run_span, (callee, items, limit), {}))
+
+    def _has_name(self, fn: Callable[..., object]) -> bool:
+        """Return whether hosts can import a function, by its name."""
+        return not self._is_by_value(fn.__module__) and "<" not in fn.__qualname__
+
+    def _carried(self, fn: Callable[..., object]) -> object:
+        """Return what stands for a function in a pickle."""
+        return (type(fn) is FunctionType and self._functions.carried(fn)) or fn
 
     def _is_by_value(self, name: str | None) -> bool:
         if name is None or name == "__main__":
