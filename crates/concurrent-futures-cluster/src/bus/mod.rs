@@ -216,6 +216,12 @@ pub(crate) trait Supply: Send {
     /// Returns how many tasks were asked for and have not come.
     fn open(&self) -> usize;
 
+    /// Returns for how long a request should wait at the server. A request may be lost there without a sign. Then the
+    /// host asks again after that time.
+    fn wait(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+
     /// Returns whether a probe has no answer yet.
     fn is_probing(&self) -> bool;
 

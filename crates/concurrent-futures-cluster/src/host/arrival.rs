@@ -17,8 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// The time for which one request for tasks waits at the server.
-const PULL: Duration = Duration::from_secs(20);
 /// The work that a host has in reserve, so that its workers need not wait for the server.
 const RESERVE: Duration = Duration::from_millis(20);
 /// The most tasks in reserve.
@@ -81,7 +79,8 @@ impl Host {
             let count = room.div_ceil(need.parcel_size).min(most);
             // Few requests with several parcels each, instead of one request a parcel.
             if count > 0 && (open == 0 || count >= need.most_open.div_ceil(2)) {
-                supply.ask(count, PULL).await?;
+                let wait = supply.wait();
+                supply.ask(count, wait).await?;
             }
             let is_wanted = need.is_waited_for || was_empty && supply.open() > 0;
             if is_wanted && !is_empty && !supply.is_probing() {

@@ -37,7 +37,7 @@ impl Host {
                         log::trouble("a host could not say that it is there", &error);
                     }
                     is_entry = false;
-                    self.bus.lease() / 3
+                    self.bus.lease() * 2 / 3
                 }
                 Err(error) => {
                     is_entry = true;

@@ -22,6 +22,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+/// The time for which a request waits at a server of one node, and in a cluster.
+const WAIT: Duration = Duration::from_secs(120);
+const WAIT_IN_CLUSTER: Duration = Duration::from_secs(20);
 /// The pause before a probe is sent again.
 const AGAIN: Duration = Duration::from_millis(1);
 /// The header of a remark that says how many tasks did not come.
@@ -143,6 +146,15 @@ impl Supply for Pulls {
 
     fn open(&self) -> usize {
         self.open
+    }
+
+    fn wait(&self) -> Duration {
+        // The nodes of a cluster forget requests when another one leads. A server of one node tells, or ends the
+        // connection. Each end of a request takes it time in proportion to the number of idle hosts.
+        match self.client.server_info().cluster {
+            Some(_) => WAIT_IN_CLUSTER,
+            None => WAIT,
+        }
     }
 
     fn is_probing(&self) -> bool {

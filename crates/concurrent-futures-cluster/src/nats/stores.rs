@@ -101,8 +101,16 @@ impl Nats {
         stream.map_err(refused)
     }
 
+    /// Makes the registry of hosts, unless it is known.
+    pub(super) async fn ensure_hosts(&self, queue: &str) -> Result<(), BusError> {
+        if !self.is_known(&hosts_of(queue)) {
+            self.hosts_bucket(queue).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn hosts_bucket(&self, queue: &str) -> Result<kv::Store, BusError> {
-        let bucket = format!("cf-hosts-{queue}");
+        let bucket = hosts_of(queue);
         if self.is_known(&bucket) {
             return self.context.get_key_value(bucket).await.map_err(refused);
         }
@@ -192,6 +200,16 @@ pub(super) fn records_of(queue: &str) -> String {
 
 pub(super) fn payloads_of(queue: &str) -> String {
     format!("cf-payloads-{queue}")
+}
+
+/// Returns the bucket of the registry of a queue.
+fn hosts_of(queue: &str) -> String {
+    format!("cf-hosts-{queue}")
+}
+
+/// Returns the subject of an entry of the registry.
+pub(super) fn host_subject(queue: &str, name: &str) -> String {
+    format!("$KV.{}.{name}", hosts_of(queue))
 }
 
 pub(super) fn part_subject(queue: &str, name: &str, index: usize) -> String {

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::stores::{
-    PublishFailure, outcome_subject, outcomes_of, part_subject, payloads_of, record_subject,
-    records_of,
+    PublishFailure, host_subject, outcome_subject, outcomes_of, part_subject, payloads_of,
+    record_subject, records_of,
 };
 use super::{Nats, PATIENCE, refused};
 use crate::bus::{BusError, StoreKey};
@@ -63,10 +63,7 @@ impl Nats {
                 }
             }
             StoreKey::Host { queue, name } => {
-                let kept = match self.hosts_bucket(queue).await {
-                    Ok(bucket) => bucket.put(name, content).await.map_err(refused),
-                    Err(error) => Err(error),
-                };
+                let kept = self.write_host(queue, name, content).await;
                 kept.inspect_err(|_| self.doubt())?;
                 Ok(true)
             }
@@ -122,6 +119,17 @@ impl Nats {
                 let bucket = self.hosts_bucket(queue).await?;
                 bucket.purge(name).await.map_err(refused)
             }
+        }
+    }
+
+    /// Writes an entry of the registry, as the client library does it. It would ask for the bucket before each one.
+    async fn write_host(&self, queue: &str, name: &str, content: Bytes) -> Result<(), BusError> {
+        self.ensure_hosts(queue).await?;
+        let message = PublishMessage::build().payload(content);
+        match self.publish(host_subject(queue, name), message).await {
+            Ok(_) => Ok(()),
+            Err(PublishFailure::NoStream) => Err(BusError::NoListener),
+            Err(PublishFailure::Other(error)) => Err(error),
         }
     }
 
