@@ -173,16 +173,20 @@ def test_a_bounded_queue_blocks_submit(lib: ModuleType, when: str) -> None:
 
 
 def test_a_queue_that_is_replaced_while_a_task_runs(lib: ModuleType) -> None:
-    with lib.ThreadPoolExecutor(2) as pool:
-        with held(pool):
-            before = pool._work_queue
-            pool._work_queue = queue.Queue(2)
-            # The thread that is there stays with its queue.
-            future = pool.submit(threading.current_thread)
-            assert future.result(LIMIT) in pool._threads
-            assert len(pool._threads) == 2
-            before.put(None)
+    pool = lib.ThreadPoolExecutor(2)
+    with held(pool):
+        before = pool._work_queue
+        pool._work_queue = queue.Queue(2)
+        # The thread that is there stays with its queue.
+        future = pool.submit(threading.current_thread)
+        assert future.result(LIMIT) in pool._threads
+        assert len(pool._threads) == 2
         before.put(None)
+    # A thread that is told so before the shutdown goes on.
+    pool.shutdown(wait=False)
+    before.put(None)
+    pool.shutdown()
+    assert not any(thread.is_alive() for thread in pool._threads)
 
 
 def check_bound(pool: Any) -> None:
