@@ -79,8 +79,11 @@ class Functions:
 
     def carried(self, function: FunctionType) -> ByValue | None:
         """Return what stands for a constant function in a pickle; None for all others."""
+        import cloudpickle
+
         known = self._known.get(function, _MISSING)
-        if known is None:
+        if known is None or cloudpickle.list_registry_pickle_by_value():
+            # Modules that the program has registered travel by value as well.
             return None
         if known is not _MISSING and known[0].holds():  # type: ignore[index]
             return ByValue(known[1])  # type: ignore[index]

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import cloudpickle
 import pytest
 from cluster_support import run_program
 
@@ -131,6 +132,24 @@ def test_a_change_of_what_a_function_refers_to_reaches_the_next_call(
     exec(change, vars(module))
     assert call(pickler, function, argument)[0] == function(argument)
     assert call(pickler, function, argument)[0] == function(argument)
+
+
+def test_modules_that_a_program_registers_with_cloudpickle_travel_by_value(
+    module: types.ModuleType, pickler: CallPickler
+) -> None:
+    other = types.ModuleType("another_module_that_no_host_imports")
+    sys.modules[other.__name__] = other
+    exec("n = 1\ndef g(x): return x + n", vars(other))
+    exec(f"from {other.__name__} import g", vars(module))
+    function = define(module, "def f(x): return g(x)")
+    cloudpickle.register_pickle_by_value(other)
+    try:
+        assert call(pickler, function, 1)[0] == 2
+        exec("n = 10", vars(other))
+        assert call(pickler, function, 1)[0] == 11
+    finally:
+        cloudpickle.unregister_pickle_by_value(other)
+        del sys.modules[other.__name__]
 
 
 def test_a_constant_function_is_not_kept_alive(
