@@ -100,12 +100,12 @@ pub(crate) struct Request {
     call: Call,
     argument: Bytes,
     options: ClusterOptions,
-    /// The hash of a long argument, once it is needed.
-    hash: OnceLock<[u8; 32]>,
+    /// The hash of a long argument, once it is needed. It has a box, as few arguments are long.
+    hash: OnceLock<Box<[u8; 32]>>,
     /// The type of the result, by its name; empty for other frontends.
     result: Cow<'static, str>,
     /// The terms that only the record has, of a task of an earlier client.
-    found: Option<FoundTerms>,
+    found: Option<Box<FoundTerms>>,
     /// The rank of a kept task, once it is recorded.
     rank: OnceLock<u8>,
 }
@@ -146,16 +146,17 @@ impl Request {
         let mut request = Self::new(record.call, Bytes::new(), options);
         request.result = Cow::Owned(record.result);
         request.rank = OnceLock::from(record.rank);
-        request.found = Some(FoundTerms {
+        request.found = Some(Box::new(FoundTerms {
             priority: record.priority,
             age: record.age,
             argument: record.argument,
-        });
+        }));
         request
     }
 
     fn hash(&self) -> &[u8; 32] {
-        self.hash.get_or_init(|| hash_of_payload(&self.argument))
+        self.hash
+            .get_or_init(|| Box::new(hash_of_payload(&self.argument)))
     }
 }
 

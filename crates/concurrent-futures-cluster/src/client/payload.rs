@@ -28,7 +28,7 @@ impl Client {
             // Another task may have the same argument.
             let is_shared = self.lock().entries.values().any(|other| {
                 // One without a hash is not stored yet.
-                other.request.hash.get() == Some(entry.request.hash())
+                other.request.hash.get().map(Box::as_ref) == Some(entry.request.hash())
             });
             if !is_shared {
                 self.discard(self.payload_of(&entry.request));

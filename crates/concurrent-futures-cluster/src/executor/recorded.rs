@@ -25,7 +25,14 @@ pub(super) struct Recorded {
     submitted: u64,
     items: usize,
     sent: usize,
-    run: Option<RemoteRun>,
+    /// None while the task has no run, as most tasks that a client keeps are pending.
+    runs: Option<Box<Runs>>,
+}
+
+/// The runs of a task.
+#[derive(Debug, Default)]
+struct Runs {
+    last: Option<RemoteRun>,
     losses: Vec<RemoteLoss>,
 }
 
@@ -72,8 +79,7 @@ impl Recorded {
             submitted: 0,
             items: 1,
             sent: 0,
-            run: None,
-            losses: Vec::new(),
+            runs: None,
         }
     }
 
@@ -89,14 +95,14 @@ impl Recorded {
     /// Notes where and when the task has run.
     pub(super) fn note_run(&mut self, run: RemoteRun) {
         if recorder::is_on() {
-            self.run = Some(run);
+            self.runs.get_or_insert_default().last = Some(run);
         }
     }
 
     /// Notes the runs of the task that gave no outcome.
     pub(super) fn note_losses(&mut self, losses: Vec<RemoteLoss>) {
         if recorder::is_on() {
-            self.losses = losses;
+            self.runs.get_or_insert_default().losses = losses;
         }
     }
 
@@ -126,10 +132,13 @@ impl Recorded {
         if !recorder::is_on() {
             return;
         }
-        if !self.losses.is_empty() {
-            let next = self.run.as_ref().map(|run| run.start);
+        let run = self.runs.as_ref().and_then(|runs| runs.last.as_ref());
+        if let Some(runs) = &self.runs
+            && !runs.losses.is_empty()
+        {
+            let next = run.map(|run| run.start);
             let named = (self.submitted, self.record_name());
-            self.pool.lost(self.task, &self.losses, next, named);
+            self.pool.lost(self.task, &runs.losses, next, named);
         }
         let error = match outcome {
             Ok(value) => error_in(value),
@@ -159,7 +168,7 @@ impl Recorded {
             sent: self.sent,
             received,
         };
-        self.pool.ran(self.task, self.run.as_ref(), &end);
+        self.pool.ran(self.task, run, &end);
     }
 }
 
