@@ -1,4 +1,4 @@
-//! Very long payloads in S3, beside the server: an endpoint on loopback, by the server of `moto` from PyPI.
+//! Very long payloads in S3, beside the server: an endpoint on loopback, by the server of `moto` from `PyPI`.
 //!
 //! The endpoint is known by variables of the process. So each test runs in a process of its own that has them.
 
@@ -188,7 +188,7 @@ fn an_object_with_another_content_is_stored_again() -> Test {
             objects(port).is_ok_and(|names| names.len() == 1) && server.messages().unwrap_or(0) == 1
         });
         let name = objects(port)?.remove(0);
-        request(port, "PUT", &format!("/{BUCKET}/{name}"), &[1; LONG])?;
+        request(port, "PUT", &format!("/{BUCKET}/{name}"), &vec![1; LONG])?;
         let _host = host(&server, BUCKET)?;
         assert!(future.result()? == reversed(bytes()));
         Ok(())

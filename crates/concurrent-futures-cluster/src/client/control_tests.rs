@@ -160,12 +160,12 @@ async fn a_cancellation_asks_a_server_again_that_has_failed() {
     assert_eq!((server.tasks(), client.unfinished()), (0, 0));
 }
 
-fn kept() -> Option<KeptSettings> {
-    Some(KeptSettings {
+fn kept() -> KeptSettings {
+    KeptSettings {
         name: "s".into(),
         age: Duration::from_secs(100_000),
         replicas: 1,
-    })
+    }
 }
 
 /// Starts to cancel a kept task, up to the removal of its record, which waits.
@@ -183,7 +183,7 @@ async fn cancel_up_to_record(
 #[tokio::test(start_paused = true)]
 async fn no_host_begins_a_kept_task_whose_record_is_being_removed() {
     let server = Server::new(1, 0, 0, LEASE);
-    let (client, number) = client_with_task(&server.connect(), kept()).await;
+    let (client, number) = client_with_task(&server.connect(), Some(kept())).await;
     let cancelling = cancel_up_to_record(&server, &client, number).await;
     let hosts = server.connect();
     assert_eq!(begin(&hosts, &client, number, 1).await, [(number, 1)]);
@@ -196,7 +196,7 @@ async fn no_host_begins_a_kept_task_whose_record_is_being_removed() {
 async fn a_kept_task_whose_record_stays_runs_as_its_next_attempt() {
     let server = Server::new(1, 0, 0, LEASE);
     let bus = server.connect();
-    let (client, number) = client_with_task(&bus, kept()).await;
+    let (client, number) = client_with_task(&bus, Some(kept())).await;
     let cancelling = cancel_up_to_record(&server, &client, number).await;
     bus.cut(true);
     server.hold_removals(false);

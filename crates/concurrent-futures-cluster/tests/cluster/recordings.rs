@@ -3,7 +3,7 @@
 use crate::Test;
 use crate::common::{Notes, Server, note_and_wait, wait_until};
 use crate::document::Document;
-use concurrent_futures::{Recording, TaskError};
+use concurrent_futures::{Future, Recording, TaskError};
 use concurrent_futures_cluster::{ClusterOptions, HostLost, OnHostLoss};
 use rustix::process::Signal;
 use std::collections::{BTreeSet, HashMap};
@@ -126,14 +126,14 @@ fn a_run_that_gave_no_outcome_has_a_row_with_its_end() -> Test {
     let cluster = server.executor().build()?;
     let notes = Notes::new();
     let recording = Recording::start();
-    let once = ClusterOptions::new().on_host_loss(OnHostLoss::Fail);
-    let one = cluster.submit_with(once, recorded_loss, (notes.path(), "once".into()))?;
+    let options = ClusterOptions::new().on_host_loss(OnHostLoss::Fail);
+    let once = cluster.submit_with(options, recorded_loss, (notes.path(), "once".into()))?;
     let again = ["a", "b"].map(|name| cluster.submit(recorded_loss, (notes.path(), name.into())));
     let [a, b] = again;
     let again = [a?, b?];
     wait_until("all run", || {
         let begun = ["once", "a", "b"].map(|name| notes.named(name).len());
-        begun == [1, 1, 1] && one.is_running() && again.iter().all(|one| one.is_running())
+        begun == [1, 1, 1] && once.is_running() && again.iter().all(Future::is_running)
     });
     let lost_pid = lost.pid();
     lost.kill();
@@ -145,7 +145,7 @@ fn a_run_that_gave_no_outcome_has_a_row_with_its_end() -> Test {
     for future in again {
         future.result()?;
     }
-    let error = one.result().unwrap_err();
+    let error = once.result().unwrap_err();
     assert!(matches!(&error, TaskError::Failed(cause) if cause.is::<HostLost>()));
     // A host that ends, and ends its task before.
     let drained = server.host_with(1, &[("CONCURRENT_FUTURES_DRAIN", "0")]);
@@ -158,7 +158,7 @@ fn a_run_that_gave_no_outcome_has_a_row_with_its_end() -> Test {
     let drained_pid = drained.pid();
     drained.signal(Signal::TERM);
     assert!(drained.wait().success());
-    let last = server.host(1);
+    let finisher = server.host(1);
     slow.write("go");
     moved.result()?;
     recording.stop();
@@ -196,7 +196,7 @@ fn a_run_that_gave_no_outcome_has_a_row_with_its_end() -> Test {
     assert_eq!(document.worker(ended)["pid"], drained_pid);
     assert!((ended["outcome"] - 8.0).abs() < 0.5);
     assert!(document.text(ended, "error").contains("ended the run"));
-    assert_eq!(document.worker(ran)["pid"], last.pid());
+    assert_eq!(document.worker(ran)["pid"], finisher.pid());
     assert!((ran["outcome"] - 2.0).abs() < 0.5 && (ran["attempt"] - 1.0).abs() < 0.5);
     Ok(())
 }

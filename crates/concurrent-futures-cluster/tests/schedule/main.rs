@@ -90,6 +90,7 @@ fn processes_with(mark: &str) -> Vec<String> {
 }
 
 /// Runs the schedule of a seed. Returns a description of what happened.
+#[allow(clippy::too_many_lines, reason = "one event after another")]
 fn run(seed: u64) -> Result<String, Failure> {
     let mut random = Random(seed);
     let Some(mut server) = Server::start() else {

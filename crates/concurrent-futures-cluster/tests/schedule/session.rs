@@ -98,7 +98,7 @@ struct There {
 }
 
 enum Client {
-    Here(Here),
+    Here(Box<Here>),
     There(There),
 }
 
@@ -125,7 +125,7 @@ impl Session {
         variable: (&'static str, String),
     ) -> Result<Self, Failure> {
         Ok(Self {
-            client: Some(Client::Here(Here::open(server)?)),
+            client: Some(Client::Here(Box::new(Here::open(server)?))),
             next: FIRST,
             cancelled: HashSet::new(),
             terminated: HashSet::new(),
@@ -197,7 +197,7 @@ impl Session {
         match self.client.take() {
             Some(Client::Here(here)) => {
                 *story += " leave";
-                self.leave(here, story);
+                self.leave(*here, story);
             }
             Some(Client::There(there)) => {
                 *story += " kill-client";
@@ -207,7 +207,7 @@ impl Session {
         }
         self.has_lost_disk = false;
         self.client = Some(if random.below(2) == 0 {
-            Client::Here(Here::open(server)?)
+            Client::Here(Box::new(Here::open(server)?))
         } else {
             let tasks = self.next..self.next + BATCH;
             self.next = tasks.end;
@@ -291,7 +291,7 @@ impl Session {
     /// Waits for all tasks, checks that each is found, and removes the session.
     pub(crate) fn finish(mut self, server: &Server, story: &mut String) -> Result<(), Failure> {
         match self.client.take() {
-            Some(Client::Here(here)) => self.leave(here, story),
+            Some(Client::Here(here)) => self.leave(*here, story),
             Some(Client::There(there)) => self.kill(there),
             None => {}
         }
