@@ -247,7 +247,9 @@ def test_ctrl_c_in_a_terminal_ends_all_with_one_traceback(
         def work(number):
             # A signal that comes before it is begun is none for it.
             os.write(1, b"running\\n")
-            time.sleep(1000)
+            # A signal that comes right before a sleep does not end that sleep.
+            for _ in range(100_000):
+                time.sleep(0.01)
 
         def idle():
             print("idle", flush=True)
