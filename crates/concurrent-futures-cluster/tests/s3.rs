@@ -61,6 +61,7 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
+        // It has ended if that fails.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
