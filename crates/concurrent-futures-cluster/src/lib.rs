@@ -69,7 +69,8 @@
 //!   that it runs. A host that does not have it yet remembers the order, and gives the task back on arrival. Without an
 //!   answer, the task stays running. Another host may have a copy, as the lease had ended. So a host reports the start before it
 //!   begins a task that comes again, or has waited for a third of the lease. The client's receipt names the tasks that it
-//!   does not wait for.
+//!   does not wait for. When the server has lost the first attempt of a task, a host may have got it right before. So a
+//!   cancellation waits for a lease then: the host has begun the task and said so, or would ask.
 //! - *A second loss is known.* The client has confirmed the start of each run of a task but the first one. So it counts
 //!   the hosts that a task has taken along, except perhaps one.
 //! - *No host begins a task unless all lanes of a higher priority are empty.* The host has the server's word for that, and

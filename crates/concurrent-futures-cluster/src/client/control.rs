@@ -2,6 +2,10 @@
 //!
 //! A task that the server has never delivered is removed from the server, which then says so. For any other task, the
 //! host that has it decides: it gives the task up, or says that it runs. Without an answer the task stays running.
+//!
+//! A server that has lost the task knows nothing of its deliveries. A host may have got the attempt right before, and may
+//! begin it. From a third of a lease after the delivery on, the host asks first, and the client says no. So a cancellation
+//! waits for a lease after such a loss.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +17,7 @@ use concurrent_futures::TaskError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// The time for which a host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,6 +38,8 @@ enum Step {
     Ours,
     /// The task is on its way to the server, or the parcel that has it on its way back.
     Wait,
+    /// Until then, a host may begin an attempt that the server has lost.
+    WaitUntil(Instant),
     /// The task is in this place on the server, or with a host.
     Ask(u32, Place, Option<Id>),
 }
@@ -63,6 +69,10 @@ impl Client {
                 Step::Wait => {
                     // The sender is part of the client.
                     let _ = changed.changed().await;
+                }
+                Step::WaitUntil(until) => {
+                    // The sender is part of the client. An outcome ends the wait as well.
+                    let _ = timeout_at(until, changed.changed()).await;
                 }
                 Step::Ask(attempt, place, holder) => {
                     let taken = self.take_from_cluster(number, attempt, place, holder);
@@ -100,15 +110,24 @@ impl Client {
         let state = self.lock();
         match state.entries.get(&number) {
             None => Step::TooLate,
-            Some(entry) => match entry.stage {
-                Stage::Fetching => Step::TooLate,
-                Stage::Waiting => Step::Ours,
-                Stage::Recording | Stage::Looking | Stage::Publishing | Stage::Leaving => {
-                    Step::Wait
+            Some(entry) if entry.runs_elsewhere(&state.hosts) => Step::TooLate,
+            Some(entry) => match (entry.stage, entry.unsure_until()) {
+                (Stage::Fetching, _) => Step::TooLate,
+                (Stage::Published(_), _) if entry.begun => Step::TooLate,
+                (_, Some(until)) => Step::WaitUntil(until),
+                (Stage::Waiting, None) => Step::Ours,
+                (Stage::Published(place), None) if !state.withdrawing.contains(&place.serial) => {
+                    Step::Ask(entry.attempt, place, entry.holder)
                 }
-                Stage::Published(_) if entry.begun => Step::TooLate,
-                Stage::Published(place) if state.withdrawing.contains(&place.serial) => Step::Wait,
-                Stage::Published(place) => Step::Ask(entry.attempt, place, entry.holder),
+                // The last one is being withdrawn.
+                (
+                    Stage::Recording
+                    | Stage::Looking
+                    | Stage::Publishing
+                    | Stage::Leaving
+                    | Stage::Published(_),
+                    None,
+                ) => Step::Wait,
             },
         }
     }

@@ -1,7 +1,7 @@
 //! Tests of cancellation with hosts that are played: the order of their messages is chosen.
 
 use super::{Arrived, Client, ClusterOptions, Entry, KeptSettings, Request, Settings, Sink, Stage};
-use crate::bus::{Bus, Lane};
+use crate::bus::{Bus, Lane, Supplied};
 use crate::memory::{Memory, Server};
 use crate::wire::{Answer, Call, Id, Kind, Receipt, Report, Seal};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 pub(super) const LEASE: Duration = Duration::from_secs(3);
 pub(super) const TASK: u64 = 7;
@@ -158,6 +158,72 @@ async fn a_cancellation_asks_a_server_again_that_has_failed() {
     bus.cut(false);
     assert!(cancelling.await.unwrap().is_some());
     assert_eq!((server.tasks(), client.unfinished()), (0, 0));
+}
+
+/// Starts a client whose task a host has got, and the server has lost. Returns the host's connection.
+async fn client_with_lost_task(server: &Arc<Server>) -> (Arc<Client>, Arc<Memory>, u64) {
+    let (client, number) = client_with_task(&server.connect(), None).await;
+    let hosts = server.connect();
+    let lane = client.lane.clone();
+    let mut supply = hosts.supply(&lane).await.unwrap();
+    supply.ask(1, LEASE).await.unwrap();
+    assert!(matches!(supply.next().await, Ok(Supplied::Task(_))));
+    server.begin_anew();
+    wait_until(|| {
+        of_task(&client, number, |entry| {
+            entry.attempt == 2 && is_published(entry)
+        })
+    })
+    .await;
+    (client, hosts, number)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_a_host_begins_after_the_server_has_lost_it_is_not_cancelled() {
+    let server = Server::new(1, 0, 0, LEASE);
+    let (client, hosts, number) = client_with_lost_task(&server).await;
+    let cancelling = start_cancel(&client);
+    // The first third of a lease is the time in which it need not ask.
+    sleep(LEASE / 4).await;
+    assert_eq!(begin(&hosts, &client, number, 1).await, [(number, 1)]);
+    assert!(cancelling.await.unwrap().is_none());
+    assert_eq!(client.unfinished(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_the_server_has_lost_is_cancelled_once_no_host_can_begin_it() {
+    let server = Server::new(1, 0, 0, LEASE);
+    let (client, _hosts, _) = client_with_lost_task(&server).await;
+    let began = Instant::now();
+    assert!(start_cancel(&client).await.unwrap().is_some());
+    assert!(began.elapsed() >= LEASE / 3, "{:?}", began.elapsed());
+    assert_eq!((server.tasks(), client.unfinished()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_published_twice_is_not_cancelled_while_a_host_may_begin_it() {
+    let server = Server::new(1, 0, 0, LEASE);
+    let bus = server.connect();
+    let client = client_of(&bus, None).await;
+    let hosts = server.connect();
+    let mut supply = hosts.supply(&client.lane).await.unwrap();
+    supply.ask(1, LEASE).await.unwrap();
+    let call = Call::Opaque(Vec::new());
+    let request = Request::new(call, "x".into(), ClusterOptions::new());
+    client.submit(TASK, request, Box::new(Nothing), None);
+    // The confirmation is lost.
+    assert!(matches!(supply.next().await, Ok(Supplied::Task(_))));
+    bus.cut(true);
+    server.lose_tasks();
+    sleep(Duration::from_millis(600)).await;
+    bus.cut(false);
+    wait_until(|| of_task(&client, TASK, is_published)).await;
+    assert!(of_task(&client, TASK, |entry| entry.attempt == 1));
+    let cancelling = start_cancel(&client);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(begin(&hosts, &client, TASK, 1).await, []);
+    assert!(cancelling.await.unwrap().is_none());
+    assert!(client.has_begun(TASK));
 }
 
 fn kept() -> KeptSettings {

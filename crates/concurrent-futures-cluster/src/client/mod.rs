@@ -202,8 +202,8 @@ struct Entry {
     begun: bool,
     /// When the holder has begun, by the clock of recordings.
     run_since: u64,
-    /// The runs without an outcome, if there were any.
-    losses: Option<Box<Losses>>,
+    /// The traces of former attempts, if there are any.
+    past: Option<Box<Past>>,
     /// The number of hosts that have begun the task.
     starts: u32,
     /// The number of deliveries without an outcome, in all attempts.
@@ -231,7 +231,7 @@ impl Entry {
             holder: None,
             begun: false,
             run_since: 0,
-            losses: None,
+            past: None,
             starts: 0,
             deliveries: 0,
             returns: 0,
@@ -244,8 +244,30 @@ impl Entry {
 
     /// Notes a run that gave no outcome.
     fn note_loss(&mut self, run: RemoteRun, outcome: RunOutcome) {
-        let losses = self.losses.get_or_insert_default();
-        losses.0.push(RemoteLoss { run, outcome });
+        self.past().losses.push(RemoteLoss { run, outcome });
+    }
+
+    fn past(&mut self) -> &mut Past {
+        self.past.get_or_insert_default()
+    }
+
+    /// Notes that the server may have lost the first attempt after a host got it. The host may begin it for some time.
+    ///
+    /// A host asks the client before it begins a later attempt, or a task that it got a third of a lease ago.
+    fn note_first_lost(&mut self, lease: Duration) {
+        self.past().unsure_until = Some(Instant::now() + lease);
+    }
+
+    /// Returns until when a host may begin a former attempt without a question. None if none will.
+    fn unsure_until(&self) -> Option<Instant> {
+        let until = self.past.as_ref()?.unsure_until?;
+        (until > Instant::now()).then_some(until)
+    }
+
+    /// Returns whether one of the hosts runs a former attempt.
+    fn runs_elsewhere(&self, hosts: &HashMap<Id, Power>) -> bool {
+        let runner = self.past.as_ref().and_then(|past| past.runner);
+        runner.is_some_and(|host| hosts.contains_key(&host))
     }
 
     /// Notes that the holder is lost with its run, if it has begun. From now on, the task has no holder.
@@ -272,18 +294,17 @@ impl Entry {
         if holder.is_some_and(|holder| !holder.is_of(run)) {
             self.lose_holder(hosts);
         }
-        if let Some(losses) = &mut self.losses {
+        if let Some(past) = &mut self.past {
             let is_its_own = |lost: &RemoteRun| lost.machine == run.machine && lost.pid == run.pid;
-            losses
-                .0
+            past.losses
                 .retain(|loss| loss.outcome != RunOutcome::WorkerDied || !is_its_own(&loss.run));
         }
     }
 
     /// Gives the future of the task its outcome, which may be that of a run.
     fn complete(mut self, arrived: Arrived, run: Option<RemoteRun>) {
-        if let Some(losses) = self.losses.filter(|losses| !losses.0.is_empty()) {
-            self.sink.note_losses(losses.0);
+        if let Some(past) = self.past.filter(|past| !past.losses.is_empty()) {
+            self.sink.note_losses(past.losses);
         }
         if let Some(run) = run {
             self.sink.note_run(run);
@@ -292,9 +313,16 @@ impl Entry {
     }
 }
 
-/// The runs of a task that gave no outcome.
+/// The traces of the former attempts of a task.
 #[derive(Default)]
-struct Losses(Vec<RemoteLoss>);
+struct Past {
+    /// The runs that gave no outcome.
+    losses: Vec<RemoteLoss>,
+    /// The end of the time in which a host may begin an attempt that the server has lost.
+    unsure_until: Option<Instant>,
+    /// The host that has begun a former attempt.
+    runner: Option<Id>,
+}
 
 /// The amount of work that a host does.
 struct Power {

@@ -203,6 +203,10 @@ impl Client {
         if entry.stage != Stage::Looking {
             return Ok(());
         }
+        if published.is_none_or(|(attempt, _)| attempt > 1) {
+            // An earlier client may have lost it.
+            entry.note_first_lost(self.bus.lease());
+        }
         if let Some((attempt, place)) = published {
             entry.attempt = attempt;
             self.note_placed(&mut state, number, place);

@@ -149,6 +149,8 @@ impl Client {
     /// Publishes a parcel, however long that takes.
     async fn publish(self: &Arc<Self>, next: Next) {
         let mut pause = Duration::from_millis(20);
+        // Whether the server may have got the parcel before. If it has lost it since, a host may still have it.
+        let mut is_unsure = false;
         while self.is_publishing(&next) {
             // One that was cut off meanwhile may have lost its session.
             if !self.is_owner() {
@@ -164,10 +166,13 @@ impl Client {
                     };
                     let mut state = self.lock();
                     for task in &next.tasks {
-                        if let Some(entry) = state.entries.get(&task.number)
+                        if let Some(entry) = state.entries.get_mut(&task.number)
                             && entry.attempt == task.attempt
                             && entry.stage == Stage::Publishing
                         {
+                            if is_unsure && task.attempt == 1 {
+                                entry.note_first_lost(self.bus.lease());
+                            }
                             self.note_placed(&mut state, task.number, place);
                         }
                     }
@@ -183,6 +188,10 @@ impl Client {
                     return;
                 }
                 Err(error) => {
+                    is_unsure |= matches!(
+                        error,
+                        PayloadError::Bus(BusError::TimedOut | BusError::Closed)
+                    );
                     log::trouble("tasks could not be published", &error);
                     sleep(pause).await;
                     pause = (2 * pause).min(Duration::from_secs(2));

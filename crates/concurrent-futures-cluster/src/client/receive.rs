@@ -29,12 +29,19 @@ pub(super) struct Taken {
 
 impl State {
     /// Notes that a host has an attempt of a task, or that it has begun the task at a time of the recordings' clock.
-    fn note_held(&mut self, (number, attempt): (u64, u32), host: Id, begun: Option<u64>) {
+    /// Returns whether the host runs a former attempt.
+    fn note_held(&mut self, (number, attempt): (u64, u32), host: Id, begun: Option<u64>) -> bool {
         let Self { entries, hosts, .. } = self;
-        let entry = entries.get_mut(&number);
-        let Some(entry) = entry.filter(|entry| entry.attempt == attempt) else {
-            return;
+        let Some(entry) = entries.get_mut(&number) else {
+            return false;
         };
+        if attempt != entry.attempt {
+            let is_former = attempt < entry.attempt && begun.is_some();
+            if is_former {
+                entry.past().runner = Some(host);
+            }
+            return is_former;
+        }
         entry.seen = Instant::now();
         if entry.holder != Some(host) {
             entry.lose_holder(hosts);
@@ -50,6 +57,7 @@ impl State {
             entry.starts += 1;
             entry.permit = None;
         }
+        false
     }
 }
 
@@ -156,8 +164,13 @@ impl Client {
             state.note_held((number, attempt), report.host, None);
         }
         let begun = clock.here(report.clock);
+        let mut is_former = false;
         for task in &report.started {
-            state.note_held(*task, report.host, Some(begun));
+            is_former |= state.note_held(*task, report.host, Some(begun));
+        }
+        if is_former {
+            // A cancellation that waits looks again.
+            self.wake();
         }
         let mut unwanted = report.started;
         unwanted.retain(|(number, attempt)| !state.is_wanted(*number, *attempt));
@@ -281,9 +294,13 @@ impl Client {
             let Some(entry) = entries.get_mut(&number) else {
                 return;
             };
-            if entry.attempt != attempt
-                || !matches!(entry.stage, Stage::Publishing | Stage::Published(_))
-            {
+            if entry.attempt != attempt {
+                if let Some(past) = &mut entry.past {
+                    past.runner = None;
+                }
+                return;
+            }
+            if !matches!(entry.stage, Stage::Publishing | Stage::Published(_)) {
                 return;
             }
             // No host will begin this attempt, unless one has begun it.

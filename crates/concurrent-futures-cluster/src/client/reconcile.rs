@@ -122,6 +122,11 @@ impl Client {
             })
         };
         if !is_seen && is_still(self) {
+            if attempt == 1
+                && let Some(entry) = self.lock().entries.get_mut(&number)
+            {
+                entry.note_first_lost(self.bus.lease());
+            }
             self.submit_again(number);
         }
         Ok(())

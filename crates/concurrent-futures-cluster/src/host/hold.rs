@@ -43,9 +43,10 @@ impl Host {
                 let now = Instant::now();
                 state.recalled.retain(|_, until| *until > now);
                 let held = state.held.values().map(|held| {
-                    // The client of a kept task may be another one than that which was told of the start.
+                    // The client of a kept task may be another one than that which was told of the start. Any other
+                    // client may not have heard of the start, and have submitted the task again.
                     let runs = held.kept.is_some() && held.orders.is_some();
-                    (held.id, runs)
+                    (held.id, runs || held.has_begun)
                 });
                 let held: Vec<(TaskId, bool)> = held.collect();
                 let parcels = state.parcels.values();
@@ -125,17 +126,11 @@ impl Host {
                 } else {
                     None
                 };
-                let held = Held {
-                    id: task_id,
-                    parcel: id,
-                    is_repeated: delivery.deliveries > 1,
-                    since,
-                    kept: task.terms.kept,
-                    run: None,
-                    task: refusal.is_none().then_some(task),
-                    orders: None,
-                    is_returned: refusal.is_some(),
-                };
+                let mut held = Held::new(task_id, id, since);
+                held.is_repeated = delivery.deliveries > 1;
+                held.kept = task.terms.kept;
+                held.is_returned = refusal.is_some();
+                held.task = refusal.is_none().then_some(task);
                 if let Some(former) = state.held.insert(key, held) {
                     state.leave_ready(key);
                     emptied.extend(state.leave(former.parcel, false));

@@ -45,6 +45,8 @@ struct Next {
     id: TaskId,
     task: Task,
     is_repeated: bool,
+    /// When the task came.
+    since: Instant,
     orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
     place: Place,
 }
@@ -115,10 +117,7 @@ impl Host {
             };
             let (sender, orders) = mpsc::unbounded_channel();
             held.orders = Some(sender);
-            // One that has waited long may have come to another host meanwhile.
-            let is_old = held.since.elapsed() > self.bus.lease() / 3;
-            let is_repeated = held.is_repeated || is_old;
-            let id = held.id;
+            let (id, is_repeated, since) = (held.id, held.is_repeated, held.since);
             state.running += 1;
             if state.running == slots || state.running == most {
                 // From now on, the tasks that are left wait for a worker.
@@ -128,6 +127,7 @@ impl Host {
                 id,
                 task,
                 is_repeated,
+                since,
                 orders,
                 place: Place {
                     priority,
@@ -141,18 +141,11 @@ impl Host {
 
     /// Carries out a task, and reports its outcome.
     async fn carry_out(self: Arc<Self>, next: Next) {
-        let Next {
-            id,
-            task,
-            is_repeated,
-            orders,
-            place,
-        } = next;
+        let Next { id, place, .. } = next;
         let key = (id.session, id.number);
         let started = Instant::now();
         let mut run = None;
-        let ran = self.run(id, task, is_repeated, place.is_ahead, orders, &mut run);
-        let mut outcome = match ran.await {
+        let mut outcome = match self.run(next, &mut run).await {
             Ran::Ended(outcome) => outcome,
             Ran::Behind(task) => return self.take_from_pool(key, place, task),
         };
@@ -193,15 +186,15 @@ impl Host {
     }
 
     /// Carries out a task, and obeys orders meanwhile. Notes the run of the call, if it has run.
-    async fn run(
-        self: &Arc<Self>,
-        id: TaskId,
-        task: Task,
-        is_repeated: bool,
-        is_ahead: bool,
-        mut orders: mpsc::UnboundedReceiver<(What, oneshot::Sender<Answer>)>,
-        run: &mut Option<Run>,
-    ) -> Ran {
+    async fn run(self: &Arc<Self>, next: Next, run: &mut Option<Run>) -> Ran {
+        let Next {
+            id,
+            task,
+            is_repeated,
+            since,
+            mut orders,
+            place: Place { is_ahead, .. },
+        } = next;
         if !self.runner.knows(&task.call) {
             return Outcome::NoFunction(self.runner.why_unknown(&task.call)).into();
         }
@@ -224,7 +217,10 @@ impl Host {
             token: token.number,
             is_ahead,
         };
+        // One that has waited long may have come to another host meanwhile, or have been cancelled after its loss.
+        let is_old = since.elapsed() > self.bus.lease() / 3;
         let must_be_known = is_repeated
+            || is_old
             || id.attempt > 1
             || task.terms.deliveries == 1
             || kept.is_some_and(|kept| kept.on_host_loss == OnHostLoss::Fail);
@@ -237,8 +233,8 @@ impl Host {
         }
         let mut running = self.runner.run(&task.call, argument, options);
         self.enter_lane(token.number);
-        if !must_be_known && !is_ahead {
-            self.report(id.session, News::Started(id));
+        if !is_ahead {
+            self.note_begun(id, !must_be_known);
         }
         let mut may_be_behind = is_ahead;
         let mut is_behind = false;
@@ -254,8 +250,8 @@ impl Host {
                 () = &mut is_late, if may_be_behind => {
                     may_be_behind = false;
                     is_behind = running.recall();
-                    if !is_behind && !must_be_known {
-                        self.report(id.session, News::Started(id));
+                    if !is_behind {
+                        self.note_begun(id, !must_be_known);
                     }
                 }
                 Some((what, answer)) = orders.recv() => {
@@ -280,6 +276,16 @@ impl Host {
             Ended::Untouched => Outcome::Returned(Why::Recalled),
         };
         outcome.into()
+    }
+
+    /// Notes that a worker begins a task. Tells the client, if it does not know that.
+    fn note_begun(self: &Arc<Self>, id: TaskId, is_news: bool) {
+        if let Some(held) = self.lock().held.get_mut(&(id.session, id.number)) {
+            held.has_begun = true;
+        }
+        if is_news {
+            self.report(id.session, News::Started(id));
+        }
     }
 
     /// Notes that a call has gone to the pool.

@@ -69,6 +69,8 @@ pub(super) struct Held {
     pub(super) since: Instant,
     /// The task, until it runs.
     pub(super) task: Option<Task>,
+    /// Whether a worker has begun the task, or is about to.
+    pub(super) has_begun: bool,
     /// Ends the running task.
     pub(super) orders: Option<mpsc::UnboundedSender<(What, oneshot::Sender<Answer>)>>,
     /// Whether the host gives the task back, so that it does not have it any more.
@@ -79,6 +81,21 @@ pub(super) struct Held {
 }
 
 impl Held {
+    pub(super) fn new(id: TaskId, parcel: ParcelId, since: Instant) -> Self {
+        Self {
+            id,
+            parcel,
+            is_repeated: false,
+            since,
+            task: None,
+            has_begun: false,
+            orders: None,
+            is_returned: false,
+            kept: None,
+            run: None,
+        }
+    }
+
     /// Returns whether the task may go to the pool before a worker is free for it. Nothing is to be done or to be known
     /// before such a task runs.
     fn may_go_ahead(&self) -> bool {
