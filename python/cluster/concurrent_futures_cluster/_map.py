@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from concurrent_futures_cluster._future import ClusterFuture
     from concurrent_futures_cluster._state import State
 
+    #: Results and pickled exceptions.
+    _Outcomes = collections.deque[tuple[Any, bytes | None]]
+
 _T = TypeVar("_T")
 
 #: The seconds of work that a span is made for.
@@ -57,7 +60,7 @@ class _Span:
         #: The number of items whose outcomes have come, and those that were not taken: results, and
         #: pickled exceptions.
         self.count = 0
-        self.outcomes: collections.deque[tuple[Any, bytes | None]] = collections.deque()
+        self.outcomes: _Outcomes = collections.deque()
         #: Parts behind one that did not come yet, by the place of their first item.
         self._later: dict[int, _calls.Span] = {}
         #: The spans of the items that run again, or were not begun, once the future is done. The
@@ -72,9 +75,16 @@ class _Span:
             if first > self.count:
                 break
             part = self._later.pop(first)
-            for index in range(self.count - first, part.count):
-                self.outcomes.append((part.values[index], part.errors.get(index)))
-                self.count += 1
+            start = self.count - first
+            if start < part.count:
+                errors = map(part.errors.get, range(start, part.count))
+                self.outcomes.extend(zip(part.values[start:], errors, strict=True))
+                self.count = first + part.count
+
+    def take(self) -> _Outcomes:
+        """Take the outcomes that there are."""
+        taken, self.outcomes = self.outcomes, collections.deque()
+        return taken
 
     def end(self, whole: _calls.Span | None) -> None:
         """Add all outcomes. From now on, each is kept until it is taken."""
@@ -245,29 +255,29 @@ class Spans(Generic[_T]):
         is_dead = isinstance(error, WorkerDiedError) and not isinstance(error, TaskTerminatedError)
         return span.items[span.count :] if error is None or is_dead else []
 
-    def wait_for_outcome(self, span: _Span, deadline: float | None) -> bool:
-        """Wait for the next outcome of a span. Return False if there are no more.
+    def wait_for_outcomes(self, span: _Span, deadline: float | None) -> _Outcomes:
+        """Wait for the next outcomes of a span, and take them. Return none if there are no more.
 
         Raise TimeoutError at the deadline.
         """
         with self._changed:
             if span.outcomes or span.parts is not None:
-                return bool(span.outcomes)
+                return span.take()
         with _waits.waiting(), self._changed:
             while not span.outcomes and span.parts is None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError
                 self._changed.wait(left)
-            return bool(span.outcomes)
+            return span.take()
 
-    def take_outcome(self, span: _Span) -> _T:
-        """Return the next result of a span, or raise the exception in its place."""
-        with self._changed:
-            value, error = span.outcomes.popleft()
+    def result(self, outcomes: _Outcomes) -> _T:
+        """Take the next result out of some outcomes, or raise the exception in its place."""
+        value, error = outcomes.popleft()
         if error is not None:
             raise _calls.rebuild_exception(error)
-        self._note_taken()
+        if self._buffersize is not None:
+            self._note_taken()
         return value  # type: ignore[no-any-return]
 
     def take(self) -> _Span | None:
@@ -287,11 +297,10 @@ class Spans(Generic[_T]):
             self.submit_more()
 
     def _note_taken(self) -> None:
-        """Note that an item's result is taken."""
-        if self._buffersize is not None:
-            with self._changed:
-                self._ahead -= 1
-            self.submit_more()
+        """Note that an item's result is taken, and make the next spans."""
+        with self._changed:
+            self._ahead -= 1
+        self.submit_more()
 
     def stop(self) -> None:
         """Submit no more spans: the items that are left are cancelled."""
@@ -385,8 +394,9 @@ def _results(spans: Spans[_T], deadline: float | None) -> Iterator[_T]:
             del taken
             while waiting:
                 span = waiting.popleft()
-                while spans.wait_for_outcome(span, deadline):
-                    yield spans.take_outcome(span)
+                while outcomes := spans.wait_for_outcomes(span, deadline):
+                    while outcomes:
+                        yield spans.result(outcomes)
                 if span.error is not None:
                     raise span.error
                 if span.parts:
