@@ -22,10 +22,10 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Ended {
     /// The call has returned a value, as bytes.
-    Value(Vec<u8>),
+    Value(Bytes),
     /// The call has failed; the bytes are those of [`encode_error`](concurrent_futures::engine::encode_error) or of
     /// another frontend.
-    Failure(Vec<u8>),
+    Failure(Bytes),
     /// The call was taken back before it began.
     Untouched,
 }
@@ -243,7 +243,7 @@ impl std::future::Future for InProcess {
                 Poll::Ready(outcome) => {
                     drop(place.take());
                     match outcome {
-                        Ok(value) => return Poll::Ready(Ended::Value(value)),
+                        Ok(value) => return Poll::Ready(Ended::Value(value.into())),
                         Err(error) => error,
                     }
                 }
@@ -252,7 +252,7 @@ impl std::future::Future for InProcess {
         };
         Poll::Ready(match error {
             TaskError::Cancelled => Ended::Untouched,
-            error => Ended::Failure(encode_error(&error)),
+            error => Ended::Failure(encode_error(&error).into()),
         })
     }
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from concurrent_futures import (
     ProcessPoolExecutor,
     TaskTerminatedError,
     WorkerDiedError,
+    as_completed,
 )
 from concurrent_futures._base import cpu_count
 from concurrent_futures_cluster import _calls, _native, _waits
@@ -29,6 +31,10 @@ __all__ = ["ClusterHost"]
 
 #: The most calls of a host that wait for others of a cluster while as many more run.
 _SPARES = 256
+
+#: The seconds of work that a thread hands to the pool at once, and the most calls.
+_AHEAD = 0.001
+_MOST_AHEAD = 64
 
 #: The hosts that the interpreter's end drains.
 _hosts: weakref.WeakSet[ClusterHost] = weakref.WeakSet()
@@ -174,9 +180,11 @@ def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[tuple[bool, b
 class _Crew:
     """The threads of a host, which carry calls out, and their pools.
 
-    A thread waits for each call, as a waiting thread receives the reply of the worker itself. A
-    callback would come by way of two more threads. When all threads have a call, another one
-    starts: the host begins a call more for each call that waits for others of the cluster.
+    A thread waits for the calls that it has handed to a pool, as a waiting thread receives the
+    replies of workers itself. A callback would come by way of two more threads. When all threads
+    have calls, another one starts: the host begins a call more for each call that waits for others
+    of the cluster. Calls that have come ahead are handed over together while they are short. One
+    that waits in the pool then can be recalled.
     """
 
     def __init__(self, host: _native.Host, workers: int) -> None:
@@ -185,8 +193,6 @@ class _Crew:
         self._socket = host.waits_path()
         self._pool = _Pool(workers, self._socket)
         self._lock = threading.Lock()
-        #: The calls in the first pool.
-        self._busy = 0
         #: The pool of calls that run while as many others wait, once there was one.
         self._spare: _Pool | None = None
         self._threads: list[threading.Thread] = []
@@ -204,32 +210,40 @@ class _Crew:
 
     def _work(self) -> None:
         """Carry calls of the host out, one after another, until the host ends."""
-        has_carried = False
-        while (job := self._host.next(has_carried)) is not None:
+        has_carried, most = False, 1
+        while jobs := self._host.next(has_carried, most):
             has_carried = True
             if self._host.waiting() == 0:
                 self._start()
-            # It may have been recalled meanwhile.
-            if job.take():
-                job.end(*self._outcome(job))
+            began = time.perf_counter()
+            # Some may have been recalled meanwhile.
+            self._carry_out([job for job in jobs if job.take()])
+            each = (time.perf_counter() - began) / len(jobs)
+            del jobs
+            most = min(max(int(_AHEAD / max(each, 1e-6)), 1), _MOST_AHEAD)
 
-    def _outcome(self, job: _native.Job) -> tuple[bool, bytes]:
-        """Return whether a call has a result, and the pickled result or exception."""
+    def _carry_out(self, jobs: list[_native.Job]) -> None:
+        """Carry calls out, and tell the host their ends."""
+        handed = {}
+        for job in jobs:
+            pool = self._spares() if job.is_spare else self._pool
+            try:
+                future = pool.submit(job)
+            except BaseException as error:
+                job.end(False, _calls.pack_exception(error))
+                continue
+            if job.begun(future):
+                future.terminate()  # type: ignore[attr-defined]
+            handed[future] = job
+        for future in as_completed(list(handed)) if len(handed) > 1 else list(handed):
+            _end(future, handed.pop(future))
+
+    def _spares(self) -> _Pool:
+        """Return the pool of calls that run while as many others wait."""
         with self._lock:
-            pool = self._pool
-            is_first = self._busy < self._workers
-            if is_first:
-                self._busy += 1
-            else:
-                if self._spare is None:
-                    self._spare = _Pool(_SPARES, self._socket)
-                pool = self._spare
-        try:
-            return _outcome(pool, job)
-        finally:
-            if is_first:
-                with self._lock:
-                    self._busy -= 1
+            if self._spare is None:
+                self._spare = _Pool(_SPARES, self._socket)
+            return self._spare
 
     def end(self) -> None:
         """Wait for the threads, as the host has ended."""
@@ -247,22 +261,21 @@ class _Crew:
             self._spare.shutdown()
 
 
-def _outcome(pool: _Pool, job: _native.Job) -> tuple[bool, bytes]:
-    """Return whether a call has a result, and the pickled result or exception."""
+def _end(future: Future[tuple[bool, bytes]], job: _native.Job) -> None:
+    """Wait for the end of a call, and tell the host."""
     try:
-        future = pool.submit(job)
-        if job.begun(future):
-            future.terminate()  # type: ignore[attr-defined]
-        return future.result()
+        job.end(*future.result())
+        return
     except CancelledError:
-        # By a termination, before its worker had begun.
-        error: BaseException = TaskTerminatedError("the call was terminated")
+        # Before its worker had begun.
+        job.end_cancelled()
+        return
     except BaseException as failure:
         error = failure
     if isinstance(error, WorkerDiedError):
         # Its cause is the traceback of this process.
         error.__cause__ = None
-    return False, _calls.pack_exception(error)
+    job.end(False, _calls.pack_exception(error))
 
 
 def _at_exit() -> None:

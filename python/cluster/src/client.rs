@@ -14,6 +14,7 @@ use concurrent_futures_cluster::{
 };
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use std::mem;
 use std::path::PathBuf;
@@ -31,6 +32,17 @@ const FAILURE: u8 = 1;
 const ERROR: u8 = 2;
 const CANCELLED: u8 = 3;
 const PART: u8 = 4;
+
+/// The length from which on bytes are not copied.
+const LONG: usize = 64 * 1024;
+
+/// Returns the bytes of an object, which live on in it if they are long.
+pub(crate) fn shared(bytes: &Bound<'_, PyBytes>) -> Bytes {
+    if bytes.as_bytes().len() < LONG {
+        return Bytes::copy_from_slice(bytes.as_bytes());
+    }
+    Bytes::from_owner(PyBackedBytes::from(bytes.clone()))
+}
 
 /// The end of a task, or a part of its value.
 #[derive(Debug)]
@@ -224,20 +236,20 @@ impl Client {
         py: Python<'_>,
         number: u64,
         future: Py<PyAny>,
-        argument: &[u8],
+        argument: &Bound<'_, PyBytes>,
         waits: bool,
     ) -> PyResult<bool> {
         let executor = self.executor()?;
-        let submit = |when_full: WhenFull<'_>, argument: &[u8], future| {
+        let argument = shared(argument);
+        let submit = |when_full: WhenFull<'_>, argument, future| {
             let call = Call::Opaque(CALL.to_vec());
             let sink = || -> Box<dyn Sink> {
                 self.ends.expect();
                 Box::new(Waiting::new(Some(Arc::new(future)), &self.ends))
             };
-            let argument = argument.to_vec();
             executor.submit_bytes(when_full, number, call, argument, self.options, sink)
         };
-        let mut submitted = submit(WhenFull::Refuse, argument, future.clone_ref(py));
+        let mut submitted = submit(WhenFull::Refuse, argument.clone(), future.clone_ref(py));
         let mut interrupted = None;
         if matches!(submitted, Err(SubmitError::Full)) {
             if !waits {

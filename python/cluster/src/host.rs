@@ -4,13 +4,14 @@
 //! | phase | the call is | leaves by |
 //! |---|---|---|
 //! | `Queued` | in the queue of the threads that wait for calls | a thread; a recall; a termination |
-//! | `Handed` | with the pool | its end |
-//! | `Ended` | over | |
+//! | `Handed` | with the pool | its end; a recall, if the pool has not begun it |
+//! | `Over` | over | |
 //!
 //! Each transition is made under the call's lock. A termination that comes while the thread submits the call is noted,
-//! and then counts: the call's own end is not told any more.
+//! and then counts: the call's own end is not told any more. A recall of a call that the pool has is a cancellation
+//! there. The thread learns of it, and ends the call.
 
-use crate::client::CALL;
+use crate::client::{CALL, shared};
 use crate::errors::cluster_error;
 use crate::settings::{Settings, seconds};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
@@ -35,15 +37,23 @@ type Telling = oneshot::Sender<Ended>;
 
 enum Phase {
     Queued(Telling),
-    /// The pool's future, once it is known, and whether the call is to be terminated.
-    Handed(Telling, Option<Py<PyAny>>, bool),
+    Handed(Handed),
     Over,
+}
+
+/// A call that the pool has.
+struct Handed {
+    telling: Telling,
+    /// The pool's future, once it is known.
+    future: Option<Py<PyAny>>,
+    is_terminated: bool,
+    is_recalled: bool,
 }
 
 struct Shared {
     phase: Mutex<Phase>,
     /// The pickled error of terminated calls.
-    terminated: Arc<[u8]>,
+    terminated: Bytes,
 }
 
 impl Shared {
@@ -70,11 +80,11 @@ impl Shared {
         let former = mem::replace(&mut *self.lock(), Phase::Over);
         let (telling, is_terminated) = match former {
             Phase::Queued(telling) => (telling, false),
-            Phase::Handed(telling, _, is_terminated) => (telling, is_terminated),
+            Phase::Handed(handed) => (handed.telling, handed.is_terminated),
             Phase::Over => return,
         };
         let ended = if is_terminated {
-            Ended::Failure(self.terminated.to_vec())
+            Ended::Failure(self.terminated.clone())
         } else {
             ended
         };
@@ -87,15 +97,32 @@ impl Shared {
 #[pyclass(module = "concurrent_futures_cluster._native", frozen)]
 pub(crate) struct Job {
     shared: Arc<Shared>,
+    calls: Arc<Calls>,
     argument: Bytes,
     options: CallOptions,
+    /// Whether the call counts as one of the first pool.
+    is_in_first: AtomicBool,
+}
+
+impl Job {
+    /// Tells the end of the call. The host may begin another one once it knows.
+    fn tell(&self, ended: Ended) {
+        self.leave();
+        self.shared.end(ended);
+    }
+
+    /// Notes that the first pool does not have the call any more.
+    fn leave(&self) {
+        if self.is_in_first.swap(false, Ordering::Relaxed) {
+            self.calls.lock().busy -= 1;
+        }
+    }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
         // Its thread has ended by force if the call is not over.
-        self.shared
-            .end(Ended::Failure(self.shared.terminated.to_vec()));
+        self.tell(Ended::Failure(self.shared.terminated.clone()));
     }
 }
 
@@ -119,6 +146,12 @@ impl Job {
         self.options.token
     }
 
+    /// Whether the call goes to the pool of calls that run while others wait.
+    #[getter]
+    fn is_spare(&self) -> bool {
+        !self.is_in_first.load(Ordering::Relaxed)
+    }
+
     /// The number of times that the call is repeated if its worker dies.
     #[getter]
     fn retries(&self) -> u32 {
@@ -130,11 +163,18 @@ impl Job {
         let mut phase = self.shared.lock();
         match mem::replace(&mut *phase, Phase::Over) {
             Phase::Queued(telling) => {
-                *phase = Phase::Handed(telling, None, false);
+                *phase = Phase::Handed(Handed {
+                    telling,
+                    future: None,
+                    is_terminated: false,
+                    is_recalled: false,
+                });
                 true
             }
             former => {
                 *phase = former;
+                drop(phase);
+                self.leave();
                 false
             }
         }
@@ -143,17 +183,31 @@ impl Job {
     /// Notes the pool's future of the call. Returns whether the call is to be terminated.
     fn begun(&self, future: Py<PyAny>) -> bool {
         match &mut *self.shared.lock() {
-            Phase::Handed(_, known, is_terminated) => {
-                *known = Some(future);
-                *is_terminated
+            Phase::Handed(handed) => {
+                handed.future = Some(future);
+                handed.is_terminated
             }
             Phase::Queued(_) | Phase::Over => false,
         }
     }
 
+    /// Ends the call, whose future was cancelled before its worker began: by a recall, or by a termination.
+    fn end_cancelled(&self) {
+        let is_recalled = match &*self.shared.lock() {
+            Phase::Handed(handed) => handed.is_recalled,
+            Phase::Queued(_) | Phase::Over => return,
+        };
+        self.tell(if is_recalled {
+            Ended::Untouched
+        } else {
+            Ended::Failure(self.shared.terminated.clone())
+        });
+    }
+
     /// Ends the call, with the pickled result or the pickled error.
-    fn end(&self, is_value: bool, bytes: Vec<u8>) {
-        self.shared.end(if is_value {
+    fn end(&self, is_value: bool, bytes: &Bound<'_, PyBytes>) {
+        let bytes = shared(bytes);
+        self.tell(if is_value {
             Ended::Value(bytes)
         } else {
             Ended::Failure(bytes)
@@ -171,31 +225,55 @@ impl Future for Carried {
     type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
-        let terminated = Arc::clone(&self.shared.terminated);
+        let terminated = self.shared.terminated.clone();
         Pin::new(&mut self.told).poll(context).map(|told| {
             // The thread that carries the call out has ended by force.
-            told.unwrap_or_else(|_| Ended::Failure(terminated.to_vec()))
+            told.unwrap_or_else(|_| Ended::Failure(terminated))
         })
     }
 }
 
 impl Running for Carried {
     fn recall(&self) -> bool {
-        // The pool begins a call at once, as it gets no more calls than it has workers.
-        self.shared.end_queued(Ended::Untouched)
+        if self.shared.end_queued(Ended::Untouched) {
+            return true;
+        }
+        // A call that went ahead may wait in the pool.
+        let recalled = Python::try_attach(|py| {
+            let future = match &mut *self.shared.lock() {
+                Phase::Handed(handed) if !handed.is_terminated => {
+                    let Some(future) = &handed.future else {
+                        return Ok(false);
+                    };
+                    handed.is_recalled = true;
+                    future.clone_ref(py)
+                }
+                Phase::Queued(_) | Phase::Handed(_) | Phase::Over => return Ok(false),
+            };
+            let is_cancelled: PyResult<bool> = future.call_method0(py, "cancel")?.extract(py);
+            if !matches!(is_cancelled, Ok(true))
+                && let Phase::Handed(handed) = &mut *self.shared.lock()
+            {
+                handed.is_recalled = false;
+            }
+            is_cancelled
+        });
+        matches!(recalled, Some(Ok(true)))
     }
 
     fn terminate(&self) -> bool {
-        let failure = Ended::Failure(self.shared.terminated.to_vec());
+        let failure = Ended::Failure(self.shared.terminated.clone());
         if self.shared.end_queued(failure) {
             return true;
         }
         let ending = Python::try_attach(|py| {
             let future = match &mut *self.shared.lock() {
-                Phase::Handed(_, Some(future), _) => future.clone_ref(py),
-                Phase::Handed(_, None, is_terminated) => {
-                    *is_terminated = true;
-                    return Ok(true);
+                Phase::Handed(handed) => {
+                    let Some(future) = &handed.future else {
+                        handed.is_terminated = true;
+                        return Ok(true);
+                    };
+                    future.clone_ref(py)
                 }
                 Phase::Queued(_) | Phase::Over => return Ok(false),
             };
@@ -207,8 +285,11 @@ impl Running for Carried {
 
 /// The queue of the threads that wait for calls.
 ///
+/// The first pool has a worker for each slot. A call goes to the other pool if all workers of the first one have calls: the
+/// host begins it as some of those wait.
+///
 /// There is a thread for each call that has a slot of the host, and one more. A call that has come ahead of its slot waits
-/// until fewer threads carry calls out than there are workers.
+/// until fewer threads carry calls out than there are workers. Then a thread takes several of them at once, if they are short.
 struct Calls {
     state: Mutex<Queue>,
     changed: Condvar,
@@ -219,8 +300,10 @@ struct Calls {
 struct Queue {
     calls: VecDeque<Job>,
     ahead: VecDeque<Job>,
-    /// The number of threads that carry a call out.
+    /// The number of threads that carry calls out.
     carried: usize,
+    /// The number of calls that the first pool has, or is about to get.
+    busy: usize,
     /// The number of threads that wait.
     waiting: usize,
     closed: bool,
@@ -255,21 +338,31 @@ impl Calls {
         }
     }
 
-    /// Waits for a call; none if there will be no more. `carried` tells whether the thread has carried one out.
-    fn next(&self, carried: bool) -> Option<Job> {
+    /// Waits for calls, up to `most` of them; none if there will be no more. `carried` tells whether the thread has carried
+    /// some out.
+    fn next(&self, carried: bool, most: usize) -> Vec<Job> {
         let mut state = self.lock();
         state.carried -= usize::from(carried);
         loop {
-            let mut next = state.calls.pop_front();
-            if next.is_none() && (state.carried < self.workers || state.closed) {
-                next = state.ahead.pop_front();
+            let mut next: Vec<Job> = state.calls.pop_front().into_iter().collect();
+            // As many calls of the first pool wait for others, which this one may be.
+            let is_spare = !next.is_empty() && state.busy >= self.workers;
+            if next.is_empty() && (state.carried < self.workers || state.closed) {
+                let count = state.ahead.len().min(most.max(1));
+                next = state.ahead.drain(..count).collect();
             }
-            if next.is_some() {
+            if !is_spare {
+                state.busy += next.len();
+                for job in &mut next {
+                    *job.is_in_first.get_mut() = true;
+                }
+            }
+            if !next.is_empty() {
                 state.carried += 1;
                 return next;
             }
             if state.closed {
-                return None;
+                return next;
             }
             state.waiting += 1;
             state = self
@@ -291,7 +384,7 @@ struct Pool {
     workers: usize,
     spares: usize,
     calls: Arc<Calls>,
-    terminated: Arc<[u8]>,
+    terminated: Bytes,
 }
 
 impl Runner for Pool {
@@ -315,12 +408,14 @@ impl Runner for Pool {
         let (telling, told) = oneshot::channel();
         let shared = Arc::new(Shared {
             phase: Mutex::new(Phase::Queued(telling)),
-            terminated: Arc::clone(&self.terminated),
+            terminated: self.terminated.clone(),
         });
         self.calls.put(Job {
             shared: Arc::clone(&shared),
+            calls: Arc::clone(&self.calls),
             argument,
             options,
+            is_in_first: AtomicBool::new(false),
         });
         Box::new(Carried { shared, told })
     }
@@ -379,10 +474,10 @@ impl Host {
         })
     }
 
-    /// Waits for a call, and returns it; None when there will be no more. `carried` tells whether the thread has carried
-    /// out a call before.
-    fn next(&self, py: Python<'_>, carried: bool) -> Option<Job> {
-        py.detach(|| self.calls.next(carried))
+    /// Waits for calls, and returns up to `most` of them; none when there will be no more. `carried` tells whether the
+    /// thread has carried calls out before.
+    fn next(&self, py: Python<'_>, carried: bool, most: usize) -> Vec<Job> {
+        py.detach(|| self.calls.next(carried, most))
     }
 
     /// Returns how many threads wait for a call.

@@ -251,6 +251,40 @@ def test_a_host_in_this_process_works(server: Server) -> None:
         assert host.pid == os.getpid()
 
 
+def test_short_calls_run_on_the_workers_of_their_host_only(server: Server) -> None:
+    server.host(2)
+    with server.executor() as executor:
+        for _ in range(5):
+            futures = [executor.submit(tasks.sleep_and_tell, 0) for _ in range(400)]
+            pids = {future.result(LIMIT) for future in futures}
+            assert len(pids) <= 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_long_call_among_short_ones_holds_up_none_of_them(
+    server: Server, tmp_path: Path, workers: int
+) -> None:
+    go = tmp_path / "go"
+    server.host(workers)
+    with server.executor() as executor:
+        # From now on, the host knows that calls are short, and hands some over together.
+        wait([executor.submit(tasks.double, n) for n in range(300)], LIMIT)
+        long: list[Any] = []
+        short = []
+        for n in range(300):
+            if n == 150:
+                long.append(executor.submit(tasks.wait_for, str(go), "long"))
+            short.append(executor.submit(tasks.double, n))
+        if workers == 1:
+            # The only worker is busy. So the others run elsewhere, those in its pool as well.
+            wait_until("the long one runs", long[0].running)
+            server.host(1)
+        assert [future.result(LIMIT) for future in short] == [2 * n for n in range(300)]
+        assert not long[0].done()
+        go.touch()
+        assert long[0].result(LIMIT) == "long"
+
+
 def test_submissions_wait_for_room(server: Server, tmp_path: Path) -> None:
     go = tmp_path / "go"
     with server.executor(max_pending=2) as executor:

@@ -17,6 +17,7 @@ use crate::service::Service;
 use crate::spans::HostWatch;
 use crate::waits;
 use crate::wire::{Call, HostInfo};
+use bytes::Bytes;
 use concurrent_futures::engine::{
     self, Callbacks, EarlyParts, PendingLimit, Permit, PoolId, RemoteFunction, RemoteOutcome,
     RemotePool, Unsent, WhenFull, admit, number_of, promise_in, submit_spans,
@@ -483,12 +484,12 @@ impl ClusterExecutor {
         when_full: WhenFull<'_>,
         number: u64,
         call: Call,
-        argument: Vec<u8>,
+        argument: Bytes,
         options: ClusterOptions,
         sink: impl FnOnce() -> Box<dyn Sink>,
     ) -> Result<(), SubmitError> {
         let permit = self.admit(when_full)?;
-        let request = Request::new(call, argument.into(), options);
+        let request = Request::new(call, argument, options);
         self.client.submit(number, request, sink(), permit);
         Ok(())
     }

@@ -267,11 +267,11 @@ impl Host {
         };
         *run = self.leave_lane(token.number, id.number, &ended);
         let outcome = match ended {
-            Ended::Value(bytes) => match self.stored(kept, id.session, bytes.into()).await {
+            Ended::Value(bytes) => match self.stored(kept, id.session, bytes).await {
                 Ok(payload) => Outcome::Value(payload),
                 Err(error) => self.without_object(error),
             },
-            Ended::Failure(bytes) => Outcome::Failure(bytes.into()),
+            Ended::Failure(bytes) => Outcome::Failure(bytes),
             Ended::Untouched if is_behind => return Ran::Behind(task),
             Ended::Untouched => Outcome::Returned(Why::Recalled),
         };

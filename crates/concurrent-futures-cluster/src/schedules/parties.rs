@@ -154,7 +154,7 @@ impl Future for Timer {
             return Poll::Ready(Ended::Untouched);
         }
         if self.is_terminated.load(Ordering::SeqCst) {
-            return Poll::Ready(Ended::Failure(b"terminated".to_vec()));
+            return Poll::Ready(Ended::Failure(Bytes::from_static(b"terminated")));
         }
         if let Some(begin) = &mut self.begin {
             let Poll::Ready(worker) = begin.as_mut().poll(context) else {
@@ -171,7 +171,7 @@ impl Future for Timer {
         {
             return Poll::Pending;
         }
-        Poll::Ready(Ended::Value(value_of(&self.argument)))
+        Poll::Ready(Ended::Value(value_of(&self.argument).into()))
     }
 }
 
