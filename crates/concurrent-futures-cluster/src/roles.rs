@@ -203,6 +203,8 @@ fn of_clients(queue: &str) -> Role {
     for store in kept_stores(queue) {
         publish.push(format!("$JS.API.STREAM.INFO.{store}"));
         publish.push(format!("$JS.API.STREAM.CREATE.{store}"));
+    }
+    for store in kept_stores(queue).iter().skip(1) {
         publish.push(format!("$JS.API.STREAM.PURGE.{store}"));
     }
     publish.extend([

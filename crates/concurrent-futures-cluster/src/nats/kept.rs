@@ -30,6 +30,9 @@ use futures_util::future::try_join_all;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// The most tasks that are removed at once.
+const AT_ONCE: usize = 64;
+
 /// The shortest age that the server knows.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -134,13 +137,63 @@ impl Nats {
         }
     }
 
-    /// Removes what a stream has on subjects.
+    /// Removes what a stream without consumers has on subjects.
     pub(super) async fn remove(&self, stream: String, subjects: String) -> Result<(), BusError> {
         let stream = self.context.get_stream_no_info(stream).await;
         let stream = stream.map_err(refused)?;
         let purged = timeout(PATIENCE, stream.purge().filter(subjects)).await;
         let purged = purged.map_err(|_| BusError::TimedOut)?;
         purged.map(drop).map_err(refused)
+    }
+
+    /// Removes the task of a subject, whichever attempt of it there is.
+    ///
+    /// It goes by its number. A purge of the subject, while hosts have other tasks of the consumer, makes the server
+    /// (2.15.1) forget some of those: it neither delivers them again nor removes them.
+    async fn remove_task(&self, stream: String, subject: String) -> Result<(), BusError> {
+        let mut failed: Option<(u64, BusError)> = None;
+        loop {
+            let found = self.newest(stream.clone(), subject.clone()).await?;
+            let number = match (found, failed.take()) {
+                (None, _) => return Ok(()),
+                // It is still there.
+                (Some(found), Some((number, error))) if found.number == number => {
+                    return Err(error);
+                }
+                (Some(found), _) => found.number,
+            };
+            let held = self.context.get_stream_no_info(&stream).await;
+            let removed = timeout(PATIENCE, held.map_err(refused)?.delete_message(number)).await;
+            if let Err(error) = removed.map_err(|_| BusError::TimedOut)? {
+                failed = Some((number, refused(error)));
+            }
+        }
+    }
+
+    /// Removes all tasks of a session.
+    async fn remove_tasks(&self, queue: &str, session: Id) -> Result<(), BusError> {
+        let stream = tasks_of(queue);
+        let listed = async {
+            let stream = self.context.get_stream_no_info(&stream).await;
+            let stream = stream.map_err(refused)?;
+            let subjects = stream.info_with_subjects(format!("cf.t.{queue}.*.*.{session}.>"));
+            let found: Vec<(String, usize)> = subjects
+                .await
+                .map_err(refused)?
+                .try_collect()
+                .await
+                .map_err(refused)?;
+            Ok(found)
+        };
+        let listed = timeout(PATIENCE, listed).await;
+        let listed = listed.unwrap_or(Err(BusError::TimedOut))?;
+        let removals = listed
+            .into_iter()
+            .map(|(subject, _)| Ok(self.remove_task(stream.clone(), subject)));
+        futures_util::stream::iter(removals)
+            .try_buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
     }
 
     async fn keep_first(
@@ -220,7 +273,7 @@ impl KeptBus for Nats {
     }
 
     fn remove_kept<'a>(&'a self, lane: &'a Lane, task: KeptTask) -> Later<'a, ()> {
-        Box::pin(self.remove(tasks_of(&lane.queue), task.subject(lane)))
+        Box::pin(self.remove_task(tasks_of(&lane.queue), task.subject(lane)))
     }
 
     fn keep_for<'a>(
@@ -300,8 +353,8 @@ impl KeptBus for Nats {
     fn discard<'a>(&'a self, queue: &'a str, session: Id) -> Later<'a, ()> {
         Box::pin(async move {
             let kept = kept_of(queue);
+            self.remove_tasks(&kept, session).await?;
             for (stream, subjects) in [
-                (tasks_of(&kept), format!("cf.t.{kept}.*.*.{session}.>")),
                 (records_of(&kept), format!("cf.r.{kept}.{session}.>")),
                 (outcomes_of(&kept), format!("cf.o.{kept}.{session}.>")),
                 (payloads_of(&kept), format!("cf.p.{kept}.{session}.>")),
@@ -318,7 +371,11 @@ mod tests {
     use super::*;
     use crate::access::Door;
     use crate::bus::kept::session_of;
+    use crate::bus::{Bus, Settle, Supplied};
     use crate::server::{self, Server};
+    use futures_util::StreamExt;
+    use futures_util::stream::FuturesUnordered;
+    use std::collections::HashSet;
     use std::error::Error;
 
     type Test = Result<(), Box<dyn Error>>;
@@ -472,6 +529,83 @@ mod tests {
         one.discard("q", task.session).await?;
         assert_eq!(two.find(&lane, other).await?, None);
         assert_eq!(two.find(&lane, task).await?, None);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_removed_task_takes_no_delivery_of_another_one_along() -> Test {
+        const TASKS: u64 = 400;
+        let Some((_server, [client, host])) = start().await? else {
+            return Ok(());
+        };
+        let lane = Lane {
+            queue: "q+kept".into(),
+            environment: "e".into(),
+            priority: 1,
+            rank: 0,
+        };
+        let session = session_of("q", "s");
+        let mut supply = host.supply(&lane).await?;
+        let lane = &lane;
+        let tasks = async {
+            for number in 0..TASKS {
+                let task = KeptTask { session, number };
+                let id = number.to_string();
+                client
+                    .push_kept(lane, task, &id, Bytes::from(id.clone()), HOUR)
+                    .await?;
+            }
+            Ok::<_, BusError>(())
+        };
+        let host = &host;
+        let client = &client;
+        let runs = async {
+            let mut ends = FuturesUnordered::new();
+            let mut left: HashSet<String> = (0..TASKS).map(|number| number.to_string()).collect();
+            while !left.is_empty() {
+                if supply.open() == 0 {
+                    supply.ask(4, Duration::from_secs(60)).await?;
+                }
+                let delivery = tokio::select! {
+                    Some(ended) = ends.next() => {
+                        ended?;
+                        continue;
+                    }
+                    supplied = supply.next() => match supplied? {
+                        Supplied::Task(delivery) => delivery,
+                        Supplied::Empty | Supplied::Less => continue,
+                    },
+                };
+                let number: u64 = delivery.id.parse().unwrap();
+                // Of five tasks, one is given back at first, and one is cancelled.
+                let is_given_back = number % 5 == 0 && delivery.deliveries == 1;
+                if !is_given_back {
+                    left.remove(&delivery.id);
+                }
+                ends.push(async move {
+                    let how = if is_given_back {
+                        Settle::Back
+                    } else {
+                        Settle::Done
+                    };
+                    let settled = host.settle(&delivery.token, how);
+                    if number % 5 == 1 {
+                        let task = KeptTask { session, number };
+                        tokio::try_join!(client.remove_kept(lane, task), settled).map(drop)
+                    } else {
+                        settled.await
+                    }
+                });
+            }
+            while let Some(ended) = ends.next().await {
+                ended?;
+            }
+            Ok::<_, BusError>(())
+        };
+        timeout(Duration::from_secs(60), async {
+            tokio::try_join!(tasks, runs)
+        })
+        .await??;
         Ok(())
     }
 
