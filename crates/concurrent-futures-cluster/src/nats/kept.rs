@@ -148,8 +148,8 @@ impl Nats {
 
     /// Removes the task of a subject, whichever attempt of it there is.
     ///
-    /// It goes by its number. A purge of the subject, while hosts have other tasks of the consumer, makes the server
-    /// (2.15.1) forget some of those: it neither delivers them again nor removes them.
+    /// It goes by its number. The server (2.15.1) that purges the subject forgets other tasks of the consumer that hosts
+    /// have. It neither delivers those again nor removes them.
     async fn remove_task(&self, stream: String, subject: String) -> Result<(), BusError> {
         let mut failed: Option<(u64, BusError)> = None;
         loop {
@@ -578,7 +578,7 @@ mod tests {
                 };
                 let number: u64 = delivery.id.parse().unwrap();
                 // Of five tasks, one is given back at first, and one is cancelled.
-                let is_given_back = number % 5 == 0 && delivery.deliveries == 1;
+                let is_given_back = number.is_multiple_of(5) && delivery.deliveries == 1;
                 if !is_given_back {
                     left.remove(&delivery.id);
                 }
