@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from concurrent_futures import TaskTimeoutError, WorkerDiedError
-from concurrent_futures_cluster import _by_value, _waits
+from concurrent_futures_cluster import _by_value, _frames, _waits
 
 TYPE_CHECKING = False
 
@@ -67,14 +67,14 @@ class CallPickler:
                 return pickle.dumps((callee, args, kwargs), PROTOCOL)
             except (pickle.PicklingError, AttributeError):
                 pass  # A function that is not what its name says.
-        return self._dumps((callee, args, kwargs))
+        return self._frame((callee, args, kwargs))
 
     def dumps_span(
         self, fn: Callable[..., object], items: list[tuple[Any, ...]], limit: float | None
     ) -> bytes:
         """Return the calls of a function for several items as bytes; see `run_span`."""
         callee = fn if type(fn) in _FUNCTIONS and self._has_name(fn) else self._carried(fn)
-        return self._dumps((run_span, (callee, items, limit), {}))
+        return self._frame((run_span, (callee, items, limit), {}))
 
     def _has_name(self, fn: Callable[..., object]) -> bool:
         """Return whether hosts can import a function, by its name."""
@@ -89,30 +89,33 @@ class CallPickler:
             return True
         return any(name == module or name.startswith(f"{module}.") for module in self._names)
 
-    def _dumps(self, value: object) -> bytes:
+    def _frame(self, value: object) -> bytes:
+        return _frames.dumps(value, self._dumps)
+
+    def _dumps(self, value: object, is_inside: _frames.Callback | None = None) -> bytes:
         import cloudpickle
 
         if not self._by_value:
-            return bytes(cloudpickle.dumps(value, PROTOCOL))
+            return bytes(cloudpickle.dumps(value, PROTOCOL, is_inside))
         with _registering:
             known = cloudpickle.list_registry_pickle_by_value()
             added = [module for module in self._by_value if module.__name__ not in known]
             for module in added:
                 cloudpickle.register_pickle_by_value(module)
             try:
-                return bytes(cloudpickle.dumps(value, PROTOCOL))
+                return bytes(cloudpickle.dumps(value, PROTOCOL, is_inside))
             finally:
                 for module in added:
                     cloudpickle.unregister_pickle_by_value(module)
 
 
-def dumps(value: object) -> bytes:
-    """Return a result as bytes."""
+def dumps(value: object, is_inside: _frames.Callback | None = None) -> bytes:
+    """Return a result as bytes; those of its long buffers are left out for which it says so."""
     if type(value) in _PLAIN:
         return pickle.dumps(value, PROTOCOL)
     import cloudpickle
 
-    return bytes(cloudpickle.dumps(value, PROTOCOL))
+    return bytes(cloudpickle.dumps(value, PROTOCOL, is_inside))
 
 
 def pack_exception(error: BaseException) -> bytes:
@@ -162,10 +165,10 @@ def run(argument: bytes, token: int) -> tuple[bool, bytes]:
     global _token
     _token = token
     try:
-        fn, args, kwargs = pickle.loads(argument)
+        fn, args, kwargs = _frames.loads(argument)
         del argument
         result = fn(*args, **kwargs)
-        return True, dumps_span(result) if type(result) is Span else dumps(result)
+        return True, dumps_span(result) if type(result) is Span else _frames.dumps(result, dumps)
     except BaseException as error:
         return False, pack_exception(error)
 
@@ -231,7 +234,7 @@ class _Part:
             errors = {n: error for n, error in errors.items() if n >= 0}
             # The call that runs on may change a value. One that cannot be pickled now may be
             # picklable at the end: the whole outcome tells.
-            part = dumps(Span(elapsed, self._values[told:count], errors))
+            part = _frames.dumps(Span(elapsed, self._values[told:count], errors), dumps)
             _waits.tell_part(self._token, told, part)
             self._told = count
         # So there are few parts, and none is late by more than a part of the time before it.
@@ -290,12 +293,12 @@ _parts = _Parts()
 
 
 def dumps_span(span: Span) -> bytes:
-    """Return a span as bytes. Values that cannot be pickled fail for themselves."""
+    """Return the frame of a span. Values that cannot be pickled fail for themselves."""
     try:
-        return dumps(span)
+        return _frames.dumps(span, dumps)
     except BaseException:
         _leave_out_unpicklable(span)
-        return dumps(span)
+        return _frames.dumps(span, dumps)
 
 
 def _leave_out_unpicklable(span: Span) -> None:

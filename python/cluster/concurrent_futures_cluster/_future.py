@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import TYPE_CHECKING, TypeVar
 
 from concurrent_futures import Future, TaskTerminatedError, TaskTimeoutError, WorkerDiedError
-from concurrent_futures_cluster import _calls, _errors, _waits
+from concurrent_futures_cluster import _calls, _errors, _frames, _waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +200,7 @@ def complete(
     result = None
     try:
         if kind == _VALUE:
-            result = pickle.loads(payload)
+            result = _frames.loads(payload)
         elif kind == _FAILURE:
             error = _calls.rebuild_exception(payload)
             if future._fn is not None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import pickle
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -25,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from concurrent_futures import TaskTerminatedError, WorkerDiedError
-from concurrent_futures_cluster import _calls, _waits
+from concurrent_futures_cluster import _calls, _frames, _waits
 from concurrent_futures_cluster._state import RecordedCall
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ class Spans(Generic[_T]):
     def _note_part(self, span: _Span, first: int, data: bytes) -> None:
         """Learn some outcomes of a span that still runs."""
         try:
-            part: _calls.Span = pickle.loads(data)
+            part: _calls.Span = _frames.loads(data)
         except BaseException:
             # The whole outcome has them, or the same exception.
             return

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The name of the calls that the hosts of this package know.
-pub(crate) const CALL: &[u8] = b"python-1";
+pub(crate) const CALL: &[u8] = b"python-2";
 
 /// The most ends of tasks that are taken at once, so that other threads of Python get their turn.
 const MOST: usize = 256;

@@ -2,11 +2,12 @@
 
 import concurrent.futures
 import os
+import pickle
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from concurrent_futures import (
     FIRST_COMPLETED,
@@ -49,6 +50,17 @@ def sleep_and_tell(seconds: float) -> int:
 def call(function: Any, argument: Any) -> Any:
     """Call a function: for calls of several functions in one `map`."""
     return function(argument)
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+class Gaps:
+    """An object whose pickle has a buffer that is not contiguous."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return same, (pickle.PickleBuffer(memoryview(bytes(400_000))[::2]),)
 
 
 def double(value: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster_tasks as tasks
+import numpy
 import pytest
 from cluster_support import LIMIT, embedded_executor, wait_until
 
@@ -49,6 +50,42 @@ def test_an_exception_has_the_traceback_of_the_worker(embedded: ClusterExecutor)
     assert isinstance(error, tasks.OwnError)
     assert (error.args, error.code) == (("broken",), 7)
     assert "raise OwnError" in str(error.__cause__)
+
+
+@pytest.mark.parametrize("length", [10, 300_000])
+def test_arrays_come_back_as_they_were_and_writable_ones_are_writable(
+    embedded: ClusterExecutor, length: int
+) -> None:
+    array = numpy.arange(2 * length).reshape(length, 2)
+    fixed = array[:, :1].copy()
+    fixed.flags.writeable = False
+    # Twice the same one, one in another order, one with gaps, one that is fixed, and no array.
+    value: list[Any] = [
+        array,
+        array,
+        numpy.asfortranarray(array),
+        array[::2],
+        fixed,
+        b"x" * length,
+        "text",
+    ]
+    back = embedded.submit(tasks.same, value).result(LIMIT)
+    for sent, came in zip(value, back, strict=True):
+        assert type(came) is type(sent)
+        assert numpy.array_equal(came, sent)
+    assert back[0] is back[1]
+    assert back[2].flags.f_contiguous
+    assert [came.flags.writeable for came in back[:5]] == [True, True, True, True, False]
+    back[0][0, 0] = 7
+    assert array[0, 0] == 0
+    mapped = list(embedded.map(tasks.double, [array, fixed]))
+    assert numpy.array_equal(mapped[0], 2 * array)
+    assert numpy.array_equal(mapped[1], 2 * fixed)
+
+
+def test_an_object_that_refuses_its_buffer_fails_its_future(embedded: ClusterExecutor) -> None:
+    error = embedded.submit(tasks.same, tasks.Gaps()).exception(LIMIT)
+    assert isinstance(error, (BufferError, pickle.PicklingError))
 
 
 def test_a_closure_and_a_lambda_travel_by_value(embedded: ClusterExecutor) -> None:
