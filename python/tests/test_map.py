@@ -66,6 +66,23 @@ def test_a_later_item_that_is_done_first_waits_for_its_turn(lib: ModuleType) -> 
         assert list(pool.map(task, [0, 1])) == [0, 1]
 
 
+def test_a_result_does_not_wait_for_the_calls_after_it(lib: ModuleType) -> None:
+    # Many short calls, then one that goes on when all results before it were taken.
+    every = 500
+    gates = [threading.Event() for _ in range(20)]
+
+    def task(n: int) -> int:
+        if n % every == every - 1:
+            assert gates[n // every].wait(LIMIT)
+        return n
+
+    with lib.ThreadPoolExecutor(1) as pool:
+        for n, result in enumerate(pool.map(task, range(every * len(gates)))):
+            assert result == n
+            if n % every == every - 2:
+                gates[n // every].set()
+
+
 def test_the_iterator_is_an_iterator(lib: ModuleType) -> None:
     with lib.ThreadPoolExecutor(1) as pool:
         results = pool.map(abs, [-1])

@@ -8,8 +8,9 @@ use crate::interp::time_limit::End;
 use crate::interp::try_lock_cell::Exclusive;
 use crate::interp::{entry, interned, stdlib, waiting};
 use crate::thread::item::{Functions, ItemHandle};
+use crate::thread::pace::{self, Pace};
 use crate::thread::pool::ThreadPool;
-use concurrent_futures::engine::wait_until_done;
+use concurrent_futures::engine::{deadline_after, wait_until_done};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple, PyWeakrefReference};
@@ -30,6 +31,7 @@ struct Results {
     end: Option<End>,
     /// The calls that are still to be submitted.
     source: Option<Source>,
+    pace: Pace,
 }
 
 /// The handle of a call.
@@ -86,6 +88,7 @@ pub(crate) fn map<'py>(
         handles: VecDeque::new(),
         end,
         source: None,
+        pace: Pace::default(),
     };
     let mut submitter = Submitter {
         executor,
@@ -283,6 +286,7 @@ impl Results {
         }
         self.submit_next(py)?;
         waiting::breathe(py, &mut self.calls)?;
+        self.nap(py)?;
         let Some(mut handle) = self.handles.pop_front() else {
             return Ok(None);
         };
@@ -300,6 +304,30 @@ impl Results {
             handle.cancel(py)?;
         }
         result.map(Some)
+    }
+
+    /// Waits for a later result if the next one is not there and calls are short; see `pace.rs`.
+    ///
+    /// With an interpreter lock, a thread that is woken waits for its turn, and so finds many results anyway.
+    fn nap(&mut self, py: Python<'_>) -> PyResult<()> {
+        if !cfg!(Py_GIL_DISABLED) || self.source.is_some() || self.end.is_some() {
+            return Ok(());
+        }
+        let Some(Handle::Item(next)) = self.handles.front() else {
+            return Ok(());
+        };
+        if next.task().state().is_done() {
+            return Ok(());
+        }
+        let ahead = self.pace.ahead(self.handles.len());
+        if ahead > 0
+            && let Some(Handle::Item(later)) = self.handles.get(ahead)
+        {
+            let end = deadline_after(pace::PATIENCE);
+            // The wait for the next result comes after this one, and reports a deadlock.
+            let _ = waiting::detached(py, |stop| wait_until_done(later.task(), end, stop))?;
+        }
+        Ok(())
     }
 
     fn result_of<'py>(&self, future: &Bound<'py, Future>) -> PyResult<Bound<'py, PyAny>> {
