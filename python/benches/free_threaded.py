@@ -11,7 +11,9 @@ both. Contestants are interleaved as in `run.py`.
 import argparse
 import concurrent.futures
 import dataclasses
+import gc
 import importlib
+import math
 import subprocess
 import sys
 import sysconfig
@@ -69,27 +71,61 @@ def at_once(functions: Sequence[Callable[[], object]]) -> float:
     return time.perf_counter() - start
 
 
+class Collecting:
+    """Measures the seconds that the garbage collector takes while the block runs."""
+
+    def __enter__(self) -> "Collecting":
+        """Begin to measure."""
+        self.seconds = 0.0
+        gc.callbacks.append(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop measuring."""
+        gc.callbacks.remove(self._note)
+
+    def _note(self, phase: str, _: object) -> None:
+        # A collection begins after the end of the one before.
+        now = time.perf_counter()
+        self.seconds += now if phase == "stop" else -now
+
+
 def producers(settings: Settings) -> Section:
     """Submit from many threads at once."""
     count = settings.size(5_000, 500)
 
-    def run(contestant: Contestant) -> Sample:
+    def sample(run_all: Callable[[], list[object]], name: str) -> Sample:
         taken: list[int] = []
-        with warm(contestant) as pool:
 
-            def produce() -> None:
-                taken.append(pool.run_all(no_op, count).count(True))
+        def produce() -> None:
+            taken.append(run_all().count(True))
 
+        with Collecting() as collecting:
             elapsed = at_once([produce] * PRODUCERS)
-        check(taken == [count] * PRODUCERS, contestant.name)
-        return [microseconds_each(elapsed, count * PRODUCERS)]
+        check(taken == [count] * PRODUCERS, name)
+        both = (elapsed, collecting.seconds)
+        return [microseconds_each(seconds, count * PRODUCERS) for seconds in both]
+
+    def run(contestant: Contestant) -> Sample:
+        with warm(contestant) as pool:
+            return sample(lambda: pool.run_all(no_op, count), contestant.name)
+
+    def call_all() -> list[object]:
+        kept = [[no_op()] for _ in range(count)]
+        return [result for (result,) in kept]
 
     shared = {one.name for one in installed() if one.can_be_shared}
-    contestants = [entry for entry in entries(run) if entry.name in shared]
-    table = Table(["µs per task"], measure(settings.rounds, contestants))
+    rows = [entry for entry in entries(run) if entry.name in shared]
+    floor = f"the floor: {PRODUCERS} threads, each with its calls"
+    rows.append(Entry(floor, lambda: sample(call_all, floor), is_context=True))
+    table = Table(["µs per task", "of which collecting"], measure(settings.rounds, rows))
     return Section(
         f"{PRODUCERS} threads submit {count:,} no-ops each, then take their results",
-        "All threads submit to one pool at the same time.",
+        "All threads submit to one pool at the same time. The second column is the part of the "
+        "garbage collector, which stops all threads. Futures and other objects that are alive make "
+        "it run. Up to CPython 3.14, it runs only if the memory of the process has grown, too. So "
+        "it runs more often from 3.15 on. The floor has no pool: each thread calls the function "
+        "itself, and keeps each result in a list, which the collector counts as a future.",
         table,
         [Target.times(table, 0, 20, "µs")],
         FREE_THREADED,
@@ -105,11 +141,23 @@ def busy(turns: int) -> int:
 
 
 def turns_of(microseconds: float) -> int:
-    """Return how many turns `busy` makes in a time, in one thread."""
-    turns = 20_000
-    best = min(_seconds(partial(busy, turns)) for _ in range(7))
-    empty = min(_seconds(lambda: [busy(0) for _ in range(1_000)]) for _ in range(7)) / 1_000
-    return max(1, round((microseconds / 1e6 - empty) / (best / turns)))
+    """Return how many turns `busy` makes in a time, in one thread.
+
+    Calls of that many turns are measured: turns of longer calls have larger numbers, and take
+    longer.
+    """
+    turns = 20.0
+    calls = max(3, round(2_000 / microseconds))
+    for _ in range(4):
+        work = partial(_call_all, [round(turns)] * calls)
+        best = min(_seconds(work) for _ in range(7)) / calls
+        turns = max(1.0, turns * microseconds / (best * 1e6))
+    return round(turns)
+
+
+def _call_all(own: Sequence[int]) -> None:
+    for turns in own:
+        busy(turns)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -206,9 +254,23 @@ def full_queue(settings: Settings) -> Section:
         several, waited = once(contestant, CORES)
         return [one, several, CORES * several / one, waited]
 
+    def apart(threads: int) -> float:
+        task = partial(busy, turns)
+
+        def call_all() -> None:
+            for _ in range(count // threads):
+                task()
+
+        return microseconds_each(at_once([call_all] * threads), count)
+
+    def in_threads() -> Sample:
+        one, several = apart(1), apart(CORES)
+        return [one, several, CORES * several / one, math.nan]
+
     rows = [
         Entry(one.name, partial(run, one), is_ours=one.is_ours) for one in (OURS, STANDARD_LIBRARY)
     ]
+    rows.append(Entry("the floor: threads, each with its part", in_threads, is_context=True))
     columns = [
         "one worker, µs per task",
         f"{CORES} workers, µs per task",
@@ -221,7 +283,8 @@ def full_queue(settings: Settings) -> Section:
         f"The workers are held up until all tasks are queued. {CORES} workers ideally take half "
         "the time of one. The third column is 1 then, and 2 if each task needed a lock to itself. "
         "The last column counts the voluntary context switches of all threads, by the kernel. The "
-        "count grows each time that a thread waits for a lock or for a task.",
+        "count grows each time that a thread waits for a lock or for a task. The floor has no pool "
+        "and no queue. Its share of the ideal time shows what both cores have in common.",
         table,
         [
             Target.at_most(table, 2, 1.15, "of the ideal time", ""),
