@@ -1,16 +1,11 @@
 """Pickles, with long buffers beside them.
 
 A *frame* is a pickle, or a pickle and the long buffers of its objects, such as the content of an
-array. Without buffers in it, a pickle is made and read with fewer copies:
+array. Without buffers in it, a pickle is made and read with fewer copies.
 
-===========  ========================================================
-``b"B"``     no pickle begins so
-4 bytes      the number of buffers
-9 bytes      for each buffer: its length, and whether it is writable
-8 bytes      the length of the pickle
-the pickle
-the buffers
-===========  ========================================================
+A frame with buffers begins with the letter B, as no pickle does. The number of buffers follows, and
+a table: for each buffer its length, and whether it is writable. The length of the pickle comes
+next, then the pickle, and then the buffers.
 """
 
 from __future__ import annotations
