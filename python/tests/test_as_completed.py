@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import sys
 import threading
 import weakref
 from types import ModuleType
@@ -20,6 +21,38 @@ def test_each_future_comes_once(lib: ModuleType) -> None:
         assert len(seen) == 100
         assert set(seen) == set(futures)
         assert all(future.done() for future in seen)
+
+
+def test_no_iterator_is_asked_how_long_it_is(
+    lib: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    class Futures:
+        def __init__(self, items: list[Any]) -> None:
+            self.items = iter(items)
+            self.asked = 0
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            return next(self.items)
+
+        def __length_hint__(self) -> int:
+            self.asked += 1
+            raise ValueError("unknown")
+
+    done = [future_in(lib, "FINISHED") for _ in range(3)]
+    several = [Futures(done) for _ in range(2)]
+    assert set(lib.as_completed(several[0])) == set(done)
+    assert lib.wait(several[1]).done == set(done)
+    with lib.ThreadPoolExecutor(1) as pool:
+        several.append(Futures([1, -2]))
+        assert list(pool.map(abs, several[2])) == [1, 2]
+    assert [futures.asked for futures in several] == [0, 0, 0]
+    assert lost == []
 
 
 def test_they_come_in_the_order_in_which_they_finish(lib: ModuleType) -> None:

@@ -80,17 +80,17 @@ pub(crate) fn as_completed<'py>(
 
 /// Returns the futures, each once, in their order.
 fn distinct<'py>(futures: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let all = futures.try_iter()?;
-    if futures.is_instance_of::<PySet>() || futures.is_instance_of::<PyFrozenSet>() {
-        return all.collect();
-    }
+    let is_set = futures.is_instance_of::<PySet>() || futures.is_instance_of::<PyFrozenSet>();
     let mut seen = AddressSet::default();
-    let is_first = |future: &PyResult<Bound<'_, PyAny>>| {
-        future
-            .as_ref()
-            .map_or(true, |future| seen.insert(future.as_ptr().addr()))
-    };
-    all.filter(is_first).collect()
+    let mut distinct = Vec::new();
+    // One by one: `collect` would ask for the iterator's length hint, which may be Python code.
+    for future in futures.try_iter()? {
+        let future = future?;
+        if is_set || seen.insert(future.as_ptr().addr()) {
+            distinct.push(future);
+        }
+    }
+    Ok(distinct)
 }
 
 impl Inner {
