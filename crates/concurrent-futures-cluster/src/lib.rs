@@ -37,7 +37,7 @@
 //! | `cf.o.QUEUE+kept.SESSION.NUMBER` | the outcome of a kept task; the first one stays | host, all clients |
 //! | `cf.o.QUEUE+kept.SESSION.NUMBER.RUN` | the mark of a run; `.back` behind it says that the run has ended in order | host, hosts |
 //! | `cf.s.QUEUE.SESSION` | the claim of a kept session, for a lease | client, clients |
-//! | `cf.n.QUEUE` | news: a client has opened a kept session | client, hosts |
+//! | `cf.n.QUEUE` | news: a client has opened a kept session, or has a task that waits for long | client, hosts |
 //! | `cf.p.QUEUE.SESSION.HASH.PART` | a part of a payload that is too long for a message | client, host; host, client |
 //!
 //! A session is a random number of 128 bits. A task's identity is its session, its number there, and the *attempt*: the

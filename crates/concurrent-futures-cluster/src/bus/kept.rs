@@ -41,7 +41,7 @@ pub(crate) fn session_of(queue: &str, name: &str) -> Id {
     ))
 }
 
-/// Returns the subject on which hosts of a queue are told that there are kept sessions.
+/// Returns the subject on which hosts of a queue are told that there are kept sessions, or tasks that wait.
 pub(crate) fn news_of(queue: &str) -> String {
     format!("cf.n.{queue}")
 }

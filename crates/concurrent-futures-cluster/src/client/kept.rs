@@ -148,7 +148,7 @@ impl Client {
         let news = news_of(&self.settings.lane.queue);
         // A host that does not hear of them looks for them now and then.
         if let Err(error) = self.bus.send(&news, Bytes::new()).await {
-            log::trouble("hosts could not be told of a session", &error);
+            log::trouble("hosts could not be told of tasks", &error);
         }
     }
 }

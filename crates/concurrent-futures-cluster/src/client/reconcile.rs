@@ -5,6 +5,9 @@
 //! taken. Or it is gone without an outcome, as its stream was deleted, or the server began anew: then it is submitted
 //! again. A host stores an outcome before it acknowledges the task. So the store is asked *after* the task was found to
 //! be gone, and then has the outcome if there is one.
+//!
+//! Of a suspect that waits, hosts are told. The server drops a request for tasks in silence if its consumer is deleted
+//! at the same moment, and a host would learn of it only when the time of the request has passed.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +19,7 @@ use crate::wire::{HostInfo, Kind, OnHostLoss, Refused, news_of};
 use futures_util::StreamExt;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -43,16 +47,21 @@ impl Client {
             }
             // After a new connection, a task that no host has reported may be gone.
             let suspects = self.suspects(is_new);
+            let waits = AtomicBool::new(false);
             futures_util::stream::iter(suspects)
                 .for_each_concurrent(AT_ONCE, |(number, attempt, place)| {
-                    let client = Arc::clone(&self);
+                    let (client, waits) = (Arc::clone(&self), &waits);
                     async move {
-                        if let Err(error) = client.look_after(number, attempt, place).await {
-                            log::trouble("a task could not be looked after", &error);
+                        match client.look_after(number, attempt, place).await {
+                            Ok(is_there) => drop(waits.fetch_or(is_there, Ordering::Relaxed)),
+                            Err(error) => log::trouble("a task could not be looked after", &error),
                         }
                     }
                 })
                 .await;
+            if waits.into_inner() {
+                self.tell_hosts().await;
+            }
         }
     }
 
@@ -74,13 +83,13 @@ impl Client {
         entries.take(MOST).collect()
     }
 
-    /// Looks after one suspect.
+    /// Looks after one suspect. Returns whether it waits on the server.
     async fn look_after(
         self: &Arc<Self>,
         number: u64,
         attempt: u32,
         place: Place,
-    ) -> Result<(), BusError> {
+    ) -> Result<bool, BusError> {
         let lane = &self.lane;
         let id = self.parcel_id(place.serial).to_string();
         let is_there = self.bus.has(lane, place.number, &id).await?;
@@ -99,7 +108,7 @@ impl Client {
             })
         };
         if !is_still(self) || is_there {
-            return Ok(());
+            return Ok(is_there);
         }
         let store_key = StoreKey::outcome(&lane.queue, self.session, number);
         if let Some(frame) = self.bus.fetch(&store_key).await? {
@@ -110,7 +119,7 @@ impl Client {
                 self.bus.forget(&store_key).await?;
             }
             if is_report {
-                return Ok(());
+                return Ok(false);
             }
         }
         // A report may have come meanwhile.
@@ -129,7 +138,7 @@ impl Client {
             }
             self.submit_again(number);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Fails tasks for which no host comes.

@@ -62,6 +62,8 @@ impl Host {
         let place = lane.subject();
         let mut supply = self.bus.supply(&lane).await?;
         let mut has_room = self.has_room.subscribe();
+        let mut doubt = self.requests_doubt.subscribe();
+        let mut is_doubted = false;
         // Whether the lane is known to be empty.
         let mut is_empty = false;
         // Whether all requests that were open at the last probe still are. Else its answer may be older than the
@@ -83,9 +85,11 @@ impl Host {
                 supply.ask(count, wait).await?;
             }
             let is_wanted = need.is_waited_for || was_empty && supply.open() > 0;
-            if is_wanted && !is_empty && !supply.is_probing() {
+            let is_wanted = is_wanted && !is_empty || is_doubted && supply.open() > 0;
+            if is_wanted && !supply.is_probing() {
                 supply.probe().await?;
                 is_sure = true;
+                is_doubted = false;
             }
             tokio::select! {
                 supplied = supply.next() => {
@@ -114,6 +118,8 @@ impl Host {
                 }
                 // The sender is part of the host.
                 _ = has_room.changed() => {}
+                // A lane from which no task comes, although one waits there, may have lost its requests.
+                _ = doubt.changed() => is_doubted = true,
             }
         }
     }

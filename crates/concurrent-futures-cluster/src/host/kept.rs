@@ -27,7 +27,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// The time between two looks for the stores of kept sessions.
 const LOOK: Duration = Duration::from_secs(20);
@@ -53,9 +53,12 @@ impl Host {
 
     /// Looks for the stores of kept sessions: at the start, after each new connection, when a client says so, and now and
     /// then.
+    ///
+    /// A client also says so when its task waits on the server. The server may have lost requests for tasks.
     pub(super) async fn look_for_kept(self: Arc<Self>) {
         let mut connections = self.bus.connections();
         let mut news = None;
+        let mut doubted: Option<Instant> = None;
         let mut doubts = self.kept_doubt.subscribe();
         loop {
             connections.mark_unchanged();
@@ -87,7 +90,13 @@ impl Host {
                 }
             };
             tokio::select! {
-                is_open = told => if !is_open { news = None },
+                is_open = told => if !is_open {
+                    news = None;
+                } else if doubted.is_none_or(|since| since.elapsed() >= self.bus.lease()) {
+                    // Not for each of many clients.
+                    doubted = Some(Instant::now());
+                    self.requests_doubt.send_replace(());
+                },
                 _ = connections.changed() => {}
                 _ = doubts.changed() => sleep(AFTER_TROUBLE).await,
                 () = sleep(pause) => {}

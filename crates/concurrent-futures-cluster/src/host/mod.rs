@@ -64,6 +64,7 @@ pub(crate) async fn serve(
         is_full: Notify::new(),
         kept_is_there: watch::Sender::new(false),
         kept_doubt: watch::Sender::new(()),
+        requests_doubt: watch::Sender::new(()),
         broken: watch::Sender::new(None),
     });
     let mut tasks = JoinSet::new();

@@ -256,6 +256,8 @@ pub(crate) struct Host {
     pub(super) kept_is_there: watch::Sender<bool>,
     /// Notified when that may have changed.
     pub(super) kept_doubt: watch::Sender<()>,
+    /// Notified when the server may have lost requests for tasks.
+    pub(super) requests_doubt: watch::Sender<()>,
     /// The message of a panic of a part of the host, which ends then.
     pub(super) broken: watch::Sender<Option<String>>,
 }

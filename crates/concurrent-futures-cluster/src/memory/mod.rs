@@ -88,6 +88,8 @@ pub(crate) struct Server {
     lease: Duration,
     changed: watch::Sender<()>,
     connections: watch::Sender<u64>,
+    /// The number of times that requests were lost in silence.
+    lost_requests: watch::Sender<u64>,
     /// Whether removals of values wait.
     holds_removals: watch::Sender<bool>,
 }
@@ -117,6 +119,7 @@ impl Server {
             lease,
             changed: watch::Sender::new(()),
             connections: watch::Sender::new(1),
+            lost_requests: watch::Sender::new(0),
             holds_removals: watch::Sender::new(false),
         })
     }
@@ -161,6 +164,11 @@ impl Server {
         state.inboxes.clear();
         drop(state);
         self.connections.send_modify(|count| *count += 1);
+    }
+
+    /// Loses all requests for tasks. No host is told.
+    pub(crate) fn lose_requests(&self) {
+        self.lost_requests.send_modify(|count| *count += 1);
     }
 
     /// Loses all tasks.

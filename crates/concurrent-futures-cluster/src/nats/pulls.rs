@@ -95,10 +95,7 @@ impl Pulls {
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => message,
             Some(_) => {
                 // The consumer is gone, or the server is about to end.
-                self.known
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clear();
+                self.forget_known();
                 return Err(BusError::NoListener);
             }
         };
@@ -107,6 +104,12 @@ impl Pulls {
         // Without a number, none of them is waited for.
         self.open = self.open.saturating_sub(pending.unwrap_or(usize::MAX));
         Ok(Some(Supplied::Less))
+    }
+
+    /// From now on, the stores and consumers that the server has are to be looked for.
+    fn forget_known(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clear();
     }
 
     async fn request(&self, inbox: String, request: String) -> Result<(), BusError> {
@@ -192,7 +195,11 @@ impl Supply for Pulls {
                     message = answer => (message, true),
                     // The requests ended with the connection.
                     _ = self.connections.changed() => return Err(BusError::Closed),
-                    () = overdue => return Err(BusError::TimedOut),
+                    () = overdue => {
+                        // The consumer may be gone.
+                        self.forget_known();
+                        return Err(BusError::TimedOut);
+                    }
                     () = again => {
                         self.probe().await?;
                         self.probe_again = None;

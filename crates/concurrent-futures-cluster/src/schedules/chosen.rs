@@ -63,6 +63,21 @@ async fn a_task_that_comes_back_again_and_again_is_cancelled_or_runs_soon() {
     }
 }
 
+/// The server has dropped all requests for tasks, and no host knows. Each has its next one only when the time of those has
+/// passed, unless the client of a task that waits tells it.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_waits_for_lost_requests_runs_after_its_lease() {
+    for seed in 1..=20 {
+        let scene = Scene::with(seed, Random(seed), (0, 0), true).await;
+        scene.submit_all(0..3);
+        wait_until("they are done", || scene.client.unfinished() == 0).await;
+        scene.server.lose_requests();
+        scene.submit_all(3..4);
+        let begun = scene.wait_until_begun(3..4);
+        assert!(timeout(3 * LEASE, begun).await.is_ok(), "seed {seed}");
+    }
+}
+
 /// A request of a host ends while the host is busy. So it does not know any more that there is no urgent task.
 #[tokio::test(start_paused = true)]
 async fn no_task_begins_before_an_urgent_one_when_the_requests_of_a_host_have_ended() {
