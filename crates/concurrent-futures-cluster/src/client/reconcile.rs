@@ -7,7 +7,7 @@
 //! be gone, and then has the outcome if there is one.
 //!
 //! Of a suspect that waits, hosts are told. The server drops a request for tasks in silence if its consumer is deleted
-//! at the same moment, and a host would learn of it only when the time of the request has passed.
+//! at the same moment. Without the word, a host would wait until the time of the request has passed.
 
 #![forbid(unsafe_code)]
 

@@ -16,7 +16,7 @@ pub(super) struct Requests {
     lane: String,
     changed: watch::Receiver<()>,
     connections: watch::Receiver<u64>,
-    lost_requests: watch::Receiver<u64>,
+    losses: watch::Receiver<u64>,
     /// The number of tasks that were asked for and have not come, and of those that the server has sent in vain.
     open: usize,
     lost: usize,
@@ -38,7 +38,7 @@ impl Requests {
             lane: lane.subject(),
             changed: server.changed.subscribe(),
             connections: server.connections.subscribe(),
-            lost_requests: server.lost_requests.subscribe(),
+            losses: server.lost_requests.subscribe(),
             open: 0,
             lost: 0,
             end: Instant::now(),
@@ -84,8 +84,8 @@ impl Supply for Requests {
         Box::pin(async move {
             loop {
                 self.changed.mark_unchanged();
-                if self.lost_requests.has_changed().unwrap_or(false) {
-                    self.lost_requests.mark_unchanged();
+                if self.losses.has_changed().unwrap_or(false) {
+                    self.losses.mark_unchanged();
                     self.lost = self.open;
                 }
                 let is_cut = self.is_cut.load(Ordering::SeqCst);
