@@ -41,6 +41,9 @@ pub(crate) fn session_of(queue: &str, name: &str) -> Id {
     ))
 }
 
+/// The news that a task waits.
+pub(crate) const WAITING: &[u8] = b"waiting";
+
 /// Returns the subject on which hosts of a queue are told that there are kept sessions, or tasks that wait.
 pub(crate) fn news_of(queue: &str) -> String {
     format!("cf.n.{queue}")

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Client, Entry, Request, Stage, State};
-use crate::bus::kept::news_of;
+use crate::bus::kept::{WAITING, news_of};
 use crate::error::SessionLost;
 use crate::log;
 use bytes::Bytes;
@@ -143,11 +143,20 @@ impl Client {
         }
     }
 
-    /// Tells hosts that the stores of kept sessions are there.
+    /// Tells hosts that the stores of kept sessions are there. A host that does not hear of them looks for them now and
+    /// then.
     pub(super) async fn tell_hosts(&self) {
-        let news = news_of(&self.settings.lane.queue);
-        // A host that does not hear of them looks for them now and then.
-        if let Err(error) = self.bus.send(&news, Bytes::new()).await {
+        self.spread(Bytes::new()).await;
+    }
+
+    /// Tells hosts that a task waits on the server.
+    pub(super) async fn tell_hosts_of_waiting(&self) {
+        self.spread(Bytes::from_static(WAITING)).await;
+    }
+
+    async fn spread(&self, news: Bytes) {
+        let subject = news_of(&self.settings.lane.queue);
+        if let Err(error) = self.bus.send(&subject, news).await {
             log::trouble("hosts could not be told of tasks", &error);
         }
     }

@@ -36,6 +36,7 @@ impl Client {
     pub(super) async fn reconcile(self: Arc<Self>) {
         let mut connections = self.bus.connections();
         connections.mark_unchanged();
+        let mut next_word = Instant::now();
         loop {
             let period = PERIOD.min(self.bus.lease() / 2);
             let is_new = matches!(timeout(period, connections.changed()).await, Ok(Ok(())));
@@ -59,8 +60,9 @@ impl Client {
                     }
                 })
                 .await;
-            if waits.into_inner() {
-                self.tell_hosts().await;
+            if waits.into_inner() && next_word <= Instant::now() {
+                next_word = Instant::now() + self.bus.lease();
+                self.tell_hosts_of_waiting().await;
             }
         }
     }

@@ -14,7 +14,7 @@
 
 use super::report;
 use super::state::{Host, Key, Source};
-use crate::bus::kept::{kept_of, news_of};
+use crate::bus::kept::{WAITING, kept_of, news_of};
 use crate::bus::{BusError, Settle, StoreKey};
 use crate::log;
 use crate::wire::{
@@ -27,7 +27,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// The time between two looks for the stores of kept sessions.
 const LOOK: Duration = Duration::from_secs(20);
@@ -52,56 +52,70 @@ impl Host {
     }
 
     /// Looks for the stores of kept sessions: at the start, after each new connection, when a client says so, and now and
-    /// then.
-    ///
-    /// A client also says so when its task waits on the server. The server may have lost requests for tasks.
+    /// then. Hears of tasks that wait as well: the server may have lost the requests for them.
     pub(super) async fn look_for_kept(self: Arc<Self>) {
         let mut connections = self.bus.connections();
         let mut news = None;
-        let mut doubted: Option<Instant> = None;
         let mut doubts = self.kept_doubt.subscribe();
+        let mut next_look = Instant::now();
+        let mut next_doubt = Instant::now();
         loop {
-            connections.mark_unchanged();
-            doubts.mark_unchanged();
             if news.is_none() {
                 let listened = self.bus.listen(&news_of(&self.settings.queue)).await;
                 news = listened
                     .inspect_err(|error| log::trouble("a host cannot hear of sessions", error))
                     .ok();
             }
-            let mut pause = LOOK;
-            match self.bus.has_kept(&self.settings.queue).await {
-                Ok(true) => {
-                    self.kept_is_there.send_replace(true);
-                }
-                Ok(false) => {
-                    self.lock().may_have_kept = Default::default();
-                    self.wake();
-                }
-                Err(error) => {
-                    log::trouble("a host could not look for sessions", &error);
-                    pause = Duration::from_secs(1);
-                }
+            if next_look <= Instant::now() {
+                connections.mark_unchanged();
+                doubts.mark_unchanged();
+                next_look = self.look_once().await;
             }
             let told = async {
                 match &mut news {
-                    Some(news) => news.recv().await.is_some(),
+                    Some(news) => news.recv().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                is_open = told => if !is_open {
-                    news = None;
-                } else if doubted.is_none_or(|since| since.elapsed() >= self.bus.lease()) {
-                    // Not for each of many clients.
-                    doubted = Some(Instant::now());
-                    self.requests_doubt.send_replace(());
+                note = told => match note {
+                    None => news = None,
+                    Some(note) if note.payload == WAITING => {
+                        // Not for each of many clients.
+                        if next_doubt <= Instant::now() {
+                            next_doubt = Instant::now() + self.bus.lease();
+                            self.requests_doubt.send_replace(());
+                        }
+                    }
+                    Some(_) => next_look = Instant::now(),
                 },
-                _ = connections.changed() => {}
-                _ = doubts.changed() => sleep(AFTER_TROUBLE).await,
-                () = sleep(pause) => {}
+                _ = connections.changed() => next_look = Instant::now(),
+                _ = doubts.changed() => {
+                    sleep(AFTER_TROUBLE).await;
+                    next_look = Instant::now();
+                }
+                () = sleep_until(next_look) => {}
             }
         }
+    }
+
+    /// Looks for the stores of kept sessions. Returns when to look again.
+    async fn look_once(&self) -> Instant {
+        let mut pause = LOOK;
+        match self.bus.has_kept(&self.settings.queue).await {
+            Ok(true) => {
+                self.kept_is_there.send_replace(true);
+            }
+            Ok(false) => {
+                self.lock().may_have_kept = Default::default();
+                self.wake();
+            }
+            Err(error) => {
+                log::trouble("a host could not look for sessions", &error);
+                pause = Duration::from_secs(1);
+            }
+        }
+        Instant::now() + pause
     }
 
     /// Asks for kept tasks of a priority and a rank, as long as there are stores of kept sessions.
