@@ -79,7 +79,10 @@ impl Host {
             };
             tokio::select! {
                 note = told => match note {
-                    None => news = None,
+                    None => {
+                        news = None;
+                        sleep(AFTER_TROUBLE).await;
+                    }
                     Some(note) if note.payload == WAITING => {
                         // Not for each of many clients.
                         if next_doubt <= Instant::now() {
