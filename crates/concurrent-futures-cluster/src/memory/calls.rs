@@ -17,19 +17,8 @@ impl Bus for Memory {
             if let Some(number) = state.ids.get(id) {
                 return *number;
             }
-            state.last += 1;
-            let stored = Stored {
-                lane: lane.subject(),
-                subject: None,
-                id: id.to_owned(),
-                frame,
-                published: state.clock + self.server.age(),
-                deliveries: 0,
-                taken_until: None,
-            };
-            state.tasks.insert(state.last, stored);
-            state.ids.insert(id.to_owned(), state.last);
-            state.last
+            let published = state.clock + self.server.age();
+            state.store(Stored::new(lane, id, frame, published))
         }))
     }
 

@@ -39,19 +39,10 @@ impl KeptBus for Memory {
             }
             let subject = Some(task.subject(lane));
             state.tasks.retain(|_, stored| stored.subject != subject);
-            state.last += 1;
-            let stored = Stored {
-                lane: lane.subject(),
-                subject,
-                id: id.to_owned(),
-                frame,
-                published: state.clock + self.server.age(),
-                deliveries: 0,
-                taken_until: None,
-            };
-            state.tasks.insert(state.last, stored);
-            state.ids.insert(id.to_owned(), state.last);
-            state.last
+            let published = state.clock + self.server.age();
+            let mut stored = Stored::new(lane, id, frame, published);
+            stored.subject = subject;
+            state.store(stored)
         }))
     }
 

@@ -8,7 +8,7 @@ mod calls;
 mod kept;
 mod supply;
 
-use crate::bus::{BusError, Delivery, Note, StoreKey};
+use crate::bus::{BusError, Delivery, Lane, Note, StoreKey};
 use crate::wire::Id;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -47,6 +47,20 @@ struct Stored {
     taken_until: Option<Instant>,
 }
 
+impl Stored {
+    fn new(lane: &Lane, id: &str, frame: Bytes, published: u64) -> Self {
+        Self {
+            lane: lane.subject(),
+            subject: None,
+            id: id.to_owned(),
+            frame,
+            published,
+            deliveries: 0,
+            taken_until: None,
+        }
+    }
+}
+
 struct State {
     random: Random,
     /// Numbers of messages among 1,000 that are lost, and doubled.
@@ -74,6 +88,14 @@ struct State {
 }
 
 impl State {
+    /// Stores a task. Returns its number.
+    fn store(&mut self, stored: Stored) -> u64 {
+        self.last += 1;
+        self.ids.insert(stored.id.clone(), self.last);
+        self.tasks.insert(self.last, stored);
+        self.last
+    }
+
     /// Returns how long a message travels. Most are fast, and some are overtaken by many others.
     fn travel_time(&mut self) -> Duration {
         let most = if self.random.below(10) == 0 { 40 } else { 3 };

@@ -382,6 +382,15 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    fn lane() -> Lane {
+        Lane {
+            queue: "q+kept".into(),
+            environment: "e".into(),
+            priority: 1,
+            rank: 0,
+        }
+    }
+
     #[allow(clippy::print_stderr, reason = "says that it was skipped")]
     async fn start() -> Result<Option<(Server, [Nats; 2])>, Box<dyn Error>> {
         let Some(program) = server::for_tests() else {
@@ -499,12 +508,7 @@ mod tests {
         let Some((_server, [one, two])) = start().await? else {
             return Ok(());
         };
-        let lane = Lane {
-            queue: "q+kept".into(),
-            environment: "e".into(),
-            priority: 1,
-            rank: 0,
-        };
+        let lane = lane();
         let task = KeptTask {
             session: session_of("q", "s"),
             number: 7,
@@ -538,12 +542,7 @@ mod tests {
         let Some((_server, [client, host])) = start().await? else {
             return Ok(());
         };
-        let lane = Lane {
-            queue: "q+kept".into(),
-            environment: "e".into(),
-            priority: 1,
-            rank: 0,
-        };
+        let lane = lane();
         let session = session_of("q", "s");
         let mut supply = host.supply(&lane).await?;
         let lane = &lane;
