@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster_support import embedded_executor
 
 from concurrent_futures_cluster import ClusterExecutor, ObjectStoreError
+
+pytest_plugins = ["cluster_support"]
 
 LONG = 2_000_000
 
@@ -34,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def executor(folder: Path) -> Iterator[ClusterExecutor]:
     try:
-        executor = ClusterExecutor(object_store=folder.as_uri(), workers=1, by_value=[__name__])
+        executor = embedded_executor(object_store=folder.as_uri(), workers=1, by_value=[__name__])
     except ObjectStoreError as error:
         if "object-store" not in str(error):
             raise
@@ -60,4 +63,4 @@ def test_without_the_folder_the_error_names_it(executor: ClusterExecutor, folder
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     place = (tmp_path / "gone").as_uri()
     with pytest.raises(ObjectStoreError, match="gone"):
-        ClusterExecutor(object_store=place, workers=1)
+        embedded_executor(object_store=place, workers=1)
