@@ -204,6 +204,7 @@ fn of_clients(queue: &str) -> Role {
         publish.push(format!("$JS.API.STREAM.INFO.{store}"));
         publish.push(format!("$JS.API.STREAM.CREATE.{store}"));
     }
+    // The first store has the tasks, which are removed by their numbers.
     for store in kept_stores(queue).iter().skip(1) {
         publish.push(format!("$JS.API.STREAM.PURGE.{store}"));
     }

@@ -183,8 +183,8 @@ class _Crew:
     A thread waits for the calls that it has handed to a pool, as a waiting thread receives the
     replies of workers itself. A callback would come by way of two more threads. When all threads
     have calls, another one starts: the host begins a call more for each call that waits for others
-    of the cluster. Calls that have come ahead are handed over together while they are short. One
-    that waits in the pool then can be recalled.
+    of the cluster. Calls that have come ahead are handed over together while they are short. A
+    call that waits in the pool can still be recalled.
     """
 
     def __init__(self, host: _native.Host, workers: int) -> None:
