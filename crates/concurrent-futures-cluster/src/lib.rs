@@ -177,6 +177,7 @@ mod access;
 mod builder;
 mod bus;
 mod client;
+mod clock;
 mod environment;
 mod error;
 mod executor;

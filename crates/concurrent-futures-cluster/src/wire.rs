@@ -15,7 +15,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// The version of the messages. Each message begins with it.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 /// The length of an authentication code.
 const CODE: usize = 32;
 
@@ -452,11 +452,17 @@ pub(crate) struct Receipt {
     pub(crate) unwanted: Vec<(u64, u32)>,
 }
 
-/// An order of a client to the host that has a task.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Order {
-    pub(crate) task: TaskId,
-    pub(crate) what: What,
+/// An order of a client to a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// About a task that the host has.
+    Task { task: TaskId, what: What },
+    /// To run a parcel that is not on the server.
+    Run {
+        environment: String,
+        priority: u8,
+        parcel: Parcel,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -478,6 +484,10 @@ pub(crate) enum Answer {
     Ends,
     /// The host has no such task.
     Unknown,
+    /// The host has the parcel from now on.
+    Taken,
+    /// The host does not take the parcel, and runs nothing of it.
+    Refused,
 }
 
 /// A host's question to a client: which of the tasks are still open? The answer has their numbers.
@@ -625,6 +635,7 @@ mod tests {
             bytes.extend(noise.iter().take(usize::from(noise[31]) % 32));
             let _ = seal.open::<Parcel>(Kind::Task, b"", &bytes);
             let _ = seal.open::<Report>(Kind::Report, b"", &bytes);
+            let _ = seal.open::<Order>(Kind::Order, b"", &bytes);
         }
     }
 }

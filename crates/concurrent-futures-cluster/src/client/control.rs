@@ -153,7 +153,8 @@ impl Client {
             let entry = state.entries.get(&number);
             entry.map(|entry| Arc::clone(&entry.request))
         };
-        let Some(request) = request else {
+        // A task that went to a host directly is not on the server.
+        let (Some(request), Some(on_server)) = (request, place.number) else {
             return false;
         };
         let lane = self.lane_of(&request);
@@ -161,7 +162,7 @@ impl Client {
         let began = Instant::now();
         let mut pause = AFTER_TROUBLE;
         let withdrawn = loop {
-            match self.bus.withdraw(&lane, place.number, &id).await {
+            match self.bus.withdraw(&lane, on_server, &id).await {
                 Err(error) if began.elapsed() < PATIENCE && self.is_at(number, place) => {
                     log::trouble("a task could not be withdrawn yet", &error);
                     sleep(pause).await;
@@ -234,7 +235,7 @@ impl Client {
         };
         match said {
             Ok(Answer::GivenUp | Answer::Ends) => return Taken::Yes,
-            Ok(Answer::Runs | Answer::Unknown) => {}
+            Ok(_) => {}
             Err(error) => log::trouble("no host answered to a cancellation", &error),
         }
         let mut state = self.lock();
@@ -268,7 +269,7 @@ impl Client {
             Some(host) => format!("cf.h.{queue}.{host}"),
             None => format!("cf.h.{queue}.all"),
         };
-        let order = Order { task, what };
+        let order = Order::Task { task, what };
         let sealed = self
             .settings
             .seal
@@ -300,7 +301,7 @@ impl Client {
         let id = self.id(number, attempt);
         match timeout(2 * PATIENCE, self.order(id, What::Terminate)).await {
             Ok(Ok(Answer::Ends | Answer::GivenUp)) => true,
-            Ok(Ok(Answer::Runs | Answer::Unknown)) | Err(_) => false,
+            Ok(Ok(_)) | Err(_) => false,
             Ok(Err(error)) => {
                 log::trouble("no host answered to a termination", &error);
                 false

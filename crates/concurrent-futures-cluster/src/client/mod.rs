@@ -17,10 +17,10 @@
 
 #![forbid(unsafe_code)]
 
-mod clock;
 mod control;
 #[cfg(test)]
 mod control_tests;
+mod direct;
 mod guard;
 mod kept;
 mod open;
@@ -38,13 +38,13 @@ pub use options::ClusterOptions;
 
 use crate::bus::kept::{kept_of, session_of};
 use crate::bus::{Bus, BusError, Lane};
+use crate::clock::Clock;
 use crate::error::ClientPanicked;
 use crate::objects::Objects;
 use crate::payloads::Payloads;
 use crate::waits;
 use crate::wire::{Call, Id, Owner, ParcelId, Payload, Record, Seal, TaskId, hash_of_payload};
 use bytes::Bytes;
-use clock::Reading;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::recorder::RunOutcome;
 use concurrent_futures::engine::{Permit, RemoteLoss, RemoteRun, recording_clock};
@@ -54,7 +54,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use times::HostClock;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -182,10 +182,20 @@ impl Stage {
 /// The place of a task on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
-    /// The number of the message on the server.
-    number: u64,
+    /// The number of the message on the server. None if the message went to a host directly.
+    number: Option<u64>,
     /// The parcel in the message.
     serial: u64,
+}
+
+impl Place {
+    /// Returns the place of a published task.
+    fn of(stage: Stage) -> Option<Self> {
+        match stage {
+            Stage::Published(place) => Some(place),
+            _ => None,
+        }
+    }
 }
 
 struct Entry {
@@ -357,8 +367,10 @@ struct State {
     hosts: HashMap<Id, Power>,
     /// When a host of the environment was last seen.
     host_seen: Option<Instant>,
-    /// The last time of the server's clock.
-    reading: Option<Reading>,
+    /// The host that gets the next task directly, as it has brought the last outcome.
+    direct: Option<Id>,
+    /// The time before which no task goes directly to a host, as one has refused a task.
+    no_direct_before: Option<Instant>,
     session: Session,
     /// The panic of a part of the client.
     broken: Option<ClientPanicked>,
@@ -403,8 +415,8 @@ pub(crate) struct Client {
     changed: watch::Sender<()>,
     /// Notified when the last task is done.
     idle: Condvar,
-    /// Notified when the time of the server's clock may be another one than the client believes.
-    is_doubted: Notify,
+    /// The server's clock.
+    clock: Clock,
     /// Notified when all tasks of a kept session have come to the server.
     placed: Condvar,
 }
@@ -430,7 +442,7 @@ impl Client {
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             idle: Condvar::new(),
-            is_doubted: Notify::new(),
+            clock: Clock::default(),
             placed: Condvar::new(),
         })
     }
@@ -442,7 +454,7 @@ impl Client {
         let questions = format!("cf.q.{}", self.session);
         let mut reports_come = self.bus.listen(&reports).await?;
         let mut questions_come = self.bus.listen(&questions).await?;
-        self.read_clock().await;
+        self.clock.read(&*self.bus, &self.lane).await;
         // A caller that no longer waits drops the client.
         let _ = ready.send(());
         // Asynchronous tasks of their own: an event wakes the one that waits for it. All end with this one.
@@ -469,6 +481,11 @@ impl Client {
                 else => return Ok(()),
             }
         }
+    }
+
+    /// Reads the server's clock again whenever the time may have changed.
+    async fn keep_time(self: Arc<Self>) {
+        self.clock.keep(&*self.bus, &self.lane).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

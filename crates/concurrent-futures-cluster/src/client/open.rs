@@ -189,7 +189,7 @@ impl Client {
                 return None;
             };
             let place = Place {
-                number: found.number,
+                number: Some(found.number),
                 serial: parcel.id.serial,
             };
             (is_its_own && task.number == number).then_some((task.attempt, place))

@@ -4,12 +4,13 @@
 
 #![forbid(unsafe_code)]
 
+use super::direct::Dispatched;
 use super::{Client, Entry, Place, Power, Request, Stage, failed};
 use crate::bus::BusError;
 use crate::bus::kept::{KeptTask, SLACK};
 use crate::log;
 use crate::payloads::PayloadError;
-use crate::wire::{KeptTerms, Kind, OnHostLoss, Parcel, Payload, Task, Terms};
+use crate::wire::{Id, KeptTerms, Kind, OnHostLoss, Parcel, Payload, Task, Terms};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::borrow::Cow;
@@ -31,23 +32,25 @@ const AT_FIRST: usize = 256;
 const LARGEST: usize = 64;
 const PARCEL: Duration = Duration::from_millis(10);
 /// The longest argument of a task that shares a parcel, and the most bytes of arguments in a parcel.
-const SMALL: usize = 16 * 1024;
+pub(super) const SMALL: usize = 16 * 1024;
 const PARCEL_BYTES: usize = 128 * 1024;
 /// The number of unconfirmed parcels from which on a small rest of a burst waits for more tasks.
 const ON_THEIR_WAY: usize = 2;
 
 /// A parcel that is to be published.
-struct Next {
-    serial: u64,
-    tasks: Vec<NextTask>,
+pub(super) struct Next {
+    pub(super) serial: u64,
+    pub(super) tasks: Vec<NextTask>,
+    /// The host that gets the parcel directly, if it takes the parcel.
+    pub(super) direct: Option<Id>,
 }
 
 /// A task that is to be published.
-struct NextTask {
-    number: u64,
-    attempt: u32,
+pub(super) struct NextTask {
+    pub(super) number: u64,
+    pub(super) attempt: u32,
     deliveries: u32,
-    request: Arc<Request>,
+    pub(super) request: Arc<Request>,
 }
 
 impl Client {
@@ -138,6 +141,7 @@ impl Client {
             state.parcels += 1;
             Next {
                 serial: state.parcels,
+                direct: self.direct_host(&state, &tasks),
                 tasks,
             }
         });
@@ -147,7 +151,7 @@ impl Client {
     }
 
     /// Publishes a parcel, however long that takes.
-    async fn publish(self: &Arc<Self>, next: Next) {
+    async fn publish(self: &Arc<Self>, mut next: Next) {
         let mut pause = Duration::from_millis(20);
         // Whether the server may have got the parcel before. If it has lost it since, a host may still have it.
         let mut is_unsure = false;
@@ -158,10 +162,24 @@ impl Client {
                 pause = (2 * pause).min(Duration::from_secs(2));
                 continue;
             }
+            if let Some(host) = next.direct.take() {
+                match self.dispatch(host, &next).await {
+                    Dispatched::Taken => {
+                        self.note_dispatched(&next, host);
+                        return;
+                    }
+                    Dispatched::Refused => self.pause_direct(),
+                    Dispatched::Unsure => {
+                        self.pause_direct();
+                        is_unsure = true;
+                    }
+                }
+                continue;
+            }
             match self.try_publish(&next).await {
                 Ok(number) => {
                     let place = Place {
-                        number,
+                        number: Some(number),
                         serial: next.serial,
                     };
                     let mut state = self.lock();
@@ -210,7 +228,8 @@ impl Client {
         })
     }
 
-    async fn try_publish(&self, next: &Next) -> Result<u64, PayloadError> {
+    /// Makes the parcel. Stores long arguments before.
+    pub(super) async fn parcel(&self, next: &Next) -> Result<Parcel, PayloadError> {
         let kept = self.settings.kept.as_ref();
         let mut tasks = Vec::with_capacity(next.tasks.len());
         for task in &next.tasks {
@@ -236,11 +255,16 @@ impl Client {
                 },
             });
         }
-        let parcel = Parcel {
+        Ok(Parcel {
             id: self.parcel_id(next.serial),
-            sent: self.server_time(),
+            sent: self.clock.now(),
             tasks,
-        };
+        })
+    }
+
+    async fn try_publish(&self, next: &Next) -> Result<u64, PayloadError> {
+        let kept = self.settings.kept.as_ref();
+        let parcel = self.parcel(next).await?;
         let first = next.tasks.first();
         let lane = first.map_or(Cow::Borrowed(&self.lane), |task| {
             self.lane_of(&task.request)

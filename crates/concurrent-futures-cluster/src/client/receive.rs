@@ -81,7 +81,7 @@ impl Client {
             let open = question.tasks.into_iter().filter(is_open);
             open.map(|(number, _)| number).collect()
         };
-        self.is_doubted.notify_one();
+        self.clock.doubt();
         if let Some(reply) = note.reply {
             let sealed = self.settings.seal.seal(Kind::Answer, &note.payload, &open);
             if let Err(error) = self.bus.send(&reply, sealed).await {
@@ -160,6 +160,9 @@ impl Client {
             pid: report.pid,
         };
         state.hosts.insert(report.host, power);
+        if !report.ended.is_empty() {
+            state.direct = Some(report.host);
+        }
         for (number, attempt) in report.held {
             state.note_held((number, attempt), report.host, None);
         }

@@ -38,7 +38,7 @@ impl Client {
         connections.mark_unchanged();
         let mut next_word = Instant::now();
         loop {
-            let period = PERIOD.min(self.bus.lease() / 2);
+            let period = PERIOD.min(self.bus.lease() / 2).min(self.until_suspicion());
             let is_new = matches!(timeout(period, connections.changed()).await, Ok(Ok(())));
             if is_new {
                 connections.mark_unchanged();
@@ -67,6 +67,21 @@ impl Client {
         }
     }
 
+    /// Returns for how long no task that went to a host directly becomes a suspect. The server knows nothing of such a
+    /// task, and gives it to no other host when its lease ends.
+    fn until_suspicion(&self) -> Duration {
+        let state = self.lock();
+        let direct = state.entries.values().filter(|entry| {
+            let place = Place::of(entry.stage);
+            place.is_some_and(|place| place.number.is_none())
+        });
+        let first = direct.map(|entry| entry.seen).min();
+        first.map_or(Duration::MAX, |seen| {
+            let wait = self.bus.lease().saturating_sub(seen.elapsed());
+            wait.max(self.bus.lease() / 20)
+        })
+    }
+
     fn suspects(&self, untaken_too: bool) -> Vec<(u64, u32, Place)> {
         let lease = self.bus.lease();
         let mut state = self.lock();
@@ -75,9 +90,7 @@ impl Client {
             .hosts
             .retain(|_, host| now.duration_since(host.seen) < 4 * lease);
         let entries = state.entries.iter().filter_map(|(number, entry)| {
-            let Stage::Published(place) = entry.stage else {
-                return None;
-            };
+            let place = Place::of(entry.stage)?;
             let is_suspect =
                 now.duration_since(entry.seen) >= lease || untaken_too && entry.holder.is_none();
             is_suspect.then_some((*number, entry.attempt, place))
@@ -94,7 +107,10 @@ impl Client {
     ) -> Result<bool, BusError> {
         let lane = &self.lane;
         let id = self.parcel_id(place.serial).to_string();
-        let is_there = self.bus.has(lane, place.number, &id).await?;
+        let is_there = match place.number {
+            Some(on_server) => self.bus.has(lane, on_server, &id).await?,
+            None => false,
+        };
         let is_still = |client: &Self| {
             let State { entries, hosts, .. } = &mut *client.lock();
             let entry = entries.get_mut(&number);
@@ -256,10 +272,7 @@ impl Client {
                 .filter(|(_, entry)| entry.holder.is_none() && entry.stage != Stage::Fetching);
             untaken
                 .map(|(number, entry)| {
-                    let place = match entry.stage {
-                        Stage::Published(place) => Some(place),
-                        _ => None,
-                    };
+                    let place = Place::of(entry.stage);
                     let effect = entry.request.options.on_host_loss;
                     let is_lost = entry.starts > 0 && effect == OnHostLoss::Fail;
                     (*number, place, is_lost)
@@ -283,7 +296,9 @@ impl Client {
                 self.spawn("withdraws tasks", async move {
                     let lane = &client.settings.lane;
                     let id = client.parcel_id(place.serial).to_string();
-                    if let Err(error) = client.bus.withdraw(lane, place.number, &id).await {
+                    if let Some(on_server) = place.number
+                        && let Err(error) = client.bus.withdraw(lane, on_server, &id).await
+                    {
                         log::trouble("a task could not be withdrawn", &error);
                     }
                 });

@@ -40,6 +40,11 @@ struct Need {
     is_waited_for: bool,
 }
 
+/// Returns whether a parcel that came at a time of the server's clock may be a copy of an old one.
+pub(super) fn is_old(parcel: &Parcel, came: u64) -> bool {
+    u128::from(came.abs_diff(parcel.sent)) > FRESH.as_millis()
+}
+
 impl Host {
     /// Asks for tasks of a priority, as long as there is room.
     pub(super) async fn pull(self: Arc<Self>, priority: u8) {
@@ -195,8 +200,7 @@ impl Host {
             return;
         };
         let id = parcel.id;
-        let age = delivery.published.abs_diff(parcel.sent);
-        let is_old = u128::from(age) > FRESH.as_millis();
+        let is_old = is_old(&parcel, delivery.published);
         let was_here = self.note_seen(id) && delivery.deliveries <= 1;
         if is_old || was_here {
             let host = Arc::clone(self);
@@ -217,7 +221,7 @@ impl Host {
                         if parcel.tasks.is_empty() {
                             log::replayed(&id);
                         }
-                        host.hold(priority, parcel, delivery);
+                        host.hold(priority, parcel, delivery.into());
                     }
                     // The lease ends, and the question is asked again.
                     Err(error) => log::trouble("a client does not answer", &error),
@@ -225,12 +229,12 @@ impl Host {
                 host.wake();
             });
         } else {
-            self.hold(priority, parcel, delivery);
+            self.hold(priority, parcel, delivery.into());
         }
     }
 
     /// Remembers a parcel. Returns whether it was here before.
-    fn note_seen(&self, id: ParcelId) -> bool {
+    pub(super) fn note_seen(&self, id: ParcelId) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
         while let Some((since, old)) = state.seen_order.front().copied() {

@@ -9,6 +9,23 @@ use crate::wire::{Outcome, Parcel, ParcelId, Task, TaskId, Why};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 
+/// The way on which a parcel has come.
+pub(super) struct Arrival {
+    /// The way to settle the delivery. None if the parcel has come from its client directly.
+    pub(super) token: Option<String>,
+    /// The number of times that the parcel was delivered.
+    pub(super) deliveries: u64,
+}
+
+impl From<Delivery> for Arrival {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            token: Some(delivery.token),
+            deliveries: delivery.deliveries,
+        }
+    }
+}
+
 impl State {
     /// Makes the former attempt of a task the one that has come. Returns the news for its client.
     fn renew(
@@ -50,7 +67,8 @@ impl Host {
                 });
                 let held: Vec<(TaskId, bool)> = held.collect();
                 let parcels = state.parcels.values();
-                let tokens: Vec<String> = parcels.map(|parcel| parcel.token.clone()).collect();
+                let tokens: Vec<String> =
+                    parcels.filter_map(|parcel| parcel.token.clone()).collect();
                 (held, tokens)
             };
             for token in tokens {
@@ -75,7 +93,7 @@ impl Host {
     /// The host may have a former attempt of a task. One that waits or runs is the new one from now on, as the client did not
     /// hear of it. One that the host gives back is over: its client may have answered already, and that answer may come
     /// later. Then the new attempt is another task.
-    pub(super) fn hold(self: &Arc<Self>, priority: u8, parcel: Parcel, delivery: Delivery) {
+    pub(super) fn hold(self: &Arc<Self>, priority: u8, parcel: Parcel, arrival: Arrival) {
         let Parcel { id, tasks, .. } = parcel;
         let mut refused = Vec::new();
         let mut news = Vec::new();
@@ -85,8 +103,8 @@ impl Host {
             let mut state = self.lock();
             state.parcel_size = tasks.len().max(1);
             if let Some(delivered) = state.parcels.get_mut(&id) {
-                // It came again, as the lease had ended. It is settled by its newest delivery.
-                delivered.token = delivery.token;
+                // It came again, as the lease had ended. It is settled by its newest arrival.
+                delivered.token = arrival.token;
                 return;
             }
             let since = Instant::now();
@@ -120,14 +138,14 @@ impl Host {
                 } else if state.draining {
                     Some(Why::Drained)
                 } else if task.terms.kept.is_none()
-                    && delivery.deliveries > u64::from(task.terms.deliveries)
+                    && arrival.deliveries > u64::from(task.terms.deliveries)
                 {
-                    Some(Why::Deliveries(delivery.deliveries))
+                    Some(Why::Deliveries(arrival.deliveries))
                 } else {
                     None
                 };
                 let mut held = Held::new(task_id, id, since);
-                held.is_repeated = delivery.deliveries > 1;
+                held.is_repeated = arrival.deliveries > 1;
                 held.kept = task.terms.kept;
                 held.is_returned = refusal.is_some();
                 held.task = refusal.is_none().then_some(task);
@@ -144,13 +162,13 @@ impl Host {
             }
             if left > 0 {
                 let delivered = Delivered {
-                    token: delivery.token,
+                    token: arrival.token,
                     left,
                     goes_back: false,
                 };
                 state.parcels.insert(id, delivered);
             } else {
-                is_empty = Some((delivery.token, Settle::Done));
+                is_empty = arrival.token.map(|token| (token, Settle::Done));
             }
             let is_full = state.running >= self.slots(&state);
             (is_full, state.is_empty_above(priority))

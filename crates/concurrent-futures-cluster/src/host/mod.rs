@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod arrival;
+mod direct;
 mod give_back;
 mod hold;
 mod kept;
@@ -22,6 +23,7 @@ mod state;
 
 use crate::bus::kept::RANKS;
 use crate::bus::{Bus, BusError, PRIORITIES, StoreKey};
+use crate::clock::Clock;
 use crate::error::ClusterError;
 use crate::log;
 use crate::payloads::Payloads;
@@ -65,6 +67,7 @@ pub(crate) async fn serve(
         kept_is_there: watch::Sender::new(false),
         kept_doubt: watch::Sender::new(()),
         requests_doubt: watch::Sender::new(()),
+        clock: Clock::default(),
         broken: watch::Sender::new(None),
     });
     let mut tasks = JoinSet::new();
@@ -74,6 +77,7 @@ pub(crate) async fn serve(
     }
     tasks.spawn(Arc::clone(&host).register());
     tasks.spawn(Arc::clone(&host).extend());
+    tasks.spawn(Arc::clone(&host).keep_time());
     let mut pulls = JoinSet::new();
     for priority in 0..PRIORITIES {
         pulls.spawn(Arc::clone(&host).pull(priority));

@@ -1,12 +1,12 @@
-//! The orders of clients: to give a task up, or to end it.
+//! The orders of clients: to run a task, to give it up, or to end it.
 
 #![forbid(unsafe_code)]
 
 use super::report::News;
 use super::state::Host;
-use crate::bus::Notes;
+use crate::bus::{Note, Notes};
 use crate::log;
-use crate::wire::{Answer, Kind, Order, Outcome, Why};
+use crate::wire::{Answer, Kind, Order, Outcome, TaskId, What, Why};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -20,8 +20,18 @@ impl Host {
                 self.settings
                     .seal
                     .open::<Order>(Kind::Order, subject.as_bytes(), &note.payload);
-            let order = match opened {
-                Ok(order) => order,
+            let (task, what) = match opened {
+                Ok(Order::Task { task, what }) => (task, what),
+                Ok(Order::Run {
+                    environment,
+                    priority,
+                    parcel,
+                }) => {
+                    // At once: an order about a task of the parcel may be the next one.
+                    let answer = self.take_directly(&environment, priority, parcel);
+                    self.answer(note, answer).await;
+                    continue;
+                }
                 Err(refused) => {
                     log::refused("an order", &refused);
                     continue;
@@ -29,32 +39,34 @@ impl Host {
             };
             let host = Arc::clone(&self);
             self.spawn(async move {
-                let answer = host.obey(order).await;
+                let answer = host.obey(task, what).await;
                 // A host that was not meant says nothing, so that the answer is that of the one which was.
-                if let (Some(reply), true) = (note.reply, is_own || answer != Answer::Unknown) {
-                    let sealed = host
-                        .settings
-                        .seal
-                        .seal(Kind::Answer, &note.payload, &answer);
-                    // A client without an answer leaves the task running. The effect of the order is reported as
-                    // well: by the outcome, or by a report that the task is given back.
-                    let _ = host.bus.send(&reply, sealed).await;
+                if is_own || answer != Answer::Unknown {
+                    host.answer(note, answer).await;
                 }
             });
         }
     }
 
-    async fn obey(self: &Arc<Self>, order: Order) -> Answer {
+    async fn answer(&self, note: Note, answer: Answer) {
+        let Some(reply) = note.reply else { return };
+        let seal = &self.settings.seal;
+        let sealed = seal.seal(Kind::Answer, &note.payload, &answer);
+        // A client without an answer leaves the task running, or publishes it. The effect of the order is reported as
+        // well: by the outcome, or by a report that the task is held, or given back.
+        let _ = self.bus.send(&reply, sealed).await;
+    }
+
+    async fn obey(self: &Arc<Self>, task: TaskId, what: What) -> Answer {
         loop {
-            if let Some(answer) = self.try_to_obey(order).await {
+            if let Some(answer) = self.try_to_obey(task, what).await {
                 return answer;
             }
         }
     }
 
     /// Obeys an order. None if the task has come back from the pool meanwhile.
-    async fn try_to_obey(self: &Arc<Self>, order: Order) -> Option<Answer> {
-        let id = order.task;
+    async fn try_to_obey(self: &Arc<Self>, id: TaskId, what: What) -> Option<Answer> {
         let key = (id.session, id.number);
         let orders = {
             let mut state = self.lock();
@@ -85,7 +97,7 @@ impl Host {
             return Some(Answer::GivenUp);
         };
         let (sender, answer) = oneshot::channel();
-        if orders.send((order.what, sender)).is_ok()
+        if orders.send((what, sender)).is_ok()
             && let Ok(answer) = answer.await
         {
             return Some(answer);

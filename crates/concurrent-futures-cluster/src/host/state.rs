@@ -6,6 +6,7 @@ use super::lanes::Lanes;
 use super::report::{News, Reporters};
 use crate::bus::kept::{RANKS, kept_of};
 use crate::bus::{Bus, Lane, PRIORITIES, Settle};
+use crate::clock::Clock;
 use crate::log;
 use crate::objects::Objects;
 use crate::payloads::Payloads;
@@ -41,8 +42,8 @@ pub(super) struct Source {
 
 /// A parcel of which the host holds tasks.
 pub(super) struct Delivered {
-    /// The way to settle its newest delivery.
-    pub(super) token: String,
+    /// The way to settle its newest delivery. None if it has come from its client directly.
+    pub(super) token: Option<String>,
     /// The number of its tasks that are held.
     pub(super) left: usize,
     /// Whether it is given back at its end, as a task of it has no outcome and no client.
@@ -169,7 +170,7 @@ impl State {
         }
         let delivered = self.parcels.remove(&parcel)?;
         let how = delivered.ending();
-        Some((delivered.token, how))
+        Some((delivered.token?, how))
     }
 
     /// Takes the next task that may begin, and its priority: one of the highest priority that has any, on the server as
@@ -258,6 +259,8 @@ pub(crate) struct Host {
     pub(super) kept_doubt: watch::Sender<()>,
     /// Notified when the server may have lost requests for tasks.
     pub(super) requests_doubt: watch::Sender<()>,
+    /// The server's clock.
+    pub(super) clock: Clock,
     /// The message of a panic of a part of the host, which ends then.
     pub(super) broken: watch::Sender<Option<String>>,
 }
