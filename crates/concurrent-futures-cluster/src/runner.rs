@@ -5,7 +5,7 @@
 use crate::register;
 use crate::wire::Call;
 use bytes::Bytes;
-use concurrent_futures::engine::{encode_error, is_entry, submit_entry};
+use concurrent_futures::engine::{encode_error, is_entry, receive_soon, submit_entry};
 use concurrent_futures::{
     BuildError, Future, ProcessPoolExecutor, ProcessPoolExecutorBuilder, Shutdown, TaskError,
     TaskOptions,
@@ -81,6 +81,10 @@ pub trait Runner: Send + Sync + 'static {
 
     /// Begins a call that the runner knows.
     fn run(&self, call: &Call, argument: Bytes, options: CallOptions) -> Box<dyn Running>;
+
+    /// Receives the ends of calls that come at once, if the runner can: for some dozen microseconds. Called after a short
+    /// call has begun, while no other runs.
+    fn receive_soon(&self) {}
 
     /// Ends the workers. Called once, when no call runs.
     fn close(&self);
@@ -217,6 +221,10 @@ impl Runner for Processes {
             Some(Err(error)) => InProcess::Failed(TaskError::Rejected(error)),
             None => InProcess::Failed(TaskError::Abandoned),
         })
+    }
+
+    fn receive_soon(&self) {
+        receive_soon(&self.pool);
     }
 
     fn close(&self) {

@@ -44,7 +44,7 @@ pub mod recorder {
 #[cfg(all(feature = "process", unix))]
 pub use crate::process::call::{
     Called as RemoteOutcome, RemoteFunction, Unsent, decode_error, encode_error, is_entry,
-    name_error, submit_entry,
+    name_error, receive_soon, submit_entry,
 };
 #[cfg(all(feature = "process", unix))]
 pub use crate::process::contract::{

@@ -16,16 +16,21 @@ use bytes::Bytes;
 use concurrent_futures::engine::recording_clock;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 /// The number of tasks of which the host takes the average time, about.
 const PACE_OF: u32 = 64;
 /// The time after which a task that has gone to the pool ahead has begun, or comes back: it stands behind a long one.
 const BEHIND: Duration = Duration::from_millis(10);
+
+/// The time in the pool up to which a task is short: little more than the way to a worker and back.
+const SHORT: Duration = Duration::from_micros(200);
 
 /// The end of the run of a task.
 enum Ran {
@@ -236,6 +241,11 @@ impl Host {
         if !is_ahead {
             self.note_begun(id, !must_be_known);
         }
+        if self.is_short_and_alone() {
+            // What else there is to do comes first.
+            yield_now().await;
+            self.runner.receive_soon();
+        }
         let mut may_be_behind = is_ahead;
         let mut is_behind = false;
         let is_late = async {
@@ -276,6 +286,13 @@ impl Host {
             Ended::Untouched => Outcome::Returned(Why::Recalled),
         };
         outcome.into()
+    }
+
+    /// Returns whether one task runs, which is likely to be short: no wake-up need pass from thread to thread for its end.
+    fn is_short_and_alone(&self) -> bool {
+        let state = self.lock();
+        let is_short = state.pace.is_some_and(|pace| pace <= SHORT);
+        is_short && state.running == 1 && state.ready.iter().all(VecDeque::is_empty)
     }
 
     /// Notes that a worker begins a task. Tells the client, if it does not know that.

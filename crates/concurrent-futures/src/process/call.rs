@@ -209,6 +209,12 @@ pub fn submit_entry(
     Some(pool.submit_place(options, place, argument))
 }
 
+/// Receives the replies of workers that come while the calling thread spins once: for a little longer than waking a worker
+/// takes. Returns whether there were some. A thread calls it that has just submitted a short call.
+pub fn receive_soon(pool: &ProcessPoolExecutor) -> bool {
+    pool.receive_soon()
+}
+
 /// Encodes the error of a task, for [`decode_error`] in another process.
 #[must_use]
 pub fn encode_error(error: &TaskError) -> Vec<u8> {

@@ -534,6 +534,11 @@ impl ProcessPoolExecutor {
         self.pool.end_workers(Signal::KILL);
     }
 
+    /// Receives the replies that come while the calling thread spins once.
+    pub(crate) fn receive_soon(&self) -> bool {
+        self.pool.receive_soon()
+    }
+
     /// Submits a call by the place of its trampoline; the value stays bytes.
     pub(crate) fn submit_place(
         &self,

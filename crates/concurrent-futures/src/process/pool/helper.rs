@@ -38,6 +38,24 @@ impl Pool {
         state.has_work()
     }
 
+    /// Receives the replies that come while the calling thread spins once. Returns whether there were some.
+    ///
+    /// For a thread that has other work to wait for. It does not nap.
+    pub(crate) fn receive_soon(&self) -> bool {
+        let watch = self.enter();
+        let mut looks = PollThrottle::default();
+        let is_beside = || watch.as_ref().is_some_and(Watch::is_beside);
+        let received = Spin::Place(&self.waiting, &is_beside).until(|| {
+            let has_news = match &watch {
+                Some(watch) => watch.has_news(),
+                None => looks.is_turn(),
+            };
+            has_news && self.receive(None, &mut None)
+        });
+        self.leave();
+        received
+    }
+
     /// Ends the role of a helper: the supervisor is to be woken again.
     fn leave(&self) {
         let ring = self.lock().leave();
