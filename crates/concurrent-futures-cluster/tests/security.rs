@@ -165,6 +165,39 @@ fn a_host_asks_about_a_task_that_it_has_had() -> Test {
 }
 
 #[test]
+fn a_repeated_or_changed_order_runs_nothing() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let ear = Eavesdropper::new(&server);
+    let notes = Notes::new();
+    let (cluster, _host) = pair(&server)?;
+    // A task goes to its host directly once the host has brought an outcome, and knows the server's time.
+    let mut name = String::new();
+    wait_until("a task goes directly", || {
+        let before = ear.on("cf.t.").len();
+        name = format!("direct{}", notes.named("direct").len());
+        let task = cluster.submit(note, (notes.path(), name.clone()));
+        task.unwrap().result().unwrap();
+        ear.on("cf.t.").len() == before && !ear.on("cf.h.default.").is_empty()
+    });
+    let order = ear.on("cf.h.default.").pop().unwrap();
+    let mut forgery = Forgery::default();
+    forgery.repeat(&order);
+    forgery.repeat(&order);
+    forgery.change_each_byte(&order, |byte| byte ^ 0x40);
+    forgery.send(&server)?;
+    // An order or a task behind them.
+    for last in ["last.1", "last.2"] {
+        let task = cluster.submit(note, (notes.path(), last.into()))?;
+        task.result()?;
+    }
+    assert_eq!(notes.named(&format!("{name}.")).len(), 1);
+    assert_eq!(notes.named("last").len(), 2);
+    Ok(())
+}
+
+#[test]
 fn forged_and_repeated_outcomes_change_nothing() -> Test {
     let Some(server) = Server::start() else {
         return Ok(());

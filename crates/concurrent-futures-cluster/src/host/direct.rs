@@ -22,28 +22,29 @@ impl Host {
         self.clock.keep(&*self.bus, &lane).await;
     }
 
-    /// Takes a parcel if a worker is free for its tasks, and holds them like those of the server.
+    /// Takes a parcel if a worker is free for its tasks, and holds them like those of the server. Returns no answer to a
+    /// second order with the parcel: the client might hear that one first.
     pub(super) fn take_directly(
         self: &Arc<Self>,
         environment: &str,
         priority: u8,
         parcel: Parcel,
-    ) -> Answer {
+    ) -> Option<Answer> {
         let is_ours = environment == self.settings.environment && priority < PRIORITIES;
         // A kept task is for all clients of its session, which look for it on the server.
         if !is_ours || parcel.tasks.iter().any(|task| task.terms.kept.is_some()) {
-            return Answer::Refused;
+            return Some(Answer::Refused);
         }
         let now = self.clock.now();
         if now == 0 || is_old(&parcel, now) {
             // Or the time is wrong, or not known.
             self.clock.doubt();
-            return Answer::Refused;
+            return Some(Answer::Refused);
         }
         // A refused one is remembered, too, as another host may run it.
         if self.note_seen(parcel.id) {
             log::replayed(&parcel.id);
-            return Answer::Refused;
+            return None;
         }
         let has_worker = {
             let state = self.lock();
@@ -52,13 +53,13 @@ impl Host {
             !state.draining && held <= self.slots(&state)
         };
         if !has_worker {
-            return Answer::Refused;
+            return Some(Answer::Refused);
         }
         let arrival = Arrival {
             token: None,
             deliveries: 1,
         };
         self.hold(priority, parcel, arrival);
-        Answer::Taken
+        Some(Answer::Taken)
     }
 }

@@ -28,8 +28,9 @@ impl Host {
                     parcel,
                 }) => {
                     // At once: an order about a task of the parcel may be the next one.
-                    let answer = self.take_directly(&environment, priority, parcel);
-                    self.answer(note, answer).await;
+                    if let Some(answer) = self.take_directly(&environment, priority, parcel) {
+                        self.answer(note, answer).await;
+                    }
                     continue;
                 }
                 Err(refused) => {

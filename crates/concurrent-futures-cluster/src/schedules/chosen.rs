@@ -109,6 +109,35 @@ async fn no_task_begins_before_an_urgent_one_when_the_requests_of_a_host_have_en
     }
 }
 
+/// A client that waits for each task has one at a time.
+#[tokio::test(start_paused = true)]
+async fn a_lone_task_takes_no_place_on_the_server_unless_its_host_has_no_worker_for_it() {
+    let (server, book) = (Server::new(1, 0, 0, LEASE), Book::default());
+    let client = start_client(&server, 1).await;
+    let _host = start_host(&server, &book, 1, true);
+    let run = async |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            submit_to(&client, &book, number, argument_of(number, 5));
+            wait_until("it is done", || client.unfinished() == 0).await;
+        }
+        server.pushed()
+    };
+    let before = run(0..10).await;
+    // The host did not know the server's time at first.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(run(10..100).await, before);
+    let other = start_client(&server, 1).await;
+    for number in 0..2 {
+        submit_to(&other, &book, LONG + number, argument_of(LONG + number, 5));
+    }
+    let has_begun = || book.lock().unwrap().begun.contains_key(&(LONG + 1));
+    wait_until("the workers are busy", has_begun).await;
+    let before = server.pushed();
+    let _another = start_host(&server, &book, 2, true);
+    assert_eq!(run(100..101).await, before + 1);
+    assert_ne!(other.unfinished(), 0);
+}
+
 /// A part of a host is gone. Without it, tasks would come, and never run.
 #[tokio::test(start_paused = true)]
 async fn a_host_with_a_panic_ends_and_its_tasks_run_elsewhere() {

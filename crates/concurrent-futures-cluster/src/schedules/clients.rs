@@ -186,12 +186,20 @@ async fn run(seed: u64) {
     } else {
         (TASKS, 1)
     };
+    // Whether most tasks wait for those before them, so that they go to their hosts directly.
+    let is_patient = scene.random.below(3) == 0;
     for number in 0..tasks {
         let length = if scene.random.below(20) == 0 {
             300_000
         } else {
             5
         };
+        if is_patient && scene.random.below(8) > 0 {
+            let patience = Duration::from_millis(scene.random.below(400));
+            let done = wait_until("it is done", || scene.client.unfinished() == 0);
+            // Whether it is done or not.
+            let _ = timeout(patience, done).await;
+        }
         arguments.push(argument_of(number, length));
         scene.submit(number, argument_of(number, length));
         if scene.random.below(pauses) == 0 {

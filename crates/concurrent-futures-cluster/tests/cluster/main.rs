@@ -6,6 +6,7 @@ mod ahead;
 mod cancellation;
 #[path = "../common/mod.rs"]
 mod common;
+mod direct;
 #[allow(dead_code, reason = "these tests use a part")]
 #[path = "../../../concurrent-futures/tests/common/recording.rs"]
 mod document;
