@@ -28,7 +28,7 @@
 //! | `cf.t.QUEUE.ENVIRONMENT.PRIORITY` | a parcel of tasks, in a work queue | client, one host |
 //! | `cf.c.SESSION` | a report: tasks held, started, ended; parts of values | host, client |
 //! | `cf.q.SESSION` | a question: which tasks are open? | host, client |
-//! | `cf.h.QUEUE.HOST`, `cf.h.QUEUE.all` | an order: recall, terminate | client, host |
+//! | `cf.h.QUEUE.HOST`, `cf.h.QUEUE.all` | an order: run a task, recall, terminate | client, host |
 //! | `cf.w.QUEUE` | news: a host has entered the registry | host, clients |
 //! | `cf.i.client.ANY`, `cf.i.host.ANY` | answers of the server and of other parties | |
 //! | `cf.o.QUEUE.SESSION.NUMBER` | an outcome whose client did not answer; the first one stays | host, client |
@@ -113,6 +113,17 @@
 //! again together with its task. With an [object store](ClusterBuilder::object_store), payloads of more than 64 MiB go
 //! there, under the queue, the session and the hash. The same parties remove them. The message says where a payload is.
 //!
+//! # Tasks that go to a host directly
+//! A program that waits for each task before the next one has one task at a time. The client sends such a task to the host
+//! that has brought the last outcome, as an order, and not to the server's work queue. The host takes the task if a worker
+//! is free for it. Otherwise it refuses, and the client publishes the task.
+//!
+//! A task that a host has taken is like one that the server has lost after its delivery, and the same rules hold. The host
+//! reports it, and stores its outcome if the client does not answer. A client without a sign of the task for a lease looks
+//! for an outcome, and submits the second attempt. A client that does not know whether the order has come publishes the
+//! task, and a cancellation waits for a lease then. Only tasks of the first attempt go directly. They are not kept, and
+//! may run again.
+//!
 //! # Kept sessions
 //! The tasks of a [session](ClusterExecutorBuilder::session) outlive their client. Then the server's disk is the source of
 //! truth, and a client is one of its readers. A session's identity is a hash of the queue and of its name. The numbers of its tasks begin at
@@ -154,12 +165,15 @@
 //! neither run code on hosts nor forge results, even if it can write to the server. A function is sent as a place in a
 //! table of the executable, and never as an address. Hosts check that the place is that of an entry.
 //!
+//! A copy of an order to run a task is refused. An order is sealed for one host. That host refuses a parcel that it has
+//! had, and one whose time is more than a minute from that of the server's clock.
+//!
 //! A copy of an old task is refused. Its message must have the identity of the parcel, and the server refuses a second one
 //! for two minutes. A host asks the client about a parcel that is older than one minute when it is published, or that it
 //! has had before. A copy of an outcome finds no task.
 //!
 //! The age of a parcel is that of the time in it, when the server got it. Both are times of the server's clock, which the
-//! client reads from it at each new connection, and when a host asks. No party reads its own clock. So clocks may differ by hours. Leases,
+//! client and the host read from it at each new connection, and when there is doubt. No party reads its own clock. So clocks may differ by hours. Leases,
 //! and all other times, are counted by each party for itself.
 //!
 //! Without a key, only servers on loopback are accepted, unless [`insecure`](ClusterExecutorBuilder::insecure) says
