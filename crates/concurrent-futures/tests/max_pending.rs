@@ -112,6 +112,18 @@ fn cancelling_a_pending_task_makes_room() {
 }
 
 #[test]
+fn a_cancelled_task_has_made_room_when_its_cancellation_returns() {
+    let pool = bounded(2, 1);
+    for n in 0..20_000 {
+        // The worker takes the task meanwhile, or finds that it was cancelled.
+        let future = pool.try_spawn(move || n).unwrap();
+        if !future.cancel() {
+            assert_eq!(future.result().unwrap(), n);
+        }
+    }
+}
+
+#[test]
 fn shutdown_refuses_submitters_that_wait_for_room() {
     let pool = Arc::new(bounded(1, 1));
     let hold = Hold::worker_of(&pool);

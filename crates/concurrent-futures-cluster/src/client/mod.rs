@@ -572,7 +572,9 @@ impl Client {
 
     /// Takes a task out: the moment of its outcome.
     fn remove(&self, state: &mut State, number: u64) -> Option<Entry> {
-        let entry = state.entries.remove(&number)?;
+        let mut entry = state.entries.remove(&number)?;
+        // Before a thread learns that the task is done or cancelled, and submits the next one.
+        entry.permit = None;
         if entry.stage.is_on_server() {
             state.on_server -= 1;
             self.wake();

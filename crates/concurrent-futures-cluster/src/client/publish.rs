@@ -116,10 +116,7 @@ impl Client {
             }
             // One that was given back runs already, to the program.
             if entry.attempt == 0 && !entry.is_started && !entry.sink.start() {
-                cancelled.extend(state.entries.remove(&number));
-                if state.entries.is_empty() {
-                    self.idle.notify_all();
-                }
+                cancelled.extend(self.remove(&mut state, number));
                 continue;
             }
             entry.stage = Stage::Publishing;

@@ -36,6 +36,32 @@ fn a_submission_waits_for_room_or_is_refused() -> Test {
 }
 
 #[test]
+fn a_cancelled_task_has_made_room_when_its_cancellation_returns() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let cluster = server.executor().max_pending(1).build()?;
+    for n in 0..500 {
+        // The thread of the cluster publishes the task meanwhile, or finds that it was cancelled.
+        assert!(cluster.try_submit(double, n)?.cancel());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_task_that_is_done_has_made_room() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let _host = server.host(1);
+    let cluster = server.executor().max_pending(1).build()?;
+    for n in 0..500 {
+        assert_eq!(cluster.try_submit(double, n)?.result()?, 2 * n);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_submission_that_waits_for_room_ends_with_the_executor() -> Test {
     let Some(server) = Server::start() else {
         return Ok(());
