@@ -34,8 +34,9 @@ const TICKS: f64 = 100.0;
 fn main() -> Outcome<()> {
     // Hosts and worker processes begin here, and end here.
     concurrent_futures_cluster::init();
-    let (idle, busy) = idle_hosts()?;
+    // First, as the memory that hosts have left would be used again.
     let bytes = pending_tasks()?;
+    let (idle, busy) = idle_hosts()?;
     let losses = lost_hosts()?;
     println!(
         "{}",

@@ -14,7 +14,7 @@ pub use crate::future::driver::{Driver, Sleeping, add as add_driver, remove as r
 pub use crate::future::places::Places;
 pub use crate::future::ready::Watched;
 #[cfg(all(feature = "process", unix))]
-pub use crate::future::remote::{Rest, cancel, complete, give_back, promise_in};
+pub use crate::future::remote::{Rest, cancel, complete, give_back, id_of, promise_in};
 pub use crate::future::wait::{
     HasTask, Seal, has_failed, next_ready, wait_for_all, wait_for_first,
 };

@@ -143,7 +143,7 @@ fn wait(
     worker: Option<&Worker<'_>>,
     pool: PoolId,
 ) -> Result<(), SubmitError> {
-    let refused = |deadlock: &Deadlock| match &deadlock.refused {
+    let refused = |deadlock: &Deadlock| match deadlock.refused() {
         Some(error) => SubmitError::NoWorker(Arc::clone(error)),
         None => SubmitError::NoWorker(Arc::new(io::Error::other(deadlock.clone()))),
     };

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::waiting::Waiting;
 use super::{Client, Place, Sink, Stage};
 use crate::bus::{BusError, Withdrawn};
 use crate::log;
@@ -109,6 +110,7 @@ impl Client {
     fn next_step(&self, number: u64) -> Step {
         let state = self.lock();
         match state.entries.get(&number) {
+            None if state.waiting.contains(number) => Step::Ours,
             None => Step::TooLate,
             Some(entry) if entry.runs_elsewhere(&state.hosts) => Step::TooLate,
             Some(entry) => match (entry.stage, entry.unsure_until()) {
@@ -294,9 +296,13 @@ impl Client {
     /// Ends a running task. Returns whether it will end.
     pub(crate) async fn terminate(self: &Arc<Self>, number: u64) -> bool {
         let number = self.wire(number);
-        let attempt = match self.lock().entries.get(&number) {
-            None => return false,
-            Some(entry) => entry.attempt,
+        let attempt = {
+            let state = self.lock();
+            match state.entries.get(&number) {
+                Some(entry) => entry.attempt,
+                None if state.waiting.contains(number) => 0,
+                None => return false,
+            }
         };
         let id = self.id(number, attempt);
         match timeout(2 * PATIENCE, self.order(id, What::Terminate)).await {
@@ -316,17 +322,20 @@ impl Client {
 
     /// Fails all tasks with an error.
     pub(super) fn fail_all(&self, error: &TaskError) {
-        let removed: Vec<_> = {
+        let (removed, waiting) = {
             let mut state = self.lock();
+            let waiting = std::mem::take(&mut state.waiting);
+            self.note_if_idle(&state);
             let numbers: Vec<u64> = state.entries.keys().copied().collect();
             let entries = numbers.into_iter();
-            entries
-                .filter_map(|number| self.remove(&mut state, number))
-                .collect()
+            let removed = entries.filter_map(|number| self.remove(&mut state, number));
+            (removed.collect::<Vec<_>>(), waiting)
         };
         // A cancellation that waits looks again.
         self.wake();
-        for entry in removed {
+        // Entries of the others are made one by one.
+        let waiting = waiting.into_iter().map(Waiting::into_entry);
+        for entry in removed.into_iter().chain(waiting) {
             Self::fail(entry, error.clone());
         }
     }
@@ -373,7 +382,11 @@ impl Client {
         }
         self.lock().is_on_hold = true;
         let _hold = Hold(Arc::clone(&self));
-        let mut numbers: Vec<u64> = self.lock().entries.keys().copied().collect();
+        let mut numbers: Vec<u64> = {
+            let state = self.lock();
+            let entries = state.entries.keys().copied();
+            entries.chain(state.waiting.numbers()).collect()
+        };
         // The last first, as hosts take the first.
         numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
         futures_util::stream::iter(numbers)

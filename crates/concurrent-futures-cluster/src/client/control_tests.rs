@@ -1,6 +1,8 @@
 //! Tests of cancellation with hosts that are played: the order of their messages is chosen.
 
-use super::{Arrived, Client, ClusterOptions, Entry, KeptSettings, Request, Settings, Sink, Stage};
+use super::{
+    Arrived, Client, ClusterOptions, Entry, KeptSettings, Settings, Sink, Stage, Submission,
+};
 use crate::bus::{Bus, Lane, Supplied};
 use crate::memory::{Memory, Server};
 use crate::wire::{Answer, Call, Id, Kind, Receipt, Report, Seal};
@@ -30,8 +32,8 @@ fn seal() -> Seal {
     Seal::new(Some(b"key"))
 }
 
-/// Starts a client.
-pub(super) async fn client_of(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> Arc<Client> {
+/// Makes a client, which does nothing yet.
+pub(super) fn new_client(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> Arc<Client> {
     let settings = Settings {
         lane: Lane {
             queue: "q".into(),
@@ -46,7 +48,12 @@ pub(super) async fn client_of(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> 
         objects: None,
     };
     let ours: Arc<dyn Bus> = Arc::<Memory>::clone(bus);
-    let client = Arc::new(Client::new(ours, settings).unwrap());
+    Arc::new(Client::new(ours, settings).unwrap())
+}
+
+/// Starts a client.
+pub(super) async fn client_of(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> Arc<Client> {
+    let client = new_client(bus, kept);
     client.claim_session().await.unwrap();
     let (ready, is_ready) = oneshot::channel();
     tokio::spawn(Arc::clone(&client).work(ready));
@@ -59,15 +66,16 @@ pub(super) async fn client_of(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> 
 async fn client_with_task(bus: &Arc<Memory>, kept: Option<KeptSettings>) -> (Arc<Client>, u64) {
     let client = client_of(bus, kept).await;
     let call = Call::Opaque(Vec::new());
-    let request = Request::new(call, "x".into(), ClusterOptions::new());
-    client.submit(TASK, request, Box::new(Nothing), None);
+    let submission = Submission::single(call, "x".into(), ClusterOptions::new());
+    client.submit(TASK, submission, Box::new(Nothing), None);
     let number = client.wire(TASK);
     wait_until(|| of_task(&client, number, is_published)).await;
     (client, number)
 }
 
-fn of_task<R>(client: &Client, number: u64, look: impl FnOnce(&Entry) -> R) -> R {
-    look(&client.lock().entries[&number])
+/// Returns whether a task was published, and is as `is_so` says.
+fn of_task(client: &Client, number: u64, is_so: impl Fn(&Entry) -> bool) -> bool {
+    client.lock().entries.get(&number).is_some_and(is_so)
 }
 
 fn is_published(entry: &Entry) -> bool {
@@ -209,8 +217,8 @@ async fn a_task_that_was_published_twice_is_not_cancelled_while_a_host_may_begin
     let mut supply = hosts.supply(&client.lane).await.unwrap();
     supply.ask(1, LEASE).await.unwrap();
     let call = Call::Opaque(Vec::new());
-    let request = Request::new(call, "x".into(), ClusterOptions::new());
-    client.submit(TASK, request, Box::new(Nothing), None);
+    let submission = Submission::single(call, "x".into(), ClusterOptions::new());
+    client.submit(TASK, submission, Box::new(Nothing), None);
     // The confirmation is lost.
     assert!(matches!(supply.next().await, Ok(Supplied::Task(_))));
     bus.cut(true);

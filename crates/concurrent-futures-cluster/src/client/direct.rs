@@ -48,9 +48,10 @@ impl Client {
         let workers = state.hosts.get(&host)?.workers;
         let may_go = self.settings.kept.is_none()
             && task.attempt == 1
-            && task.request.options.on_host_loss == OnHostLoss::Rerun
+            && task.request.kind.options.on_host_loss == OnHostLoss::Rerun
             && task.request.argument.len() <= SMALL
             && state.backlog.is_empty()
+            && state.waiting.is_empty()
             // Each of them may be with that host.
             && state.on_server <= workers
             && state.no_direct_before.is_none_or(|time| time <= Instant::now());

@@ -63,7 +63,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::super::control_tests::{LEASE, TASK, client_of, report, sealed, wait_until};
-    use super::super::{Arrived, Client, ClusterOptions, Request, Sink};
+    use super::super::{Arrived, Client, ClusterOptions, Sink, Submission};
     use crate::bus::Bus;
     use crate::memory::Server;
     use crate::wire::{Call, Id, Outcome, Payload};
@@ -106,8 +106,8 @@ mod tests {
             panics_at_end,
         };
         let call = Call::Opaque(Vec::new());
-        let request = Request::new(call, "x".into(), ClusterOptions::new());
-        client.submit(number, request, Box::new(sink), None);
+        let submission = Submission::single(call, "x".into(), ClusterOptions::new());
+        client.submit(number, submission, Box::new(sink), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `Recording` | kept, and on its way to the records; see `record.rs` | the record: `Waiting` |
 //! | `Looking` | that of an earlier client, and looked for | its place on the server, or its outcome |
-//! | `Waiting` | with the client only | publication, when the server has room; cancellation |
+//! | `Waiting` | with the client only; see `waiting.rs` for those that never were elsewhere | publication, when the server has room; cancellation |
 //! | `Publishing` | on its way to the server | the server's confirmation |
 //! | `Published` | on the server, or with a host | an outcome; a host that gives it back, or its loss by the server: `Waiting` again |
 //! | `Leaving` | cancelled, and its record is on its way out of the records | the server's confirmation |
@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod argument;
 mod control;
 #[cfg(test)]
 mod control_tests;
@@ -32,7 +33,11 @@ mod receive;
 mod reconcile;
 mod record;
 mod times;
+mod waiting;
+#[cfg(test)]
+mod waiting_tests;
 
+pub(crate) use argument::Argument;
 pub(crate) use kept::KeptSettings;
 pub use options::ClusterOptions;
 
@@ -57,6 +62,7 @@ use times::HostClock;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use waiting::{Waiting, WaitingQueue};
 
 /// The outcome of a task, as bytes.
 #[derive(Debug)]
@@ -84,6 +90,9 @@ pub trait Sink: Send + 'static {
     /// may come twice, and in any order. The call must return at once.
     fn take_part(&self, _first: u64, _bytes: Bytes) {}
 
+    /// Tells the length of the argument, as bytes. The outcome comes next.
+    fn note_sent(&mut self, _length: usize) {}
+
     /// Tells where and when the call has run, by the clock of this process. The outcome comes next.
     fn note_run(&mut self, _run: RemoteRun) {}
 
@@ -95,15 +104,53 @@ pub trait Sink: Send + 'static {
     fn complete(self: Box<Self>, arrived: Arrived);
 }
 
-/// A call, as the client keeps it.
-pub(crate) struct Request {
+/// The part of a call that the calls of one function share.
+pub(crate) struct CallKind {
     call: Call,
-    argument: Bytes,
     options: ClusterOptions,
-    /// The hash of a long argument, once it is needed. It has a box, as few arguments are long.
-    hash: OnceLock<Box<[u8; 32]>>,
     /// The type of the result, by its name; empty for other frontends.
     result: Cow<'static, str>,
+}
+
+impl CallKind {
+    pub(crate) fn new(call: Call, options: ClusterOptions, result: &'static str) -> Self {
+        Self {
+            call,
+            options,
+            result: Cow::Borrowed(result),
+        }
+    }
+
+    /// Returns whether a call with these options is of this kind, if its result has the same type.
+    pub(crate) fn is_of(&self, call: &Call, options: &ClusterOptions) -> bool {
+        self.call == *call && self.options == *options
+    }
+}
+
+/// A call, as it is submitted.
+pub(crate) struct Submission {
+    kind: Arc<CallKind>,
+    argument: Argument,
+}
+
+impl Submission {
+    pub(crate) fn new(kind: Arc<CallKind>, argument: Argument) -> Self {
+        Self { kind, argument }
+    }
+
+    /// Makes a call that is the only one of its kind.
+    #[cfg(test)]
+    pub(crate) fn single(call: Call, argument: Bytes, options: ClusterOptions) -> Self {
+        Self::new(Arc::new(CallKind::new(call, options, "")), argument.into())
+    }
+}
+
+/// A call, as the client keeps it.
+struct Request {
+    kind: Arc<CallKind>,
+    argument: Bytes,
+    /// The hash of a long argument, once it is needed. It has a box, as few arguments are long.
+    hash: OnceLock<Box<[u8; 32]>>,
     /// The terms that only the record has, of a task of an earlier client.
     found: Option<Box<FoundTerms>>,
     /// The rank of a kept task, once it is recorded.
@@ -118,22 +165,14 @@ struct FoundTerms {
 }
 
 impl Request {
-    pub(crate) fn new(call: Call, argument: Bytes, options: ClusterOptions) -> Self {
+    fn of(kind: Arc<CallKind>, argument: Bytes) -> Self {
         Self {
-            call,
+            kind,
             argument,
-            options,
             hash: OnceLock::new(),
-            result: Cow::Borrowed(""),
             found: None,
             rank: OnceLock::new(),
         }
-    }
-
-    /// Sets the type of the result, by its name.
-    pub(crate) fn of_type(mut self, name: &'static str) -> Self {
-        self.result = Cow::Borrowed(name);
-        self
     }
 
     /// Makes the call of a record.
@@ -143,8 +182,12 @@ impl Request {
             retries: record.retries,
             on_host_loss: record.on_host_loss,
         };
-        let mut request = Self::new(record.call, Bytes::new(), options);
-        request.result = Cow::Owned(record.result);
+        let kind = CallKind {
+            call: record.call,
+            options,
+            result: Cow::Owned(record.result),
+        };
+        let mut request = Self::of(Arc::new(kind), Bytes::new());
         request.rank = OnceLock::from(record.rank);
         request.found = Some(Box::new(FoundTerms {
             priority: record.priority,
@@ -316,6 +359,7 @@ impl Entry {
         if let Some(past) = self.past.filter(|past| !past.losses.is_empty()) {
             self.sink.note_losses(past.losses);
         }
+        self.sink.note_sent(self.request.argument.len());
         if let Some(run) = run {
             self.sink.note_run(run);
         }
@@ -355,6 +399,9 @@ impl Power {
 #[derive(Default)]
 struct State {
     entries: HashMap<u64, Entry>,
+    /// The tasks that were never published. No kept task is here.
+    waiting: WaitingQueue,
+    /// The entries that are to be published, before any task that was never published.
     backlog: VecDeque<u64>,
     on_server: usize,
     /// The number of parcels so far.
@@ -377,6 +424,11 @@ struct State {
 }
 
 impl State {
+    /// Returns how many tasks are not done.
+    fn unfinished(&self) -> usize {
+        self.entries.len() + self.waiting.len()
+    }
+
     /// Returns why no task can be submitted any more.
     fn refusal(&self) -> Option<TaskError> {
         let broken = self.broken.clone().map(failed);
@@ -497,23 +549,29 @@ impl Client {
     pub(crate) fn submit(
         &self,
         number: u64,
-        request: Request,
+        submission: Submission,
         sink: Box<dyn Sink>,
         permit: Option<Permit>,
     ) {
-        let mut entry = Entry::new(Arc::new(request), sink, permit);
+        let task = Waiting {
+            number,
+            kind: submission.kind,
+            argument: submission.argument,
+            sink,
+            permit,
+        };
         let mut state = self.lock();
         if let Some(error) = state.refusal() {
             drop(state);
-            return entry.complete(Arrived::Error(error), None);
+            return task.into_entry().complete(Arrived::Error(error), None);
         }
         if self.settings.kept.is_some() {
+            let mut entry = task.into_entry();
             entry.local = Some(number);
             let number = state.session.number_for(number);
             state.insert_kept(number, entry, Stage::Recording);
         } else {
-            state.entries.insert(number, entry);
-            state.backlog.push_back(number);
+            state.waiting.push(task);
         }
         drop(state);
         self.wake();
@@ -525,17 +583,18 @@ impl Client {
 
     /// Returns how many tasks are not done.
     pub(crate) fn unfinished(&self) -> usize {
-        self.lock().entries.len()
+        self.lock().unfinished()
     }
 
     /// Returns whether a host has begun the task.
     pub(crate) fn has_begun(&self, number: u64) -> bool {
         let number = self.wire(number);
-        // A task that is not there is being completed.
-        self.lock()
-            .entries
-            .get(&number)
-            .is_none_or(|entry| entry.begun)
+        let state = self.lock();
+        match state.entries.get(&number) {
+            Some(entry) => entry.begun,
+            // A task that is not there is being completed.
+            None => !state.waiting.contains(number),
+        }
     }
 
     /// Forgets a task whose future was cancelled while it was pending.
@@ -552,7 +611,7 @@ impl Client {
             return;
         }
         let _sleeping = waits::note_sleep();
-        let busy = |state: &mut State| !state.entries.is_empty();
+        let busy = |state: &mut State| state.unfinished() > 0;
         drop(self.idle.wait_while(self.lock(), busy));
     }
 
@@ -572,7 +631,12 @@ impl Client {
 
     /// Takes a task out: the moment of its outcome.
     fn remove(&self, state: &mut State, number: u64) -> Option<Entry> {
-        let mut entry = state.entries.remove(&number)?;
+        let Some(mut entry) = state.entries.remove(&number) else {
+            let mut task = state.waiting.remove(number)?;
+            task.permit = None;
+            self.note_if_idle(state);
+            return Some(task.into_entry());
+        };
         // Before a thread learns that the task is done or cancelled, and submits the next one.
         entry.permit = None;
         if entry.stage.is_on_server() {
@@ -586,10 +650,14 @@ impl Client {
         if let Some(local) = entry.local {
             state.session.wires.remove(&local);
         }
-        if state.entries.is_empty() {
+        self.note_if_idle(state);
+        Some(entry)
+    }
+
+    fn note_if_idle(&self, state: &State) {
+        if state.unfinished() == 0 {
             self.idle.notify_all();
         }
-        Some(entry)
     }
 
     /// Returns the lane of a task.

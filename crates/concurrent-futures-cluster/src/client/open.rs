@@ -245,7 +245,7 @@ impl Client {
         let mut state = self.lock();
         let (found, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.session.found)
             .into_iter()
-            .partition(|task| is_wanted(&task.request.result));
+            .partition(|task| is_wanted(&task.request.kind.result));
         state.session.found = rest;
         drop(state);
         let sinks: Vec<_> = found.iter().map(|_| make()).collect();
@@ -284,7 +284,9 @@ impl Client {
     pub(crate) fn found_results(&self) -> Vec<String> {
         let state = self.lock();
         let found = state.session.found.iter();
-        found.map(|task| task.request.result.to_string()).collect()
+        found
+            .map(|task| task.request.kind.result.to_string())
+            .collect()
     }
 }
 

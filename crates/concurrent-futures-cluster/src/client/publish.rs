@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::direct::Dispatched;
-use super::{Client, Entry, Place, Power, Request, Stage, failed};
+use super::{CallKind, Client, Entry, Place, Power, Request, Stage, State, failed};
 use crate::bus::BusError;
 use crate::bus::kept::{KeptTask, SLACK};
 use crate::log;
@@ -53,6 +53,45 @@ pub(super) struct NextTask {
     pub(super) request: Arc<Request>,
 }
 
+/// The first task that is to be published.
+struct First {
+    number: u64,
+    /// Whether it was never published, and has no entry.
+    is_new: bool,
+    length: usize,
+    /// Whether it shares no parcel.
+    is_alone: bool,
+}
+
+impl State {
+    /// Returns the first task that is to be published. Those that come again are before the others.
+    fn first_unpublished(&mut self) -> Option<First> {
+        let first = |number, is_again, length, kind: &CallKind| {
+            let is_sensitive = kind.options.on_host_loss == OnHostLoss::Fail;
+            First {
+                number,
+                is_new: false,
+                length,
+                is_alone: is_again || length > SMALL || is_sensitive,
+            }
+        };
+        while let Some(number) = self.backlog.front().copied() {
+            if let Some(entry) = self.entries.get(&number)
+                && entry.stage == Stage::Waiting
+            {
+                let Request { argument, kind, .. } = &*entry.request;
+                return Some(first(number, entry.attempt > 0, argument.len(), kind));
+            }
+            self.backlog.pop_front();
+        }
+        let task = self.waiting.first()?;
+        Some(First {
+            is_new: true,
+            ..first(task.number, false, task.argument.len(), &task.kind)
+        })
+    }
+}
+
 impl Client {
     /// Publishes tasks, as long as the server has room for them.
     pub(super) async fn pump(self: Arc<Self>) {
@@ -80,57 +119,62 @@ impl Client {
         if state.is_on_hold || is_kept && !self.is_owned(&state) {
             return None;
         }
+        let backlog = state.backlog.len() + state.waiting.len();
         let most = if is_kept {
             // A message of its own, by which later clients find the task. All come to the server at once, as they are to
             // run without this client.
             1
         } else {
             let room = room(state.hosts.values()).saturating_sub(state.on_server);
-            parcel_size(state.hosts.values(), state.backlog.len()).min(room)
+            parcel_size(state.hosts.values(), backlog).min(room)
         };
         // The first tasks of a burst go at once. The next ones go together, when the server has confirmed those.
-        if most > 1 && publishing >= ON_THEIR_WAY && state.backlog.len() < most {
+        if most > 1 && publishing >= ON_THEIR_WAY && backlog < most {
             return None;
         }
         let mut tasks: Vec<NextTask> = Vec::new();
         let mut bytes = 0;
         let mut cancelled = Vec::new();
         while tasks.len() < most {
-            let Some(number) = state.backlog.pop_front() else {
+            let Some(first) = state.first_unpublished() else {
                 break;
             };
-            let Some(entry) = state.entries.get_mut(&number) else {
-                continue;
-            };
-            if entry.stage != Stage::Waiting {
-                continue;
-            }
-            let length = entry.request.argument.len();
-            let is_alone = entry.attempt > 0
-                || length > SMALL
-                || entry.request.options.on_host_loss == OnHostLoss::Fail;
-            bytes += length;
-            if !tasks.is_empty() && (is_alone || bytes > PARCEL_BYTES) {
-                state.backlog.push_front(number);
+            bytes += first.length;
+            if !tasks.is_empty() && (first.is_alone || bytes > PARCEL_BYTES) {
                 break;
             }
-            // One that was given back runs already, to the program.
-            if entry.attempt == 0 && !entry.is_started && !entry.sink.start() {
-                cancelled.extend(self.remove(&mut state, number));
-                continue;
+            if first.is_new {
+                // A sink that panics leaves its task in the queue, where it is failed.
+                let is_started = state.waiting.first().is_some_and(|task| task.sink.start());
+                let Some(mut task) = state.waiting.pop() else {
+                    break;
+                };
+                if !is_started {
+                    // Its canceller may submit the next one at once.
+                    task.permit = None;
+                    cancelled.push(task);
+                    self.note_if_idle(&state);
+                    continue;
+                }
+                state.entries.insert(first.number, task.into_entry());
+            } else {
+                state.backlog.pop_front();
             }
+            let Some(entry) = state.entries.get_mut(&first.number) else {
+                continue;
+            };
             entry.stage = Stage::Publishing;
             entry.attempt += 1;
             entry.holder = None;
             entry.begun = false;
             tasks.push(NextTask {
-                number,
+                number: first.number,
                 attempt: entry.attempt,
                 deliveries: self.deliveries_of(entry),
                 request: Arc::clone(&entry.request),
             });
             state.on_server += 1;
-            if is_alone {
+            if first.is_alone {
                 break;
             }
         }
@@ -231,11 +275,11 @@ impl Client {
         let mut tasks = Vec::with_capacity(next.tasks.len());
         for task in &next.tasks {
             let request = &*task.request;
-            let options = request.options;
+            let options = request.kind.options;
             tasks.push(Task {
                 number: task.number,
                 attempt: task.attempt,
-                call: request.call.clone(),
+                call: request.kind.call.clone(),
                 terms: Terms {
                     time_limit: options.time_limit,
                     retries: options.retries,
@@ -315,7 +359,7 @@ impl Client {
         if self.settings.kept.is_some() {
             return self.settings.most_deliveries;
         }
-        match entry.request.options.on_host_loss {
+        match entry.request.kind.options.on_host_loss {
             // One is left at least, as a task with more starts was given up.
             OnHostLoss::Rerun => {
                 let left = self.settings.most_deliveries.saturating_sub(entry.starts);
@@ -368,8 +412,13 @@ fn parcel_size<'a>(hosts: impl Iterator<Item = &'a Power> + Clone, backlog: usiz
 
 #[cfg(test)]
 mod tests {
+    use super::super::control_tests::{LEASE, new_client};
     use super::super::times::HostClock;
+    use super::super::waiting_tests::{Ends, submit, submit_long};
     use super::*;
+    use crate::memory::Server;
+    use crate::wire::Id;
+    use std::sync::atomic::Ordering;
     use tokio::time::Instant;
 
     fn host(workers: usize, pace: Option<Duration>) -> Power {
@@ -422,5 +471,66 @@ mod tests {
         for (hosts, backlog, expected) in sizes {
             assert_eq!(parcel_size(hosts.iter(), backlog), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn tasks_are_published_in_their_order_and_those_that_come_again_before_the_others() {
+        let server = Server::new(1, 0, 0, LEASE);
+        let client = new_client(&server.connect(), None);
+        let ends = Ends::default();
+        let pace = Some(Duration::from_millis(2));
+        let host = host(1, pace);
+        client.lock().hosts.insert(Id::random().unwrap(), host);
+        let flags: Vec<_> = (1..=40)
+            .map(|number| submit(&client, number, &ends))
+            .collect();
+        for flag in flags.iter().skip(9).step_by(10) {
+            flag.store(true, Ordering::SeqCst);
+        }
+        let next = || -> Vec<u64> {
+            let tasks = client.next(0).map_or(Vec::new(), |next| next.tasks);
+            tasks.iter().map(|task| task.number).collect()
+        };
+        assert_eq!(next(), [1, 2, 3, 4, 5]);
+        // The one whose future was cancelled leaves.
+        assert_eq!(next(), [6, 7, 8, 9, 11]);
+        assert_eq!(client.unfinished(), 39);
+        client.submit_again(7);
+        client.submit_again(2);
+        client.forget(12);
+        client.forget(7);
+        assert_eq!(next(), [2]);
+        assert_eq!(next(), [13, 14, 15, 16, 17]);
+        let rest: Vec<u64> = std::iter::from_fn(|| Some(next()).filter(|next| !next.is_empty()))
+            .flatten()
+            .collect();
+        assert!(
+            rest.into_iter()
+                .eq((18..40).filter(|number| number % 10 != 0))
+        );
+        // Those that are on their way.
+        assert_eq!(client.unfinished(), 34);
+        assert_eq!(client.lock().on_server, 34);
+        assert!(ends.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_shares_no_parcel_stays_in_its_place() {
+        let server = Server::new(1, 0, 0, LEASE);
+        let client = new_client(&server.connect(), None);
+        let host = host(1, Some(Duration::from_micros(100)));
+        client.lock().hosts.insert(Id::random().unwrap(), host);
+        let ends = Ends::default();
+        for (number, length) in [(1, 1), (2, SMALL + 1), (3, 1), (4, 1)] {
+            submit_long(&client, number, length, &ends);
+        }
+        let next = || -> Option<Vec<u64>> {
+            let tasks = client.next(0)?.tasks;
+            Some(tasks.iter().map(|task| task.number).collect())
+        };
+        assert_eq!(next(), Some(vec![1]));
+        assert_eq!(next(), Some(vec![2]));
+        assert_eq!(next(), Some(vec![3, 4]));
+        assert_eq!(next(), None);
     }
 }

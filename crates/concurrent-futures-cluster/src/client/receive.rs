@@ -337,7 +337,7 @@ impl Client {
             let most_returns = RETURNS * most + 4;
             let has_run =
                 why == Why::Ended || matches!(why, Why::Deliveries(_)) && entry.starts > 0;
-            if has_run && entry.request.options.on_host_loss == OnHostLoss::Fail {
+            if has_run && entry.request.kind.options.on_host_loss == OnHostLoss::Fail {
                 Some(failed(HostLost::default()))
             } else if matches!(why, Why::Deliveries(_)) && entry.starts >= most
                 || entry.deliveries >= u64::from(RETURNS * most)

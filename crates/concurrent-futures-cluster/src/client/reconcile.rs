@@ -170,7 +170,8 @@ impl Client {
                 let state = self.lock();
                 let is_seen = state.host_seen.is_some_and(|seen| seen.elapsed() < wait);
                 let mut entries = state.entries.values();
-                !is_seen && entries.any(|entry| entry.holder.is_none())
+                let mut is_untaken = || entries.any(|entry| entry.holder.is_none());
+                !is_seen && (!state.waiting.is_empty() || is_untaken())
             };
             if !is_waiting {
                 waiting_since = None;
@@ -270,13 +271,15 @@ impl Client {
             let entries = state.entries.iter();
             let untaken = entries
                 .filter(|(_, entry)| entry.holder.is_none() && entry.stage != Stage::Fetching);
+            let untaken = untaken.map(|(number, entry)| {
+                let place = Place::of(entry.stage);
+                let effect = entry.request.kind.options.on_host_loss;
+                let is_lost = entry.starts > 0 && effect == OnHostLoss::Fail;
+                (*number, place, is_lost)
+            });
+            let waiting = state.waiting.numbers();
             untaken
-                .map(|(number, entry)| {
-                    let place = Place::of(entry.stage);
-                    let effect = entry.request.options.on_host_loss;
-                    let is_lost = entry.starts > 0 && effect == OnHostLoss::Fail;
-                    (*number, place, is_lost)
-                })
+                .chain(waiting.map(|number| (number, None, false)))
                 .collect()
         };
         let mut parcels = HashSet::new();

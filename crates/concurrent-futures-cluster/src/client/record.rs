@@ -129,20 +129,20 @@ impl Client {
     }
 
     async fn try_record(&self, number: u64, request: &Request) -> Result<(), PayloadError> {
-        let options = request.options;
+        let options = request.kind.options;
         let age = self.age_of(request);
         let record = Record {
             environment: self.lane.environment.clone(),
             priority: self.lane_of(request).priority,
             rank: self.lane_of(request).rank,
-            call: request.call.clone(),
+            call: request.kind.call.clone(),
             // Before the record, which says that it is there.
             argument: self.argument(request).await?,
             time_limit: options.time_limit,
             retries: options.retries,
             on_host_loss: options.on_host_loss,
             age,
-            result: request.result.to_string(),
+            result: request.kind.result.to_string(),
         };
         let place = self.record_place(number);
         let sealed = self

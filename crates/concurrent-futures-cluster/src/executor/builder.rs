@@ -4,6 +4,7 @@
 
 use super::driver::ClusterDriver;
 use super::embedded::{EMBEDDED, Embedded};
+use super::families::Families;
 use super::{ClusterExecutor, ClusterOptions};
 use crate::access::URL;
 use crate::builder::ClusterBuilder;
@@ -211,13 +212,16 @@ impl ClusterBuilder<ExecutorSettings> {
         let id = PoolId::next();
         let weak = Arc::downgrade(&driver);
         engine::add_driver(id, weak);
+        let callbacks = Arc::default();
+        let recorded = Arc::new(RemotePool::new("ClusterExecutor"));
         Ok(ClusterExecutor {
             id,
             client,
             limit,
             options,
-            callbacks: Arc::default(),
-            recorded: Arc::new(RemotePool::new("ClusterExecutor")),
+            families: Families::new(Arc::clone(&callbacks), Arc::clone(&recorded)),
+            callbacks,
+            recorded,
             closed: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
             embedded: Mutex::new(embedded),

@@ -2,14 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::recorded::Recorded;
+use super::families::Family;
+use super::recorded::Extra;
 use crate::client::{Arrived, Client, Sink};
 use crate::service::run_on;
 use crate::waits;
 use bytes::Bytes;
 use concurrent_futures::engine::{
-    self, Callbacks, Driver, EarlyParts, RemoteFunction, RemoteLoss, RemoteOutcome, RemoteRun,
-    Sleeping, number_of,
+    self, Driver, RemoteLoss, RemoteOutcome, RemoteRun, Sleeping, number_of,
 };
 use concurrent_futures::{FutureId, Promise, Value};
 use std::borrow::Cow;
@@ -22,14 +22,11 @@ use tokio::time::timeout;
 /// The longest time that a cancellation may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The future of a Rust program.
+/// The future of a Rust program. A program may have very many that are pending: what most do not need is elsewhere.
 pub(super) struct RustSink<A, T> {
     pub(super) promise: Promise<T>,
-    pub(super) function: RemoteFunction<A, T>,
-    pub(super) callbacks: Arc<Callbacks>,
-    pub(super) recorded: Recorded,
-    /// The parts of the value of a task with several items.
-    pub(super) parts: Option<Arc<EarlyParts>>,
+    pub(super) family: Arc<Family<A, T>>,
+    pub(super) extra: Option<Box<Extra>>,
 }
 
 impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
@@ -43,28 +40,37 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
     }
 
     fn take_part(&self, first: u64, bytes: Bytes) {
-        if let Some(parts) = &self.parts {
+        let span = self.extra.as_ref().and_then(|extra| extra.span.as_ref());
+        if let Some((_, parts)) = span {
             parts.add(first, bytes.into());
         }
     }
 
     fn note_run(&mut self, run: RemoteRun) {
-        self.recorded.note_run(run);
+        Extra::note_run(&mut self.extra, run);
     }
 
     fn note_losses(&mut self, losses: Vec<RemoteLoss>) {
-        self.recorded.note_losses(losses);
+        Extra::note_losses(&mut self.extra, losses);
+    }
+
+    fn note_sent(&mut self, length: usize) {
+        Extra::note_sent(&mut self.extra, length);
     }
 
     fn complete(self: Box<Self>, arrived: Arrived) {
         let Self {
             promise,
-            function,
-            callbacks,
-            recorded,
-            parts: _,
+            family,
+            extra,
         } = *self;
+        let task = engine::id_of(&promise);
+        let callbacks = Arc::clone(&family.callbacks);
+        let is_plain = family.function.is_plain();
         let outcome = move || {
+            let Family {
+                function, named, ..
+            } = &*family;
             let outcome = match &arrived {
                 Arrived::Value(bytes) => {
                     function.receive(RemoteOutcome::Value(Cow::Borrowed(bytes)))
@@ -74,12 +80,13 @@ impl<A: Value, T: Send + 'static> Sink for RustSink<A, T> {
                 }
                 Arrived::Error(error) => Err(error.clone()),
             };
-            let outcome = outcome.map_err(|error| recorded.named(error));
+            let outcome = outcome.map_err(|error| named.named(task, error));
             // Before the future is done: a recording that is stopped then has all runs.
-            recorded.note_end(&arrived, &outcome, |value| function.error_in(value));
+            let error_in = |value: &T| function.error_in(value);
+            named.note_end(task, extra.as_deref(), &arrived, &outcome, error_in);
             outcome
         };
-        if function.is_plain() {
+        if is_plain {
             if let Some(rest) = engine::complete(promise, outcome()) {
                 callbacks.run(rest);
             }

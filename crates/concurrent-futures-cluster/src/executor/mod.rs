@@ -5,12 +5,13 @@
 mod builder;
 mod driver;
 mod embedded;
+mod families;
 mod recorded;
 
 pub use builder::{ClusterExecutorBuilder, ExecutorSettings};
 
 use crate::bus::BusError;
-use crate::client::{Client, ClusterOptions, Request, Sink};
+use crate::client::{Client, ClusterOptions, Sink, Submission};
 use crate::error::ClusterError;
 use crate::register::types_of;
 use crate::service::Service;
@@ -27,7 +28,8 @@ use concurrent_futures::{
 };
 use driver::{ClusterDriver, RustSink};
 use embedded::Embedded;
-use recorded::Recorded;
+use families::Families;
+use recorded::{Extra, note_submitted, note_unsent};
 use std::any::type_name;
 use std::borrow::Cow;
 use std::error::Error;
@@ -77,6 +79,7 @@ pub struct ClusterExecutor {
     options: ClusterOptions,
     callbacks: Arc<Callbacks>,
     recorded: Arc<RemotePool>,
+    families: Families,
     closed: AtomicBool,
     /// Whether a drop leaves the tasks of a session on the server.
     leaves: AtomicBool,
@@ -149,19 +152,19 @@ impl ClusterExecutor {
     #[must_use]
     pub fn futures_of<T: Value>(&self) -> Vec<Future<T>> {
         let mut futures = Vec::new();
+        let family = self
+            .families
+            .family(RemoteFunction::<(), T>::elsewhere(), None);
         self.claim_found(
             |name| name == type_name::<T>(),
             || {
                 let (promise, future) = promise_in(self.id);
                 let number = number_of(future.id());
-                let recorded = Recorded::of_earlier(&self.recorded, future.id());
                 futures.push(future);
                 let sink = RustSink {
                     promise,
-                    function: RemoteFunction::<(), T>::elsewhere(),
-                    callbacks: Arc::clone(&self.callbacks),
-                    recorded,
-                    parts: None,
+                    family: Arc::clone(&family),
+                    extra: None,
                 };
                 (number, Box::new(sink))
             },
@@ -489,8 +492,9 @@ impl ClusterExecutor {
         sink: impl FnOnce() -> Box<dyn Sink>,
     ) -> Result<(), SubmitError> {
         let permit = self.admit(when_full)?;
-        let request = Request::new(call, argument, options);
-        self.client.submit(number, request, sink(), permit);
+        let kind = self.families.opaque(call, options);
+        let submission = Submission::new(kind, argument.into());
+        self.client.submit(number, submission, sink(), permit);
         Ok(())
     }
 
@@ -569,24 +573,25 @@ impl ClusterExecutor {
         span: Option<(usize, Arc<EarlyParts>)>,
     ) -> Future<T> {
         let (promise, future) = promise_in(self.id);
-        let items = span.as_ref().map_or(1, |(items, _)| *items);
-        let recorded = Recorded::of(&self.recorded, future.id(), function.name(), &call, items);
+        let submitted = note_submitted(&self.recorded, future.id(), function.name(), &call);
         match call {
             Ok((call, bytes)) => {
-                let request = Request::new(call, bytes.into(), options).of_type(type_name::<T>());
+                let (kind, family) = self.families.of(call, options, function);
+                let submission = Submission::new(kind, bytes.into());
+                let has_extra = submitted != 0 || span.is_some();
+                let extra = has_extra.then(|| Box::new(Extra::new(submitted, span)));
                 let sink = RustSink {
                     promise,
-                    function,
-                    callbacks: Arc::clone(&self.callbacks),
-                    recorded,
-                    parts: span.map(|(_, parts)| parts),
+                    family,
+                    extra,
                 };
                 let number = number_of(future.id());
-                self.client.submit(number, request, Box::new(sink), permit);
+                self.client
+                    .submit(number, submission, Box::new(sink), permit);
             }
             // The handle is here, so that there are no callbacks yet.
             Err(Unsent(error)) => {
-                recorded.note_unsent(&error);
+                note_unsent(&self.recorded, future.id(), &error);
                 if let Some(rest) = engine::complete(promise, Err(error)) {
                     rest();
                 }

@@ -8,102 +8,95 @@ use crate::wire::Call;
 use bytes::Bytes;
 use concurrent_futures::engine::recorder::{self, Name, RunOutcome};
 use concurrent_futures::engine::{
-    RemoteEnd, RemoteLoss, RemotePool, RemoteRun, Unsent, name_error, number_of,
+    EarlyParts, RemoteEnd, RemoteLoss, RemotePool, RemoteRun, Unsent, name_error, number_of,
 };
 use concurrent_futures::{FutureId, TaskError};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A task, as recordings and errors know it.
+/// A function, as recordings and errors know it.
 #[derive(Debug)]
-pub(super) struct Recorded {
-    pool: Arc<RemotePool>,
-    task: FutureId,
+pub(super) struct Named {
+    pub(super) pool: Arc<RemotePool>,
     /// The name of the function; none of a task of an earlier client.
-    name: Option<Cow<'static, str>>,
-    /// When the task was submitted; 0 if that was not recorded.
-    submitted: u64,
-    items: usize,
-    sent: usize,
-    /// None while the task has no run, as most tasks that a client keeps are pending.
-    runs: Option<Box<Runs>>,
+    pub(super) name: Option<Cow<'static, str>>,
 }
 
-/// The runs of a task.
+/// The part of a future that few need: recorded tasks, and tasks of several items.
 #[derive(Debug, Default)]
-struct Runs {
+pub(super) struct Extra {
+    /// When the task was submitted; 0 if that was not recorded.
+    submitted: u64,
+    /// The number of items, and the parts of the value, of a task with several items.
+    pub(super) span: Option<(usize, Arc<EarlyParts>)>,
+    sent: usize,
     last: Option<RemoteRun>,
     losses: Vec<RemoteLoss>,
 }
 
-impl Recorded {
-    /// Records the submission of a task with so many calls, if anything is recorded.
-    pub(super) fn of(
-        pool: &Arc<RemotePool>,
-        task: FutureId,
-        function: &'static str,
-        call: &Result<(Call, Vec<u8>), Unsent>,
-        items: usize,
-    ) -> Self {
-        let (sent, named) = match call {
-            Ok((Call::Named { name, .. }, bytes)) => (bytes.len(), Some(name)),
-            Ok((_, bytes)) => (bytes.len(), None),
-            Err(_) => (0, None),
-        };
-        let submitted = if recorder::is_on() {
-            let name = named.map_or(Name::Static(function), |name| {
-                Name::Index(recorder::text(name))
-            });
-            pool.submitted(task, name)
-        } else {
-            0
-        };
+impl Extra {
+    pub(super) fn new(submitted: u64, span: Option<(usize, Arc<EarlyParts>)>) -> Self {
         Self {
-            name: Some(match named {
-                Some(name) => Cow::Owned(name.clone()),
-                None => Cow::Borrowed(function),
-            }),
             submitted,
-            items,
-            sent,
-            ..Self::of_earlier(pool, task)
+            span,
+            ..Self::default()
         }
-    }
-
-    /// Makes the record of a task of an earlier client.
-    pub(super) fn of_earlier(pool: &Arc<RemotePool>, task: FutureId) -> Self {
-        Self {
-            pool: Arc::clone(pool),
-            task,
-            name: None,
-            submitted: 0,
-            items: 1,
-            sent: 0,
-            runs: None,
-        }
-    }
-
-    /// Gives an error that is not the call's own the name of the function.
-    pub(super) fn named(&self, error: TaskError) -> TaskError {
-        let Some(name) = &self.name else {
-            return error;
-        };
-        let error = error::name_error(error, number_of(self.task), name.clone());
-        name_error(error, self.task, name.clone())
     }
 
     /// Notes where and when the task has run.
-    pub(super) fn note_run(&mut self, run: RemoteRun) {
+    pub(super) fn note_run(extra: &mut Option<Box<Self>>, run: RemoteRun) {
         if recorder::is_on() {
-            self.runs.get_or_insert_default().last = Some(run);
+            extra.get_or_insert_default().last = Some(run);
         }
     }
 
     /// Notes the runs of the task that gave no outcome.
-    pub(super) fn note_losses(&mut self, losses: Vec<RemoteLoss>) {
+    pub(super) fn note_losses(extra: &mut Option<Box<Self>>, losses: Vec<RemoteLoss>) {
         if recorder::is_on() {
-            self.runs.get_or_insert_default().losses = losses;
+            extra.get_or_insert_default().losses = losses;
         }
+    }
+
+    /// Notes the length of the argument.
+    pub(super) fn note_sent(extra: &mut Option<Box<Self>>, length: usize) {
+        if recorder::is_on() {
+            extra.get_or_insert_default().sent = length;
+        }
+    }
+}
+
+/// Records the submission of a task. Returns its time; 0 if nothing is recorded.
+pub(super) fn note_submitted(
+    pool: &RemotePool,
+    task: FutureId,
+    function: &'static str,
+    call: &Result<(Call, Vec<u8>), Unsent>,
+) -> u64 {
+    if !recorder::is_on() {
+        return 0;
+    }
+    let name = match call {
+        Ok((Call::Named { name, .. }, _)) => Name::Index(recorder::text(name)),
+        _ => Name::Static(function),
+    };
+    pool.submitted(task, name)
+}
+
+/// Records that a task could not be sent, if anything is recorded.
+pub(super) fn note_unsent(pool: &RemotePool, task: FutureId, error: &TaskError) {
+    if recorder::is_on() {
+        pool.failed(task, RunOutcome::Rejected, &error.to_string());
+    }
+}
+
+impl Named {
+    /// Gives an error that is not the call's own the name of the function.
+    pub(super) fn named(&self, task: FutureId, error: TaskError) -> TaskError {
+        let Some(name) = &self.name else {
+            return error;
+        };
+        let error = error::name_error(error, number_of(task), name.clone());
+        name_error(error, task, name.clone())
     }
 
     /// Returns the name of the function for a record; none if the record of the submission has it.
@@ -114,17 +107,11 @@ impl Recorded {
         })
     }
 
-    /// Records that a task could not be sent, if anything is recorded.
-    pub(super) fn note_unsent(&self, error: &TaskError) {
-        if recorder::is_on() {
-            let text = error.to_string();
-            self.pool.failed(self.task, RunOutcome::Rejected, &text);
-        }
-    }
-
     /// Records the end of a task, if anything is recorded. `error_in` returns the first error in a value, as text.
     pub(super) fn note_end<T>(
         &self,
+        task: FutureId,
+        extra: Option<&Extra>,
         arrived: &Arrived,
         outcome: &Result<T, TaskError>,
         error_in: impl FnOnce(&T) -> Option<String>,
@@ -132,13 +119,14 @@ impl Recorded {
         if !recorder::is_on() {
             return;
         }
-        let run = self.runs.as_ref().and_then(|runs| runs.last.as_ref());
-        if let Some(runs) = &self.runs
-            && !runs.losses.is_empty()
+        let run = extra.and_then(|extra| extra.last.as_ref());
+        let submitted = extra.map_or(0, |extra| extra.submitted);
+        if let Some(extra) = extra
+            && !extra.losses.is_empty()
         {
             let next = run.map(|run| run.start);
-            let named = (self.submitted, self.record_name());
-            self.pool.lost(self.task, &runs.losses, next, named);
+            let named = (submitted, self.record_name());
+            self.pool.lost(task, &extra.losses, next, named);
         }
         let error = match outcome {
             Ok(value) => error_in(value),
@@ -146,7 +134,7 @@ impl Recorded {
         };
         if let Arrived::Error(cause) = arrived {
             let text = error.unwrap_or_default();
-            return self.pool.failed(self.task, without_run(cause), &text);
+            return self.pool.failed(task, without_run(cause), &text);
         }
         let kind = match outcome {
             Err(TaskError::WorkerDied(_)) => RunOutcome::WorkerDied,
@@ -160,15 +148,17 @@ impl Recorded {
             Arrived::Error(_) => 0,
         };
         let end = RemoteEnd {
-            submitted: self.submitted,
+            submitted,
             name: self.record_name(),
             outcome: kind,
             error: error.as_deref(),
-            items: self.items,
-            sent: self.sent,
+            items: extra
+                .and_then(|extra| extra.span.as_ref())
+                .map_or(1, |(items, _)| *items),
+            sent: extra.map_or(0, |extra| extra.sent),
             received,
         };
-        self.pool.ran(self.task, run, &end);
+        self.pool.ran(task, run, &end);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{NEVER, STUCK};
 use crate::bus::Lane;
-use crate::client::{Arrived, Client, ClusterOptions, Request, Settings, Sink};
+use crate::client::{Arrived, Client, ClusterOptions, Settings, Sink, Submission};
 use crate::error::ClusterError;
 use crate::host;
 use crate::memory::{Memory, Random, Server};
@@ -256,8 +256,8 @@ pub(super) fn submit_to(client: &Client, book: &Book, number: u64, argument: Vec
         book: Arc::clone(book),
     };
     let call = Call::Opaque(Vec::new());
-    let request = Request::new(call, argument.into(), ClusterOptions::new());
-    client.submit(number, request, Box::new(sink), None);
+    let submission = Submission::single(call, argument.into(), ClusterOptions::new());
+    client.submit(number, submission, Box::new(sink), None);
 }
 
 /// Waits for something that comes.

@@ -3,7 +3,7 @@
 use super::parties::{Book, OneHost, Written, argument_of, start_host, value_of};
 use super::{LEASE, NEVER, STUCK, TASKS, each_seed};
 use crate::bus::{Bus, Lane};
-use crate::client::{Client, ClusterOptions, KeptSettings, Request, Settings, Sink};
+use crate::client::{Client, ClusterOptions, KeptSettings, Settings, Sink, Submission};
 use crate::error::ClusterError;
 use crate::memory::{Memory, Random, Server};
 use crate::wire::{Call, Seal};
@@ -119,8 +119,8 @@ impl Sessions {
     fn submit(&mut self, task: u64, argument: Vec<u8>) {
         let (number, sink) = self.sink(Some(task));
         let call = Call::Opaque(Vec::new());
-        let request = Request::new(call, argument.into(), ClusterOptions::new());
-        self.client.submit(number, request, sink, None);
+        let submission = Submission::single(call, argument.into(), ClusterOptions::new());
+        self.client.submit(number, submission, sink, None);
     }
 
     /// Replaces the client.

@@ -488,10 +488,7 @@ impl Registry {
             return None;
         }
         let cycle = self.cycle(number);
-        let deadlock = Deadlock {
-            tasks: cycle.tasks.as_slice().into(),
-            refused: None,
-        };
+        let deadlock = Deadlock::new(&cycle.tasks, None);
         let workers: Vec<u64> = iter::once(number).chain(cycle.workers).collect();
         let victim = self.victim(&workers);
         // Without one, all waits of the cycle are ends of scopes, and no wait can return the error.

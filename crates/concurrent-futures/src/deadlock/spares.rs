@@ -156,10 +156,8 @@ impl Registry {
         let stuck: Vec<_> = stuck.map(|(number, _)| *number).collect();
         let newest = *stuck.first()?;
         let victim = self.victim(&stuck);
-        let deadlock = Deadlock {
-            tasks: self.cycle(victim.unwrap_or(newest)).tasks.as_slice().into(),
-            refused: Some(error),
-        };
+        let cycle = self.cycle(victim.unwrap_or(newest));
+        let deadlock = Deadlock::new(&cycle.tasks, Some(error));
         if let Some(victim) = victim {
             self.interrupt(victim, deadlock);
             return None;

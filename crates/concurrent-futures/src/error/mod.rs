@@ -303,14 +303,33 @@ impl Error for TaskPanic {}
 /// ```
 #[derive(Clone, Debug)]
 pub struct Deadlock {
-    pub(crate) tasks: Arc<[(FutureId, Cow<'static, str>)]>,
+    cycle: Arc<Cycle>,
+}
+
+#[derive(Debug)]
+struct Cycle {
+    tasks: Box<[(FutureId, Cow<'static, str>)]>,
     /// The reason why a pool could not have another worker, which would have helped.
-    pub(crate) refused: Option<Arc<io::Error>>,
+    refused: Option<Arc<io::Error>>,
 }
 
 impl Deadlock {
     /// The number of tasks that the message names.
     const SHOWN: usize = 16;
+
+    pub(crate) fn new(
+        tasks: &[(FutureId, Cow<'static, str>)],
+        refused: Option<Arc<io::Error>>,
+    ) -> Self {
+        let tasks = tasks.into();
+        let cycle = Arc::new(Cycle { tasks, refused });
+        Self { cycle }
+    }
+
+    /// Returns the reason why a pool could not have another worker, which would have helped.
+    pub(crate) fn refused(&self) -> Option<&Arc<io::Error>> {
+        self.cycle.refused.as_ref()
+    }
 
     /// Returns the futures of the cycle. Each waits for the next, and the last for the first, unless it waits
     /// for a worker.
@@ -318,28 +337,26 @@ impl Deadlock {
     /// # Examples
     /// See [`Deadlock`].
     pub fn futures(&self) -> impl ExactSizeIterator<Item = FutureId> {
-        self.tasks.iter().map(|(id, _)| *id)
+        self.cycle.tasks.iter().map(|(id, _)| *id)
     }
 }
 
 impl fmt::Display for Deadlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cycle { tasks, refused } = &*self.cycle;
         f.write_str("waiting would never end: ")?;
-        for (index, (id, name)) in self.tasks.iter().take(Self::SHOWN).enumerate() {
+        for (index, (id, name)) in tasks.iter().take(Self::SHOWN).enumerate() {
             if index > 0 {
                 f.write_str(" waits for ")?;
             }
             write!(f, "{id} ({name})")?;
         }
-        match (
-            self.tasks.len().checked_sub(Self::SHOWN),
-            self.tasks.first(),
-        ) {
+        match (tasks.len().checked_sub(Self::SHOWN), tasks.first()) {
             (Some(more @ 1..), _) => write!(f, ", and {more} more")?,
-            (_, Some((id, _))) if self.refused.is_none() => write!(f, " waits for {id}")?,
+            (_, Some((id, _))) if refused.is_none() => write!(f, " waits for {id}")?,
             _ => {}
         }
-        match &self.refused {
+        match refused {
             Some(error) => write!(f, "; no further worker can be started: {error}"),
             None => Ok(()),
         }
@@ -365,6 +382,11 @@ impl Error for Deadlock {}
 /// ```
 #[derive(Clone, Debug)]
 pub struct BrokenExecutor {
+    reason: Arc<Broken>,
+}
+
+#[derive(Debug)]
+struct Broken {
     what: &'static str,
     cause: Arc<dyn Error + Send + Sync>,
 }
@@ -395,7 +417,8 @@ impl BrokenExecutor {
 
     /// Makes the error of an executor that broke for another reason.
     pub(crate) fn by(what: &'static str, cause: Arc<dyn Error + Send + Sync>) -> Self {
-        Self { what, cause }
+        let reason = Arc::new(Broken { what, cause });
+        Self { reason }
     }
 
     /// Returns the cause: the initializer's error, its [`TaskPanic`], or how a worker process died.
@@ -404,13 +427,13 @@ impl BrokenExecutor {
     /// See [`BrokenExecutor`].
     #[must_use]
     pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &*self.cause
+        &*self.reason.cause
     }
 }
 
 impl fmt::Display for BrokenExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, cause } = self;
+        let Broken { what, cause } = &*self.reason;
         write!(f, "the executor is broken: {what}: {cause}")
     }
 }
@@ -418,7 +441,7 @@ impl fmt::Display for BrokenExecutor {
 impl Error for BrokenExecutor {
     /// Returns the source of the cause. The cause itself is part of the message.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.source()
+        self.reason.cause.source()
     }
 }
 
@@ -615,4 +638,17 @@ impl TimeoutError {
 #[error("the future is {state} already")]
 pub struct InvalidStateError {
     pub(crate) state: &'static str,
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::{SubmitError, TaskError};
+
+    #[test]
+    fn an_error_takes_little_memory_as_each_future_has_room_for_one() {
+        let word = size_of::<usize>();
+        assert_eq!(size_of::<TaskError>(), 3 * word);
+        assert_eq!(size_of::<Result<u64, TaskError>>(), 3 * word);
+        assert_eq!(size_of::<SubmitError>(), 2 * word);
+    }
 }

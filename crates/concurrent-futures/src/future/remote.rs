@@ -3,7 +3,7 @@
 use crate::error::TaskError;
 use crate::future::Future;
 use crate::future::promise::{Promise, Promised, pair};
-use crate::id::PoolId;
+use crate::id::{FutureId, PoolId};
 use crate::task::state::{Advance, Cancel, Phase};
 
 /// The work that is left of completing a future: foreign code, such as callbacks.
@@ -14,6 +14,11 @@ pub type Rest = Box<dyn FnOnce() + Send>;
 /// [`Driver`](crate::future::driver::Driver).
 pub fn promise_in<T>(pool: PoolId) -> (Promise<T>, Future<T>) {
     pair(Some(pool))
+}
+
+/// Returns the number of the future.
+pub fn id_of<T>(promise: &Promise<T>) -> FutureId {
+    promise.task.id()
 }
 
 /// Gives the future its outcome. Returns the work that is left if foreign code is to be called for it; none if
