@@ -276,12 +276,35 @@ impl Client {
             .settings
             .seal
             .seal(Kind::Order, subject.as_bytes(), &order);
-        let answer = self.bus.request(&subject, sealed.clone(), PATIENCE).await?;
+        let answer = tokio::select! {
+            answer = self.bus.request(&subject, sealed.clone(), PATIENCE) => answer?,
+            // The host that had the task says nothing to an order for all hosts.
+            () = self.until_over(task) => return Ok(Answer::Unknown),
+        };
         let opened = self
             .settings
             .seal
             .open::<Answer>(Kind::Answer, &sealed, &answer);
         opened.map_err(|refused| BusError::Refused(refused.to_string()))
+    }
+
+    /// Waits until an attempt of a task has an outcome, or was given back.
+    async fn until_over(&self, task: TaskId) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let is_over = {
+                let state = self.lock();
+                let entry = state.entries.get(&task.number);
+                entry.is_none_or(|entry| {
+                    entry.attempt != task.attempt || entry.stage == Stage::Waiting
+                })
+            };
+            if is_over {
+                return;
+            }
+            // The sender is part of the client.
+            let _ = changed.changed().await;
+        }
     }
 
     async fn finish_cancel(self: &Arc<Self>, number: u64) -> Option<Box<dyn Sink>> {

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::bus::{Bus, Lane, Supplied};
 use crate::memory::{Memory, Server};
-use crate::wire::{Answer, Call, Id, Kind, Receipt, Report, Seal};
+use crate::wire::{Answer, Call, Id, Kind, Outcome, Payload, Receipt, Report, Seal};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,6 +152,39 @@ async fn a_task_that_another_host_has_begun_meanwhile_is_not_cancelled() {
     hosts.send(&order.reply.unwrap(), answer).await.unwrap();
     assert!(cancelling.await.unwrap().is_none());
     assert!(client.has_begun(TASK));
+}
+
+/// The host no longer has the task when it hears of the order, and no other host ever had it. So no host answers.
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_or_termination_waits_for_no_host_once_there_is_an_outcome() {
+    let server = Server::new(1, 0, 0, LEASE);
+    for terminates in [false, true] {
+        let (client, number) = client_with_task(&server.connect(), None).await;
+        let hosts = server.connect();
+        let mut orders = hosts.listen("cf.h.q.all").await.unwrap();
+        let mut supply = hosts.supply(&client.lane).await.unwrap();
+        supply.ask(1, LEASE).await.unwrap();
+        assert!(matches!(supply.next().await, Ok(Supplied::Task(_))));
+        let since = Instant::now();
+        let ours = Arc::clone(&client);
+        let ending = tokio::spawn(async move {
+            if terminates {
+                ours.terminate(TASK).await
+            } else {
+                ours.cancel(TASK).await.is_some()
+            }
+        });
+        orders.recv().await.unwrap();
+        let mut ended = report(Id::random().unwrap(), number, 1, false);
+        ended.held.clear();
+        let value = Outcome::Value(Payload::Inline(Bytes::new()));
+        ended.ended.push((number, 1, value));
+        let (subject, ended) = sealed(&client, &ended);
+        hosts.send(&subject, ended).await.unwrap();
+        assert!(!ending.await.unwrap());
+        assert!(since.elapsed() < Duration::from_secs(1));
+        assert_eq!(client.unfinished(), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
