@@ -11,7 +11,7 @@ mod common;
 mod session;
 
 use common::{Host, LEASE, Server, wait_until};
-use concurrent_futures::{Future, TaskError};
+use concurrent_futures::{Future, ReturnWhen, TaskError, wait};
 use rustix::process::Signal;
 use session::Session;
 use std::env;
@@ -104,7 +104,15 @@ fn run(seed: u64) -> Result<String, Failure> {
     let called = Arc::new(AtomicUsize::new(0));
     let mut tasks = Vec::new();
     let mut story = format!("seed {seed}:");
+    // A task without others before it goes to its host directly.
+    let is_patient = random.below(2) == 0;
     for n in 0..TASKS {
+        if is_patient && random.below(10) != 0 {
+            let before = tasks.iter().map(|task: &Submitted| &task.future);
+            // Whether they are done or not.
+            let patience = Duration::from_millis(random.below(500));
+            wait(before, Some(patience), ReturnWhen::AllCompleted);
+        }
         let length = if random.below(100) == 0 { 300_000 } else { 10 };
         let future = cluster.submit(work, (n, random.below(15), length))?;
         let counter = Arc::clone(&called);
