@@ -100,8 +100,10 @@ pub enum ClusterError {
         /// The queue.
         queue: String,
     },
-    /// The session has another key.
-    #[error("the tasks of the session {0:?} were submitted with another key")]
+    /// The session has another key, or is of another version of this crate.
+    #[error(
+        "the tasks of the session {0:?} were submitted with another key, or by another version of the package"
+    )]
     SessionKey(String),
     /// A task of the session is not done, and only hosts of another environment can run it.
     #[error(
@@ -223,7 +225,7 @@ pub struct NoWorkersError {
     pub(crate) environment: String,
     pub(crate) waited: Duration,
     pub(crate) hosts: Vec<HostInfo>,
-    /// The number of hosts that have another key.
+    /// The number of hosts that have another key, or are of another version of this crate.
     pub(crate) others: usize,
 }
 
@@ -250,7 +252,10 @@ impl fmt::Display for NoWorkersError {
             "{task}no host came in {waited:?} for tasks of the queue {queue} and the environment {environment}"
         )?;
         if *others > 0 {
-            write!(f, "; {others} hosts of the queue have another key")?;
+            write!(
+                f,
+                "; {others} hosts of the queue have another key or version"
+            )?;
         }
         if hosts.is_empty() {
             return f.write_str("; the queue has no hosts with this key");

@@ -209,7 +209,7 @@ fn hosts_of_another_build_key_or_queue_get_no_task() -> Test {
     assert!(
         cause
             .to_string()
-            .contains("2 hosts of the queue have another key"),
+            .contains("2 hosts of the queue have another key or version"),
         "{cause}"
     );
     // The environment of another build differs as that of another tag does.

@@ -202,7 +202,7 @@ def test_a_host_with_another_key_gets_no_task(server: Server) -> None:
     with server.executor(key="wrong", wait_for_workers=1) as executor:
         error = executor.submit(abs, -1).exception(LIMIT)
         assert isinstance(error, NoWorkersError)
-        assert "1 hosts of the queue have another key" in str(error)
+        assert "1 hosts of the queue have another key or version" in str(error)
 
 
 def test_workers_do_not_see_the_key(server: Server) -> None:

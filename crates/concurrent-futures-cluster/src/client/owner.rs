@@ -50,7 +50,7 @@ impl Client {
             .seal(Kind::Owner, place.as_bytes(), &self.owner)
     }
 
-    /// Returns the owner in a claim. None if the claim has another key.
+    /// Returns the owner in a claim. None if the claim has another key or version.
     fn owner_in(&self, frame: &[u8]) -> Option<Owner> {
         let place = self.owner_place();
         let opened = self

@@ -254,7 +254,7 @@ impl Client {
         Ok(self.all_hosts().await?.0)
     }
 
-    /// Returns the hosts of the queue, and how many there are with another key.
+    /// Returns the hosts of the queue, and how many there are with another key or version.
     async fn all_hosts(&self) -> Result<(Vec<HostInfo>, usize), BusError> {
         let queue = &self.settings.lane.queue;
         let frames = self.bus.hosts(queue).await?;
