@@ -50,6 +50,8 @@ impl Client {
             && task.attempt == 1
             && task.request.kind.options.on_host_loss == OnHostLoss::Rerun
             && task.request.argument.len() <= SMALL
+            // Without the server's time, a host would refuse the order.
+            && self.clock.now() > 0
             && state.backlog.is_empty()
             && state.waiting.is_empty()
             // Each of them may be with that host.
