@@ -41,7 +41,7 @@ pub(super) enum Dispatched {
 }
 
 impl Client {
-    /// Returns the host that may get tasks directly: the next ones of this client, without others that wait.
+    /// Returns the host to which these tasks go directly; none if they are to be published.
     pub(super) fn direct_host(&self, state: &State, tasks: &[NextTask]) -> Option<Id> {
         let [task] = tasks else { return None };
         let host = state.direct?;
