@@ -13,8 +13,9 @@ from typing import Any
 LIMIT = 300
 
 FOLDER = str(Path(__file__).parent)
-#: Both libraries have this class.
+#: Both libraries have these classes.
 CancelledError: Any = importlib.import_module("concurrent.futures").CancelledError
+InvalidStateError: Any = importlib.import_module("concurrent.futures").InvalidStateError
 
 
 def square(number: int) -> int:

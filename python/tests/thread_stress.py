@@ -1,6 +1,6 @@
 """Calls all operations of the package by eight threads, at random, and checks what they return.
 
-    python thread_stress.py --seconds 600 [--seed 2] [--only map,wait] [--library concurrent.futures]
+    python thread_stress.py --seconds 600 [--only map,wait] [--library concurrent.futures]
 
 Prints how often each operation was called. `sanitize_threads.py` runs it with the thread sanitizer.
 The operations are in `stress_futures.py` and `stress_pools.py`.
