@@ -10,8 +10,8 @@ native module. A report about CPython's functions that the native module called 
 call may be a wrong one. Both fail. All other reports are counted by their functions: CPython has
 races of its own. The standard library's code, under the same stress, has more of them.
 
-All reports are in the folder `reports` beside the library. `sanitize_threads.supp` names reports
-that tell no race, with the reason of each. The sanitizer suppresses these.
+All reports are in the folder `reports` beside the library. `sanitize_threads.supp` names known
+reports, with the reason why each is harmless or not ours. The sanitizer suppresses these.
 """
 
 import os
