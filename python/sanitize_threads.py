@@ -8,7 +8,7 @@ the module and runs this.
 A report is ours if one of the two accesses, the lock or the thread that it is about is in the
 native module. A report about CPython's functions that the native module called may be, too: such a
 call may be a wrong one. Both fail. All other reports are counted by their functions: CPython has
-races of its own. The standard library's code, under the same stress, has more of them.
+races of its own.
 
 All reports are in the folder `reports` beside the library. `sanitize_threads.supp` names known
 reports, with the reason why each is harmless or not ours. The sanitizer suppresses these.
