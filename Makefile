@@ -5,7 +5,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 
 .PHONY: threads-only bench-free-threaded bench-interpreters portable portable-short portable-rust portable-python check-targets bench-backends demo test lint unit models miri doc deny python python-lint compat bench bench-rust bench-python bench-payloads stress sanitize \
-	page page-test page-large sanitize-rust sanitize-python sanitize-threads fuzz fuzz-frames ctrl-c
+	page page-test page-large sanitize-rust sanitize-python sanitize-threads sanitize-threads-of-python fuzz fuzz-frames ctrl-c
 
 ## The main job. Downloads 80 pictures from a server on this machine, one after another and with a
 ## pool of 20. Counts primes one after another, with threads and with processes. Runs 200 tasks of
@@ -403,7 +403,13 @@ sanitize-python-%: .venv/%/package
 ## CPython that was built by clang with `--with-thread-sanitizer`. The standard library of Rust is built with the sanitizer
 ## as well, which needs `rustup component add rust-src`. TSAN_TEST may be `--seconds 60`.
 sanitize-threads:
-	test -n "$(TSAN_PYTHON)" || { echo "set TSAN_PYTHON to a CPython built with the thread sanitizer"; exit 1; }
+	if [ -z "$(TSAN_PYTHON)" ]; then \
+		echo "skipped: TSAN_PYTHON names no CPython that was built with the thread sanitizer"; \
+	else \
+		$(MAKE) --no-print-directory sanitize-threads-of-python; \
+	fi
+
+sanitize-threads-of-python:
 	TSAN_OPTIONS=report_bugs=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread --cfg thread_sanitizer" \
 		CARGO_PROFILE_DEV_OPT_LEVEL=1 PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON="$(TSAN_PYTHON)" $(CARGO) build -Zbuild-std \
 		-p concurrent-futures-python --target $(HOST) --target-dir target/sanitize-threads

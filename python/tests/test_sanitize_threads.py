@@ -61,6 +61,29 @@ def test_a_report_is_ours_by_its_accesses(
     assert (report.is_ours, report.has_ours) == (is_ours, has_ours)
 
 
+@pytest.mark.parametrize(
+    ("texts", "fails"),
+    [([ELSEWHERE, OURS], True), ([CALLED], True), ([ELSEWHERE, ELSEWHERE], False), ([], False)],
+)
+def test_a_run_with_a_frame_of_the_module_fails(
+    runner: ModuleType, capsys: pytest.CaptureFixture[str], texts: list[str], fails: bool
+) -> None:
+    assert runner.fails([runner.Report(text) for text in texts]) == fails
+    printed = capsys.readouterr().out
+    for text in texts:
+        # A report that fails a run is printed as a whole, another one by its functions.
+        assert (text in printed) == (text != ELSEWHERE)
+    assert f"{texts.count(ELSEWHERE)} reports in CPython\n" in printed
+
+
+def test_each_suppression_has_a_reason(runner: ModuleType) -> None:
+    before = ""
+    for line in runner.SUPPRESSIONS.read_text().splitlines():
+        assert line.startswith(("#", "race:")) or not line
+        assert not line.startswith("race:") or before.startswith(("#", "race:"))
+        before = line
+
+
 def test_all_reports_of_all_processes_are_read(runner: ModuleType, tmp_path: Path) -> None:
     line = "==================\n"
     (tmp_path / "report.1").write_text(line + OURS + line + line + ELSEWHERE + line)

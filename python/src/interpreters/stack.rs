@@ -9,6 +9,8 @@
 //! 1. Each piece of memory comes from the allocator that was there before, and goes back to that allocator, with that
 //!    allocator's context. So it does not matter whether an allocation reaches our functions or the others.
 //! 2. A kept chunk belongs to its thread. Only visits of that thread use the chunk.
+//! 3. CPython replaces the functions under a lock, and reads them without one. The thread that calls ours has therefore
+//!    not synchronized with the thread that installed them. It waits for `ORIGINAL`, which was set before.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -56,7 +58,9 @@ pub(super) fn install(_py: Python<'_>) {
         free: Some(release),
     };
     // SAFETY: attached; the function copies a structure. Another thread that allocates meanwhile finds the old
-    // functions or ours, with one context (invariant 1).
+    // functions or ours, with one context (invariant 1). CPython reads these words without synchronization, which by the
+    // rules of C is a race: a comment in its `obmalloc.c` accepts it for wrappers. We rely on aligned words being
+    // copied as a whole, as the supported processors do.
     ONCE.call_once(|| unsafe { ffi::PyObject_SetArenaAllocator(&raw mut ours) });
 }
 
@@ -67,7 +71,7 @@ extern "C" fn allocate(context: *mut c_void, size: usize) -> *mut c_void {
             return kept;
         }
     }
-    match ORIGINAL.get().and_then(|original| original.0.alloc) {
+    match ORIGINAL.wait().0.alloc {
         Some(allocate) => allocate(context, size),
         None => ptr::null_mut(),
     }
@@ -78,7 +82,7 @@ extern "C" fn release(context: *mut c_void, memory: *mut c_void, size: usize) {
         KEPT.set(memory);
         return;
     }
-    if let Some(release) = ORIGINAL.get().and_then(|original| original.0.free) {
+    if let Some(release) = ORIGINAL.wait().0.free {
         release(context, memory, size);
     }
 }
