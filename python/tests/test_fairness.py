@@ -8,9 +8,11 @@ import time
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 import concurrent_futures
 import tasks
-from support import LIMIT, Background, eventually
+from support import IS_FREE, LIMIT, Background, eventually
 
 
 def test_native_code_that_blocks_does_not_keep_the_others_from_working(lib: ModuleType) -> None:
@@ -120,6 +122,7 @@ def mark_memory() -> None:
     MEMORY[0] = 1
 
 
+@pytest.mark.skipif(IS_FREE, reason="no lock keeps the thread that unpickles from working")
 def test_the_program_runs_while_many_results_are_unpickled(forking: Any) -> None:
     number = 500
     interval = sys.getswitchinterval()
