@@ -2,7 +2,8 @@
 //!
 //! A program that waits for each task before the next one waits for messages, and those of the server's work queue are
 //! most of them. So a client sends such a task to the host that has brought the last outcome, as an order. A host takes
-//! the task if a worker is free for it, and refuses it otherwise. A refused task is published like any other.
+//! the task if a worker is free for it, and refuses it otherwise. A refused task is published like any other. The answer
+//! that the host has the task comes together with the outcome, or after a millisecond.
 //!
 //! To the protocol, a task that a host has taken is one that the server has lost after its delivery:
 //! - The host reports that it has the task, and cares for its outcome, as for any other.

@@ -6,7 +6,7 @@ use super::report::News;
 use super::state::Host;
 use crate::bus::{Note, Notes};
 use crate::log;
-use crate::wire::{Answer, Kind, Order, Outcome, TaskId, What, Why};
+use crate::wire::{Answer, Id, Kind, Order, Outcome, TaskId, What, Why};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -28,8 +28,11 @@ impl Host {
                     parcel,
                 }) => {
                     // At once: an order about a task of the parcel may be the next one.
-                    if let Some(answer) = self.take_directly(&environment, priority, parcel) {
-                        self.answer(note, answer).await;
+                    let session = parcel.id.session;
+                    match self.take_directly(&environment, priority, parcel) {
+                        Some(Answer::Taken) => self.answer_later(session, note),
+                        Some(answer) => self.answer(note, answer).await,
+                        None => {}
                     }
                     continue;
                 }
@@ -46,6 +49,15 @@ impl Host {
                     host.answer(note, answer).await;
                 }
             });
+        }
+    }
+
+    /// Lets the answer that a parcel was taken go together with its outcome, if that comes at once.
+    fn answer_later(self: &Arc<Self>, session: Id, note: Note) {
+        if let Some(reply) = note.reply {
+            let seal = &self.settings.seal;
+            let sealed = seal.seal(Kind::Answer, &note.payload, &Answer::Taken);
+            self.report(session, News::Taken(reply, sealed));
         }
     }
 

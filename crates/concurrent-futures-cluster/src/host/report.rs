@@ -18,6 +18,7 @@ use super::state::Host;
 use crate::bus::{BusError, StoreKey};
 use crate::log;
 use crate::wire::{Id, Kind, Outcome, Receipt, Report, Run, TaskId, TaskPart, Why};
+use bytes::Bytes;
 use concurrent_futures::engine::recording_clock;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,12 +50,17 @@ pub(super) enum News {
     Held(TaskId),
     Started(TaskId),
     Ended(TaskId, Outcome, Option<Run>),
+    /// The answer to a client that has sent a task directly, and where it goes: the host has the task.
+    Taken(String, Bytes),
 }
 
 /// The tasks of which the client is to be told that they are held, or have started.
 #[derive(Default)]
 struct Pending {
     tasks: HashMap<u64, (u32, Stage)>,
+    /// The answers that go together with the next outcome, and where they go. One message more would wake the server and
+    /// the client once more.
+    answers: Vec<(String, Bytes)>,
     /// When the client is to be told.
     due: Option<Instant>,
 }
@@ -75,6 +81,11 @@ impl Pending {
         if told.0 < task.attempt || told.0 == task.attempt && stage == Stage::Started {
             *told = (task.attempt, stage);
         }
+        self.due.get_or_insert_with(|| Instant::now() + MOMENT);
+    }
+
+    fn add_answer(&mut self, reply: String, answer: Bytes) {
+        self.answers.push((reply, answer));
         self.due.get_or_insert_with(|| Instant::now() + MOMENT);
     }
 
@@ -158,7 +169,8 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
             () = is_over => {}
         }
         let mut flight = None;
-        if batch.iter().any(|one| matches!(one, News::Ended(..))) {
+        let has_ended = batch.iter().any(|one| matches!(one, News::Ended(..)));
+        if has_ended {
             // While some reports have no receipt yet, further outcomes go together.
             let wait = timeout(LONGEST_WAIT, Arc::clone(&flights).acquire_owned());
             // The semaphore is never closed.
@@ -175,16 +187,24 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
             match one {
                 News::Held(task) => pending.add(task, Stage::Held),
                 News::Started(task) => pending.add(task, Stage::Started),
+                News::Taken(reply, answer) => pending.add_answer(reply, answer),
                 News::Ended(task, outcome, run) => {
                     pending.remove(task);
                     outcomes.add(task, outcome, run);
                 }
             }
         }
-        if pending.tasks.is_empty() {
-            pending.due = None;
-        } else if pending.is_due() {
+        let is_due = pending.is_due();
+        if has_ended || is_due {
+            for (reply, answer) in pending.answers.drain(..) {
+                // A client without it publishes the task as well.
+                let _ = host.bus.send(&reply, answer).await;
+            }
+        }
+        if is_due {
             pending.move_into(&mut outcomes.report);
+        } else if pending.tasks.is_empty() && pending.answers.is_empty() {
+            pending.due = None;
         }
         outcomes.send().await;
     }
