@@ -19,7 +19,7 @@
 #![forbid(unsafe_code)]
 
 use super::publish::{Next, NextTask, SMALL};
-use super::{Client, Place, Stage, State};
+use super::{Client, Place, State};
 use crate::bus::BusError;
 use crate::log;
 use crate::wire::{Answer, Id, Kind, OnHostLoss, Order};
@@ -100,19 +100,9 @@ impl Client {
             number: None,
             serial: next.serial,
         };
-        let mut state = self.lock();
-        for task in &next.tasks {
-            if let Some(entry) = state.entries.get_mut(&task.number)
-                && entry.attempt == task.attempt
-                && entry.stage == Stage::Publishing
-            {
-                entry.holder.get_or_insert(host);
-                self.note_placed(&mut state, task.number, place);
-            }
-        }
-        drop(state);
-        // A cancellation may wait for the place.
-        self.wake();
+        self.note_all_placed(next, place, |entry| {
+            entry.holder.get_or_insert(host);
+        });
     }
 
     /// Lets tasks go by the server for some time.

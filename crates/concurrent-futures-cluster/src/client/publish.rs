@@ -223,20 +223,11 @@ impl Client {
                         number: Some(number),
                         serial: next.serial,
                     };
-                    let mut state = self.lock();
-                    for task in &next.tasks {
-                        if let Some(entry) = state.entries.get_mut(&task.number)
-                            && entry.attempt == task.attempt
-                            && entry.stage == Stage::Publishing
-                        {
-                            if is_unsure && task.attempt == 1 {
-                                entry.note_first_lost(self.bus.lease());
-                            }
-                            self.note_placed(&mut state, task.number, place);
+                    self.note_all_placed(&next, place, |entry| {
+                        if is_unsure && entry.attempt == 1 {
+                            entry.note_first_lost(self.bus.lease());
                         }
-                    }
-                    drop(state);
-                    self.wake();
+                    });
                     return;
                 }
                 Err(PayloadError::Store(error)) => {
@@ -257,6 +248,23 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Notes that the tasks of a parcel have come to their place, unless they are done or elsewhere.
+    pub(super) fn note_all_placed(&self, next: &Next, place: Place, note: impl Fn(&mut Entry)) {
+        let mut state = self.lock();
+        for task in &next.tasks {
+            if let Some(entry) = state.entries.get_mut(&task.number)
+                && entry.attempt == task.attempt
+                && entry.stage == Stage::Publishing
+            {
+                note(entry);
+                self.note_placed(&mut state, task.number, place);
+            }
+        }
+        drop(state);
+        // A cancellation may wait for the place.
+        self.wake();
     }
 
     fn is_publishing(&self, next: &Next) -> bool {
