@@ -32,6 +32,7 @@ mod publish;
 mod receive;
 mod reconcile;
 mod record;
+mod request;
 mod times;
 mod waiting;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod waiting_tests;
 pub(crate) use argument::Argument;
 pub(crate) use kept::KeptSettings;
 pub use options::ClusterOptions;
+pub(crate) use request::{CallKind, Submission};
 
 use crate::bus::kept::{kept_of, session_of};
 use crate::bus::{Bus, BusError, Lane};
@@ -48,15 +50,16 @@ use crate::error::ClientPanicked;
 use crate::objects::Objects;
 use crate::payloads::Payloads;
 use crate::waits;
-use crate::wire::{Call, Id, Owner, ParcelId, Payload, Record, Seal, TaskId, hash_of_payload};
+use crate::wire::{Id, Owner, ParcelId, Seal, TaskId};
 use bytes::Bytes;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::recorder::RunOutcome;
 use concurrent_futures::engine::{Permit, RemoteLoss, RemoteRun, recording_clock};
 use kept::Session;
+use request::Request;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use times::HostClock;
 use tokio::sync::{oneshot, watch};
@@ -102,105 +105,6 @@ pub trait Sink: Send + 'static {
 
     /// Gives the future its outcome.
     fn complete(self: Box<Self>, arrived: Arrived);
-}
-
-/// The part of a call that the calls of one function share.
-pub(crate) struct CallKind {
-    call: Call,
-    options: ClusterOptions,
-    /// The type of the result, by its name; empty for other frontends.
-    result: Cow<'static, str>,
-}
-
-impl CallKind {
-    pub(crate) fn new(call: Call, options: ClusterOptions, result: &'static str) -> Self {
-        Self {
-            call,
-            options,
-            result: Cow::Borrowed(result),
-        }
-    }
-
-    /// Returns whether a call with these options is of this kind, if its result has the same type.
-    pub(crate) fn is_of(&self, call: &Call, options: &ClusterOptions) -> bool {
-        self.call == *call && self.options == *options
-    }
-}
-
-/// A call, as it is submitted.
-pub(crate) struct Submission {
-    kind: Arc<CallKind>,
-    argument: Argument,
-}
-
-impl Submission {
-    pub(crate) fn new(kind: Arc<CallKind>, argument: Argument) -> Self {
-        Self { kind, argument }
-    }
-
-    /// Makes a call that is the only one of its kind.
-    #[cfg(test)]
-    pub(crate) fn single(call: Call, argument: Bytes, options: ClusterOptions) -> Self {
-        Self::new(Arc::new(CallKind::new(call, options, "")), argument.into())
-    }
-}
-
-/// A call, as the client keeps it.
-struct Request {
-    kind: Arc<CallKind>,
-    argument: Bytes,
-    /// The hash of a long argument, once it is needed. It has a box, as few arguments are long.
-    hash: OnceLock<Box<[u8; 32]>>,
-    /// The terms that only the record has, of a task of an earlier client.
-    found: Option<Box<FoundTerms>>,
-    /// The rank of a kept task, once it is recorded.
-    rank: OnceLock<u8>,
-}
-
-/// The terms of a task of an earlier client that only the record has.
-struct FoundTerms {
-    priority: u8,
-    age: Duration,
-    argument: Payload,
-}
-
-impl Request {
-    fn of(kind: Arc<CallKind>, argument: Bytes) -> Self {
-        Self {
-            kind,
-            argument,
-            hash: OnceLock::new(),
-            found: None,
-            rank: OnceLock::new(),
-        }
-    }
-
-    /// Makes the call of a record.
-    fn found(record: Record) -> Self {
-        let options = ClusterOptions {
-            time_limit: record.time_limit,
-            retries: record.retries,
-            on_host_loss: record.on_host_loss,
-        };
-        let kind = CallKind {
-            call: record.call,
-            options,
-            result: Cow::Owned(record.result),
-        };
-        let mut request = Self::of(Arc::new(kind), Bytes::new());
-        request.rank = OnceLock::from(record.rank);
-        request.found = Some(Box::new(FoundTerms {
-            priority: record.priority,
-            age: record.age,
-            argument: record.argument,
-        }));
-        request
-    }
-
-    fn hash(&self) -> &[u8; 32] {
-        self.hash
-            .get_or_init(|| Box::new(hash_of_payload(&self.argument)))
-    }
 }
 
 /// The place of a task; see the module's documentation.
@@ -356,6 +260,8 @@ impl Entry {
 
     /// Gives the future of the task its outcome, which may be that of a run.
     fn complete(mut self, arrived: Arrived, run: Option<RemoteRun>) {
+        // Of a task that was not removed alone, as all of them fail.
+        self.permit = None;
         if let Some(past) = self.past.filter(|past| !past.losses.is_empty()) {
             self.sink.note_losses(past.losses);
         }

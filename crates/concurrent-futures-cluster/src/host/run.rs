@@ -242,7 +242,7 @@ impl Host {
             self.note_begun(id, !must_be_known);
         }
         if self.is_short_and_alone() {
-            // Other work of this thread comes first, such as the answer to the client.
+            // Other work of this thread comes first.
             yield_now().await;
             self.runner.receive_soon();
         }
