@@ -85,7 +85,7 @@ impl ClusterBuilder<HostSettings> {
         self
     }
 
-    /// Starts the host. It takes tasks when the call returns.
+    /// Starts the host. When the call returns, the host takes tasks, and is in the list of hosts.
     ///
     /// # Errors
     /// [`ClusterError`], when the server does not answer, or the workers cannot be set up.

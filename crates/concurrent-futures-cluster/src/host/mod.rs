@@ -50,7 +50,7 @@ pub(crate) async fn serve(
     settings: Settings,
     waits: Option<Waits>,
     mut stop: watch::Receiver<bool>,
-    mut ready: Option<oneshot::Sender<()>>,
+    ready: Option<oneshot::Sender<()>>,
 ) -> Result<(), ClusterError> {
     let id = Id::random().map_err(|error| BusError::Refused(error.to_string()))?;
     let host = Arc::new(Host {
@@ -75,7 +75,6 @@ pub(crate) async fn serve(
         let notes = host.bus.listen(&subject).await?;
         tasks.spawn(Arc::clone(&host).listen(subject, notes));
     }
-    tasks.spawn(Arc::clone(&host).register());
     tasks.spawn(Arc::clone(&host).extend());
     tasks.spawn(Arc::clone(&host).keep_time());
     let mut pulls = JoinSet::new();
@@ -95,10 +94,7 @@ pub(crate) async fn serve(
             Word::Part(part) => host.take_part(part),
         }));
     }
-    if let Some(ready) = ready.take() {
-        // A caller that no longer waits tells the host to stop.
-        let _ = ready.send(());
-    }
+    tasks.spawn(Arc::clone(&host).register(ready));
     let mut broken = host.broken.subscribe();
     tokio::select! {
         // An error means that the other side is gone.

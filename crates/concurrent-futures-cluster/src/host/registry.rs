@@ -9,11 +9,15 @@ use crate::wire::{Figures, HostInfo, Kind, news_of};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 impl Host {
     /// Keeps the host in the registry. Tells clients when it has entered, as some may wait for a host.
-    pub(super) async fn register(self: Arc<Self>) {
+    ///
+    /// Sends to `ready` after the first attempt: then a program that has started the host finds it in the registry. If
+    /// the attempt has failed, the host runs all the same, and goes on trying.
+    pub(super) async fn register(self: Arc<Self>, mut ready: Option<oneshot::Sender<()>>) {
         let store_key = StoreKey::Host {
             queue: self.settings.queue.clone(),
             name: self.name(),
@@ -31,6 +35,10 @@ impl Host {
                     continue;
                 }
             };
+            if let Some(ready) = ready.take() {
+                // A caller that no longer waits tells the host to stop.
+                let _ = ready.send(());
+            }
             let wait = match kept {
                 Ok(_) => {
                     if is_entry && let Err(error) = self.bus.send(&news, content.clone()).await {

@@ -226,6 +226,14 @@ impl Server {
         self.lock().last
     }
 
+    /// Returns how many hosts are in the registry.
+    pub(crate) fn hosts(&self) -> usize {
+        let state = self.lock();
+        let store_keys = state.kept.keys();
+        let hosts = store_keys.filter(|store_key| matches!(store_key, StoreKey::Host { .. }));
+        hosts.count()
+    }
+
     /// Returns how many tasks there are.
     pub(crate) fn tasks(&self) -> usize {
         self.lock().tasks.len()

@@ -78,6 +78,32 @@ async fn a_task_that_waits_for_lost_requests_runs_after_its_lease() {
     }
 }
 
+/// A program that has started a host sees it in the list of hosts at once.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_has_started_is_in_the_registry() {
+    for seed in 1..=100 {
+        let (server, book) = (Server::new(seed, 0, 0, LEASE), Book::default());
+        let mut first = start_host(&server, &book, seed, true);
+        (&mut first.is_ready).await.unwrap();
+        assert_eq!(server.hosts(), 1, "seed {seed}");
+        let mut second = start_host(&server, &book, seed + 1, true);
+        (&mut second.is_ready).await.unwrap();
+        assert_eq!(server.hosts(), 2, "seed {seed}");
+    }
+}
+
+/// A host whose first message to the registry is lost has started as well, and is there later.
+#[tokio::test(start_paused = true)]
+async fn a_host_starts_while_the_registry_does_not_answer() {
+    let (server, book) = (Server::new(1, 1000, 0, LEASE), Book::default());
+    let mut host = start_host(&server, &book, 1, true);
+    let start = timeout(SOON, &mut host.is_ready).await;
+    start.unwrap().unwrap();
+    assert_eq!(server.hosts(), 0);
+    server.calm();
+    wait_until("the host is in the registry", || server.hosts() == 1).await;
+}
+
 /// A request of a host ends while the host is busy. So it does not know any more that there is no urgent task.
 #[tokio::test(start_paused = true)]
 async fn no_task_begins_before_an_urgent_one_when_the_requests_of_a_host_have_ended() {

@@ -197,6 +197,8 @@ pub(super) struct OneHost {
     pub(super) stop: watch::Sender<bool>,
     pub(super) task: JoinHandle<Result<(), ClusterError>>,
     pub(super) is_dead: Arc<AtomicBool>,
+    /// Comes when the start of the host is over.
+    pub(super) is_ready: oneshot::Receiver<()>,
 }
 
 pub(super) fn start_host(server: &Arc<Server>, book: &Book, seed: u64, is_short: bool) -> OneHost {
@@ -219,12 +221,15 @@ pub(super) fn start_host(server: &Arc<Server>, book: &Book, seed: u64, is_short:
     let (stop, stopped) = watch::channel(false);
     let ours = Arc::clone(&bus);
     let runner = Arc::new(runner);
-    let task = tokio::spawn(host::serve(ours, runner, settings, None, stopped, None));
+    let (ready, is_ready) = oneshot::channel();
+    let serving = host::serve(ours, runner, settings, None, stopped, Some(ready));
+    let task = tokio::spawn(serving);
     OneHost {
         bus,
         stop,
         task,
         is_dead,
+        is_ready,
     }
 }
 
