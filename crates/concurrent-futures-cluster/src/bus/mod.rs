@@ -252,6 +252,9 @@ pub(crate) trait Bus: KeptBus {
     /// Sends a message to those that listen.
     fn send<'a>(&'a self, subject: &'a str, payload: Bytes) -> Later<'a, ()>;
 
+    /// Waits until all messages have left this process, for a second at most.
+    fn flush(&self) -> Later<'_, ()>;
+
     /// Sends a message, and returns the first answer.
     fn request<'a>(
         &'a self,

@@ -3,7 +3,9 @@
 //! A program that waits for each task before the next one waits for messages, and those of the server's work queue are
 //! most of them. So a client sends such a task to the host that has brought the last outcome, as an order. A host takes
 //! the task if a worker is free for it, and refuses it otherwise. A refused task is published like any other. The answer
-//! that the host has the task comes together with the outcome, or after a millisecond.
+//! that the host has the task comes together with the outcome, or after a millisecond. The receipt of that outcome goes
+//! together with the next order, or after a millisecond. So a round trip is one write each way. A client that ends
+//! sends the last receipt first.
 //!
 //! To the protocol, a task that a host has taken is one that the server has lost after its delivery:
 //! - The host reports that it has the task, and cares for its outcome, as for any other.
@@ -77,6 +79,8 @@ impl Client {
         let seal = &self.settings.seal;
         let sealed = seal.seal(Kind::Order, subject.as_bytes(), &order);
         let limit = PATIENCE.min(self.bus.lease() / 3);
+        // Without a pause in between, so that the server reads all at once.
+        self.send_receipts().await;
         match self.bus.request(&subject, sealed.clone(), limit).await {
             Ok(answer) => match seal.open::<Answer>(Kind::Answer, &sealed, &answer) {
                 Ok(Answer::Taken) => Dispatched::Taken,

@@ -324,6 +324,10 @@ struct State {
     direct: Option<Id>,
     /// The time before which no task goes directly to a host, as one has refused a task.
     no_direct_before: Option<Instant>,
+    /// The receipts that go out with the next direct task, or after a moment, and where they go.
+    receipts: Vec<(String, Bytes)>,
+    /// Whether the moment has begun.
+    are_receipts_due: bool,
     session: Session,
     /// The panic of a part of the client.
     broken: Option<ClientPanicked>,

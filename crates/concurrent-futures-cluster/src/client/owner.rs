@@ -205,8 +205,13 @@ impl Client {
         self.fail_all(&failed(lost));
     }
 
-    /// Gives the session free for another client.
+    /// Sends what waits to be sent, and gives the session free for another client.
     pub(crate) async fn release(&self) {
+        if self.send_receipts().await
+            && let Err(error) = self.bus.flush().await
+        {
+            log::trouble("the last receipts may not have been sent", &error);
+        }
         let _renewing = self.renewing.lock().await;
         let claim = self.lock().session.claim.take();
         let Some((last, since)) = claim else { return };

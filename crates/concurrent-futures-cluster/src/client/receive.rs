@@ -10,12 +10,17 @@ use crate::log;
 use crate::wire::{
     Id, Kind, OnHostLoss, Outcome, Payload, Question, Receipt, Report, TaskPart, Why,
 };
+use bytes::Bytes;
 use concurrent_futures::TaskError;
 use concurrent_futures::engine::recorder::RunOutcome;
 use concurrent_futures::engine::{RemoteRun, recording_clock};
+use std::mem;
 use std::sync::Arc;
-use tokio::time::Instant;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
+/// The time for which the receipt of a lone task waits for the next task.
+const MOMENT: Duration = Duration::from_millis(1);
 /// The number of times that a task may come back without an outcome, for each permitted delivery.
 const RETURNS: u32 = 4;
 
@@ -25,6 +30,8 @@ pub(super) struct Taken {
     unwanted: Vec<(u64, u32)>,
     /// The tasks whose outcomes may be stored.
     stored: Vec<u64>,
+    /// The number of outcomes.
+    ended: usize,
 }
 
 impl State {
@@ -96,11 +103,20 @@ impl Client {
         if !self.is_owner() {
             return;
         }
-        let Some(Taken { unwanted, stored }) = self.take(subject, &note.payload) else {
+        let Some(taken) = self.take(subject, &note.payload) else {
             return;
         };
+        let Taken {
+            unwanted,
+            stored,
+            ended,
+        } = taken;
         if stored.is_empty() {
-            self.confirm(note, unwanted).await;
+            if ended == 1 && unwanted.is_empty() && self.is_idle_with_direct_host() {
+                self.confirm_later(note);
+            } else {
+                self.confirm(note, unwanted).await;
+            }
         } else {
             let client = Arc::clone(self);
             self.spawn("removes outcomes", async move {
@@ -110,14 +126,61 @@ impl Client {
         }
     }
 
-    /// Answers a report, if the host asks for that.
-    async fn confirm(&self, note: Note, unwanted: Vec<(u64, u32)>) {
-        let Some(reply) = note.reply else { return };
+    /// Returns the receipt of a report, and where it goes; none if the host asks for none.
+    fn receipt_of(&self, note: Note, unwanted: Vec<(u64, u32)>) -> Option<(String, Bytes)> {
+        let reply = note.reply?;
         let seal = &self.settings.seal;
         let receipt = seal.seal(Kind::Receipt, &note.payload, &Receipt { unwanted });
+        Some((reply, receipt))
+    }
+
+    /// Answers a report, if the host asks for that.
+    async fn confirm(&self, note: Note, unwanted: Vec<(u64, u32)>) {
+        let Some((reply, receipt)) = self.receipt_of(note, unwanted) else {
+            return;
+        };
         if let Err(error) = self.bus.send(&reply, receipt).await {
             log::trouble("a receipt could not be sent", &error);
         }
+    }
+
+    /// Returns whether all tasks are done, and the next one is likely to go to a host directly.
+    fn is_idle_with_direct_host(&self) -> bool {
+        let state = self.lock();
+        self.settings.kept.is_none() && state.direct.is_some() && state.unfinished() == 0
+    }
+
+    /// Answers a report together with the next direct task, or after a moment. A program that waits for each task before the
+    /// next one wakes the server and the host once less for each.
+    fn confirm_later(self: &Arc<Self>, note: Note) {
+        let Some(receipt) = self.receipt_of(note, Vec::new()) else {
+            return;
+        };
+        let is_first = {
+            let mut state = self.lock();
+            state.receipts.push(receipt);
+            !mem::replace(&mut state.are_receipts_due, true)
+        };
+        if is_first {
+            let client = Arc::clone(self);
+            self.spawn("sends receipts", async move {
+                sleep(MOMENT).await;
+                client.lock().are_receipts_due = false;
+                client.send_receipts().await;
+            });
+        }
+    }
+
+    /// Sends the receipts that wait. Returns whether there were some.
+    pub(super) async fn send_receipts(&self) -> bool {
+        let receipts = mem::take(&mut self.lock().receipts);
+        let are_there = !receipts.is_empty();
+        for (reply, receipt) in receipts {
+            if let Err(error) = self.bus.send(&reply, receipt).await {
+                log::trouble("a receipt could not be sent", &error);
+            }
+        }
+        are_there
     }
 
     /// Removes outcomes that were stored.
@@ -193,6 +256,7 @@ impl Client {
         drop(state);
         let ended = report.ended.iter().map(|(number, ..)| *number);
         let stored = ended.filter(|_| report.may_be_stored).collect();
+        let ended = report.ended.len();
         let mut runs = report.runs.into_iter().peekable();
         for (number, attempt, outcome) in report.ended {
             let run = runs.next_if(|run| run.number == number);
@@ -205,7 +269,11 @@ impl Client {
             });
             self.end(number, attempt, outcome, run);
         }
-        Some(Taken { unwanted, stored })
+        Some(Taken {
+            unwanted,
+            stored,
+            ended,
+        })
     }
 
     /// Accepts the outcome of a task, unless there was one.

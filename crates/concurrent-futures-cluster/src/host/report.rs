@@ -21,6 +21,7 @@ use crate::wire::{Id, Kind, Outcome, Receipt, Report, Run, TaskId, TaskPart, Why
 use bytes::Bytes;
 use concurrent_futures::engine::recording_clock;
 use std::collections::HashMap;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -195,11 +196,10 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
             }
         }
         let is_due = pending.is_due();
-        if has_ended || is_due {
-            for (reply, answer) in pending.answers.drain(..) {
-                // A client without it publishes the task as well.
-                let _ = host.bus.send(&reply, answer).await;
-            }
+        if has_ended {
+            outcomes.answers = mem::take(&mut pending.answers);
+        } else if is_due {
+            answer_all(&host, pending.answers.drain(..)).await;
         }
         if is_due {
             pending.move_into(&mut outcomes.report);
@@ -210,12 +210,22 @@ async fn work(host: Arc<Host>, id: Id, session: Id, mut news: mpsc::UnboundedRec
     }
 }
 
+/// Tells clients that their direct tasks were taken.
+async fn answer_all(host: &Host, answers: impl IntoIterator<Item = (String, Bytes)>) {
+    for (reply, answer) in answers {
+        // A client without it publishes the task as well.
+        let _ = host.bus.send(&reply, answer).await;
+    }
+}
+
 /// A report that is being made.
 struct Outcomes<'a> {
     host: &'a Arc<Host>,
     session: Id,
     report: Report,
     bytes: usize,
+    /// The answers that go out with the report: without a pause in between, so that the server reads both at once.
+    answers: Vec<(String, Bytes)>,
     /// Held until there is a receipt.
     flight: Option<OwnedSemaphorePermit>,
 }
@@ -240,6 +250,7 @@ impl<'a> Outcomes<'a> {
                 may_be_stored: false,
             },
             bytes: 0,
+            answers: Vec::new(),
             flight: None,
         }
     }
@@ -249,7 +260,7 @@ impl<'a> Outcomes<'a> {
         let length = length_of(&outcome);
         if self.bytes + length > MOST_BYTES && !self.report.ended.is_empty() {
             let next = Self::new(self.host, self.session, self.report.host);
-            std::mem::replace(self, next).deliver();
+            mem::replace(self, next).deliver();
         }
         self.bytes += length;
         self.report.ended.push((task.number, task.attempt, outcome));
@@ -271,12 +282,11 @@ impl<'a> Outcomes<'a> {
     }
 
     fn deliver(self) {
-        self.host.spawn(deliver(
-            Arc::clone(self.host),
-            self.session,
-            self.report,
-            self.flight,
-        ));
+        let host = Arc::clone(self.host);
+        self.host.spawn(async move {
+            answer_all(&host, self.answers).await;
+            deliver(host, self.session, self.report, self.flight).await;
+        });
     }
 }
 

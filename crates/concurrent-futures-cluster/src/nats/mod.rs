@@ -38,6 +38,8 @@ use tokio::time::timeout;
 
 /// The time after which a call to the server has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The time that the last messages have to leave this process.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 /// The time for which the server knows the identities of published tasks.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
@@ -211,6 +213,14 @@ impl Bus for Nats {
         Box::pin(async move {
             let sent = self.client.publish(subject.to_owned(), payload).await;
             sent.map_err(|_| BusError::Closed)
+        })
+    }
+
+    fn flush(&self) -> Later<'_, ()> {
+        Box::pin(async {
+            let flushed = timeout(LAST_WRITE, self.client.flush()).await;
+            let flushed = flushed.map_err(|_| BusError::TimedOut)?;
+            flushed.map_err(|_| BusError::Closed)
         })
     }
 

@@ -4,6 +4,7 @@ use crate::common::{LEASE, Notes, Server, note_and_wait, wait_until, wait_until_
 use crate::{Test, double};
 use concurrent_futures::TaskError;
 use concurrent_futures_cluster::ClusterExecutor;
+use rustix::process::Signal;
 use std::time::Instant;
 
 /// Returns the number of messages with tasks that the server has got so far.
@@ -118,5 +119,23 @@ fn the_direct_task_of_a_killed_host_runs_elsewhere_after_the_lease() -> Test {
     assert_eq!(cluster.submit(double, 4)?.result()?, 8);
     drop(cluster);
     wait_until_empty(&server);
+    Ok(())
+}
+
+/// The last receipt of a client is sent before the client ends: its host need not store the outcome for it.
+#[test]
+fn a_client_that_ends_after_its_last_task_leaves_its_host_nothing_to_do() -> Test {
+    let Some(server) = Server::start() else {
+        return Ok(());
+    };
+    let host = server.host(1);
+    for _ in 0..30 {
+        let cluster = server.executor().build()?;
+        wait_until_direct(&server, &cluster);
+        drop(cluster);
+    }
+    host.signal(Signal::TERM);
+    assert!(host.wait().success());
+    assert_eq!(server.outcomes().unwrap(), 0);
     Ok(())
 }
