@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from concurrent_futures import Future, TaskTerminatedError, TaskTimeoutError, WorkerDiedError
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["ClusterFuture"]
 
 _T = TypeVar("_T")
+
+#: The longest time for which a thread waits for the end of a call itself. A signal does not
+#: shorten it, and for a longer call one wake-up more does not matter.
+_MOMENT = 0.01
+
+#: The seconds of a wait from which on its length does not matter, and may be no float.
+_EVER = 1e9
 
 # The kinds of ends that `Client.deliver` tells, and of a part of a value.
 _VALUE, _FAILURE, _ERROR, _CANCELLED, _PART = range(5)
@@ -149,7 +157,7 @@ class ClusterFuture(Future[_T]):
         if _waits.is_worker() and not self.done():
             with _waits.Wait():
                 return Future.result(self, timeout)
-        return Future.result(self, timeout)
+        return Future.result(self, self._receive(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the call, and return its exception, or None.
@@ -166,7 +174,25 @@ class ClusterFuture(Future[_T]):
         if _waits.is_worker() and not self.done():
             with _waits.Wait():
                 return Future.exception(self, timeout)
-        return Future.exception(self, timeout)
+        return Future.exception(self, self._receive(timeout))
+
+    def _receive(self, timeout: float | None) -> float | None:
+        """Wait for the end of the call without the executor's thread, for a moment.
+
+        Returns what is left of ``timeout``.
+        """
+        if self.done():
+            return timeout
+        if timeout is None:
+            self._client.receive(self, _frames.loads, self._recorded.is_on, _MOMENT)
+            return None
+        if not isinstance(timeout, (int, float)) or not timeout > 0:
+            return timeout
+        began = time.monotonic()
+        self._client.receive(self, _frames.loads, self._recorded.is_on, min(timeout, _MOMENT))
+        if timeout > _EVER:
+            return timeout
+        return max(0.0, timeout - (time.monotonic() - began))
 
     @property
     def _waiters(self) -> Any:  # type: ignore[override]

@@ -12,13 +12,16 @@ use concurrent_futures::{Shutdown, SubmitError, TaskError};
 use concurrent_futures_cluster::{
     Arrived, Call, ClusterExecutor, ClusterOptions, OnHostLoss, Sink,
 };
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyType};
 use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The name of the calls that the hosts of this package know.
 pub(crate) const CALL: &[u8] = b"python-2";
@@ -32,6 +35,9 @@ const FAILURE: u8 = 1;
 const ERROR: u8 = 2;
 const CANCELLED: u8 = 3;
 const PART: u8 = 4;
+
+/// The class of futures.
+static FUTURE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
 /// The length from which on bytes are not copied.
 const LONG: usize = 64 * 1024;
@@ -80,6 +86,11 @@ impl Runs {
 /// Futures are shared, as threads that are not attached can make no references to them.
 type Ends = Inbox<(Arc<Py<PyAny>>, Ended)>;
 
+/// Returns the key of a future's ends in the inbox.
+fn key_of(future: &Py<PyAny>) -> usize {
+    future.as_ptr().addr()
+}
+
 /// The future of a call, as the cluster sees it. It is told of every end, and of one only.
 struct Waiting {
     future: Option<Arc<Py<PyAny>>>,
@@ -100,7 +111,7 @@ impl Waiting {
 impl Waiting {
     fn end(&mut self, ended: Ended) {
         if let Some(future) = self.future.take() {
-            self.ends.put((future, ended));
+            self.ends.put(key_of(&future), (future, ended));
         }
     }
 }
@@ -118,8 +129,8 @@ impl Sink for Waiting {
     fn take_part(&self, first: u64, bytes: Bytes) {
         if let Some(future) = &self.future {
             self.ends.expect();
-            self.ends
-                .put((Arc::clone(future), Ended::Part(first, bytes)));
+            let part = Ended::Part(first, bytes);
+            self.ends.put(key_of(future), (Arc::clone(future), part));
         }
     }
 
@@ -376,6 +387,49 @@ impl Client {
         Ok(Some(count))
     }
 
+    /// Waits for the end of a call, up to `limit` seconds, and completes its future. Leaves it to `deliver` unless it is a
+    /// value which `loads` unpickles, and the future has no callbacks. Raises what a signal's handler raises meanwhile.
+    fn receive(
+        &self,
+        py: Python<'_>,
+        future: &Bound<'_, PyAny>,
+        loads: &Bound<'_, PyAny>,
+        is_recorded: &Bound<'_, PyAny>,
+        limit: f64,
+    ) -> PyResult<()> {
+        let limit = seconds("limit", limit)?;
+        if self.process != std::process::id() {
+            return Ok(());
+        }
+        if !self.ends.begin_receiving(key_of(future.as_unbound())) {
+            return Ok(());
+        }
+        // It may have been completed just before.
+        let is_done = future.call_method0(intern!(py, "done"));
+        let is_pending = is_done.is_ok_and(|is_done| !is_done.is(PyBool::new(py, true)));
+        let limit = if is_pending { limit } else { Duration::ZERO };
+        let received = py.detach(|| self.ends.receive(limit));
+        let Some(thing) = received else {
+            return Ok(());
+        };
+        let completed = match &thing.1 {
+            Ended::Arrived(Arrived::Value(bytes), _) => {
+                complete_plainly(py, future, bytes, loads, is_recorded)
+            }
+            Ended::Arrived(..) | Ended::Cancelled | Ended::Part(..) => Ok(false),
+        };
+        if let Ok(true) = completed {
+            self.ends.settle(1);
+            return Ok(());
+        }
+        self.ends.put_back(thing);
+        // An error of unpickling becomes that of the future.
+        match completed {
+            Err(error) if !error.is_instance_of::<PyException>(py) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps `deliver` from ending, until `release` is called.
     fn hold(&self) {
         self.ends.expect();
@@ -505,6 +559,34 @@ impl Drop for Client {
             Python::try_attach(|py| py.detach(|| drop(executor)));
         }
     }
+}
+
+/// Completes a future with a value, unless it has callbacks or is recorded. Returns whether it has done so. An error leaves
+/// the future as it was.
+fn complete_plainly(
+    py: Python<'_>,
+    future: &Bound<'_, PyAny>,
+    bytes: &Bytes,
+    loads: &Bound<'_, PyAny>,
+    is_recorded: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let value = loads.call1((of(py, bytes),))?;
+    let is_recorded: bool = is_recorded.call0()?.extract()?;
+    if is_recorded
+        || future
+            .getattr(intern!(py, "_done_callbacks"))?
+            .is_truthy()?
+    {
+        return Ok(false);
+    }
+    // From here on, no bytecode runs that a signal's handler could interrupt: these are methods of a native class.
+    let class = FUTURE.import(py, "concurrent_futures", "Future")?;
+    future.setattr(intern!(py, "_fn"), py.None())?;
+    let begin = intern!(py, "set_running_or_notify_cancel");
+    if class.call_method1(begin, (future,))?.is_truthy()? {
+        class.call_method1(intern!(py, "set_result"), (future, value))?;
+    }
+    Ok(true)
 }
 
 /// Returns a run as Python's recorder takes it.
