@@ -1,6 +1,8 @@
-//! The operating system: the name of the machine, and children that end with this process.
+//! The operating system: the name of the machine, its memory, and children that end with this process.
 
+use std::fs;
 pub(crate) use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 
 /// Returns the name of the machine.
@@ -35,6 +37,40 @@ pub(crate) fn end_with_this_thread(command: &mut Command) {
 /// On other systems, a child of a killed process stays.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn end_with_this_thread(_: &mut Command) {}
+
+/// Returns the bytes of memory that the machine has; none if they are not known.
+#[cfg(target_os = "linux")]
+#[allow(
+    clippy::useless_conversion,
+    reason = "systems of 32 bits have shorter numbers"
+)]
+pub(crate) fn memory() -> Option<u64> {
+    let info = rustix::system::sysinfo();
+    u64::from(info.totalram).checked_mul(u64::from(info.mem_unit))
+}
+
+/// Other systems are not asked.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn memory() -> Option<u64> {
+    None
+}
+
+/// Returns the least limit of the control groups that this process is in, in bytes of memory; none if there is no limit.
+pub(crate) fn memory_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let root = Path::new("/sys/fs/cgroup");
+    let group = root.join(group);
+    let groups = group
+        .ancestors()
+        .take_while(|group| group.starts_with(root));
+    // A group without a limit has a word there.
+    let limits = groups.filter_map(|group| {
+        let limit = fs::read_to_string(group.join("memory.max")).ok()?;
+        limit.trim().parse().ok()
+    });
+    limits.min()
+}
 
 /// Returns the path by which this process can read its own executable.
 #[cfg(target_os = "linux")]

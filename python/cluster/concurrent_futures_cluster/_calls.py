@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from typing_extensions import Buffer
+
 _LOGGER = logging.getLogger("concurrent.futures")
 
 PROTOCOL = 5
@@ -157,10 +159,11 @@ def name_call(error: BaseException, number: int, name: str) -> None:
         error.args = (text, *error.args[1:])
 
 
-def run(argument: bytes, token: int) -> tuple[bool, bytes]:
+def run(argument: Buffer, token: int) -> tuple[bool, bytes | list[Any]]:
     """Carry out a call in a worker; return whether it has a result, and the result or exception.
 
-    The host knows the call by its token.
+    A result with long buffers is a list of the pieces of its frame. The host knows the call by its
+    token.
     """
     global _token
     _token = token
@@ -168,7 +171,9 @@ def run(argument: bytes, token: int) -> tuple[bool, bytes]:
         fn, args, kwargs = _frames.loads(argument)
         del argument
         result = fn(*args, **kwargs)
-        return True, dumps_span(result) if type(result) is Span else _frames.dumps(result, dumps)
+        pieces = pieces_of_span(result) if type(result) is Span else _frames.pieces(result, dumps)
+        head, *buffers = pieces
+        return True, [head, *map(_frames.Passed, buffers)] if buffers else head
     except BaseException as error:
         return False, pack_exception(error)
 
@@ -292,13 +297,13 @@ class _Parts:
 _parts = _Parts()
 
 
-def dumps_span(span: Span) -> bytes:
-    """Return the frame of a span. Values that cannot be pickled fail for themselves."""
+def pieces_of_span(span: Span) -> tuple[bytes, *tuple[memoryview, ...]]:
+    """Return the frame of a span in pieces. Values that cannot be pickled fail for themselves."""
     try:
-        return _frames.dumps(span, dumps)
+        return _frames.pieces(span, dumps)
     except BaseException:
         _leave_out_unpicklable(span)
-        return _frames.dumps(span, dumps)
+        return _frames.pieces(span, dumps)
 
 
 def _leave_out_unpicklable(span: Span) -> None:

@@ -238,7 +238,7 @@ def complete(
         error = failure
     if future._recorded.is_on():
         # Before the future is done: a recording that is stopped then has all runs.
-        received = len(payload) if isinstance(payload, bytes) else 0
+        received = len(payload) if kind in (_VALUE, _FAILURE) else 0
         _record(future, kind, result, error, runs or (None, []), received)
     future._fn = None
     del payload

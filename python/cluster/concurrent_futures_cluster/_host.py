@@ -17,7 +17,7 @@ from concurrent_futures import (
     as_completed,
 )
 from concurrent_futures._base import cpu_count
-from concurrent_futures_cluster import _calls, _native, _waits
+from concurrent_futures_cluster import _calls, _frames, _native, _waits
 from concurrent_futures_cluster._settings import settings
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class _Pool:
             on_worker_death="isolate",
         )
 
-    def submit(self, job: _native.Job) -> Future[tuple[bool, bytes]]:
+    def submit(self, job: _native.Job) -> Future[tuple[bool, Any]]:
         pool = self._pool
         try:
             return _submit(pool, job)
@@ -172,9 +172,12 @@ class _Pool:
         self._pool.shutdown()
 
 
-def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[tuple[bool, bytes]]:
+def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[tuple[bool, Any]]:
     options = pool.options(timeout=job.time_limit, retries=job.retries)
-    return options.submit(_calls.run, job.argument, job.token)
+    argument = job.argument
+    # The worker gets what is in it.
+    passed: Any = argument if isinstance(argument, bytes) else _frames.Passed(argument)
+    return options.submit(_calls.run, passed, job.token)
 
 
 class _Crew:
@@ -261,7 +264,7 @@ class _Crew:
             self._spare.shutdown()
 
 
-def _end(future: Future[tuple[bool, bytes]], job: _native.Job) -> None:
+def _end(future: Future[tuple[bool, Any]], job: _native.Job) -> None:
     """Wait for the end of a call, and tell the host."""
     try:
         job.end(*future.result())

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from concurrent_futures_cluster import _native
     from concurrent_futures_cluster._future import ClusterFuture
     from concurrent_futures_cluster._state import State
 
@@ -198,7 +199,7 @@ class Spans(Generic[_T]):
         span.future = submit(argument, self._fn, call, partial(self._note_part, span))
         yield span
 
-    def _note_part(self, span: _Span, first: int, data: bytes) -> None:
+    def _note_part(self, span: _Span, first: int, data: bytes | _native.Content) -> None:
         """Learn some outcomes of a span that still runs."""
         try:
             part: _calls.Span = _frames.loads(data)

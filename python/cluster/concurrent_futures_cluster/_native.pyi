@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any, Final, final
 
+from typing_extensions import Buffer
+
 from concurrent_futures_cluster._future import ClusterFuture
 
-__all__ = ["Client", "Host", "Job", "Observer", "__version__"]
+__all__ = ["Client", "Content", "Host", "Job", "Observer", "__version__"]
 
 __version__: Final[str]
 
@@ -71,11 +73,18 @@ class Client:
     def embedded_server(self) -> dict[str, str] | None: ...
 
 @final
+class Content:
+    """Long bytes, which the holder of a view of them may change."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
 class Job:
     """A call for the pool."""
 
     @property
-    def argument(self) -> bytes: ...
+    def argument(self) -> bytes | Content: ...
     @property
     def time_limit(self) -> float | None: ...
     @property
@@ -86,7 +95,7 @@ class Job:
     def retries(self) -> int: ...
     def take(self) -> bool: ...
     def begun(self, future: Any) -> bool: ...
-    def end(self, is_value: bool, bytes: bytes) -> None: ...
+    def end(self, is_value: bool, outcome: bytes | list[Buffer]) -> None: ...
     def end_cancelled(self) -> None: ...
 
 @final

@@ -3,6 +3,7 @@
 //! The futures complete through their own methods in Python, by one thread, which `deliver` belongs to. In a fork of
 //! the process, where the threads of the cluster are not, nothing of it is used, nor dropped.
 
+use crate::content::object_of;
 use crate::errors::{Host, cluster_error, describe, host, submit_error, unreachable};
 use crate::inbox::{Inbox, Taken};
 use crate::settings::{Settings, seconds};
@@ -351,19 +352,23 @@ impl Client {
         let is_recorded: bool = is_recorded.call0()?.extract()?;
         for (future, ended) in ends {
             let future = future.bind(py);
-            let runs = match &ended {
-                Ended::Arrived(_, runs) if is_recorded => runs.described(),
-                _ => None,
-            };
-            let called = match &ended {
-                Ended::Arrived(Arrived::Value(bytes), _) => {
-                    complete.call1((future, VALUE, of(py, bytes), runs))
+            let mut known = Runs::default();
+            let ended = match ended {
+                Ended::Arrived(arrived, runs) => {
+                    known = runs;
+                    Ended::Arrived(arrived, Runs::default())
                 }
+                other => other,
+            };
+            let runs = is_recorded.then(|| known.described()).flatten();
+            let called = match ended {
+                Ended::Arrived(Arrived::Value(bytes), _) => object_of(py, bytes, LONG)
+                    .and_then(|value| complete.call1((future, VALUE, value, runs))),
                 Ended::Arrived(Arrived::Failure(bytes), _) => {
-                    complete.call1((future, FAILURE, of(py, bytes), runs))
+                    complete.call1((future, FAILURE, PyBytes::new(py, &bytes), runs))
                 }
                 Ended::Arrived(Arrived::Error(error), _) => {
-                    complete.call1((future, ERROR, describe(error), runs))
+                    complete.call1((future, ERROR, describe(&error), runs))
                 }
                 Ended::Arrived(other, _) => {
                     let text = format!("an outcome is of an unknown kind: {other:?}");
@@ -375,9 +380,8 @@ impl Client {
                     ))
                 }
                 Ended::Cancelled => complete.call1((future, CANCELLED, py.None(), runs)),
-                Ended::Part(first, bytes) => {
-                    complete.call1((future, PART, (*first, of(py, bytes)), runs))
-                }
+                Ended::Part(first, bytes) => object_of(py, bytes, LONG)
+                    .and_then(|part| complete.call1((future, PART, (first, part), runs))),
             };
             if let Err(error) = called {
                 error.write_unraisable(py, Some(complete));
@@ -599,9 +603,4 @@ fn described(run: &RemoteRun) -> Described<'_> {
         end,
     } = run;
     (machine, *pid, *place, *start, *end)
-}
-
-/// Returns bytes as Python's.
-fn of<'py>(py: Python<'py>, bytes: &Bytes) -> Bound<'py, PyBytes> {
-    PyBytes::new(py, bytes)
 }

@@ -12,11 +12,13 @@
 //! there. The thread learns of it, and ends the call.
 
 use crate::client::{CALL, shared};
+use crate::content::{joined, object_of};
 use crate::errors::cluster_error;
 use crate::settings::{Settings, seconds};
 use bytes::Bytes;
 use concurrent_futures_cluster::{Call, CallOptions, ClusterHost, Ended, Runner, Running};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBytes;
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -31,6 +33,9 @@ use tokio::sync::oneshot;
 
 /// The most calls that wait in the queue while all workers have one.
 const AHEAD: usize = 256;
+
+/// The length from which on a worker gets a call through memory that it shares with this process.
+const LONG: usize = 256 * 1024;
 
 /// The way of a call's end to the host.
 type Telling = oneshot::Sender<Ended>;
@@ -98,7 +103,9 @@ impl Shared {
 pub(crate) struct Job {
     shared: Arc<Shared>,
     calls: Arc<Calls>,
-    argument: Bytes,
+    /// The pickled call, until Python code gets it.
+    argument: Mutex<Bytes>,
+    object: PyOnceLock<Py<PyAny>>,
     options: CallOptions,
     /// Whether the call counts as one of the first pool.
     is_in_first: AtomicBool,
@@ -130,8 +137,14 @@ impl Drop for Job {
 impl Job {
     /// The pickled call.
     #[getter]
-    fn argument<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.argument)
+    fn argument(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let object = self.object.get_or_try_init(py, || {
+            // No foreign code runs under the lock.
+            let bytes =
+                mem::take(&mut *self.argument.lock().unwrap_or_else(PoisonError::into_inner));
+            object_of(py, bytes, LONG).map(Bound::unbind)
+        });
+        object.map(|object| object.clone_ref(py))
     }
 
     /// The seconds that the call may run.
@@ -204,14 +217,18 @@ impl Job {
         });
     }
 
-    /// Ends the call, with the pickled result or the pickled error.
-    fn end(&self, is_value: bool, bytes: &Bound<'_, PyBytes>) {
-        let bytes = shared(bytes);
+    /// Ends the call, with the pickled result or the pickled error. A result may be in pieces.
+    fn end(&self, is_value: bool, outcome: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = match outcome.cast::<PyBytes>() {
+            Ok(bytes) => shared(bytes),
+            Err(_) => joined(outcome)?,
+        };
         self.tell(if is_value {
             Ended::Value(bytes)
         } else {
             Ended::Failure(bytes)
         });
+        Ok(())
     }
 }
 
@@ -413,7 +430,8 @@ impl Runner for Pool {
         self.calls.put(Job {
             shared: Arc::clone(&shared),
             calls: Arc::clone(&self.calls),
-            argument,
+            argument: Mutex::new(argument),
+            object: PyOnceLock::new(),
             options,
             is_in_first: AtomicBool::new(false),
         });

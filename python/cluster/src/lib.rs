@@ -7,6 +7,7 @@
 #![cfg(unix)]
 
 mod client;
+mod content;
 mod errors;
 mod host;
 mod inbox;
@@ -22,6 +23,8 @@ mod _native {
 
     #[pymodule_export]
     use super::client::Client;
+    #[pymodule_export]
+    use super::content::Content;
     #[pymodule_export]
     use super::host::{Host, Job};
     #[pymodule_export]

@@ -56,6 +56,19 @@ def same(value: Any) -> Any:
     return value
 
 
+def owner(array: Any) -> Any:
+    """Return the object that has the memory of an array."""
+    while not isinstance(array, memoryview):
+        array = array.base
+    return array.obj
+
+
+def change(array: Any) -> tuple[str, Any]:
+    """Change an array; return the name of the type that has its memory, and the array."""
+    array[0] = 7
+    return type(owner(array)).__name__, array
+
+
 class Gaps:
     """An object whose pickle has a buffer that is not contiguous."""
 

@@ -27,7 +27,7 @@ from concurrent_futures import (
     as_completed,
     wait,
 )
-from concurrent_futures_cluster import ClusterFuture, _future
+from concurrent_futures_cluster import ClusterFuture, _future, _native
 
 pytest_plugins = ["cluster_support"]
 
@@ -81,6 +81,16 @@ def test_arrays_come_back_as_they_were_and_writable_ones_are_writable(
     mapped = list(embedded.map(tasks.double, [array, fixed]))
     assert numpy.array_equal(mapped[0], 2 * array)
     assert numpy.array_equal(mapped[1], 2 * fixed)
+
+
+def test_long_arrays_are_where_they_came(embedded: ClusterExecutor) -> None:
+    array = numpy.zeros(1_000_000)
+    owner, back = embedded.submit(tasks.change, array).result(LIMIT)
+    # Of the worker: the memory that it shares with its host. The arrays are not copied there.
+    assert owner == "Buffer"
+    assert type(tasks.owner(back)) is _native.Content
+    back += 1
+    assert (back[0], back[-1], array[0]) == (8, 1, 0)
 
 
 def test_an_object_that_refuses_its_buffer_fails_its_future(embedded: ClusterExecutor) -> None:
