@@ -392,7 +392,7 @@ impl Client {
     }
 
     /// Waits for the end of a call, up to `limit` seconds, and completes its future. Leaves it to `deliver` unless it is a
-    /// value which `loads` unpickles, and the future has no callbacks. Raises what a signal's handler raises meanwhile.
+    /// short value which `loads` unpickles, and the future has no callbacks. Raises what a signal's handler raises meanwhile.
     fn receive(
         &self,
         py: Python<'_>,
@@ -417,7 +417,7 @@ impl Client {
             return Ok(());
         };
         let completed = match &thing.1 {
-            Ended::Arrived(Arrived::Value(bytes), _) => {
+            Ended::Arrived(Arrived::Value(bytes), _) if bytes.len() < LONG => {
                 complete_plainly(py, future, bytes, loads, is_recorded)
             }
             Ended::Arrived(..) | Ended::Cancelled | Ended::Part(..) => Ok(false),
@@ -574,7 +574,7 @@ fn complete_plainly(
     loads: &Bound<'_, PyAny>,
     is_recorded: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
-    let value = loads.call1((of(py, bytes),))?;
+    let value = loads.call1((PyBytes::new(py, bytes),))?;
     let is_recorded: bool = is_recorded.call0()?.extract()?;
     if is_recorded
         || future
