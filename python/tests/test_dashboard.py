@@ -95,10 +95,12 @@ def test_the_page_and_its_updates() -> None:
             assert growing.apply(first) == []
         updates = others[1]
         with held(pool):
-            pool.submit(pow, 2, 3)
+            future = pool.submit(pow, 2, 3)
             document = next(updates)
             while document is not None and len(growing.apply(document)) < 2:
                 document = next(updates)
+        # The end of a task is recorded before its result is there.
+        assert future.result(LIMIT) == 8
         dashboard.close()
         for updates in others:
             *rest, last, end = updates

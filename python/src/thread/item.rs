@@ -257,15 +257,18 @@ unsafe impl ForeignTask for Item {
     }
 
     unsafe fn free(task: NonNull<Header>) {
-        // SAFETY: made by `ItemHandle::new`, and no reference is left.
-        let item = unsafe { Box::from_raw(Self::at(task).as_ptr()) };
-        let Self { call, outcome, .. } = &*item;
-        // SAFETY: no other thread has the item.
-        let is_empty = unsafe { (*call.get()).is_none() && (*outcome.get()).is_none() };
-        if is_empty {
-            drop(item);
+        let item = Self::at(task);
+        // SAFETY: no reference is left, so that no other thread has the item.
+        let is_empty = unsafe {
+            let Self { call, outcome, .. } = item.as_ref();
+            (*call.get()).is_none() && (*outcome.get()).is_none()
+        };
+        // SAFETY: made by `ItemHandle::new`, and no reference is left. The caller is attached where that is needed.
+        let free = || unsafe { memory::free(item) };
+        if is_empty && !memory::NEEDS_INTERPRETER {
+            free();
         } else {
-            attached(|_| drop(item));
+            attached(|_| free());
         }
     }
 
@@ -338,7 +341,8 @@ impl ItemHandle {
             // SAFETY: the item is a tuple, as `zip` makes them.
             unbias_all(unsafe { argument.cast_unchecked::<PyTuple>() });
         }
-        let item = Box::new(Item {
+        let py = argument.py();
+        let item = Item {
             header: Header::foreign(&VTABLE),
             call: UnsafeCell::new(Some(ItemCall {
                 function: functions.next(),
@@ -347,8 +351,8 @@ impl ItemHandle {
             })),
             outcome: UnsafeCell::new(None),
             successor: PyOnceLock::new(),
-        });
-        let header = NonNull::from(Box::leak(item)).cast();
+        };
+        let header = memory::allocate(py, item).cast();
         // SAFETY: the header is that of an item that no other thread knows. It stays until `free` is called.
         let queued = unsafe { TaskRef::enlist(header, pool) };
         let handle = Self(queued.clone());
@@ -444,5 +448,54 @@ impl ItemHandle {
             Some(Ok(object) | Err(object)) => visit.call(object),
             None => Ok(()),
         }
+    }
+}
+
+/// The memory of items.
+///
+/// A `map` makes many items, whose memory another thread may free. In free-threaded builds, the interpreter's allocator is
+/// made for just that. In the others, it gives memory back to the system and gets it again: it takes longer than Rust's.
+mod memory {
+    use super::Item;
+    use pyo3::prelude::*;
+    use std::ptr::NonNull;
+
+    /// Whether only attached threads may call `free` for an item without contents.
+    pub(super) const NEEDS_INTERPRETER: bool = cfg!(Py_GIL_DISABLED);
+
+    #[cfg(Py_GIL_DISABLED)]
+    pub(super) fn allocate(_attached: Python<'_>, item: Item) -> NonNull<Item> {
+        use std::alloc::{Layout, handle_alloc_error};
+
+        // All memory of the interpreter has this alignment.
+        const { assert!(align_of::<Item>() <= 8) };
+        // SAFETY: attached.
+        let place = unsafe { pyo3::ffi::PyMem_Malloc(size_of::<Item>()) };
+        let Some(place) = NonNull::new(place.cast::<Item>()) else {
+            handle_alloc_error(Layout::new::<Item>());
+        };
+        // SAFETY: the memory is ours, and large enough.
+        unsafe { place.write(item) };
+        place
+    }
+
+    #[cfg(not(Py_GIL_DISABLED))]
+    pub(super) fn allocate(_attached: Python<'_>, item: Item) -> NonNull<Item> {
+        NonNull::from(Box::leak(Box::new(item)))
+    }
+
+    /// # Safety
+    /// `allocate` has returned the item, and no other code uses it from now on. The caller is attached if the item has
+    /// contents, or `NEEDS_INTERPRETER`.
+    pub(super) unsafe fn free(item: NonNull<Item>) {
+        #[cfg(Py_GIL_DISABLED)]
+        // SAFETY: the item is the caller's, who is attached.
+        unsafe {
+            item.drop_in_place();
+            pyo3::ffi::PyMem_Free(item.as_ptr().cast());
+        }
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: the item is the caller's.
+        drop(unsafe { Box::from_raw(item.as_ptr()) });
     }
 }
