@@ -6,8 +6,11 @@ import gc
 import itertools
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +36,12 @@ def buffering(request: pytest.FixtureRequest) -> ModuleType:
 
 class Object:
     """An object that can be referred to weakly."""
+
+
+def note(folder: Path, number: int) -> None:
+    """Note in a folder that a call has run, and give others time."""
+    (folder / str(number)).touch()
+    time.sleep(0.002)
 
 
 def stop(_: object) -> None:
@@ -197,6 +206,50 @@ def test_dropping_the_iterator_cancels_what_is_pending(lib: ModuleType) -> None:
         gc.collect()
         release.set()
     assert ran in ([0], [0, 1])
+
+
+def test_the_last_call_is_cancelled_first(lib: ModuleType) -> None:
+    """Then a worker that becomes free meanwhile starts the first one that is left."""
+    cancelled: list[int] = []
+    release = threading.Event()
+
+    class Noting(lib.ThreadPoolExecutor):  # type: ignore[name-defined, misc]
+        submitted = 0
+
+        def submit(self, *args: Any) -> Any:
+            future = super().submit(*args)
+            future.add_done_callback(partial(self.note, self.submitted))
+            self.submitted += 1
+            return future
+
+        @staticmethod
+        def note(number: int, future: Any) -> None:
+            if future.cancelled():
+                cancelled.append(number)
+
+    with Noting(1) as pool:
+        results = pool.map(lambda n: n == 0 or release.wait(LIMIT), range(6))
+        assert next(results)
+        # The worker is at the next one, or about to start it.
+        results.close()
+        release.set()
+    assert cancelled in ([5, 4, 3, 2], [5, 4, 3, 2, 1])
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_a_process_pool_begins_no_call_behind_a_cancelled_one(
+    lib: ModuleType, tmp_path: Path, chunksize: int
+) -> None:
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with lib.ProcessPoolExecutor(1) as pool:
+            results = pool.map(note, [folder] * 40, range(40), chunksize=chunksize)
+            next(results)
+            results.close()
+        ran = sorted(int(file.name) for file in folder.iterdir())
+        assert ran == list(range(len(ran)))
+        assert len(ran) < 40
 
 
 def test_a_time_limit_counts_from_the_call(lib: ModuleType) -> None:

@@ -101,13 +101,13 @@ pub(crate) fn map<'py>(
 }
 
 impl Results {
-    /// Cancels the calls that have not started.
+    /// Cancels the calls that have not started, from the last to the first, as the standard library does.
     fn cancel(&mut self, py: Python<'_>) -> PyResult<()> {
         self.source = None;
         self.current = Vec::new().into_iter();
         self.taken = 0;
         let mut first = Ok(());
-        for span in self.spans.drain(..) {
+        for span in self.spans.drain(..).rev() {
             let future = span.future.bind(py);
             if span.is_call {
                 first = first.and(Future::cancel_unbegun(future).map(drop));

@@ -210,11 +210,12 @@ impl<'py> Submitter<'_, 'py> {
 }
 
 impl Results {
-    /// Cancels the calls that have not started.
+    /// Cancels the calls that have not started, from the last to the first. So no worker that becomes free starts one behind
+    /// a cancelled one.
     fn cancel(&mut self, py: Python<'_>) -> PyResult<()> {
         self.source = None;
         let mut first = Ok(());
-        for handle in self.handles.drain(..) {
+        for handle in self.handles.drain(..).rev() {
             first = first.and(handle.cancel(py));
         }
         first
