@@ -29,6 +29,17 @@ WORKERS = 2
 #: The most seconds of one program.
 LIMIT = 60
 
+#: The targets of rows in Python, and their limits.
+TARGETS = {
+    "submit": ("Python: a call of many takes at most 70 µs", 70),
+    "trip": ("Python: a round trip takes at most 350 µs", 350),
+    "map": ("Python: an item of `map` takes at most 2 µs", 2),
+    "array": ("Python: 8 MB there and back at 200 MB/s or more each way", 200),
+}
+#: The rows of the example `floors` that are compared.
+ROUND_TRIP = "round trip: submit and result, one after the other"
+BARE_TRIP = "floor: round trip of a bare task"
+
 SUBMITS, TRIPS, ITEMS, ARRAYS = 1_000, 200, 10_000, 8
 #: Eight megabytes of floats.
 LENGTH = 1_000_000
@@ -181,37 +192,60 @@ def _table(names: list[str], found: dict[str, list[dict[str, float]]]) -> list[s
     return lines
 
 
-def _floors(program: str) -> list[str]:
+def _run_floors(program: str) -> dict[str, tuple[float, str]]:
+    """Return the figures of the example `floors`, with their units."""
     done = subprocess.run([program], capture_output=True, text=True, check=True, timeout=LIMIT)
-    lines = ["| In Rust, in the same run | |", "|---|---:|"]
-    for line in done.stdout.splitlines():
-        text, number, unit = line.rsplit(maxsplit=2)
-        lines.append(f"| {text} | {float(number):,.1f} {unit.replace('us', 'µs')} |")
+    rows = (line.rsplit(maxsplit=2) for line in done.stdout.splitlines())
+    return {text: (float(number), unit.replace("us", "µs")) for text, number, unit in rows}
+
+
+def _floors(rounds: list[dict[str, tuple[float, str]]]) -> list[str]:
+    lines = [f"| In Rust, in the same run: the median of {len(rounds)} rounds | |", "|---|---:|"]
+    for text, (_, unit) in rounds[0].items():
+        number = statistics.median(figures[text][0] for figures in rounds)
+        lines.append(f"| {text} | {number:,.1f} {unit} |")
     return lines
+
+
+def _row(target: str, measured: str, is_met: bool) -> str:
+    return f"| {target} | {measured} | {'met' if is_met else '**not met**'} |"
+
+
+def _python_targets(found: list[dict[str, float]]) -> list[str]:
+    """Return the rows of the targets of the first table."""
+    rows = []
+    for key, (target, limit) in TARGETS.items():
+        median = statistics.median(figures[key] for figures in found)
+        unit = "MB/s" if key == "array" else "µs"
+        is_met = median >= limit if key == "array" else median <= limit
+        rows.append(_row(target, f"{median:,.4g} {unit}", is_met))
+    return rows
+
+
+def _rust_target(rounds: list[dict[str, tuple[float, str]]]) -> str:
+    """Return the row of the round trip in Rust: in each round beside the bare one."""
+    ratios = [figures[ROUND_TRIP][0] / figures[BARE_TRIP][0] for figures in rounds]
+    ratio = statistics.median(ratios)
+    target = "Rust: a round trip takes at most 1.5 times that of a bare task"
+    return _row(target, f"{ratio:.2f} times ({min(ratios):.2f} to {max(ratios):.2f})", ratio <= 1.5)
 
 
 def _measures(program: str) -> list[str]:
     done = subprocess.run([program], capture_output=True, text=True, check=True, timeout=150)
     found = json.loads(done.stdout.splitlines()[-1])
     lost, lease = max(found["lost_seconds"]), found["lease"]
-
-    def row(target: str, measured: str, is_met: bool) -> str:
-        return f"| {target} | {measured} | {'met' if is_met else '**not met**'} |"
-
     return [
-        "| target | measured | |",
-        "|---|---|---|",
-        row(
+        _row(
             f"{found['hosts']} idle hosts cost the server less than 5 % of a core",
             f"{found['idle_share'] * 100:.1f} %",
             found["idle_share"] < 0.05,
         ),
-        row(
+        _row(
             f"{found['pending']:,} pending tasks: at most 200 bytes each, besides the argument",
             f"{found['pending_bytes']:.0f} bytes, with the future and an argument of 8 bytes",
             found["pending_bytes"] <= 208,
         ),
-        row(
+        _row(
             "the task of a killed host runs elsewhere within the lease and a second",
             f"{lost:.2f} s at most in {len(found['lost_seconds'])} rounds; the lease is {lease} s",
             lost <= lease + 1,
@@ -226,7 +260,10 @@ def section(floors: str | None, measures: str | None) -> str:
     names = [name for name in CONTESTANTS if versions[name]]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     troubles = {}
+    rust = []
     for _ in range(ROUNDS):
+        if floors is not None:
+            rust.append(_run_floors(floors))
         for name in names:
             figures = _run(name)
             if isinstance(figures, str):
@@ -250,10 +287,13 @@ def section(floors: str | None, measures: str | None) -> str:
         "",
         *_table(names, found),
     ]
-    if floors is not None:
-        lines += ["", *_floors(floors)]
+    if rust:
+        lines += ["", *_floors(rust)]
+    lines += ["", "| target | measured | |", "|---|---|---|", *_python_targets(found[names[0]])]
+    if rust:
+        lines.append(_rust_target(rust))
     if measures is not None:
-        lines += ["", *_measures(measures)]
+        lines += _measures(measures)
     lines[3] += f"other programs took {watch.share() * 100:.3g} % of the processors meanwhile"
     for name, trouble in troubles.items():
         lines += ["", f"{name} failed in some rounds: `{trouble}`"]
