@@ -96,7 +96,8 @@ class ProcessPoolExecutor(_engine.ProcessPool, _stdlib_executor):
         killed and replaced, and the future raises `TaskTimeoutError`.
     memory_limit
         The bytes that each worker may have for data (``RLIMIT_DATA``), its initializer
-        included.
+        included. The limit is checked when a worker asks the system for more memory. A forked
+        worker may use what this process has reserved before.
     max_pending
         The number of tasks that may be pending: ``submit`` waits for room. Tasks that were
         dispatched to a worker, or run, do not count. By default there is no limit.
