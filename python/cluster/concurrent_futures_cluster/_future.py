@@ -184,12 +184,12 @@ class ClusterFuture(Future[_T]):
         if self.done():
             return timeout
         if timeout is None:
-            self._client.receive(self, _frames.loads, self._recorded.is_on, _MOMENT)
+            self._client.receive(self, self._recorded.is_on, _MOMENT)
             return None
         if not isinstance(timeout, (int, float)) or not timeout > 0:
             return timeout
         began = time.monotonic()
-        self._client.receive(self, _frames.loads, self._recorded.is_on, min(timeout, _MOMENT))
+        self._client.receive(self, self._recorded.is_on, min(timeout, _MOMENT))
         if timeout > _EVER:
             return timeout
         return max(0.0, timeout - (time.monotonic() - began))

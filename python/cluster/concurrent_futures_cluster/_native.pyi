@@ -55,7 +55,6 @@ class Client:
     def receive(
         self,
         future: ClusterFuture[Any],
-        loads: Callable[[bytes], Any],
         is_recorded: Callable[[], bool],
         limit: float,
     ) -> None: ...

@@ -6,6 +6,7 @@
 use crate::content::object_of;
 use crate::errors::{Host, cluster_error, describe, host, submit_error, unreachable};
 use crate::inbox::{Inbox, Taken};
+use crate::plain::is_plain;
 use crate::settings::{Settings, seconds};
 use bytes::Bytes;
 use concurrent_futures::engine::{RemoteLoss, RemoteRun, WhenFull};
@@ -13,7 +14,7 @@ use concurrent_futures::{Shutdown, SubmitError, TaskError};
 use concurrent_futures_cluster::{
     Arrived, Call, ClusterExecutor, ClusterOptions, OnHostLoss, Sink,
 };
-use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -39,6 +40,9 @@ const PART: u8 = 4;
 
 /// The class of futures.
 static FUTURE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// The function that unpickles.
+static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The length from which on bytes are not copied.
 const LONG: usize = 64 * 1024;
@@ -392,12 +396,11 @@ impl Client {
     }
 
     /// Waits for the end of a call, up to `limit` seconds, and completes its future. Leaves it to `deliver` unless it is a
-    /// short value which `loads` unpickles, and the future has no callbacks. Raises what a signal's handler raises meanwhile.
+    /// short value that is plain, and the future has no callbacks.
     fn receive(
         &self,
         py: Python<'_>,
         future: &Bound<'_, PyAny>,
-        loads: &Bound<'_, PyAny>,
         is_recorded: &Bound<'_, PyAny>,
         limit: f64,
     ) -> PyResult<()> {
@@ -417,8 +420,8 @@ impl Client {
             return Ok(());
         };
         let completed = match &thing.1 {
-            Ended::Arrived(Arrived::Value(bytes), _) if bytes.len() < LONG => {
-                complete_plainly(py, future, bytes, loads, is_recorded)
+            Ended::Arrived(Arrived::Value(bytes), _) if bytes.len() < LONG && is_plain(bytes) => {
+                complete_plainly(py, future, bytes, is_recorded)
             }
             Ended::Arrived(..) | Ended::Cancelled | Ended::Part(..) => Ok(false),
         };
@@ -427,11 +430,7 @@ impl Client {
             return Ok(());
         }
         self.ends.put_back(thing);
-        // An error of unpickling becomes that of the future.
-        match completed {
-            Err(error) if !error.is_instance_of::<PyException>(py) => Err(error),
-            _ => Ok(()),
-        }
+        completed.map(drop)
     }
 
     /// Keeps `deliver` from ending, until `release` is called.
@@ -565,24 +564,22 @@ impl Drop for Client {
     }
 }
 
-/// Completes a future with a value, unless it has callbacks or is recorded. Returns whether it has done so. An error leaves
-/// the future as it was.
+/// Completes a future with a plain value, unless it has callbacks or is recorded. Returns whether it has done so. An error
+/// leaves the future as it was, and is that of a signal's handler, or of a lack of memory.
 fn complete_plainly(
     py: Python<'_>,
     future: &Bound<'_, PyAny>,
     bytes: &Bytes,
-    loads: &Bound<'_, PyAny>,
     is_recorded: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
-    let value = loads.call1((PyBytes::new(py, bytes),))?;
-    let is_recorded: bool = is_recorded.call0()?.extract()?;
-    if is_recorded
-        || future
-            .getattr(intern!(py, "_done_callbacks"))?
-            .is_truthy()?
-    {
+    let has_callbacks = future
+        .getattr(intern!(py, "_done_callbacks"))?
+        .is_truthy()?;
+    if has_callbacks || is_recorded.call0()?.is_truthy()? {
         return Ok(false);
     }
+    let loads = LOADS.import(py, "pickle", "loads")?;
+    let value = loads.call1((PyBytes::new(py, bytes),))?;
     // From here on, no bytecode runs that a signal's handler could interrupt: these are methods of a native class.
     let class = FUTURE.import(py, "concurrent_futures", "Future")?;
     future.setattr(intern!(py, "_fn"), py.None())?;

@@ -12,6 +12,7 @@ mod errors;
 mod host;
 mod inbox;
 mod observer;
+mod plain;
 mod settings;
 
 use pyo3::pymodule;

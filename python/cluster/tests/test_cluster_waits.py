@@ -1,7 +1,9 @@
 """Threads that wait for a call and complete its future themselves."""
 
+import signal
 import threading
 import time
+from decimal import Decimal
 from typing import Any
 
 import cluster_tasks as tasks
@@ -52,6 +54,47 @@ def test_a_short_call_wakes_no_other_thread_than_the_one_that_waits(
             assert executor.submit(tasks.same, n).result(LIMIT) == n
         # A busy machine makes some calls long.
         assert client.count - before < 150
+
+
+@pytest.mark.parametrize(
+    ("value", "is_plain"),
+    [
+        (None, True),
+        (True, True),
+        (-(2**70), True),
+        (1.5, True),
+        ("é" * 300, True),
+        (b"x" * 1000, True),
+        ((1, (), (2,), (3, 4), (5, 6, 7), (8, 9, 10, 11)), True),
+        ([[], [1], list(range(300)), {"a": {1: None}}, {2}, set()], True),
+        # A frozen set is made by its items, whose hashes are those of plain values.
+        (frozenset([1, 2]), True),
+        (complex(1, 2), False),
+        (Decimal(1), False),
+        ([1, bytearray(b"x")], False),
+        (int, False),
+    ],
+    ids=repr,
+)
+def test_only_a_plain_value_is_unpickled_by_the_thread_that_waits(
+    monkeypatch: pytest.MonkeyPatch, embedded: ClusterExecutor, value: Any, is_plain: bool
+) -> None:
+    client = CountingClient(embedded._state.client)
+    monkeypatch.setattr(embedded._state, "client", client)
+
+    def begin() -> bool:
+        # The delivery that has begun before is not counted.
+        embedded.submit(int).add_done_callback(lambda _: None)
+        return client.count > 0
+
+    wait_until("deliveries are counted", begin)
+    embedded.submit(int).result(LIMIT)
+    wait_until("the deliveries are over", lambda: embedded.submit(int).result(LIMIT) == 0)
+    before = client.count
+    for _ in range(30):
+        assert embedded.submit(tasks.same, value).result(LIMIT) == value
+    wait_until("all are noted", lambda: is_plain or client.count - before >= 30)
+    assert is_plain == (client.count - before < 30)
 
 
 def test_callbacks_run_in_the_thread_of_the_executor(embedded: ClusterExecutor) -> None:
@@ -144,52 +187,58 @@ def test_an_odd_time_limit_has_the_effect_that_it_has_in_other_pools(
 
 
 class Raises:
-    """An object whose unpickling raises an exception, so many times."""
+    """An object whose unpickling raises an exception in the process of the executor."""
 
-    raised = 0
-    times = 1
-    error: BaseException = KeyboardInterrupt("a signal")
+    error: BaseException = ValueError()
 
     def __reduce__(self) -> Any:
         return (raise_here, ())
 
 
-def raise_here() -> str:
-    """Raise the exception, unless that is over."""
-    if Raises.raised < Raises.times:
-        Raises.raised += 1
-        raise Raises.error
-    return "unpickled"
+def raise_here() -> None:
+    raise Raises.error
 
 
 def make_raises(_: Any) -> Any:
     return Raises()
 
 
-def test_an_interrupted_completion_loses_no_result() -> None:
-    """A signal interrupts the unpickling, which the executor's thread begins anew."""
-    with embedded_executor(workers=1) as executor:
-        for _ in range(20):
-            assert executor.submit(int).result(LIMIT) == 0
-        interrupted = 0
-        for _ in range(20):
-            Raises.raised, Raises.times, Raises.error = 0, 1, KeyboardInterrupt("a signal")
-            future = executor.submit(make_raises, 0)
-            try:
-                value = future.result(LIMIT)
-            except KeyboardInterrupt:
-                interrupted += 1
-                value = None
-            # A thread of the executor that unpickles first gives the future the error.
-            if value is None and not isinstance(future.exception(LIMIT), KeyboardInterrupt):
-                assert future.result(LIMIT) == "unpickled"
-        assert interrupted > 0
+class SignalError(Exception):
+    """Raised by the handler of a signal."""
+
+
+def test_no_exception_of_a_signals_handler_is_lost() -> None:
+    """A signal comes while a thread waits, and while it takes its result."""
+    handled = 0
+
+    def handle(*_: Any) -> None:
+        nonlocal handled
+        handled += 1
+        raise SignalError
+
+    former = signal.signal(signal.SIGALRM, handle)
+    caught = 0
+    try:
+        with embedded_executor(workers=1) as executor:
+            for n in range(400):
+                future = executor.submit(tasks.same, [n, "text", {n: (1.5, b"x")}])
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + n * 7 % 1500))
+                    future.result(LIMIT)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except SignalError:
+                    caught += 1
+                assert future.result(LIMIT) == [n, "text", {n: (1.5, b"x")}]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert handled > 0
+    assert caught == handled
 
 
 def test_a_result_that_cannot_be_unpickled_is_an_exception_of_the_future() -> None:
     with embedded_executor(workers=1) as executor:
-        Raises.raised, Raises.times, Raises.error = 0, 1 << 30, ValueError("no luck")
-        for _ in range(10):
-            error = executor.submit(make_raises, 0).exception(LIMIT)
-            assert isinstance(error, ValueError)
-            assert str(error) == "no luck"
+        for error in (ValueError("no luck"), SystemExit("no luck"), KeyboardInterrupt("no luck")):
+            Raises.error = error
+            for _ in range(5):
+                assert executor.submit(make_raises, 0).exception(LIMIT) is error
