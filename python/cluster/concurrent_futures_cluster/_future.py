@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 #: shorten it, and for a longer call one wake-up more does not matter.
 _MOMENT = 0.01
 
-#: The seconds of a wait from which on its length does not matter, and may be no float.
+#: The seconds up to which a time limit is shortened. A larger integer may be too large for a float.
 _EVER = 1e9
 
 # The kinds of ends that `Client.deliver` tells, and of a part of a value.
