@@ -295,6 +295,8 @@ class WorkQueue(queue.SimpleQueue["Any"]):
         executor = self._of_engine()
         if executor is not None:
             executor._become_standard("_work_queue")
+        # The threads of an executor that is freed end. So one that waits here keeps no executor.
+        del executor
         return super().get(block, timeout)
 
     def get_nowait(self) -> "Any":

@@ -2,13 +2,14 @@
 
 import importlib
 import threading
+import weakref
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from private_support import daemon_pool, thread_module
-from support import LIMIT, eventually, held, prints
+from support import LIMIT, Background, eventually, freed, held, prints, until_asleep
 
 
 def test_an_overridden_adjust_thread_count_is_called(lib: ModuleType) -> None:
@@ -126,6 +127,23 @@ def test_idle_threads_take_tasks_after_the_pool_was_touched(lib: ModuleType) -> 
         thread = pool.submit(threading.current_thread).result(LIMIT)
         eventually(lambda: pool._idle_semaphore._value == 1)
         assert pool.submit(threading.current_thread).result(LIMIT) is thread
+
+
+def test_a_thread_that_waits_for_tasks_keeps_no_pool(lib: ModuleType) -> None:
+    pool = lib.ThreadPoolExecutor(2)
+    worker = pool.submit(threading.current_thread).result(LIMIT)
+    waiting = Background(pool._work_queue.get)
+    until_asleep(waiting)
+    reference = weakref.ref(pool)
+    queue = pool._work_queue
+    del pool
+    eventually(lambda: freed(reference))
+    # One for each thread: only one of them has got that of the pool's end.
+    queue.put(None)
+    queue.put(None)
+    assert waiting.outcome() is None
+    worker.join(LIMIT)
+    assert not worker.is_alive()
 
 
 def test_the_threads_of_a_touched_pool_end_with_it(lib: ModuleType) -> None:
