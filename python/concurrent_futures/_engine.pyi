@@ -301,6 +301,7 @@ class ProcessPool:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> _base.Future[_T]: ...
+    def _direct_calls(self, fn: Callable[[bytes, int], Any]) -> Any | None: ...
     def _map(
         self,
         fn: Callable[..., _T],

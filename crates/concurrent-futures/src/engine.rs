@@ -53,6 +53,10 @@ pub use crate::process::contract::{
     Segments, StartedWorker, WorkerRequests, WorkerSpawner,
 };
 #[cfg(all(feature = "process", unix))]
+pub use crate::process::direct::{
+    CAPSULE, DirectCall, DirectCalls, DirectEnd, DirectTask, Done, Submitted,
+};
+#[cfg(all(feature = "process", unix))]
 pub use crate::process::forks::guard_forks;
 #[cfg(all(feature = "process", unix))]
 pub use crate::process::frontend::{ProcessPool, refuse, serve};

@@ -48,6 +48,30 @@ impl Tag {
     }
 }
 
+/// Returns the pickle of the arguments of a call with a `bytes` object and a number.
+pub(crate) fn arguments_of(bytes: &[u8], number: u64) -> Vec<u8> {
+    const PROTOCOL: [u8; 2] = [0x80, 5];
+    const SHORT_BYTES: u8 = b'C';
+    const LONG_BYTES: u8 = 0x8e;
+    const LONG: u8 = 0x8a;
+    const TUPLE_OF_TWO: u8 = 0x86;
+    const STOP: u8 = b'.';
+    let mut pickle = Vec::with_capacity(bytes.len() + 32);
+    pickle.extend_from_slice(&PROTOCOL);
+    if let Ok(length) = u8::try_from(bytes.len()) {
+        pickle.extend_from_slice(&[SHORT_BYTES, length]);
+    } else {
+        pickle.push(LONG_BYTES);
+        pickle.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    }
+    pickle.extend_from_slice(bytes);
+    // The last byte has the sign.
+    pickle.extend_from_slice(&[LONG, 9]);
+    pickle.extend_from_slice(&number.to_le_bytes());
+    pickle.extend_from_slice(&[0, TUPLE_OF_TWO, STOP]);
+    pickle
+}
+
 /// A call as bytes.
 pub(crate) struct Pickled {
     pub(crate) definition: Option<Arc<Definition>>,

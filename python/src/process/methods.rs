@@ -9,12 +9,13 @@ use crate::process::map::{self, SpanIterator};
 use crate::process::pool::{ProcessPool, Settings, Started};
 use crate::process::shared::start_worker;
 use crate::process::supervisor::Supervisor;
+use crate::process::{direct, task};
 use crate::stats::{Figures, figures};
 use concurrent_futures::engine::PoolSettings;
 use concurrent_futures::{OnWorkerDeath, SubmitError, TaskOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyCapsule, PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -122,8 +123,13 @@ impl ProcessPool {
         let shared = self.shared()?;
         shared.check_fork()?;
         let mut futures = Vec::new();
-        // SAFETY: all tasks of the pool are futures of ours, which it refers to meanwhile.
-        let mut show = |task| futures.push(unsafe { Future::of(py, task) });
+        let mut show = |task| {
+            // Direct calls have no futures.
+            if task::is_future(task) {
+                // SAFETY: the task is a future of ours, to which the pool refers meanwhile.
+                futures.push(unsafe { Future::of(py, task) });
+            }
+        };
         shared.pool.show_unfinished(&mut show);
         Ok(futures)
     }
@@ -150,6 +156,16 @@ impl ProcessPool {
             options = options.time_limit(limit);
         }
         Self::submit_call(this, r#fn, args, Some(kwargs), options)
+    }
+
+    /// Returns a capsule by which another module calls the function with bytes and a number, without the interpreter. None
+    /// if the pool cannot do that. The pool has begun.
+    #[pyo3(name = "_direct_calls")]
+    fn direct_calls<'py>(
+        &self,
+        r#fn: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyCapsule>>> {
+        direct::offer(self.started()?, self.is_plain(), r#fn)
     }
 
     /// Calls a function for each item; see `map` of the executor.

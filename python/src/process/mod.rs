@@ -1,6 +1,7 @@
 //! The parts of `concurrent_futures.ProcessPoolExecutor`.
 
 pub(crate) mod callbacks;
+pub(crate) mod direct;
 pub(crate) mod feeder;
 pub(crate) mod iternext_slot;
 pub(crate) mod map;

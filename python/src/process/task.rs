@@ -139,6 +139,12 @@ unsafe impl RemoteTask for RemoteFuture {
     }
 }
 
+/// Returns whether a task of a pool of processes is a future of ours.
+pub(crate) fn is_future(task: NonNull<Header>) -> bool {
+    // SAFETY: the pool has the task meanwhile.
+    unsafe { TaskRef::borrow(task) }.has_operations(&VTABLE)
+}
+
 /// Makes the future of a task for another process.
 pub(crate) fn make(py: Python<'_>, remote: Remote) -> PyResult<Bound<'_, Future>> {
     Future::create(py, Future::with(&VTABLE, None, Some(Box::new(remote))))

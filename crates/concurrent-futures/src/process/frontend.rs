@@ -173,6 +173,18 @@ impl ProcessPool {
         self.0.admit(when_full)
     }
 
+    /// Returns whether pending tasks are bounded.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.0.settings.limit.is_some()
+    }
+
+    /// Receives the replies of workers that come while the calling thread spins once. Returns whether there were some.
+    #[allow(clippy::must_use_candidate, reason = "the replies are the purpose")]
+    pub fn receive_soon(&self) -> bool {
+        self.0.receive_soon()
+    }
+
     /// Refuses submitters that wait for room, and those that come.
     pub fn stop_admitting(&self) {
         self.0.stop_admitting();

@@ -5,6 +5,7 @@ pub(crate) mod call;
 mod channel;
 mod codec;
 pub(crate) mod contract;
+pub(crate) mod direct;
 mod executor;
 mod failure;
 pub(crate) mod forks;
