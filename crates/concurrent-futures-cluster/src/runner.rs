@@ -13,7 +13,7 @@ use concurrent_futures::{
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -217,7 +217,7 @@ impl Runner for Processes {
         };
         let submitted = entry.and_then(|entry| submit_entry(pool, settings, entry, argument));
         Box::new(match submitted {
-            Some(Ok(future)) => InProcess::Submitted(future, place),
+            Some(Ok(future)) => InProcess::Submitted(future, place, AtomicBool::new(false)),
             Some(Err(error)) => InProcess::Failed(TaskError::Rejected(error)),
             None => InProcess::Failed(TaskError::Abandoned),
         })
@@ -237,7 +237,8 @@ impl Runner for Processes {
 
 /// A call in a pool of processes.
 enum InProcess {
-    Submitted(Future<Vec<u8>>, Option<Place>),
+    /// The future, its place, and whether it is being terminated.
+    Submitted(Future<Vec<u8>>, Option<Place>, AtomicBool),
     Failed(TaskError),
 }
 
@@ -246,12 +247,16 @@ impl std::future::Future for InProcess {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
         let error = match &mut *self {
-            Self::Submitted(future, place) => match Pin::new(future).poll(context) {
+            Self::Submitted(future, place, is_terminated) => match Pin::new(future).poll(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(outcome) => {
                     drop(place.take());
                     match outcome {
                         Ok(value) => return Poll::Ready(Ended::Value(value.into())),
+                        // No worker had begun it.
+                        Err(TaskError::Cancelled) if *is_terminated.get_mut() => {
+                            TaskError::Terminated
+                        }
                         Err(error) => error,
                     }
                 }
@@ -267,18 +272,27 @@ impl std::future::Future for InProcess {
 
 impl Running for InProcess {
     fn recall(&self) -> bool {
-        matches!(self, Self::Submitted(future, _) if future.cancel())
+        matches!(self, Self::Submitted(future, ..) if future.cancel())
     }
 
     fn terminate(&self) -> bool {
-        matches!(self, Self::Submitted(future, _) if future.terminate())
+        match self {
+            Self::Submitted(future, _, is_terminated) => {
+                // Noted before it counts.
+                is_terminated.store(true, Ordering::Relaxed);
+                let will_end = future.terminate();
+                is_terminated.store(will_end, Ordering::Relaxed);
+                will_end
+            }
+            Self::Failed(_) => false,
+        }
     }
 }
 
 impl fmt::Debug for InProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Submitted(future, _) => f.debug_tuple("Submitted").field(future).finish(),
+            Self::Submitted(future, ..) => f.debug_tuple("Submitted").field(future).finish(),
             Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
         }
     }

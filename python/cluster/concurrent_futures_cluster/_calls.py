@@ -39,6 +39,9 @@ _FUNCTIONS = frozenset([FunctionType, BuiltinFunctionType, type])
 #: is.
 PATIENCE = 0.1
 
+#: The length from which on outcomes are not copied behind a first byte.
+_SHORT = 64 * 1024
+
 #: The name of a host's task, in errors.
 _RUN = re.compile(r"task #[0-9]+ \(concurrent_futures_cluster\._calls\.run\)")
 
@@ -159,12 +162,20 @@ def name_call(error: BaseException, number: int, name: str) -> None:
         error.args = (text, *error.args[1:])
 
 
-def run(argument: Buffer, token: int) -> tuple[bool, bytes | list[Any]]:
+def run(argument: Buffer, token: int) -> bytes | tuple[bool, bytes | list[Any]]:
     """Carry out a call in a worker; return whether it has a result, and the result or exception.
 
-    A result with long buffers is a list of the pieces of its frame. The host knows the call by its
-    token.
+    A short outcome is ``bytes``: the host needs no Python code for it. The first byte tells whether
+    the rest is a result. A result with long buffers is a list of the pieces of
+    its frame. The host knows the call by its token.
     """
+    is_value, outcome = _outcome(argument, token)
+    if type(outcome) is bytes and len(outcome) < _SHORT:
+        return (b"\1" if is_value else b"\0") + outcome
+    return is_value, outcome
+
+
+def _outcome(argument: Buffer, token: int) -> tuple[bool, bytes | list[Any]]:
     global _token
     _token = token
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import threading
 import time
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 __all__ = ["ClusterHost"]
+
+_LOGGER = logging.getLogger("concurrent.futures")
 
 #: The most calls of a host that wait for others of a cluster while as many more run.
 _SPARES = 256
@@ -139,9 +142,15 @@ class ClusterHost:
 class _Pool:
     """A pool of processes, which is replaced if its workers cannot start."""
 
-    def __init__(self, workers: int, socket: str | None) -> None:
+    def __init__(
+        self, workers: int, socket: str | None, direct_for: _native.Host | None = None
+    ) -> None:
         self._workers = workers
         self._socket = socket
+        #: The host that submits short calls itself, without Python code.
+        self._direct_for = direct_for
+        #: The pool that the host was given for that.
+        self._given: ProcessPoolExecutor | None = None
         self._lock = threading.Lock()
         self._pool = self._make()
 
@@ -157,22 +166,36 @@ class _Pool:
             on_worker_death="isolate",
         )
 
-    def submit(self, job: _native.Job) -> Future[tuple[bool, Any]]:
+    def submit(self, job: _native.Job) -> Future[Any]:
         pool = self._pool
         try:
-            return _submit(pool, job)
+            future = _submit(pool, job)
         except BrokenProcessPool:
             with self._lock:
                 if self._pool is pool:
                     pool.shutdown(wait=False)
                     self._pool = self._make()
-            return _submit(self._pool, job)
+            pool = self._pool
+            future = _submit(pool, job)
+        if self._direct_for is not None and self._given is not pool:
+            self._give(pool, self._direct_for)
+        return future
+
+    def _give(self, pool: ProcessPoolExecutor, host: _native.Host) -> None:
+        """Let the host submit calls to the pool, whose first call was submitted."""
+        with self._lock:
+            if self._given is pool or self._pool is not pool:
+                return
+            self._given = pool
+            # An older version of the package has no such method.
+            offer = getattr(pool, "_direct_calls", None)
+            host.use_direct_calls(None if offer is None else offer(_calls.run))
 
     def shutdown(self) -> None:
         self._pool.shutdown()
 
 
-def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[tuple[bool, Any]]:
+def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[Any]:
     options = pool.options(timeout=job.time_limit, retries=job.retries)
     argument = job.argument
     # The worker gets what is in it.
@@ -182,6 +205,9 @@ def _submit(pool: ProcessPoolExecutor, job: _native.Job) -> Future[tuple[bool, A
 
 class _Crew:
     """The threads of a host, which carry calls out, and their pools.
+
+    The host's own thread submits short calls to the pool of the crew, once that has begun. The crew
+    gets the other ones, and the outcomes for which Python code is needed.
 
     A thread waits for the calls that it has handed to a pool, as a waiting thread receives the
     replies of workers itself. A callback would come by way of two more threads. When all threads
@@ -194,7 +220,7 @@ class _Crew:
         self._host = host
         self._workers = workers
         self._socket = host.waits_path()
-        self._pool = _Pool(workers, self._socket)
+        self._pool = _Pool(workers, self._socket, host)
         self._lock = threading.Lock()
         #: The pool of calls that run while as many others wait, once there was one.
         self._spare: _Pool | None = None
@@ -214,10 +240,23 @@ class _Crew:
     def _work(self) -> None:
         """Carry calls of the host out, one after another, until the host ends."""
         has_carried, most = False, 1
-        while jobs := self._host.next(has_carried, most):
+        while True:
+            try:
+                jobs = self._host.next(has_carried, most)
+            except Exception as error:
+                # The call has failed by that, unless another worker has taken it.
+                _LOGGER.warning("a worker of a host could not start", exc_info=error)
+                has_carried = False
+                continue
+            if not jobs:
+                return
             has_carried = True
             if self._host.waiting() == 0:
                 self._start()
+            if jobs[0].is_ended:
+                _end(jobs[0].outcome, jobs[0])
+                del jobs
+                continue
             began = time.perf_counter()
             # Some may have been recalled meanwhile.
             self._carry_out([job for job in jobs if job.take()])
@@ -239,7 +278,7 @@ class _Crew:
                 future.terminate()  # type: ignore[attr-defined]
             handed[future] = job
         for future in as_completed(list(handed)) if len(handed) > 1 else list(handed):
-            _end(future, handed.pop(future))
+            _end(future.result, handed.pop(future))
 
     def _spares(self) -> _Pool:
         """Return the pool of calls that run while as many others wait."""
@@ -264,10 +303,14 @@ class _Crew:
             self._spare.shutdown()
 
 
-def _end(future: Future[tuple[bool, Any]], job: _native.Job) -> None:
-    """Wait for the end of a call, and tell the host."""
+def _end(result: Callable[[], Any], job: _native.Job) -> None:
+    """Tell the host the end of a call, whose outcome ``result`` waits for."""
     try:
-        job.end(*future.result())
+        outcome = result()
+        if type(outcome) is bytes:
+            job.end_short(outcome)
+        else:
+            job.end(*outcome)
         return
     except CancelledError:
         # Before its worker had begun.

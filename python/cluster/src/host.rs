@@ -3,23 +3,29 @@
 //! # A call
 //! | phase | the call is | leaves by |
 //! |---|---|---|
+//! | `Direct` | with the pool, without the interpreter | its end; a recall, if the pool has not begun it |
 //! | `Queued` | in the queue of the threads that wait for calls | a thread; a recall; a termination |
 //! | `Handed` | with the pool | its end; a recall, if the pool has not begun it |
 //! | `Over` | over | |
 //!
-//! Each transition is made under the call's lock. A termination that comes while the thread submits the call is noted,
-//! and then counts: the call's own end is not told any more. A recall of a call that the pool has is a cancellation
-//! there. The thread learns of it, and ends the call.
+//! Each transition is made under the call's lock. A call is `Direct` if the pool accepts it from the host's thread
+//! (`direct.rs`). The first calls of a pool, long ones, and those beyond its workers are `Queued`.
+//!
+//! A termination that comes while a thread submits a queued call is noted, and then counts: the call's own end is not told
+//! any more. A recall of a call that the pool has is a cancellation there. The thread learns of it, and ends the call. A
+//! direct call is ended by the pool. If its outcome takes Python code, one of the threads ends it.
 
 use crate::client::{CALL, shared};
 use crate::content::{joined, object_of};
+use crate::direct::{self, DirectPool, Task};
 use crate::errors::cluster_error;
 use crate::settings::{Settings, seconds};
 use bytes::Bytes;
 use concurrent_futures_cluster::{Call, CallOptions, ClusterHost, Ended, Runner, Running};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyCapsule};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
@@ -41,9 +47,18 @@ const LONG: usize = 256 * 1024;
 type Telling = oneshot::Sender<Ended>;
 
 enum Phase {
+    Direct(Direct),
     Queued(Telling),
     Handed(Handed),
     Over,
+}
+
+/// A call that the pool has without the interpreter.
+struct Direct {
+    telling: Telling,
+    /// Known once the call is submitted.
+    task: Option<Arc<Task>>,
+    is_terminated: bool,
 }
 
 /// A call that the pool has.
@@ -80,10 +95,50 @@ impl Shared {
         true
     }
 
+    /// Makes a queued call a direct one, or a direct one that was refused a queued one.
+    fn set_direct(&self, is_direct: bool) {
+        let mut phase = self.lock();
+        *phase = match (mem::replace(&mut *phase, Phase::Over), is_direct) {
+            (Phase::Queued(telling), true) => Phase::Direct(Direct {
+                telling,
+                task: None,
+                is_terminated: false,
+            }),
+            (Phase::Direct(direct), false) => Phase::Queued(direct.telling),
+            (former, _) => former,
+        };
+    }
+
+    /// Notes the task of a direct call, unless the call is over.
+    fn note_task(&self, task: &Arc<Task>) {
+        if let Phase::Direct(direct) = &mut *self.lock() {
+            direct.task = Some(Arc::clone(task));
+        }
+    }
+
+    /// Returns the task of a direct call that is not over.
+    fn task(&self) -> Option<Arc<Task>> {
+        match &*self.lock() {
+            Phase::Direct(direct) => direct.task.clone(),
+            _ => None,
+        }
+    }
+
+    /// Notes whether a direct call is being terminated.
+    fn set_terminated(&self, is_terminated: bool) {
+        if let Phase::Direct(direct) = &mut *self.lock() {
+            direct.is_terminated = is_terminated;
+        }
+    }
+
     /// Ends a call that is not over.
     fn end(&self, ended: Ended) {
         let former = mem::replace(&mut *self.lock(), Phase::Over);
         let (telling, is_terminated) = match former {
+            Phase::Direct(direct) => {
+                let is_untouched = ended == Ended::Untouched;
+                (direct.telling, direct.is_terminated && is_untouched)
+            }
             Phase::Queued(telling) => (telling, false),
             Phase::Handed(handed) => (handed.telling, handed.is_terminated),
             Phase::Over => return,
@@ -106,16 +161,41 @@ pub(crate) struct Job {
     /// The pickled call, until Python code gets it.
     argument: Mutex<Bytes>,
     object: PyOnceLock<Py<PyAny>>,
-    options: CallOptions,
+    pub(crate) options: CallOptions,
     /// Whether the call counts as one of the first pool.
     is_in_first: AtomicBool,
+    /// The task of a direct call whose outcome takes Python code.
+    ended: Option<Task>,
 }
 
 impl Job {
     /// Tells the end of the call. The host may begin another one once it knows.
-    fn tell(&self, ended: Ended) {
+    pub(crate) fn tell(&self, ended: Ended) {
         self.leave();
         self.shared.end(ended);
+    }
+
+    /// Leaves the end of a direct call to Python code.
+    pub(crate) fn leave_to_python(mut self, task: Task) {
+        self.leave();
+        self.ended = Some(task);
+        let calls = Arc::clone(&self.calls);
+        calls.put_ended(self);
+    }
+
+    fn argument_bytes(&self) -> MutexGuard<'_, Bytes> {
+        // No foreign code runs under the lock.
+        self.argument.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the number of bytes of the call.
+    fn length(&self) -> usize {
+        self.argument_bytes().len()
+    }
+
+    /// Takes the pickled call.
+    fn take_argument(&self) -> Bytes {
+        mem::take(&mut *self.argument_bytes())
     }
 
     /// Notes that the first pool does not have the call any more.
@@ -139,10 +219,7 @@ impl Job {
     #[getter]
     fn argument(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let object = self.object.get_or_try_init(py, || {
-            // No foreign code runs under the lock.
-            let bytes =
-                mem::take(&mut *self.argument.lock().unwrap_or_else(PoisonError::into_inner));
-            object_of(py, bytes, LONG).map(Bound::unbind)
+            object_of(py, self.take_argument(), LONG).map(Bound::unbind)
         });
         object.map(|object| object.clone_ref(py))
     }
@@ -169,6 +246,20 @@ impl Job {
     #[getter]
     fn retries(&self) -> u32 {
         self.options.retries
+    }
+
+    /// Whether the call has ended, and `outcome` has its outcome.
+    #[getter]
+    fn is_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Returns the outcome of a call that has ended, or raises its exception; once.
+    fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.ended {
+            Some(task) => task.take(py),
+            None => Err(PyRuntimeError::new_err("the call has not ended")),
+        }
     }
 
     /// Takes the call for the pool. Returns False if it is over.
@@ -200,7 +291,7 @@ impl Job {
                 handed.future = Some(future);
                 handed.is_terminated
             }
-            Phase::Queued(_) | Phase::Over => false,
+            Phase::Direct(_) | Phase::Queued(_) | Phase::Over => false,
         }
     }
 
@@ -208,6 +299,8 @@ impl Job {
     fn end_cancelled(&self) {
         let is_recalled = match &*self.shared.lock() {
             Phase::Handed(handed) => handed.is_recalled,
+            // The pool was shut down.
+            Phase::Direct(_) => true,
             Phase::Queued(_) | Phase::Over => return,
         };
         self.tell(if is_recalled {
@@ -215,6 +308,11 @@ impl Job {
         } else {
             Ended::Failure(self.shared.terminated.clone())
         });
+    }
+
+    /// Ends the call, with the bytes of a short outcome; see `_calls.run`.
+    fn end_short(&self, outcome: &Bound<'_, PyBytes>) {
+        self.tell(direct::ended(&shared(outcome)));
     }
 
     /// Ends the call, with the pickled result or the pickled error. A result may be in pieces.
@@ -255,6 +353,9 @@ impl Running for Carried {
         if self.shared.end_queued(Ended::Untouched) {
             return true;
         }
+        if let Some(task) = self.shared.task() {
+            return task.cancel();
+        }
         // A call that went ahead may wait in the pool.
         let recalled = Python::try_attach(|py| {
             let future = match &mut *self.shared.lock() {
@@ -265,7 +366,7 @@ impl Running for Carried {
                     handed.is_recalled = true;
                     future.clone_ref(py)
                 }
-                Phase::Queued(_) | Phase::Handed(_) | Phase::Over => return Ok(false),
+                _ => return Ok(false),
             };
             let is_cancelled: PyResult<bool> = future.call_method0(py, "cancel")?.extract(py);
             if !matches!(is_cancelled, Ok(true))
@@ -283,6 +384,13 @@ impl Running for Carried {
         if self.shared.end_queued(failure) {
             return true;
         }
+        if let Some(task) = self.shared.task() {
+            // Noted before it counts: a call that no worker has begun is cancelled.
+            self.shared.set_terminated(true);
+            let will_end = task.cancel() || task.terminate();
+            self.shared.set_terminated(will_end);
+            return will_end;
+        }
         let ending = Python::try_attach(|py| {
             let future = match &mut *self.shared.lock() {
                 Phase::Handed(handed) => {
@@ -292,7 +400,7 @@ impl Running for Carried {
                     };
                     future.clone_ref(py)
                 }
-                Phase::Queued(_) | Phase::Over => return Ok(false),
+                _ => return Ok(false),
             };
             future.call_method0(py, "terminate")?.extract(py)
         });
@@ -305,6 +413,8 @@ impl Running for Carried {
 /// The first pool has a worker for each slot. A call goes to the other pool if all workers of the first one have calls: the
 /// host begins it as some of those wait.
 ///
+/// A call that the first pool accepts at once is not in the queue.
+///
 /// There is a thread for each call that has a slot of the host, and one more. A call that has come ahead of its slot waits
 /// until fewer threads carry calls out than there are workers. Then a thread takes several of them at once, if they are short.
 struct Calls {
@@ -313,8 +423,22 @@ struct Calls {
     workers: usize,
 }
 
+/// The next work of a thread.
+enum Work {
+    /// Calls, or one call that has ended; none if there will be no more.
+    Calls(Vec<Job>),
+    /// The start of a worker for a call.
+    Start(Arc<Task>),
+}
+
 #[derive(Default)]
 struct Queue {
+    /// The first pool, once it accepts calls without the interpreter.
+    direct: Option<Arc<DirectPool>>,
+    /// The calls for which workers are to be started.
+    starts: Vec<Arc<Task>>,
+    /// The direct calls whose outcome takes Python code.
+    ended: VecDeque<Job>,
     calls: VecDeque<Job>,
     ahead: VecDeque<Job>,
     /// The number of threads that carry calls out.
@@ -340,6 +464,58 @@ impl Calls {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Submits a call to the first pool, or queues it.
+    fn begin(&self, job: Job) {
+        let Some((pool, job)) = self.choose(job) else {
+            return;
+        };
+        let shared = Arc::clone(&job.shared);
+        shared.set_direct(true);
+        let argument = job.take_argument();
+        match pool.submit(job, &argument) {
+            Ok((task, wants_worker)) => {
+                let task = Arc::new(task);
+                shared.note_task(&task);
+                if wants_worker {
+                    self.lock().starts.push(task);
+                    self.changed.notify_one();
+                }
+            }
+            Err(job) => {
+                shared.set_direct(false);
+                job.leave();
+                *job.argument_bytes() = argument;
+                self.put(*job);
+            }
+        }
+    }
+
+    /// Counts a call as one of the first pool, and returns both. Queues the call, and returns none, if the call is not for
+    /// this pool, or the pool needs Python code for it.
+    fn choose(&self, mut job: Job) -> Option<(Arc<DirectPool>, Job)> {
+        let mut state = self.lock();
+        let is_spare = !job.options.is_ahead && state.busy >= self.workers;
+        let is_long = job.length() > LONG;
+        match state.direct.clone() {
+            Some(pool) if !is_spare && !is_long => {
+                state.busy += 1;
+                *job.is_in_first.get_mut() = true;
+                Some((pool, job))
+            }
+            _ => {
+                drop(state);
+                self.put(job);
+                None
+            }
+        }
+    }
+
+    /// Queues a direct call whose outcome takes Python code.
+    fn put_ended(&self, job: Job) {
+        self.lock().ended.push_back(job);
+        self.changed.notify_one();
+    }
+
     fn put(&self, job: Job) {
         let mut state = self.lock();
         let mut is_waited_for = state.waiting > 0;
@@ -355,12 +531,18 @@ impl Calls {
         }
     }
 
-    /// Waits for calls, up to `most` of them; none if there will be no more. `carried` tells whether the thread has carried
-    /// some out.
-    fn next(&self, carried: bool, most: usize) -> Vec<Job> {
+    /// Waits for calls, up to `most` of them, or for other work. `carried` tells whether the thread has carried calls out.
+    fn next(&self, carried: bool, most: usize) -> Work {
         let mut state = self.lock();
         state.carried -= usize::from(carried);
         loop {
+            if let Some(task) = state.starts.pop() {
+                return Work::Start(task);
+            }
+            if let Some(ended) = state.ended.pop_front() {
+                state.carried += 1;
+                return Work::Calls(vec![ended]);
+            }
             let mut next: Vec<Job> = state.calls.pop_front().into_iter().collect();
             // As many calls of the first pool wait for others, which this one may be.
             let is_spare = !next.is_empty() && state.busy >= self.workers;
@@ -376,10 +558,10 @@ impl Calls {
             }
             if !next.is_empty() {
                 state.carried += 1;
-                return next;
+                return Work::Calls(next);
             }
             if state.closed {
-                return next;
+                return Work::Calls(next);
             }
             state.waiting += 1;
             state = self
@@ -427,15 +609,23 @@ impl Runner for Pool {
             phase: Mutex::new(Phase::Queued(telling)),
             terminated: self.terminated.clone(),
         });
-        self.calls.put(Job {
+        self.calls.begin(Job {
             shared: Arc::clone(&shared),
             calls: Arc::clone(&self.calls),
             argument: Mutex::new(argument),
             object: PyOnceLock::new(),
             options,
             is_in_first: AtomicBool::new(false),
+            ended: None,
         });
         Box::new(Carried { shared, told })
+    }
+
+    fn receive_soon(&self) {
+        let direct = self.calls.lock().direct.clone();
+        if let Some(direct) = direct {
+            direct.receive_soon();
+        }
     }
 
     fn close(&self) {
@@ -492,10 +682,24 @@ impl Host {
         })
     }
 
-    /// Waits for calls, and returns up to `most` of them; none when there will be no more. `carried` tells whether the
-    /// thread has carried calls out before.
-    fn next(&self, py: Python<'_>, carried: bool, most: usize) -> Vec<Job> {
-        py.detach(|| self.calls.next(carried, most))
+    /// Waits for calls, and returns up to `most` of them, or one that has ended; none when there will be no more. `carried`
+    /// tells whether the thread has carried calls out before. Raises the exception of a worker that could not start.
+    fn next(&self, py: Python<'_>, mut carried: bool, most: usize) -> PyResult<Vec<Job>> {
+        loop {
+            match py.detach(|| self.calls.next(carried, most)) {
+                Work::Calls(jobs) => return Ok(jobs),
+                Work::Start(task) => task.start_worker(py)?,
+            }
+            carried = false;
+        }
+    }
+
+    /// Submits calls to the pool of this capsule without the interpreter, from now on; to none if it is None.
+    fn use_direct_calls(&self, capsule: Option<&Bound<'_, PyCapsule>>) -> PyResult<()> {
+        let pool = capsule.map(DirectPool::of).transpose()?.map(Arc::new);
+        let former = mem::replace(&mut self.calls.lock().direct, pool);
+        drop(former);
+        Ok(())
     }
 
     /// Returns how many threads wait for a call.
@@ -520,6 +724,8 @@ impl Host {
         if self.process == std::process::id() {
             py.detach(|| drop(host));
             self.calls.close();
+            let direct = self.calls.lock().direct.take();
+            drop(direct);
         } else {
             mem::forget(host);
         }

@@ -8,6 +8,7 @@
 
 mod client;
 mod content;
+mod direct;
 mod errors;
 mod host;
 mod inbox;

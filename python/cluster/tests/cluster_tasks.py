@@ -26,6 +26,15 @@ def wait_for(path: str, value: Any = None) -> Any:
     return value
 
 
+def begin_unless(flag: str, *arguments: Any) -> None:
+    """Begin a worker of a host, unless there is a file."""
+    from concurrent_futures_cluster import _waits
+
+    if Path(flag).exists():
+        raise RuntimeError("the worker is to fail")
+    _waits.begin(*arguments)
+
+
 def note_and_wait(begun: str, path: str) -> int:
     """Note in a file that the call has begun, and wait for another file; return the process id."""
     with open(begun, "a") as file:

@@ -1,5 +1,6 @@
 """Servers, hosts that come and go, keys, and the end of executors."""
 
+import functools
 import gc
 import json
 import os
@@ -14,13 +15,22 @@ import cluster_tasks as tasks
 import pytest
 from cluster_support import LEASE, LIMIT, Server, has_line, rows_of, wait_until
 
-from concurrent_futures import CancelledError, ClusterExecutor, recording, wait
+from concurrent_futures import (
+    BrokenProcessPool,
+    CancelledError,
+    ClusterExecutor,
+    WorkerDiedError,
+    recording,
+    wait,
+)
 from concurrent_futures_cluster import (
     ClusterConnectionError,
     ClusterError,
     ClusterHost,
     HostLostError,
     NoWorkersError,
+    _host,
+    _waits,
 )
 
 pytest_plugins = ["cluster_support"]
@@ -249,6 +259,50 @@ def test_a_host_in_this_process_works(server: Server) -> None:
         assert executor.submit(tasks.double, "ab").result(LIMIT) == "abab"
         (host,) = executor.hosts()
         assert host.pid == os.getpid()
+
+
+def test_python_code_of_a_host_submits_its_first_call_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[Any] = []
+    original = _host._submit
+
+    def counted(pool: Any, job: Any) -> Any:
+        submitted.append(job.token)
+        return original(pool, job)
+
+    monkeypatch.setattr(_host, "_submit", counted)
+    with server.executor() as executor, ClusterHost(server.url, workers=2, lease=1.5):
+        assert executor.submit(tasks.double, 1).result(LIMIT) == 2
+        futures = [executor.submit(tasks.double, n) for n in range(500)]
+        assert [future.result(LIMIT) for future in futures] == [2 * n for n in range(500)]
+        # These outcomes take Python code.
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(divmod, 1, 0).result(LIMIT)
+        with pytest.raises(WorkerDiedError, match=r"_exit\)$"):
+            executor.submit(os._exit, 3).result(LIMIT)
+        assert executor.submit(bytes, 3_000_000).result(LIMIT) == bytes(3_000_000)
+        assert len(submitted) == 1
+
+
+def test_a_host_goes_on_with_a_new_pool_if_its_own_is_broken(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "refuse"
+    begin = functools.partial(tasks.begin_unless, str(flag))
+    monkeypatch.setattr(_waits, "begin", begin)
+    with server.executor() as executor, ClusterHost(server.url, workers=1, lease=1.5):
+        assert executor.submit(tasks.double, 1).result(LIMIT) == 2
+        assert executor.submit(tasks.double, 2).result(LIMIT) == 4
+        flag.touch()
+        with pytest.raises(WorkerDiedError):
+            executor.submit(os._exit, 3).result(LIMIT)
+        # The next worker cannot begin.
+        with pytest.raises(BrokenProcessPool):
+            executor.submit(tasks.double, 3).result(LIMIT)
+        flag.unlink()
+        futures = [executor.submit(tasks.double, n) for n in range(100)]
+        assert [future.result(LIMIT) for future in futures] == [2 * n for n in range(100)]
 
 
 def test_short_calls_run_on_the_workers_of_their_host_only(server: Server) -> None:
