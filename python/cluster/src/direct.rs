@@ -3,7 +3,6 @@
 //! The engine's `process/direct.rs` has the protocol. A pool of a version with another interface has no capsule of this
 //! name: then Python code submits all calls.
 
-use crate::host::Job;
 use bytes::Bytes;
 use concurrent_futures::engine::{CAPSULE, DirectCall, DirectCalls, DirectEnd, DirectTask};
 use concurrent_futures_cluster::{CallOptions, Ended};
@@ -14,6 +13,15 @@ use std::slice;
 
 /// The first byte of an outcome that is a result; see `_calls.run`.
 pub(crate) const RESULT: u8 = 1;
+
+/// A call, which learns its end.
+pub(crate) trait Caller: Send {
+    /// Takes the end of the call.
+    fn end(self, ended: Ended);
+
+    /// Leaves the end of the call to Python code, which takes the outcome of the task.
+    fn end_by_python(self, task: Task);
+}
 
 /// A counted reference to a pool.
 pub(crate) struct DirectPool(DirectCalls);
@@ -37,16 +45,22 @@ impl DirectPool {
         Ok(Self(calls))
     }
 
-    /// Submits a call. Returns its task, and whether a worker is to be started for it; or the job again, if the pool does
+    /// Submits a call. Returns its task, and whether a worker is to be started for it; or the caller again, if the pool does
     /// not accept the call.
-    pub(crate) fn submit(&self, job: Job, argument: &[u8]) -> Result<(Task, bool), Box<Job>> {
+    pub(crate) fn submit<C: Caller>(
+        &self,
+        caller: C,
+        options: CallOptions,
+        argument: &[u8],
+    ) -> Result<(Task, bool), Box<C>> {
         let CallOptions {
             time_limit,
             retries,
             token,
             ..
-        } = job.options;
-        let context = Box::into_raw(Box::new(Context { job, calls: self.0 }));
+        } = options;
+        let calls = self.0;
+        let context = Box::into_raw(Box::new(Context { caller, calls }));
         let nanoseconds = |limit: std::time::Duration| u64::try_from(limit.as_nanos());
         let call = DirectCall {
             argument: argument.as_ptr(),
@@ -56,14 +70,14 @@ impl DirectPool {
             time_limit: time_limit.map_or(0, |limit| nanoseconds(limit).unwrap_or(0).max(1)),
             retries,
             context: context.cast(),
-            done,
+            done: done::<C>,
         };
         // SAFETY: the table has the pool, and `done` takes such a context, from any thread.
         let submitted = unsafe { (self.0.submit)(self.0.pool, &raw const call) };
         if submitted.task.0.is_null() {
             // SAFETY: `done` is not called for a call that is refused.
-            let Context { job, .. } = *unsafe { Box::from_raw(context) };
-            return Err(Box::new(job));
+            let Context { caller, .. } = *unsafe { Box::from_raw(context) };
+            return Err(Box::new(caller));
         }
         let task = Task {
             task: submitted.task,
@@ -87,8 +101,8 @@ impl Drop for DirectPool {
 }
 
 /// The first argument of `done`.
-struct Context {
-    job: Job,
+struct Context<C> {
+    caller: C,
     calls: DirectCalls,
 }
 
@@ -96,7 +110,7 @@ struct Context {
 ///
 /// # Safety
 /// The pool calls this once, with the context of a submission.
-unsafe extern "C" fn done(
+unsafe extern "C" fn done<C: Caller>(
     context: *mut c_void,
     task: DirectTask,
     end: DirectEnd,
@@ -104,16 +118,16 @@ unsafe extern "C" fn done(
     length: usize,
 ) {
     // SAFETY: the context of the submission, which is given up.
-    let Context { job, calls } = *unsafe { Box::from_raw(context.cast::<Context>()) };
+    let Context { caller, calls } = *unsafe { Box::from_raw(context.cast::<Context<C>>()) };
     let task = Task { task, calls };
     match end {
         DirectEnd::VALUE => {
             // SAFETY: the pool keeps the bytes meanwhile.
             let bytes = unsafe { slice::from_raw_parts(bytes, length) };
-            job.tell(ended(&Bytes::copy_from_slice(bytes)));
+            caller.end(ended(&Bytes::copy_from_slice(bytes)));
         }
-        DirectEnd::CANCELLED => job.tell(Ended::Untouched),
-        _ => job.leave_to_python(task),
+        DirectEnd::CANCELLED => caller.end(Ended::Untouched),
+        _ => caller.end_by_python(task),
     }
 }
 

@@ -17,7 +17,7 @@
 
 use crate::client::{CALL, shared};
 use crate::content::{joined, object_of};
-use crate::direct::{self, DirectPool, Task};
+use crate::direct::{self, Caller, DirectPool, Task};
 use crate::errors::cluster_error;
 use crate::settings::{Settings, seconds};
 use bytes::Bytes;
@@ -161,7 +161,7 @@ pub(crate) struct Job {
     /// The pickled call, until Python code gets it.
     argument: Mutex<Bytes>,
     object: PyOnceLock<Py<PyAny>>,
-    pub(crate) options: CallOptions,
+    options: CallOptions,
     /// Whether the call counts as one of the first pool.
     is_in_first: AtomicBool,
     /// The task of a direct call whose outcome takes Python code.
@@ -170,17 +170,9 @@ pub(crate) struct Job {
 
 impl Job {
     /// Tells the end of the call. The host may begin another one once it knows.
-    pub(crate) fn tell(&self, ended: Ended) {
+    fn tell(&self, ended: Ended) {
         self.leave();
         self.shared.end(ended);
-    }
-
-    /// Leaves the end of a direct call to Python code.
-    pub(crate) fn leave_to_python(mut self, task: Task) {
-        self.leave();
-        self.ended = Some(task);
-        let calls = Arc::clone(&self.calls);
-        calls.put_ended(self);
     }
 
     fn argument_bytes(&self) -> MutexGuard<'_, Bytes> {
@@ -203,6 +195,19 @@ impl Job {
         if self.is_in_first.swap(false, Ordering::Relaxed) {
             self.calls.lock().busy -= 1;
         }
+    }
+}
+
+impl Caller for Job {
+    fn end(self, ended: Ended) {
+        self.tell(ended);
+    }
+
+    fn end_by_python(mut self, task: Task) {
+        self.leave();
+        self.ended = Some(task);
+        let calls = Arc::clone(&self.calls);
+        calls.put_ended(self);
     }
 }
 
@@ -472,7 +477,8 @@ impl Calls {
         let shared = Arc::clone(&job.shared);
         shared.set_direct(true);
         let argument = job.take_argument();
-        match pool.submit(job, &argument) {
+        let options = job.options;
+        match pool.submit(job, options, &argument) {
             Ok((task, wants_worker)) => {
                 let task = Arc::new(task);
                 shared.note_task(&task);

@@ -159,39 +159,44 @@ impl Task {
     /// Tells the other module the end of the call, whose outcome is written unless the call was cancelled.
     ///
     /// # Safety
-    /// The caller has moved the task to its last phase, and so calls this once.
-    unsafe fn tell(&self, is_cancelled: bool) {
-        // SAFETY: the caller has the task, and so there is a counted reference.
-        let reference = unsafe { TaskRef::borrow(NonNull::from(&self.header)) };
+    /// The caller has a counted reference to such a task, has moved it to its last phase, and so calls this once.
+    unsafe fn tell(header: NonNull<Header>, is_cancelled: bool) {
+        // SAFETY: the caller has a counted reference.
+        let (this, reference) = unsafe { (Self::at(header), TaskRef::borrow(header)) };
         let task = into_direct((*reference).clone());
-        let outcome = mem::replace(&mut *self.outcome(), Outcome::Missing);
+        let outcome = mem::replace(&mut *this.outcome(), Outcome::Missing);
         let (end, kept, outcome) = match outcome.bytes_object() {
             _ if is_cancelled => (DirectEnd::CANCELLED, Outcome::Missing, None),
             Some(_) => (DirectEnd::VALUE, Outcome::Missing, Some(outcome)),
             None => (DirectEnd::OTHER, outcome, None),
         };
-        *self.outcome() = kept;
+        *this.outcome() = kept;
         let bytes = outcome
             .as_ref()
             .and_then(Outcome::bytes_object)
             .unwrap_or_default();
         // SAFETY: the module that has submitted the call has promised that the function may be called so.
-        unsafe { (self.done)(self.context, task, end, bytes.as_ptr(), bytes.len()) };
+        unsafe { (this.done)(this.context, task, end, bytes.as_ptr(), bytes.len()) };
     }
 
     /// Cancels a pending task, and tells that. Returns how it went.
-    fn cancel_pending(&self) -> Cancel {
-        // SAFETY: any thread may cancel a pending task, which has no outcome.
-        let advance = unsafe {
-            let state = self.header.state();
-            state.advance(&[Phase::Pending], Phase::Cancelled, true)
+    ///
+    /// # Safety
+    /// The caller has a counted reference to such a task.
+    unsafe fn cancel_pending(header: NonNull<Header>) -> Cancel {
+        // SAFETY: the caller has the reference. Any thread may cancel a pending task, which has no outcome.
+        let (this, advance) = unsafe {
+            let this = Self::at(header);
+            let state = this.header.state();
+            let advance = state.advance(&[Phase::Pending], Phase::Cancelled, true);
+            (this, advance)
         };
         match advance {
             Advance::Done => {
-                self.header.note_cancelled();
-                self.pool.0.room.note_departure();
+                this.header.note_cancelled();
+                this.pool.0.room.note_departure();
                 // SAFETY: cancelled just now.
-                unsafe { self.tell(true) };
+                unsafe { Self::tell(header, true) };
                 Cancel::Now
             }
             Advance::Other(Phase::Cancelled | Phase::Notified) => Cancel::Before,
@@ -212,11 +217,10 @@ unsafe impl ForeignTask for Task {
     unsafe fn finish(task: NonNull<Header>) {
         // SAFETY: the caller has claimed the task, whose outcome is written, and has a reference to it.
         unsafe {
-            let task = Self::at(task);
-            let state = task.header.state();
+            let state = Self::at(task).header.state();
             let advance = state.advance(&[Phase::Setting], Phase::Finished, true);
             if advance == Advance::Done {
-                task.tell(false);
+                Self::tell(task, false);
             }
         }
     }
@@ -233,7 +237,7 @@ unsafe impl ForeignTask for Task {
 
     unsafe fn cancel(task: NonNull<Header>) -> Cancel {
         // SAFETY: the caller has a reference to the task.
-        unsafe { Self::at(task) }.cancel_pending()
+        unsafe { Self::cancel_pending(task) }
     }
 
     unsafe fn skip(task: NonNull<Header>) {
@@ -446,12 +450,14 @@ unsafe extern "C" fn cancel(task: DirectTask) -> bool {
     let Some(task) = (unsafe { of_direct(task) }) else {
         return false;
     };
-    // SAFETY: tasks of other modules are ours.
-    let ours = unsafe { Task::at(task.address()) };
-    let mut cancelled = ours.cancel_pending();
-    if cancelled == Cancel::TooLate && ours.pool.0.is_of_this_process() {
-        let pool = &ours.pool.0.pool;
-        pool.recall(&task, || cancelled = ours.cancel_pending());
+    let address = task.address();
+    // SAFETY: tasks of other modules are ours, and the caller has the reference.
+    let cancel = || unsafe { Task::cancel_pending(address) };
+    let mut cancelled = cancel();
+    // SAFETY: as above.
+    let pool = unsafe { &Task::at(address).pool.0 };
+    if cancelled == Cancel::TooLate && pool.is_of_this_process() {
+        pool.pool.recall(&task, || cancelled = cancel());
     }
     cancelled != Cancel::TooLate
 }
