@@ -52,7 +52,7 @@ mod _engine {
     #[pymodule_export]
     use super::dump::signal::{dump_workers, mark_stacks, unwatch_dumps, watch_dumps};
     #[pymodule_export]
-    use super::dump::{dump_pools, frames_of_threads};
+    use super::dump::{dump_pools, frames_of_threads, has_other_interpreters};
     #[pymodule_export]
     use super::future::as_completed::{AsCompleted, as_completed};
     #[pymodule_export]

@@ -15,7 +15,8 @@ pub(crate) fn dump_pools(py: Python<'_>) -> String {
 }
 
 /// Returns whether the process has more than one interpreter.
-fn has_other_interpreters(_py: Python<'_>) -> bool {
+#[pyfunction]
+pub(crate) fn has_other_interpreters(_py: Python<'_>) -> bool {
     // SAFETY: attached. The first interpreter is in the list for as long as others are.
     unsafe { !ffi::PyInterpreterState_Next(ffi::PyInterpreterState_Head()).is_null() }
 }
