@@ -195,6 +195,7 @@ mod clock;
 mod environment;
 mod error;
 mod executor;
+mod folder;
 mod host;
 mod log;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The operating system: the name of the machine, its memory, and children that end with this process.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 pub(crate) use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +12,11 @@ pub(crate) fn machine() -> String {
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+/// Returns whether a file is one of this process's user.
+pub(crate) fn is_of_this_user(file: &Metadata) -> bool {
+    file.uid() == rustix::process::geteuid().as_raw()
 }
 
 /// Lets a child be killed when the thread that starts it ends, and so when this process ends, whatever its end.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::ClusterError;
+use crate::folder::Folder;
 use crate::os;
 use crate::wire::{hex, random};
 use std::env;
@@ -13,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
@@ -37,7 +37,7 @@ const LISTENS: &str = "Listening for client connections on ";
 pub(crate) struct Server {
     child: Child,
     /// The server's folder, which goes with it.
-    _folder: TempDir,
+    _folder: Folder,
     pub(crate) url: String,
     pub(crate) token: String,
 }
@@ -63,7 +63,7 @@ impl Server {
             cause: Arc::new(error),
         };
         // Only this user can read it: the file has the token.
-        let folder = TempDir::with_prefix("concurrent-futures-")?;
+        let folder = Folder::make("cf-server-", &env::temp_dir())?;
         let token = hex(&random::<16>()?);
         let path = folder.path().join("server.conf");
         let tuning = Tuning::found();

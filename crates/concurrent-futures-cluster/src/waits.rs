@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::folder::Folder;
 use crate::log;
 use crate::os::UnixStream;
 use bytes::{Buf, Bytes, BytesMut};
@@ -18,7 +19,6 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 
@@ -88,7 +88,7 @@ pub(crate) struct Waits {
     listener: UnixListener,
     path: PathBuf,
     /// Removed with the socket. Other users cannot look into it.
-    _folder: TempDir,
+    _folder: Folder,
 }
 
 impl Waits {
@@ -101,9 +101,7 @@ impl Waits {
     }
 
     fn open_in(place: &Path) -> io::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("cf-host-")
-            .tempdir_in(place)?;
+        let folder = Folder::make("cf-host-", place)?;
         let path = folder.path().join("waits");
         Ok(Self {
             listener: UnixListener::bind(&path)?,
@@ -324,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_path_that_is_too_long_for_a_socket_is_an_error() -> io::Result<()> {
-        let folder = TempDir::new()?;
+        let folder = tempfile::TempDir::new()?;
         let long = folder.path().join("a".repeat(150));
         std::fs::create_dir(&long)?;
         assert!(Waits::open_in(&long).is_err());
