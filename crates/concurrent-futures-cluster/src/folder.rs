@@ -31,7 +31,7 @@ impl Folder {
     /// # Errors
     /// When the folder or its file cannot be made.
     pub(crate) fn make(prefix: &str, place: &Path) -> io::Result<Self> {
-        // What cannot be removed stays.
+        // A folder that cannot be removed stays.
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
             if entry
                 .file_name()
