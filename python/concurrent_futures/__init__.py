@@ -174,10 +174,13 @@ if not TYPE_CHECKING:
             value = getattr(_load(_MODULES.get(name, "concurrent_futures._base")), name)
             # As in the standard library, these are there when the first executor is. At the end of
             # the interpreter, no module can be imported.
-            base = sys.modules.get("concurrent_futures._base")
-            for each in __all__ if base is not None else ():
-                if each not in _MODULES and each not in globals():
-                    globals()[each] = getattr(base, each)
+            if "concurrent_futures._base" in sys.modules:
+                # Another thread may be importing it. Then this one waits.
+                base = _load("concurrent_futures._base")
+                for each in __all__:
+                    # Names may be missing if that thread waits for a module of this one.
+                    if each not in _MODULES and each not in globals() and hasattr(base, each):
+                        globals()[each] = getattr(base, each)
         elif name == "ClusterExecutor":
             # Not in `__all__`, as another distribution has it.
             value = _cluster_executor()

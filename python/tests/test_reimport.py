@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import concurrent_futures
 from support import LIMIT, environment, prints
 
 USE = """
@@ -284,3 +285,32 @@ with futures.ThreadPoolExecutor(2) as pool:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "1 [2, 3]\n" * 3
+
+
+def test_a_thread_may_use_the_package_while_another_one_imports_a_part_of_it() -> None:
+    code = """
+        import sys, threading
+
+        begun, go = threading.Event(), threading.Event()
+
+        class Slow:
+            def find_spec(self, name, path=None, target=None):
+                if name == "concurrent_futures._private" and not begun.is_set():
+                    begun.set()
+                    go.wait()
+
+        sys.meta_path.insert(0, Slow())
+        first = threading.Thread(target=lambda: futures.Future)
+        first.start()
+        begun.wait()
+        found = []
+        second = threading.Thread(target=lambda: found.append(futures.dump))
+        second.start()
+        # It waits for the first one.
+        second.join(0.5)
+        go.set()
+        first.join()
+        second.join()
+        print(found[0] is futures.dump, futures.Future.__name__)
+    """
+    assert prints(concurrent_futures, code).split() == ["True", "Future"]
