@@ -491,12 +491,16 @@ def test_the_end_of_the_program_waits_for_subtasks(package: ModuleType) -> None:
     out = prints(
         package,
         """
+        import threading
+        submitted = threading.Event()
         def outer():
-            print(pool.submit(pow, 3, 2).result())
+            subtask = pool.submit(pow, 3, 2)
+            submitted.set()
+            print(subtask.result())
         pool = futures.ThreadPoolExecutor(1)
-        def submit():
-            pool.submit(outer)
-        submit()
+        pool.submit(outer)
+        # At the program's end, no call can be submitted.
+        submitted.wait()
         """,
     )
     assert out == "9\n"
