@@ -59,11 +59,13 @@ impl Folder {
 
 /// Returns whether the process of a folder has ended.
 fn was_left(entry: &DirEntry, making: Duration) -> io::Result<bool> {
-    // Not that of a link's target.
+    // A link has metadata of its own here, and is no folder.
     let metadata = entry.metadata()?;
+    // A time to come is one of a clock that was set back, and tells no age.
     let age = SystemTime::now().duration_since(metadata.modified()?);
+    let is_old = age.is_ok_and(|age| age >= making);
     let is_ours = metadata.is_dir() && os::is_of_this_user(&metadata);
-    if !is_ours || age.is_ok_and(|age| age < making) {
+    if !is_ours || !is_old {
         return Ok(false);
     }
     Ok(File::open(entry.path().join(LOCK))?.try_lock().is_ok())
@@ -124,6 +126,9 @@ mod tests {
         };
         let (other, without) = (of("other", true), of("cf-without", false));
         let young = of("cf-young", true);
+        let future = of("cf-future", true);
+        let to_come = SystemTime::now() + 2 * MAKING;
+        File::open(&future).unwrap().set_modified(to_come).unwrap();
         let target = of("target", true);
         let link = place.path().join("cf-link");
         std::os::unix::fs::symlink(&target, &link).unwrap();
@@ -131,7 +136,7 @@ mod tests {
             age(path);
         }
         let ours = Folder::make("cf-", place.path()).unwrap();
-        for path in [&other, &without, &young, &target, &link] {
+        for path in [&other, &without, &young, &future, &target, &link] {
             assert!(path.exists(), "{}", path.display());
         }
         drop(ours);
